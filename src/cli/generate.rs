@@ -1,0 +1,28 @@
+//! The files of the contract, printed by the binary, so that no package can ship stale ones.
+
+use super::Command;
+use crate::ocf::{Version, document};
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_complete::Shell;
+use std::fs;
+use std::path::Path;
+
+/// Writes all of them to `directory`.
+pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Command::command()).render(&mut page)?;
+    let mut files =
+        vec![("VirtualDomain-1.0.xml", document(Version::V1_0)), ("VirtualDomain-1.1.xml", document(Version::V1_1)), ("kvmha.8", page)];
+    for (name, shell) in [("kvmha.bash", Shell::Bash), ("_kvmha", Shell::Zsh), ("kvmha.fish", Shell::Fish)] {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Command::command(), "kvmha", &mut text);
+        files.push((name, text));
+    }
+    for (name, bytes) in files {
+        let path = directory.join(name);
+        fs::write(&path, bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The time an action has. Everything that may wait takes a [`Deadline`]; the only sleep of the program is here.
+//!
+//! Pacemaker ends an action that is late with SIGKILL to its process group: no clean-up runs and the exit reason is lost
+//! (`child_kill_helper` in pacemaker's `lib/common/mainloop.c`). So the program has to be done before, every time.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A moment by which work must have ended. Cheap to copy; narrowing one never widens it.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    end: Instant,
+}
+
+impl Deadline {
+    /// A deadline `budget` from now.
+    #[must_use]
+    pub fn after(budget: Duration) -> Self {
+        Self { end: Instant::now() + budget }
+    }
+
+    /// Time left; zero when it has passed.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the time is up.
+    #[must_use]
+    pub fn expired(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// The same deadline, but no later than `budget` from now: for one step that must not eat the whole time.
+    #[must_use]
+    pub fn within(&self, budget: Duration) -> Self {
+        Self { end: self.end.min(Instant::now() + budget) }
+    }
+
+    /// The same deadline, `reserve` earlier: what must stay free for the work after this step.
+    #[must_use]
+    pub fn before(&self, reserve: Duration) -> Self {
+        Self { end: self.end.checked_sub(reserve).unwrap_or_else(Instant::now) }
+    }
+
+    /// Sleeps for `time`, or less if the deadline comes first. Says whether there is time left.
+    #[must_use]
+    pub fn pause(&self, time: Duration) -> bool {
+        #[expect(clippy::disallowed_methods, reason = "the one sleep of the program")]
+        thread::sleep(time.min(self.left()));
+        !self.expired()
+    }
+
+    /// Runs `work` as a [`Task`] and waits for it until the deadline; `None` when it did not finish (or panicked).
+    pub fn run<T, F>(&self, work: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        Task::start(work).wait(self)
+    }
+}
+
+/// Work in a thread of its own.
+///
+/// libvirt's calls have no time limit of their own: opening a connection to a daemon that was stopped blocks for ever.
+/// A task that did not finish is left behind and ends with the process; so it must own what it uses, and must not be something
+/// that blocks in the kernel uninterruptibly (file access on shared storage): such a thread would keep the process from exiting.
+/// Those go to a child process, see [`crate::program`].
+pub struct Task<T> {
+    answer: mpsc::Receiver<T>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    /// Starts `work`.
+    pub fn start<F>(work: F) -> Self
+    where
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (give, answer) = mpsc::sync_channel(1);
+        // A thread that cannot be made, like one that panics, drops its end of the channel: no answer.
+        let _ = thread::Builder::new().name("task".into()).spawn(move || {
+            // The receiver is gone when nobody wants the answer any more.
+            let _ = give.send(work());
+        });
+        Self { answer }
+    }
+
+    /// Waits until it has finished, or until the deadline. A finished task is seen also when the deadline has passed.
+    #[must_use]
+    pub fn wait(&self, deadline: &Deadline) -> Option<T> {
+        self.answer.recv_timeout(deadline.left()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrowing_never_widens() {
+        let deadline = Deadline::after(Duration::from_secs(1));
+        assert!(deadline.within(Duration::from_secs(60)).left() <= Duration::from_secs(1));
+        assert!(deadline.before(Duration::from_millis(900)).left() <= Duration::from_millis(100));
+        assert!(deadline.before(Duration::from_secs(60)).expired());
+    }
+
+    #[test]
+    fn a_pause_ends_with_the_deadline() {
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let begin = Instant::now();
+        assert!(!deadline.pause(Duration::from_secs(60)));
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn work_that_blocks_is_left_behind() {
+        let (never, wait) = mpsc::channel::<()>();
+        assert_eq!(Deadline::after(Duration::from_millis(20)).run(move || wait.recv()), None);
+        drop(never);
+        assert_eq!(Deadline::after(Duration::from_secs(60)).run(|| 42), Some(42));
+    }
+
+    #[test]
+    fn work_that_panics_is_no_answer() {
+        let answer: Option<()> = Deadline::after(Duration::from_secs(60)).run(|| panic!("on purpose"));
+        assert_eq!(answer, None);
+    }
+}

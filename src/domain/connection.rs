@@ -1,0 +1,142 @@
+//! A connection to a libvirt daemon, and a guest on it: every call in a thread of its own, under the action's deadline.
+//!
+//! libvirt's client has no time limits: a daemon that was stopped (SIGSTOP) or hangs on its storage blocks a call for ever, and
+//! keepalive does not help before the connection stands. A call that is late is left behind.
+
+use super::{Error, Kind, Result, ffi};
+use crate::deadline::Deadline;
+use crate::log;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::Error as VirtError;
+
+/// How long closing a connection may take: the daemon is told, or it will log a broken connection as an error.
+const CLOSING: Duration = Duration::from_millis(500);
+
+/// A connection to the libvirt at a URI.
+#[derive(Clone)]
+pub struct Connection {
+    link: Arc<Link>,
+}
+
+struct Link {
+    // Taken out when the last user is gone: closing waits for the daemon, so it too happens in a thread.
+    connect: Option<Connect>,
+    uri: String,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(connect) = self.connect.take() {
+            let _ = Deadline::after(CLOSING).run(move || drop(connect));
+        }
+    }
+}
+
+impl Connection {
+    /// Opens a connection to the libvirt at `uri`.
+    ///
+    /// # Errors
+    /// `Unreachable` or `Refused` with libvirt's words; `Unresponsive` at the deadline.
+    pub fn open(uri: &str, deadline: &Deadline) -> Result<Self> {
+        let address = uri.to_owned();
+        let connect = bounded(&format!("connection to {uri}"), deadline, move || {
+            ffi::load()?;
+            Connect::open(Some(&address)).map_err(|error| {
+                let error = ffi::error(&error);
+                // Whatever kept the connection from being opened, the daemon is out of reach.
+                Error::new(Kind::Unreachable, error.text)
+            })
+        })?;
+        Ok(Self { link: Arc::new(Link { connect: Some(connect), uri: uri.to_owned() }) })
+    }
+
+    /// The URI it was opened with.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.link.uri
+    }
+
+    /// Makes one call: `what` names it in errors.
+    ///
+    /// # Errors
+    /// libvirt's, or `Unresponsive` at the deadline.
+    pub fn call<T, F>(&self, what: &str, deadline: &Deadline, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connect) -> std::result::Result<T, VirtError> + Send + 'static,
+    {
+        let link = Arc::clone(&self.link);
+        bounded(&format!("{what} at {}", self.link.uri), deadline, move || match &link.connect {
+            Some(connect) => call(connect).map_err(|error| ffi::error(&error)),
+            None => Err(Error::new(Kind::Internal, "connection is closed")),
+        })
+    }
+
+    /// The guest called `name`; `None` if libvirt positively has none.
+    ///
+    /// # Errors
+    /// Anything but "no such domain".
+    pub fn guest(&self, name: &str, deadline: &Deadline) -> Result<Option<Guest>> {
+        let wanted = name.to_owned();
+        match self.call(&format!("looking up {name}"), deadline, move |connect| connect.lookup_domain_by_name(&wanted)) {
+            Ok(domain) => Ok(Some(self.with(name, domain))),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A guest from a domain that a call on this connection gave.
+    #[must_use]
+    pub fn with(&self, name: &str, domain: Domain) -> Guest {
+        Guest { connection: self.clone(), domain: Arc::new(domain), name: name.to_owned() }
+    }
+}
+
+/// A guest on a connection.
+#[derive(Clone)]
+pub struct Guest {
+    // Declared first, so that it is released while the connection stands.
+    domain: Arc<Domain>,
+    connection: Connection,
+    /// libvirt's name of it.
+    pub name: String,
+}
+
+impl Guest {
+    /// Makes one call on the guest: `what` names it in errors.
+    ///
+    /// # Errors
+    /// libvirt's, or `Unresponsive` at the deadline.
+    pub fn call<T, F>(&self, what: &str, deadline: &Deadline, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Domain) -> Result<T> + Send + 'static,
+    {
+        let guest = self.clone();
+        bounded(&format!("{what} {} at {}", self.name, self.connection.uri()), deadline, move || call(&guest.domain))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+/// Runs `call` in a thread until the deadline.
+pub(super) fn bounded<T, F>(what: &str, deadline: &Deadline, call: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    let begin = Instant::now();
+    let answer = deadline.run(call);
+    log::debug(|| format!("{what}: {} after {} ms", if answer.is_some() { "answered" } else { "no answer" }, begin.elapsed().as_millis()));
+    match answer {
+        Some(answer) => answer.map_err(|error| error.context(what)),
+        None => Err(Error::new(Kind::Unresponsive, format!("{what}: libvirt gave no answer within {} s", begin.elapsed().as_secs()))),
+    }
+}

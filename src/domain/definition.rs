@@ -1,0 +1,213 @@
+//! The definition of a guest: the libvirt XML in the file `config` names. Read and understood here; written nowhere.
+
+use super::{Error, Kind};
+use crate::deadline::Deadline;
+use crate::program::{self, Outcome};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The longest definition that is read, in bytes: libvirt takes no longer text over its protocol (`REMOTE_STRING_MAX` and
+/// `VIR_NET_MESSAGE_STRING_MAX` in libvirt's `src/rpc/virnetprotocol.x`).
+pub const LONGEST: u64 = 4 * 1024 * 1024;
+
+/// The word by which this program calls itself to read a definition in a process of its own.
+pub const READ_WORD: &str = "read-definition";
+
+/// Which guest: what `config`, the state file or the daemon says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// libvirt's name.
+    pub name: String,
+    /// In lower case with dashes. Absent if the definition has none: libvirt then makes one at each start.
+    pub uuid: Option<String>,
+}
+
+/// A definition that was read.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which guest it defines.
+    pub identity: Identity,
+    /// The text.
+    pub xml: String,
+}
+
+impl Definition {
+    /// Reads and understands the definition at `path`.
+    ///
+    /// The file is read by a child process, since it may lie on storage that hangs: a process with a thread stuck in the kernel
+    /// cannot exit, and Pacemaker would wait for it. A child that is stuck is left behind.
+    ///
+    /// # Errors
+    /// `Definition` if the file cannot be had or is no definition of a guest; `TimedOut` if it could not be read in time.
+    pub fn read(path: &Path, deadline: &Deadline) -> Result<Self, Error> {
+        let file = path.display();
+        let finished = program::run_self(&[OsStr::new(READ_WORD), path.as_os_str()], deadline)
+            .map_err(|error| Error::new(Kind::Internal, format!("config {file}: reader cannot be started: {error}")))?;
+        match finished.outcome {
+            Outcome::Late => {
+                Err(Error::new(Kind::TimedOut, format!("config {file} could not be read in time, its storage does not answer")))
+            }
+            Outcome::Exited(0) => Self::parse(path, finished.stdout),
+            Outcome::Exited(_) => {
+                Err(Error::new(Kind::Definition, format!("config {file}: {}", String::from_utf8_lossy(&finished.stderr))))
+            }
+        }
+    }
+
+    /// Understands the text of the definition at `path`.
+    ///
+    /// # Errors
+    /// `Definition`: not UTF-8, not XML, a document type (which could define entities without end), no `domain`, no name.
+    pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
+        let wrong = |text: &str| Error::new(Kind::Definition, format!("config {}: {text}", path.display()));
+        let xml = String::from_utf8(bytes).map_err(|_| wrong("not valid UTF-8"))?;
+        let identity = identity(&xml).map_err(|text| wrong(&text))?;
+        Ok(Self { path: path.to_owned(), identity, xml })
+    }
+}
+
+/// What a guest needs of its host, each as far as the definition says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// The domain's type: `kvm`, `qemu`.
+    pub kind: Option<String>,
+    /// The emulator's path.
+    pub emulator: Option<String>,
+    /// The CPU architecture.
+    pub architecture: Option<String>,
+    /// The machine type.
+    pub machine: Option<String>,
+}
+
+impl Definition {
+    /// What the guest needs of its host.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        // It was parsed before, so it can be again.
+        let Ok(document) = roxmltree::Document::parse(&self.xml) else { return Platform::default() };
+        let root = document.root_element();
+        let find = |path: &[&str]| path.iter().try_fold(root, |node, name| node.children().find(|child| child.has_tag_name(*name)));
+        let system = find(&["os", "type"]);
+        let attribute = |name: &str| system.and_then(|node| node.attribute(name)).map(Into::into);
+        Platform {
+            kind: root.attribute("type").map(Into::into),
+            emulator: find(&["devices", "emulator"]).and_then(|node| node.text()).map(|text| text.trim().to_owned()),
+            architecture: attribute("arch"),
+            machine: attribute("machine"),
+        }
+    }
+}
+
+/// The identity a definition gives.
+fn identity(xml: &str) -> Result<Identity, String> {
+    let document = roxmltree::Document::parse(xml).map_err(|error| match error {
+        roxmltree::Error::DtdDetected => "a document type definition is not allowed".to_owned(),
+        error => format!("not well-formed XML: {error}"),
+    })?;
+    let root = document.root_element();
+    if root.tag_name().name() != "domain" {
+        return Err(format!("not the definition of a guest: the root element is <{}>, not <domain>", root.tag_name().name()));
+    }
+    let child = |name: &str| root.children().find(|node| node.has_tag_name(name));
+    let name = child("name").and_then(|node| node.text()).unwrap_or_default();
+    if name.is_empty() {
+        return Err("the guest has no <name>".into());
+    }
+    let uuid = match child("uuid").and_then(|node| node.text()) {
+        Some(text) => Some(canonical_uuid(text).ok_or_else(|| format!("<uuid> {:?} is no UUID", text.trim()))?),
+        None => None,
+    };
+    Ok(Identity { name: name.to_owned(), uuid })
+}
+
+/// A UUID in lower case with dashes. libvirt ignores dashes and blanks wherever they stand (`virUUIDParse`).
+#[must_use]
+pub fn canonical_uuid(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|c| *c != '-' && !c.is_whitespace()).map(|c| c.to_ascii_lowercase()).collect();
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default().to_owned();
+    Some([part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-"))
+}
+
+/// The child's side of [`Definition::read`]: copies the file to `out`.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn copy(path: &Path, out: &mut impl Write) -> io::Result<()> {
+    let other = |text: &str| io::Error::other(text.to_owned());
+    // A FIFO must not be waited for.
+    let file = File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(other("is a directory"));
+    }
+    if !metadata.is_file() {
+        return Err(other("is not a regular file"));
+    }
+    if metadata.len() > LONGEST {
+        return Err(other("is larger than 4 MiB, the longest text libvirt takes"));
+    }
+    if metadata.len() == 0 {
+        return Err(other("is empty"));
+    }
+    io::copy(&mut file.take(LONGEST), out)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_of(xml: &str) -> Result<String, String> {
+        identity(xml).map(|identity| identity.name)
+    }
+
+    #[test]
+    fn names_as_the_incumbent_found_them_and_those_it_did_not() {
+        let cases = [
+            ("<domain type='kvm'>\n  <name>web1</name>\n</domain>", "web1"),
+            ("<domain><name>web1</name></domain>", "web1"),
+            ("<domain><name>a&amp;b</name> tail</domain>", "a&b"),
+            ("<domain><name>a b; rm -rf $HOME `id` 'x' \"y\"</name></domain>", "a b; rm -rf $HOME `id` 'x' \"y\""),
+            ("<domain><metadata><x:vm xmlns:x='u'><name>other</name></x:vm></metadata><name>web1</name></domain>", "web1"),
+            ("<?xml version='1.0'?><!-- <name>old</name> --><domain><!-- <name>old</name> --><name>web1</name></domain>", "web1"),
+        ];
+        for (xml, name) in cases {
+            assert_eq!(name_of(xml).as_deref(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn what_is_no_definition() {
+        let bomb = "<!DOCTYPE d [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><domain><name>&b;</name></domain>";
+        for (xml, text) in [
+            ("", "not well-formed"),
+            ("not xml", "not well-formed"),
+            ("<domain><name>web1</name>", "not well-formed"),
+            ("<network><name>web1</name></network>", "root element is <network>"),
+            ("<domain/>", "no <name>"),
+            ("<domain><name/></domain>", "no <name>"),
+            ("<domain><name>a</name><uuid>1234</uuid></domain>", "no UUID"),
+            (bomb, "document type"),
+        ] {
+            let error = identity(xml).unwrap_err();
+            assert!(error.contains(text), "{xml}: {error}");
+        }
+    }
+
+    #[test]
+    fn uuids() {
+        let canonical = Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809".to_owned());
+        assert_eq!(canonical_uuid("c7a5fdbd-cdaf-9455-926a-d65c16db1809"), canonical);
+        assert_eq!(canonical_uuid(" C7A5FDBDCDAF9455926AD65C16DB1809\n"), canonical);
+        assert_eq!(canonical_uuid("c7a5fdbd-cdaf-9455-926a-d65c16db180"), None);
+        assert_eq!(canonical_uuid("g7a5fdbd-cdaf-9455-926a-d65c16db1809"), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong with a guest: a kind, for the protocols to decide by, and one sentence, for a person.
+
+use std::fmt;
+
+/// The class of an error. Each protocol turns kind and action into its own code, in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The thing asked for is positively not there.
+    NotFound,
+    /// The daemon could not be reached or refused the connection.
+    Unreachable,
+    /// The daemon was there but gave no answer in time.
+    Unresponsive,
+    /// libvirt understood the request and refused it.
+    Refused,
+    /// The definition of the guest is missing, unreadable or wrong.
+    Definition,
+    /// The guest is in a state in which the request makes no sense.
+    State,
+    /// Something was asked for and is under way, but was not done by the deadline.
+    TimedOut,
+    /// The guest's emulator cannot be proven gone.
+    Lives,
+    /// Anything else.
+    Internal,
+}
+
+/// A kind and one sentence that names the object and the cause: lower case, one line, no full stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The class, for deciding.
+    pub kind: Kind,
+    /// The sentence, for a person.
+    pub text: String,
+}
+
+/// The result of everything in this room.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of `kind` that says `text`, made into one line.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        let text: String = text.into();
+        Self { kind, text: text.split_whitespace().collect::<Vec<_>>().join(" ") }
+    }
+
+    /// The same error with `what` in front: `what: text`.
+    #[must_use]
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        Self { kind: self.kind, text: format!("{what}: {}", self.text) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line() {
+        let error = Error::new(Kind::Refused, "operation failed:\n  no such\tfile").context("start of web1");
+        assert_eq!(error.to_string(), "start of web1: operation failed: no such file");
+    }
+}

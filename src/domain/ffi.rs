@@ -1,0 +1,339 @@
+//! The only unsafe code of the program: libvirt's functions that the crate `virt` 0.5.0 lacks or gets wrong, behind safe ones.
+//!
+//! [`load`] comes first: before it no function of libvirt may be called, through `virt` or here (nothing breaks, but every call
+//! fails). What a failed call says comes from the error libvirt keeps for the calling thread, as text libvirt wrote.
+#![allow(unsafe_code)]
+
+mod late;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod symbols;
+
+use std::ffi::{CStr, c_int, c_uint};
+use std::ptr;
+
+use virt::domain::Domain;
+use virt::error::{ErrorDomain, ErrorNumber};
+use virt::sys;
+
+use super::error::{Error, Kind, Result};
+use super::state::{Reason, State};
+
+/// Loads libvirt.so.0 into the process, once; later calls cost nothing. From any thread.
+///
+/// Takes some 10 ms of CPU, and reads many files of the system's library folders.
+///
+/// # Errors
+///
+/// [`Kind::Unreachable`] with the dynamic linker's words when there is no libvirt, or one without the functions needed most.
+pub fn load() -> Result<()> {
+    late::load().map_err(|cause| Error::new(Kind::Unreachable, format!("libvirt cannot be loaded: {cause}")))
+}
+
+/// Keeps libvirt from printing errors to stderr, where Pacemaker reads exit reasons: its default handler does
+/// (`virDefaultErrorFunc` in libvirt's `src/util/virerror.c`). To be called after [`load`]; before it, it does nothing.
+pub fn silence() {
+    virt::error::clear_error_callback();
+}
+
+/// The state of a domain and the reason for it (`virDomainGetState`). `virt`'s own version ignores the error.
+///
+/// # Errors
+///
+/// As of [`error`]; [`Kind::NotFound`] when the domain is gone.
+pub fn state(domain: &Domain) -> Result<(State, Reason)> {
+    let (mut state, mut reason): (c_int, c_int) = (0, 0);
+    // SAFETY: the domain is alive while it is borrowed; both pointers are good for the length of the call.
+    match unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) } {
+        0 => Ok((State::from_number(state), Reason(reason))),
+        _ => Err(last()),
+    }
+}
+
+/// Asks for the end of the job (migration, save, dump) that runs on a domain (`virDomainAbortJob`). The job may go on for a while.
+///
+/// # Errors
+///
+/// As of [`error`]; [`Kind::State`] when no job is running.
+pub fn abort_job(domain: &Domain) -> Result<()> {
+    // SAFETY: the domain is alive while it is borrowed.
+    match unsafe { sys::virDomainAbortJob(domain.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(last()),
+    }
+}
+
+/// Which job [`job`] is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one that runs now.
+    Current,
+    /// The one that ended last. libvirt keeps it after the question; at the source of a migration it ends with the domain.
+    Completed,
+}
+
+/// `virDomainJobType`: how far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// 1: runs, its end can be estimated.
+    Bounded,
+    /// 2: runs, its end cannot be estimated.
+    Unbounded,
+    /// 3: has ended well.
+    Completed,
+    /// 4: has ended with an error.
+    Failed,
+    /// 5: was aborted.
+    Cancelled,
+    /// A kind of a libvirt newer than this program.
+    Unknown(i32),
+}
+
+/// `VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN` of `virDomainJobOperation`: [`Job::operation`] at the target.
+pub const OPERATION_MIGRATION_IN: i32 = 4;
+/// `VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT` of `virDomainJobOperation`: [`Job::operation`] at the source.
+pub const OPERATION_MIGRATION_OUT: i32 = 5;
+
+/// What libvirt tells about a job: the `VIR_DOMAIN_JOB_*` parameters of its `include/libvirt/libvirt-domain.h`.
+/// What it does not tell is `None`: most of it at the start of a job, and all of it when the job is none of QEMU's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// How far it is.
+    pub kind: JobKind,
+    /// What it does, `virDomainJobOperation`.
+    pub operation: Option<i32>,
+    /// Milliseconds since its start.
+    pub elapsed: Option<u64>,
+    /// Milliseconds that the guest's CPUs stand still: expected while it runs, real when it is completed.
+    pub downtime: Option<u64>,
+    /// Bytes to be transferred as far as known, memory and disks.
+    pub data_total: Option<u64>,
+    /// Bytes transferred.
+    pub data_processed: Option<u64>,
+    /// Bytes not yet transferred; grows again while the guest writes.
+    pub data_remaining: Option<u64>,
+    /// How many times the memory has been gone through.
+    pub memory_iteration: Option<u64>,
+    /// Pages that the guest dirties in a second.
+    pub memory_dirty_rate: Option<u64>,
+    /// Bytes of a page.
+    pub memory_page_size: Option<u64>,
+    /// Bytes of memory transferred in a second.
+    pub memory_bps: Option<u64>,
+    /// How much the guest's CPUs are throttled to make the migration converge, in percent.
+    pub throttle: Option<u64>,
+    /// Why it failed.
+    pub failure: Option<String>,
+}
+
+/// The job of a domain (`virDomainGetJobStats`); `None` when there is none. `virt`'s own version is undefined behaviour then.
+///
+/// # Errors
+///
+/// As of [`error`].
+pub fn job(domain: &Domain, which: Which) -> Result<Option<Job>> {
+    let flags = match which {
+        Which::Current => 0,
+        Which::Completed => sys::VIR_DOMAIN_JOB_STATS_COMPLETED | sys::VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED,
+    };
+    let (mut kind, mut parameters, mut count): (c_int, sys::virTypedParameterPtr, c_int) = (0, ptr::null_mut(), 0);
+    // SAFETY: the domain is alive while it is borrowed; the three pointers are good for the length of the call.
+    if unsafe { sys::virDomainGetJobStats(domain.as_ptr(), &raw mut kind, &raw mut parameters, &raw mut count, flags as c_uint) } != 0 {
+        return Err(last());
+    }
+    let list: &[sys::virTypedParameter] = match usize::try_from(count) {
+        // SAFETY: libvirt allocated `count` parameters there, all initialised; they are freed below, after the last use.
+        Ok(count) if !parameters.is_null() => unsafe { std::slice::from_raw_parts(parameters, count) },
+        _ => &[],
+    };
+    let job = describe(kind, list);
+    // SAFETY: what the call above allocated, freed once; NULL with 0 is allowed.
+    unsafe { sys::virTypedParamsFree(parameters, count) };
+    Ok(job)
+}
+
+/// The parameters of a job, by name.
+fn describe(kind: c_int, list: &[sys::virTypedParameter]) -> Option<Job> {
+    let kind = match kind {
+        0 => return None,
+        1 => JobKind::Bounded,
+        2 => JobKind::Unbounded,
+        3 => JobKind::Completed,
+        4 => JobKind::Failed,
+        5 => JobKind::Cancelled,
+        other => JobKind::Unknown(other),
+    };
+    let amount = |name: &CStr| find(list, name).and_then(amount);
+    Some(Job {
+        kind,
+        operation: amount(c"operation").and_then(|number| i32::try_from(number).ok()),
+        elapsed: amount(c"time_elapsed"),
+        downtime: amount(c"downtime"),
+        data_total: amount(c"data_total"),
+        data_processed: amount(c"data_processed"),
+        data_remaining: amount(c"data_remaining"),
+        memory_iteration: amount(c"memory_iteration"),
+        memory_dirty_rate: amount(c"memory_dirty_rate"),
+        memory_page_size: amount(c"memory_page_size"),
+        memory_bps: amount(c"memory_bps"),
+        throttle: amount(c"auto_converge_throttle"),
+        failure: find(list, c"errmsg").and_then(words),
+    })
+}
+
+fn find<'a>(list: &'a [sys::virTypedParameter], name: &CStr) -> Option<&'a sys::virTypedParameter> {
+    list.iter().find(|parameter| {
+        let field = parameter.field.iter().take_while(|&&byte| byte != 0).map(|byte| u8::from_ne_bytes(byte.to_ne_bytes()));
+        field.eq(name.to_bytes().iter().copied())
+    })
+}
+
+/// A parameter as a number, if it is one and not negative.
+fn amount(parameter: &sys::virTypedParameter) -> Option<u64> {
+    // SAFETY: the type says which member of the union libvirt wrote.
+    unsafe {
+        match c_uint::try_from(parameter.type_).ok()? {
+            sys::VIR_TYPED_PARAM_INT => parameter.value.i.try_into().ok(),
+            sys::VIR_TYPED_PARAM_UINT => Some(parameter.value.ui.into()),
+            sys::VIR_TYPED_PARAM_LLONG => parameter.value.l.try_into().ok(),
+            sys::VIR_TYPED_PARAM_ULLONG => Some(parameter.value.ul),
+            _ => None,
+        }
+    }
+}
+
+/// A parameter as text, if it is one.
+fn words(parameter: &sys::virTypedParameter) -> Option<String> {
+    if c_uint::try_from(parameter.type_) != Ok(sys::VIR_TYPED_PARAM_STRING) {
+        return None;
+    }
+    // SAFETY: the type says that libvirt wrote the string member of the union.
+    let text = unsafe { parameter.value.s };
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: not NULL, and libvirt's strings end with NUL.
+    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// The error of the call that this thread made last.
+fn last() -> Error {
+    error(&virt::error::Error::last_error())
+}
+
+/// libvirt's error as ours, with libvirt's own text.
+///
+/// The kind follows `virErrorNumber` of libvirt's `include/libvirt/virterror.h`:
+///
+/// - [`Kind::NotFound`]: the domain is not there.
+/// - [`Kind::Unreachable`]: no connection could be made, or the one there was has broken. Errors of the socket are system errors that
+///   come from the RPC code (`src/rpc/virnetsocket.c`). In a peer-to-peer migration it can be the *target's* daemon.
+/// - [`Kind::Unresponsive`]: the domain is busy with another job, or its emulator does not answer ("cannot acquire state change lock").
+/// - [`Kind::State`]: the request makes no sense in the state the domain is in ("domain is not running").
+/// - [`Kind::Internal`]: there is no error of libvirt: it lacks the function or was not loaded.
+/// - [`Kind::Refused`]: all others.
+#[must_use]
+pub fn error(error: &virt::error::Error) -> Error {
+    Error::new(class(error.code().known(), error.domain().known(), error.message()), error.message())
+}
+
+/// The kind for a code, the part of libvirt it comes from, and its text; `None` is a number newer than `virt`.
+fn class(code: Option<ErrorNumber>, part: Option<ErrorDomain>, text: &str) -> Kind {
+    use ErrorNumber as Number;
+    let Some(code) = code else { return Kind::Refused };
+    match code {
+        Number::NoDomain => Kind::NotFound,
+        Number::NoConnect
+        | Number::AuthFailed
+        | Number::AuthCancelled
+        | Number::AuthUnavailable
+        | Number::UnknownHost
+        | Number::GnutlsError
+        | Number::Ssh
+        | Number::Libssh => Kind::Unreachable,
+        // `src/rpc` says VIR_FROM_RPC, `src/remote/remote_driver.c` VIR_FROM_REMOTE.
+        Number::SystemError | Number::Rpc if matches!(part, Some(ErrorDomain::Rpc | ErrorDomain::Remote)) => Kind::Unreachable,
+        // The connection is gone: `src/rpc/virnetclient.c` and `src/rpc/virkeepalive.c`.
+        Number::InternalError if text.contains("client socket is closed") || text.contains("keepalive timeout") => Kind::Unreachable,
+        Number::InternalError if part == Some(ErrorDomain::None) => Kind::Internal,
+        Number::OperationTimeout => Kind::Unresponsive,
+        Number::OperationInvalid => Kind::State,
+        _ => Kind::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_char;
+
+    use virt::connect::Connect;
+
+    use super::*;
+
+    #[test]
+    fn classes_of_errors() {
+        use ErrorDomain as Part;
+        use ErrorNumber as Number;
+        let cases = [
+            (Number::NoDomain, Part::Qemu, "Domain not found", Kind::NotFound),
+            (Number::SystemError, Part::Rpc, "Failed to connect socket to '/run/libvirt/libvirt-sock': No such file", Kind::Unreachable),
+            (Number::SystemError, Part::Storage, "Cannot access storage file '/srv/x.img'", Kind::Refused),
+            (Number::InternalError, Part::Rpc, "internal error: client socket is closed", Kind::Unreachable),
+            (Number::InternalError, Part::Qemu, "internal error: process exited while connecting to monitor", Kind::Refused),
+            (Number::InternalError, Part::None, "an unknown libvirt error occurred", Kind::Internal),
+            (Number::OperationTimeout, Part::Qemu, "cannot acquire state change lock", Kind::Unresponsive),
+            (Number::OperationInvalid, Part::Domain, "domain is not running", Kind::State),
+            (Number::OperationFailed, Part::Qemu, "domain 'web1' already exists", Kind::Refused),
+        ];
+        for (code, part, text, kind) in cases {
+            assert_eq!(class(Some(code), Some(part), text), kind, "{text}");
+        }
+        assert_eq!(class(None, None, "from the future"), Kind::Refused);
+    }
+
+    fn parameter(name: &CStr, kind: c_uint, value: sys::_virTypedParameterValue) -> sys::virTypedParameter {
+        let mut field = [0; 80];
+        for (to, from) in field.iter_mut().zip(name.to_bytes()) {
+            *to = c_char::from_ne_bytes(from.to_ne_bytes());
+        }
+        sys::virTypedParameter { field, type_: kind.try_into().unwrap(), value }
+    }
+
+    #[test]
+    fn parameters_of_a_job_by_name_and_type() {
+        use sys::_virTypedParameterValue as Value;
+        let list = [
+            parameter(c"operation", sys::VIR_TYPED_PARAM_INT, Value { i: OPERATION_MIGRATION_OUT }),
+            parameter(c"time_elapsed_net", sys::VIR_TYPED_PARAM_ULLONG, Value { ul: 1 }),
+            parameter(c"time_elapsed", sys::VIR_TYPED_PARAM_ULLONG, Value { ul: 1234 }),
+            parameter(c"downtime", sys::VIR_TYPED_PARAM_LLONG, Value { l: -1 }),
+            parameter(c"errmsg", sys::VIR_TYPED_PARAM_STRING, Value { s: c"no space".as_ptr().cast_mut() }),
+        ];
+        assert_eq!(describe(0, &list), None);
+        let job = describe(4, &list).unwrap();
+        assert_eq!((job.kind, job.operation, job.elapsed, job.downtime), (JobKind::Failed, Some(5), Some(1234), None));
+        assert_eq!((job.failure.as_deref(), job.data_total), (Some("no space"), None));
+        assert_eq!(describe(9, &[]).unwrap().kind, JobKind::Unknown(9));
+    }
+
+    /// The test driver of libvirt itself needs no daemon. Where libvirt is not installed, the first error is the right one.
+    #[test]
+    fn against_the_test_driver() {
+        if let Err(error) = load() {
+            assert_eq!(error.kind, Kind::Unreachable);
+            assert!(error.text.starts_with("libvirt cannot be loaded: libvirt.so.0: "), "{error}");
+            return;
+        }
+        silence();
+        let connection = Connect::open(Some("test:///default")).unwrap();
+        let domain = connection.lookup_domain_by_name("test").unwrap();
+        assert_eq!(state(&domain), Ok((State::Running, Reason(0))));
+        assert!(abort_job(&domain).is_err());
+        assert!(matches!(job(&domain, Which::Current), Ok(None) | Err(_)));
+        let missing = connection.lookup_domain_by_name("missing").map_err(|cause| error(&cause)).unwrap_err();
+        assert_eq!(missing.kind, Kind::NotFound);
+        domain.destroy().unwrap();
+        domain.undefine().unwrap();
+        assert_eq!(state(&domain).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(error(&Connect::open(Some("qemu+unix:///system?socket=/nonexistent")).unwrap_err()).kind, Kind::Unreachable);
+    }
+}

@@ -1,0 +1,251 @@
+//! A guest's start and end on this host.
+
+use super::definition::Identity;
+use super::evidence::{self, Emulator};
+use super::status::{self, Presence, Sight};
+use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration};
+use crate::deadline::Deadline;
+use crate::log;
+use std::time::Duration;
+
+/// What ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL and then 5 s for the end
+/// (`virProcessKillPainfullyDelay`), and the proof comes after it.
+const DESTROY_RESERVE: Duration = Duration::from_secs(17);
+
+/// How often a guest is asked to shut down: some ignore the first press of the power button while they boot or sleep.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The ways to ask a guest to shut down (`virDomainShutdownFlagValues`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// The ACPI power button.
+    Acpi,
+    /// The guest agent.
+    Agent,
+    /// A guest's init, for containers.
+    Initctl,
+    /// A signal to the init of a container.
+    Signal,
+    /// The hypervisor's own way.
+    Paravirt,
+}
+
+impl ShutdownMode {
+    /// The modes by their names in `virsh shutdown --mode`.
+    pub const NAMES: &[(&str, Self)] =
+        &[("acpi", Self::Acpi), ("agent", Self::Agent), ("initctl", Self::Initctl), ("signal", Self::Signal), ("paravirt", Self::Paravirt)];
+
+    fn flag(self) -> u32 {
+        match self {
+            Self::Acpi => virt::sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+            Self::Agent => virt::sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            Self::Initctl => virt::sys::VIR_DOMAIN_SHUTDOWN_INITCTL,
+            Self::Signal => virt::sys::VIR_DOMAIN_SHUTDOWN_SIGNAL,
+            Self::Paravirt => virt::sys::VIR_DOMAIN_SHUTDOWN_PARAVIRT,
+        }
+    }
+}
+
+/// How a guest is to be ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// At once.
+    Force,
+    /// By asking it first, in these ways in turn (none: libvirt's choice), and by force when time runs short.
+    Ask(Vec<ShutdownMode>),
+}
+
+/// Creates the guest as a transient domain. It may not be running yet when this returns.
+///
+/// # Errors
+/// libvirt's own words; `Unresponsive` if creating it is still under way at the deadline.
+pub fn create(definition: &Definition, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let name = &definition.identity.name;
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    if let Some(guest) = connection.guest(name, deadline)? {
+        hold_definition(&guest, deadline)?;
+    }
+    let xml = definition.xml.clone();
+    connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, 0).map(drop))
+}
+
+/// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
+/// which may be the very one `config` names, and saved state could go with it; but the host must not start the guest by itself.
+/// The guest then runs from `config` all the same, and is defined and shut off again when it ends.
+fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
+    let name = guest.name.clone();
+    guest.call("preparing the persistent definition of", deadline, move |domain| {
+        let virt = |error: virt::error::Error| ffi::error(&error);
+        if domain.is_persistent().map_err(virt)? && domain.autostart().map_err(virt)? {
+            log::warning(format_args!("autostart of {name} turned off: the cluster starts it"));
+            domain.set_autostart(false).map_err(virt)?;
+        }
+        Ok(())
+    })
+}
+
+/// Ends the guest on this host and proves that it is gone; nothing to do is success.
+///
+/// With libvirt out of reach the emulator is ended directly: asking the guest needs libvirt, so a third of the time is given for
+/// libvirt to come back.
+///
+/// # Errors
+/// `Lives` if the emulator is still there at the deadline; others: cannot tell, or may not.
+pub fn stop(identity: &Identity, known: Option<Emulator>, uri: &Uri, manner: &Manner, deadline: &Deadline) -> Result<()> {
+    let reserve = DESTROY_RESERVE.min(deadline.left() / 2);
+    let patience = match manner {
+        Manner::Force => deadline.within(Duration::from_secs(3).min(deadline.left() / 4)),
+        Manner::Ask(_) => deadline.within(deadline.before(reserve).left() / 3),
+    };
+    loop {
+        match status::look(identity, uri, &patience.within(Duration::from_secs(10))) {
+            Ok(Presence::Absent) => return end_emulators(identity, known, uri, deadline),
+            Ok(Presence::Active(Sight::Libvirt { .. })) => break,
+            Ok(Presence::Active(Sight::Process { trouble, .. })) => {
+                if !uri.is_local() || !patience.pause(Duration::from_millis(500)) {
+                    log::warning(format_args!("ending the emulator of {} without libvirt: {trouble}", identity.name));
+                    return end_emulators(identity, known, uri, deadline);
+                }
+            }
+            Err(error) if error.kind == Kind::Lives => return end_emulators(identity, known, uri, deadline),
+            Err(error) => {
+                if !patience.pause(Duration::from_millis(500)) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
+    let mut emulators = if uri.is_local() { evidence::find(identity, deadline)? } else { Vec::new() };
+    emulators.extend(known.filter(|known| !emulators.contains(known)));
+    if let Manner::Ask(modes) = manner
+        && ask(identity, uri, modes, &deadline.before(reserve))
+    {
+        return prove(identity, &emulators, uri, deadline);
+    }
+    if let Err(error) = destroy(identity, uri, deadline) {
+        log::warning(format_args!("{}: {error}", identity.name));
+    }
+    prove(identity, &emulators, uri, deadline)
+}
+
+/// Asks the guest to shut down until it has, or until the deadline. Says whether libvirt no longer runs it; a guest that cannot
+/// shut down (its CPUs are stopped, or it crashed) is not waited for.
+fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadline) -> bool {
+    let name = &identity.name;
+    // While the guest is being migrated away, by an agent that was killed, libvirt takes no request.
+    if let Err(error) = migration::call_off(identity, uri, deadline) {
+        log::warning(error);
+    }
+    let wanted = modes.iter().fold(0, |flags, mode| flags | mode.flag());
+    let mut requests = 0;
+    let mut next_request = Deadline::after(Duration::ZERO);
+    let mut pause = Duration::from_millis(20);
+    while !deadline.expired() {
+        match status::ask(identity, uri, &deadline.within(Duration::from_secs(10))) {
+            Ok(None | Some((State::ShutOff, ..))) => return true,
+            Ok(Some((State::Paused, Reason::PAUSED_SAVE | Reason::PAUSED_DUMP | Reason::PAUSED_SNAPSHOT, _))) => {}
+            Ok(Some((state @ (State::Paused | State::Crashed | State::Suspended), reason, _))) => {
+                log::info(format_args!("{name} is {state} ({}) and cannot shut down", reason.text(state)));
+                return false;
+            }
+            Ok(Some(_)) if next_request.expired() => {
+                // A guest agent that does not answer must not cost the guest its clean end: ACPI comes second.
+                let flags = if requests == 0 || wanted == 0 { wanted } else { wanted | ShutdownMode::Acpi.flag() };
+                requests += 1;
+                next_request = Deadline::after(ASK_AGAIN);
+                if let Err(error) = request(identity, uri, flags, &deadline.within(ASK_AGAIN)) {
+                    log::warning(error);
+                    if requests == 1 && wanted != 0 {
+                        next_request = Deadline::after(Duration::ZERO);
+                    }
+                }
+            }
+            Ok(Some(_)) => {}
+            Err(error) => log::warning(format_args!("waiting for {name} to shut down: {error}")),
+        }
+        if !deadline.pause(pause) {
+            break;
+        }
+        pause = (pause * 2).min(Duration::from_millis(250));
+    }
+    log::info(format_args!("{name} did not shut down in time"));
+    false
+}
+
+fn request(identity: &Identity, uri: &Uri, flags: u32, deadline: &Deadline) -> Result<()> {
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    match connection.guest(&identity.name, deadline)? {
+        Some(guest) => {
+            guest.call("shutdown request to", deadline, move |domain| domain.shutdown_flags(flags).map_err(|error| ffi::error(&error)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    // What is left when libvirt is stuck: ending the emulator ourselves, and the proof.
+    let deadline = deadline.before(Duration::from_secs(5).min(deadline.left() / 3));
+    let connection = Connection::open(&uri.to_string(), &deadline)?;
+    let Some(guest) = connection.guest(&identity.name, &deadline)? else { return Ok(()) };
+    match guest.call("destroying", &deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error))) {
+        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Ends what is left of the guest's emulators without libvirt, and proves the guest gone.
+fn end_emulators(identity: &Identity, known: Option<Emulator>, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let mut emulators = if uri.is_local() { evidence::find(identity, deadline)? } else { Vec::new() };
+    emulators.extend(known.filter(|known| !emulators.contains(known)));
+    prove(identity, &emulators, uri, deadline)
+}
+
+/// Waits for the end of `emulators`, ending those that do not end, and then for libvirt and `/proc` to agree that the guest is gone.
+fn prove(identity: &Identity, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let name = &identity.name;
+    for emulator in emulators {
+        // libvirt's destroy has sent both its signals; without libvirt nothing has been sent yet.
+        if emulator.wait_gone(name, &deadline.within(Duration::from_millis(200))).is_err() {
+            log::info(format_args!("ending {emulator} of {name}"));
+            emulator.end(name, deadline)?;
+        }
+    }
+    loop {
+        match status::look(identity, uri, deadline) {
+            Ok(Presence::Absent) => return Ok(()),
+            Ok(Presence::Active(_)) if deadline.pause(Duration::from_millis(100)) => {}
+            Ok(Presence::Active(_)) => return Err(Error::new(Kind::Lives, format!("{name} is still there"))),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits until the guest runs here.
+///
+/// # Errors
+/// `State` as soon as it is gone again or in a state from which it will not come to run by itself; `TimedOut` at the deadline.
+pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let name = &identity.name;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let seen = match status::look(identity, uri, deadline)? {
+            Presence::Absent => return Err(Error::new(Kind::State, format!("{name} is gone"))),
+            Presence::Active(Sight::Process { .. }) => return Ok(()),
+            Presence::Active(Sight::Libvirt { state, reason, .. }) => match state {
+                State::Running | State::Blocked => return Ok(()),
+                State::Paused if !reason.will_run() => {
+                    return Err(Error::new(Kind::State, format!("{name} is paused ({})", reason.text(state))));
+                }
+                State::Crashed | State::ShuttingDown => {
+                    return Err(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state))));
+                }
+                _ => format!("{state} ({})", reason.text(state)),
+            },
+        };
+        if !deadline.pause(pause) {
+            return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet, it is {seen}")));
+        }
+        pause = (pause * 2).min(Duration::from_millis(250));
+    }
+}

@@ -1,0 +1,23 @@
+//! A KVM guest, called a domain in libvirt's language: what it is, whether it lives, how it is started, ended and moved.
+//!
+//! Knows libvirt and the emulator's process; knows nothing of OCF or fencing.
+
+pub mod connection;
+pub mod definition;
+pub mod error;
+pub mod evidence;
+pub mod ffi;
+pub mod lifecycle;
+pub mod migration;
+pub mod options;
+pub mod record;
+pub mod state;
+pub mod status;
+pub mod uri;
+pub mod wire;
+
+pub use connection::{Connection, Guest};
+pub use definition::{Definition, Identity};
+pub use error::{Error, Kind, Result};
+pub use state::{Reason, State};
+pub use uri::Uri;

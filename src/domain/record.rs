@@ -1,0 +1,148 @@
+//! The state file of a resource instance: which guest it was when it was last seen. A hint that lets monitor and stop work
+//! without the config file; never proof.
+
+use super::definition::Identity;
+use super::evidence::Emulator;
+use crate::log;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The `config` parameter it was seen under.
+    pub config: PathBuf,
+    /// The `hypervisor` parameter it was seen under.
+    pub hypervisor: String,
+    /// libvirt's name of the guest.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its emulator's process, if it was found.
+    pub pid: Option<i32>,
+    /// The emulator's start time, in clock ticks since boot.
+    pub start: Option<u64>,
+}
+
+impl Record {
+    /// The guest it was.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { name: self.name.clone(), uuid: Some(self.uuid.clone()) }
+    }
+
+    /// The emulator it had.
+    #[must_use]
+    pub fn emulator(&self) -> Option<Emulator> {
+        Some(Emulator { pid: self.pid?, start: self.start? })
+    }
+}
+
+/// Where the record of one resource instance is kept.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    directory: PathBuf,
+    file: PathBuf,
+}
+
+impl Shelf {
+    /// The place for `instance` below `directory` (`/run/kvmha`): memory, so that it never hangs and is empty after a boot.
+    #[must_use]
+    pub fn new(directory: &Path, instance: &str) -> Self {
+        Self { directory: directory.to_owned(), file: directory.join(format!("{}.json", file_name(instance))) }
+    }
+
+    /// The record, if there is one that can be understood and only root can have written.
+    #[must_use]
+    pub fn read(&self) -> Option<Record> {
+        let trusted =
+            |path: &Path| fs::metadata(path).is_ok_and(|data| data.uid() == nix::unistd::geteuid().as_raw() && data.mode() & 0o022 == 0);
+        if !trusted(&self.directory) || !trusted(&self.file) {
+            return None;
+        }
+        serde_json::from_slice(&fs::read(&self.file).ok()?).ok()
+    }
+
+    /// Keeps `record`, whole or not at all. A failure is only worth a warning: the record is a hint.
+    pub fn write(&self, record: &Record) {
+        if let Err(error) = self.try_write(record) {
+            log::warning(format_args!("state file {} cannot be written: {error}", self.file.display()));
+        }
+    }
+
+    fn try_write(&self, record: &Record) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        file.persist(&self.file)?;
+        Ok(())
+    }
+
+    /// Forgets the record: the guest was proven gone.
+    pub fn remove(&self) {
+        match fs::remove_file(&self.file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::warning(format_args!("state file {} cannot be removed: {error}", self.file.display()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A file name for any instance name; clones have a colon in theirs.
+fn file_name(instance: &str) -> String {
+    instance
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+            _ => format!("%{byte:02x}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn record() -> Record {
+        Record {
+            config: "/srv/vms/web1.xml".into(),
+            hypervisor: "qemu:///system".into(),
+            name: "web1".into(),
+            uuid: "c7a5fdbd-cdaf-9455-926a-d65c16db1809".into(),
+            pid: Some(1234),
+            start: Some(5678),
+        }
+    }
+
+    #[test]
+    fn kept_and_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(&root.path().join("run"), "web/1:0");
+        assert_eq!(shelf.read(), None);
+        shelf.write(&record());
+        assert_eq!(shelf.read(), Some(record()));
+        assert_eq!(fs::metadata(root.path().join("run")).unwrap().mode() & 0o777, 0o700);
+        assert!(root.path().join("run/web%2f1%3a0.json").exists());
+        shelf.remove();
+        shelf.remove();
+        assert_eq!(shelf.read(), None);
+    }
+
+    #[test]
+    fn nonsense_and_what_others_may_write_are_no_record() {
+        let root = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(root.path(), "web1");
+        for nonsense in ["", "{", "{}", "[1]", "\0\0\0"] {
+            fs::write(&shelf.file, nonsense).unwrap();
+            assert_eq!(shelf.read(), None);
+        }
+        shelf.write(&record());
+        fs::set_permissions(&shelf.file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(shelf.read(), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Whether a guest lives on this host: libvirt's word and the emulator's process together.
+//!
+//! "Absent" is only said when no emulator of the guest is left, whatever libvirt says, and "cannot tell" is an error.
+
+use super::definition::Identity;
+use super::evidence::{self, Emulator};
+use super::wire::{self, Look, Trouble};
+use super::{Connection, Error, Kind, Reason, Result, State, Uri, ffi};
+use crate::deadline::Deadline;
+use crate::log;
+use std::time::Duration;
+
+/// How long an emulator that libvirt no longer knows may take to disappear before that is a contradiction: on a normal end
+/// libvirt has reaped it before, and a guest that powers itself off is forgotten within milliseconds of its process.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// What is true of a guest on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is there: running, or in any other state in which an emulator lives.
+    Active(Sight),
+    /// It is proven not to be there.
+    Absent,
+}
+
+/// How a guest was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// libvirt told.
+    Libvirt {
+        /// The state.
+        state: State,
+        /// Why it is in that state.
+        reason: Reason,
+        /// The guest's UUID.
+        uuid: String,
+    },
+    /// libvirt gave no answer, but the guest's emulator runs.
+    Process {
+        /// One of its emulators.
+        emulator: Emulator,
+        /// What was wrong with libvirt.
+        trouble: String,
+    },
+}
+
+/// Looks for a guest at a local or remote libvirt.
+///
+/// # Errors
+/// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
+pub fn look(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
+    // Half of the time for libvirt leaves enough for the process table.
+    let asked = ask(identity, uri, &deadline.within(deadline.left() / 2));
+    match asked {
+        Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
+        Ok(_) if uri.is_local() => prove_absent(identity, None, deadline).map(|()| Presence::Absent),
+        Ok(_) => Ok(Presence::Absent),
+        Err(error) if uri.is_local() => match evidence::find(identity, deadline)?.first() {
+            Some(emulator) => Ok(Presence::Active(Sight::Process { emulator: *emulator, trouble: error.text })),
+            None => {
+                log::debug(|| format!("{}; no emulator of {} runs", error.text, identity.name));
+                Ok(Presence::Absent)
+            }
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits, for a short time, until no emulator of the guest is left, nor `known`.
+///
+/// # Errors
+/// `Lives` if one is; others: cannot tell.
+pub fn prove_absent(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<()> {
+    let settle = deadline.within(SETTLING.min(deadline.left() / 2));
+    loop {
+        let mut left = evidence::find(identity, deadline)?;
+        left.extend(known.filter(|emulator| !emulator.is_gone()));
+        let Some(emulator) = left.first() else { return Ok(()) };
+        if !settle.pause(Duration::from_millis(50)) {
+            return Err(emulator.wait_gone(&identity.name, &Deadline::after(Duration::ZERO)).err().map_or_else(
+                || Error::new(Kind::Lives, format!("{emulator} of {} was there until now", identity.name)),
+                |error| error.context(format_args!("libvirt does not run {}, but its emulator is left", identity.name)),
+            ));
+        }
+    }
+}
+
+/// libvirt's own word: state, reason and UUID, or nothing if it has no such domain.
+///
+/// # Errors
+/// The daemon cannot be reached, gives no answer, or answers something else.
+pub fn ask(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<(State, Reason, String)>> {
+    if let Some(socket) = wire::socket(Some(&uri.to_string())) {
+        match wire::state(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline) {
+            Ok(answer) => return Ok(answer.map(|answer| (answer.state, answer.reason, answer.uuid))),
+            Err(Trouble::Unreachable(text)) => return Err(Error::new(Kind::Unreachable, text)),
+            Err(Trouble::Unresponsive(text)) => return Err(Error::new(Kind::Unresponsive, text)),
+            Err(Trouble::Unexpected(text)) => log::debug(|| format!("{text}; asking through libvirt's own client")),
+        }
+    }
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    ask_through(&connection, identity, deadline)
+}
+
+/// [`ask`] on a connection that stands.
+///
+/// # Errors
+/// libvirt's, or `Unresponsive`.
+pub fn ask_through(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Result<Option<(State, Reason, String)>> {
+    let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
+    let answer = guest.call("asking the state of", deadline, |domain| {
+        let (state, reason) = ffi::state(domain)?;
+        let uuid = domain.uuid().map_err(|error| ffi::error(&error))?;
+        Ok((state, reason, uuid.to_string()))
+    });
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        // It ended between the two questions.
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

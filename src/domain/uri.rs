@@ -1,0 +1,209 @@
+//! libvirt connection URIs: `driver[+transport]://[user@][host][:port]/path[?query]` (libvirt `docs/uri.rst`), and the two
+//! that a migration needs, made from the local one.
+
+use std::fmt;
+
+/// A libvirt URI, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uri {
+    driver: String,
+    transport: Option<String>,
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+    path: String,
+    query: Option<String>,
+}
+
+impl Uri {
+    /// Reads a URI of the QEMU driver, the one that runs KVM guests.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no libvirt URI such as qemu:///system");
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(wrong());
+        }
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let (driver, transport) = match scheme.split_once('+') {
+            Some((driver, transport)) => (driver, Some(transport)),
+            None => (scheme, None),
+        };
+        if driver != "qemu" {
+            return Err(format!("{text:?}: driver {driver:?} is not supported, only qemu is"));
+        }
+        if transport.is_some_and(|transport| !is_transport(transport)) {
+            return Err(wrong());
+        }
+        let (authority, path) = rest.split_once('/').ok_or_else(wrong)?;
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        let (user, server) = match authority.rsplit_once('@') {
+            Some((user, server)) => (Some(user), server),
+            None => (None, authority),
+        };
+        let (host, port) = split_port(server).ok_or_else(wrong)?;
+        Ok(Self {
+            driver: driver.into(),
+            transport: transport.map(Into::into),
+            user: user.map(Into::into),
+            host: host.into(),
+            port,
+            path: path.into(),
+            query: query.map(Into::into),
+        })
+    }
+
+    /// Whether the daemon and its emulators are on this host, so that `/proc` is a witness.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.host.is_empty()
+    }
+
+    /// Whether this is the system's libvirt rather than a user's.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.path == "system"
+    }
+
+    /// The URI of the same libvirt on `target`: with `transport` and `user` if given, else the ones this URI has; `host` as
+    /// [`on_network`] makes it. Port, path and query stay.
+    #[must_use]
+    pub fn on(&self, host: &str, transport: Option<&str>, user: Option<&str>) -> Self {
+        // unix is a transport to this host only.
+        let kept = self.transport.as_deref().filter(|transport| *transport != "unix");
+        Self {
+            transport: transport.or(kept).map(Into::into),
+            user: user.or(self.user.as_deref()).map(Into::into),
+            host: host.into(),
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.driver)?;
+        if let Some(transport) = &self.transport {
+            write!(f, "+{transport}")?;
+        }
+        write!(f, "://")?;
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        write!(f, "{}", bracketed(&self.host))?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        write!(f, "/{}", self.path)?;
+        if let Some(query) = &self.query {
+            write!(f, "?{query}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `text` can be the transport of a URI.
+#[must_use]
+pub fn is_transport(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+/// The name of `node` on a network of its own: `suffix` goes before the first dot (`node2.example.com` -> `node2-mig.example.com`).
+#[must_use]
+pub fn on_network(node: &str, suffix: &str) -> String {
+    match node.split_once('.') {
+        Some((short, domain)) => format!("{short}{suffix}.{domain}"),
+        None => format!("{node}{suffix}"),
+    }
+}
+
+/// Where the guest's memory goes: the address of `host` for QEMU, with libvirt choosing the port unless one is given.
+#[must_use]
+pub fn migration(host: &str, port: Option<u16>) -> String {
+    let host = bracketed(host);
+    port.map_or_else(|| format!("tcp://{host}"), |port| format!("tcp://{host}:{port}"))
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn split_port(server: &str) -> Option<(&str, Option<u16>)> {
+    if let Some(rest) = server.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest {
+            "" => Some((host, None)),
+            _ => Some((host, Some(rest.strip_prefix(':')?.parse().ok()?))),
+        };
+    }
+    match server.split_once(':') {
+        Some((host, port)) => Some((host, Some(port.parse().ok()?))),
+        None => Some((server, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(hypervisor: &str, transport: Option<&str>, user: Option<&str>, suffix: &str, node: &str) -> String {
+        Uri::parse(hypervisor).unwrap().on(&on_network(node, suffix), transport, user).to_string()
+    }
+
+    #[test]
+    fn remote_uris_are_the_incumbents_but_for_its_mistakes() {
+        let cases = [
+            (("qemu:///system", None, None, "", "node2"), "qemu://node2/system"),
+            (("qemu:///system", Some("ssh"), None, "", "node2"), "qemu+ssh://node2/system"),
+            (("qemu:///system", Some("ssh"), Some("mig"), "", "node2"), "qemu+ssh://mig@node2/system"),
+            (("qemu:///system", Some("ssh"), None, "-mig", "node2"), "qemu+ssh://node2-mig/system"),
+            (("qemu:///system", Some("ssh"), None, "-mig", "node2.example.com"), "qemu+ssh://node2-mig.example.com/system"),
+            (("qemu+tcp://node1:9999/system", None, None, "", "node2"), "qemu+tcp://node2:9999/system"),
+            (("qemu:///system?socket=/x", None, None, "", "node2"), "qemu://node2/system?socket=/x"),
+            // Here the incumbent wrote qemu+tcp+ssh://, and lost the user.
+            (("qemu+tcp://node1:9999/system", Some("ssh"), None, "", "node2"), "qemu+ssh://node2:9999/system"),
+            (("qemu+ssh://root@node1/system", None, None, "", "node2"), "qemu+ssh://root@node2/system"),
+            (("qemu+unix:///system", None, None, "", "node2"), "qemu://node2/system"),
+            (("qemu:///system", Some("tcp"), None, "", "fd00::2"), "qemu+tcp://[fd00::2]/system"),
+        ];
+        for ((hypervisor, transport, user, suffix, node), expected) in cases {
+            assert_eq!(remote(hypervisor, transport, user, suffix, node), expected);
+        }
+    }
+
+    #[test]
+    fn migration_uris() {
+        assert_eq!(migration("node2-mig", Some(49160)), "tcp://node2-mig:49160");
+        assert_eq!(migration("node2-mig", None), "tcp://node2-mig");
+        assert_eq!(migration("fd00::2", None), "tcp://[fd00::2]");
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for text in [
+            "",
+            "qemu",
+            "qemu:/system",
+            "qemu://host",
+            "qemu+://host/system",
+            "xen:///",
+            "qemu:///a b",
+            "qemu://h:99999/system",
+            "qemu://h:x/system",
+        ] {
+            assert!(Uri::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn local_or_not() {
+        assert!(Uri::parse("qemu:///system").unwrap().is_local());
+        assert!(Uri::parse("qemu+unix:///system?socket=/x").unwrap().is_local());
+        assert!(!Uri::parse("qemu+tcp://localhost/system").unwrap().is_local());
+        assert!(!Uri::parse("qemu:///session").unwrap().is_system());
+    }
+}

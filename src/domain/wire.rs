@@ -1,0 +1,334 @@
+//! The cheap question: the state of one domain, asked of the local daemon over its own socket, without loading libvirt.
+//!
+//! It says the little of libvirt's protocol that is needed to ask (see `message.rs`), reads only, and trusts nothing it hears: anything
+//! out of the ordinary is [`Trouble::Unexpected`], upon which the caller asks again through `virt`. "There is no such domain" is said
+//! in one case only, when the daemon answered the look-up with `VIR_ERR_NO_DOMAIN`.
+//!
+//! Everything happens in the calling thread, and every wait in the kernel (connecting included) is cut short by the deadline.
+
+mod message;
+mod xdr;
+
+use std::fmt::{self, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+use self::message::{Call, Heard, NO_DOMAIN};
+use self::xdr::{Reader, UUID};
+use super::state::{Reason, State};
+use crate::deadline::Deadline;
+
+/// The driver behind the sockets that [`socket()`] gives, by the name the daemon knows it by.
+pub const SYSTEM: &str = "qemu:///system";
+
+/// Where libvirt's sockets are. libvirt says `/var/run`, which is the same place everywhere by now.
+const FOLDER: &str = "/run/libvirt";
+
+/// The longest name asked for. A domain's name is part of file names, so that longer ones do not exist.
+const LONGEST_NAME: usize = 4096;
+
+/// How long the farewell may take: the answer is there already.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What to look a domain up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look<'a> {
+    /// Its name, exactly.
+    Name(&'a str),
+    /// Its UUID: 32 hexadecimal digits, with or without dashes.
+    Uuid(&'a str),
+}
+
+/// What the daemon knows about a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its name.
+    pub name: String,
+    /// Its UUID, in lower case with dashes.
+    pub uuid: String,
+    /// The number libvirt gave it at its start; -1 when it is not active.
+    pub id: i32,
+    /// Its state.
+    pub state: State,
+    /// Why it is in this state.
+    pub reason: Reason,
+}
+
+/// Why there is no answer. Each says, in one line, what the matter is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No daemon listens there, or it is not for us: there is no socket, nobody has it open, or permission is denied.
+    Unreachable(String),
+    /// The deadline came before the answer.
+    Unresponsive(String),
+    /// Anything else: authentication is asked for, an error of libvirt, a message that is not understood, a connection that breaks.
+    /// To be asked again through `virt`, which can do more and explains better.
+    Unexpected(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unreachable(text) | Self::Unresponsive(text) | Self::Unexpected(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+/// The socket of the daemon that libvirt would ask for a URI, or `None` if that is nothing for this file: a remote host, another driver
+/// or transport, the session daemon, a parameter not known here, or no URI at all (then libvirt's own configuration decides).
+///
+/// `qemu:///system` and `qemu+unix:///system`, with `socket=` and `mode=`. Without them the choice is that of `remoteGetUNIXSocket` in
+/// libvirt's `src/remote/remote_sockets.c`: the socket of the modular daemon if it exists, or else that of libvirtd. When neither
+/// exists libvirt's build decides, and asking gives [`Trouble::Unreachable`] either way.
+#[must_use]
+pub fn socket(uri: Option<&str>) -> Option<PathBuf> {
+    let uri = uri?;
+    let (base, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let (scheme, path) = base.split_once(':')?;
+    let (driver, transport) = scheme.split_once('+').unwrap_or((scheme, "unix"));
+    if path != "///system" || driver != "qemu" || !transport.eq_ignore_ascii_case("unix") {
+        return None;
+    }
+    let (mut named, mut mode) = (None, "auto");
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=')? {
+            ("socket", value) => named = Some(PathBuf::from(plain(value)?)),
+            ("mode", value) => mode = value,
+            _ => return None,
+        }
+    }
+    let (direct, legacy) = (Path::new(FOLDER).join("virtqemud-sock"), Path::new(FOLDER).join("libvirt-sock"));
+    match (named, mode) {
+        (Some(named), "auto" | "legacy" | "direct") => named.is_absolute().then_some(named),
+        (None, "direct") => Some(direct),
+        (None, "auto") if direct.exists() => Some(direct),
+        (None, "auto" | "legacy") => Some(legacy),
+        _ => None,
+    }
+}
+
+/// A value of a URI's query without its `%` escapes.
+fn plain(value: &str) -> Option<String> {
+    let mut pieces = value.split('%');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.contains(['\0', '#']))
+}
+
+/// Asks the daemon at `socket` for the state of a domain of `driver`. `Ok(None)`: the daemon says that it has none.
+///
+/// `driver` is [`SYSTEM`] for a socket that [`socket()`] gave. It is not the URI the user wrote: transport and parameters in there are the
+/// client's business, and a daemon that was given them would connect to yet another daemon. Such a thing is not asked.
+///
+/// Takes five questions and answers, some tenths of a millisecond when the daemon is idle, and never longer than `deadline`.
+///
+/// # Errors
+///
+/// See [`Trouble`]. None of them says anything about the domain.
+pub fn state(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Result<Option<Answer>, Trouble> {
+    let unexpected = |text: &str| Trouble::Unexpected(text.to_owned());
+    if driver.len() > LONGEST_NAME || !driver.contains(":///") || driver.contains(['+', '?', '\0']) {
+        return Err(unexpected("not the name of a driver"));
+    }
+    let number;
+    let question = match look {
+        Look::Name(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0') => {
+            return Err(unexpected("not the name of a domain"));
+        }
+        Look::Name(name) => Call::Name(name),
+        Look::Uuid(text) => {
+            number = parse(text).ok_or_else(|| unexpected("not a UUID"))?;
+            Call::Uuid(&number)
+        }
+    };
+    let stream = connect(socket, deadline)?;
+    Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }.about(driver, question)
+}
+
+/// Connects, by the deadline. A daemon that was stopped has a listening socket whose queue may be full: then `connect` blocks, for
+/// SO_SNDTIMEO at most (`unix_stream_connect` of Linux's `net/unix/af_unix.c`), and fails with EAGAIN.
+fn connect(path: &Path, deadline: &Deadline) -> Result<UnixStream, Trouble> {
+    let trouble = |cause: Errno| {
+        let text = format!("the libvirt daemon at {}: {}", path.display(), cause.desc());
+        match cause {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED | Errno::EACCES | Errno::EPERM => Trouble::Unreachable(text),
+            Errno::EAGAIN => late(path),
+            _ => Trouble::Unexpected(text),
+        }
+    };
+    let address = UnixAddr::new(path).map_err(trouble)?;
+    let handle = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(trouble)?;
+    loop {
+        let left = deadline.left();
+        if left.is_zero() {
+            return Err(late(path));
+        }
+        // At least one: zero would be "for ever".
+        let left = TimeVal::microseconds(i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1));
+        socket::setsockopt(&handle, sockopt::SendTimeout, &left).map_err(trouble)?;
+        match socket::connect(handle.as_raw_fd(), &address) {
+            Ok(()) => return Ok(UnixStream::from(handle)),
+            Err(Errno::EINTR) => {}
+            Err(cause) => return Err(trouble(cause)),
+        }
+    }
+}
+
+fn late(peer: &Path) -> Trouble {
+    Trouble::Unresponsive(format!("the libvirt daemon at {} gave no answer in time", peer.display()))
+}
+
+/// One connection to a daemon.
+struct Conversation<'a> {
+    stream: UnixStream,
+    peer: &'a Path,
+    deadline: Deadline,
+    /// The number of the last call.
+    serial: u32,
+    /// What was read and is not part of a message taken yet: less than one message and one read.
+    unread: Vec<u8>,
+}
+
+impl Conversation<'_> {
+    fn about(mut self, driver: &str, question: Call) -> Result<Option<Answer>, Trouble> {
+        match self.ask(Call::Authentication, message::open_to_all)? {
+            Ok(true) => {}
+            Ok(false) => return Err(self.unexpected("asks for authentication")),
+            Err((_, text)) => return Err(self.unexpected(&text)),
+        }
+        self.ask(Call::Open(driver), |reader| reader.end())?.map_err(|(_, text)| self.unexpected(&text))?;
+        let domain = match self.ask(question, message::found)? {
+            Ok(domain) => domain,
+            Err((NO_DOMAIN, _)) => {
+                self.farewell();
+                return Ok(None);
+            }
+            Err((_, text)) => return Err(self.unexpected(&text)),
+        };
+        let right = match question {
+            Call::Name(name) => domain.name == name,
+            Call::Uuid(uuid) => domain.uuid == *uuid,
+            _ => false,
+        };
+        if !right {
+            return Err(self.unexpected("answered about another domain"));
+        }
+        // An error here, "no such domain" too, is not an answer: the domain was there a moment ago.
+        let (state, reason) = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
+        self.farewell();
+        Ok(Some(Answer { uuid: dashed(&domain.uuid), name: domain.name, id: domain.id, state, reason }))
+    }
+
+    /// Closes the connection as libvirt's clients do. A daemon whose client just goes away writes an error into its log.
+    fn farewell(&mut self) {
+        self.deadline = self.deadline.within(FAREWELL);
+        // The answer is known; nothing that goes wrong now changes it.
+        let _ = self.ask(Call::Close, |reader| reader.end());
+    }
+
+    /// One call and its answer, read by `read`; the inner error is what the daemon says against it: number and text.
+    fn ask<T>(&mut self, call: Call, read: impl FnOnce(Reader) -> Option<T>) -> Result<Result<T, (i32, String)>, Trouble> {
+        self.serial += 1;
+        self.send(&call.message(self.serial))?;
+        loop {
+            let message = self.receive()?;
+            let outcome = match message::hear(&message, call, self.serial).map_err(|what| self.unexpected(&format!("sent {what}")))? {
+                Heard::Answer(reader) => read(reader).map(Ok),
+                Heard::Failure(reader) => message::failure(reader).map(Err),
+                Heard::Ping => {
+                    self.send(&message::pong())?;
+                    continue;
+                }
+                Heard::Nothing => continue,
+            };
+            return outcome.ok_or_else(|| self.unexpected("sent an answer that is not understood"));
+        }
+    }
+
+    /// Sends a whole message, by the deadline.
+    fn send(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
+        while !bytes.is_empty() {
+            let left = self.left()?;
+            match self.stream.set_write_timeout(Some(left)).and_then(|()| self.stream.write(bytes)) {
+                Ok(0) => return Err(self.unexpected("closed the connection")),
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(cause) => self.bear(&cause)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives one whole message, by the deadline.
+    fn receive(&mut self) -> Result<Vec<u8>, Trouble> {
+        let mut chunk = [0; 4096];
+        loop {
+            match message::length(&self.unread).map_err(|what| self.unexpected(&format!("sent {what}")))? {
+                Some(length) if length <= self.unread.len() => {
+                    let rest = self.unread.split_off(length);
+                    return Ok(std::mem::replace(&mut self.unread, rest));
+                }
+                _ => {}
+            }
+            let left = self.left()?;
+            match self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut chunk)) {
+                Ok(0) => return Err(self.unexpected("closed the connection")),
+                Ok(count) => self.unread.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+                Err(cause) => self.bear(&cause)?,
+            }
+        }
+    }
+
+    /// The time left, for one wait; never zero, which would be "for ever".
+    fn left(&self) -> Result<Duration, Trouble> {
+        Some(self.deadline.left()).filter(|left| !left.is_zero()).ok_or_else(|| late(self.peer))
+    }
+
+    /// Whether to go on after an error of the socket: after a timeout or a signal, since the deadline is looked at before each wait.
+    fn bear(&self, cause: &std::io::Error) -> Result<(), Trouble> {
+        match cause.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(()),
+            _ => Err(self.unexpected(&format!("broke the connection: {cause}"))),
+        }
+    }
+
+    fn unexpected(&self, what: &str) -> Trouble {
+        let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+        Trouble::Unexpected(format!("the libvirt daemon at {}: {what}", self.peer.display()))
+    }
+}
+
+/// A UUID from its text.
+fn parse(text: &str) -> Option<[u8; UUID]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|&digit| digit != '-')
+        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    bytes.try_into().ok().filter(|_| digits.len() == 2 * UUID)
+}
+
+/// The text of a UUID.
+fn dashed(uuid: &[u8; UUID]) -> String {
+    uuid.iter().enumerate().fold(String::new(), |mut text, (at, byte)| {
+        let dash = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{dash}{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;

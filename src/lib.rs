@@ -1,0 +1,91 @@
+//! kvmha: high availability for KVM guests on Pacemaker. One binary with three faces; this file chooses the face.
+//!
+//! Imports go downward only: `ocf | fence | cli` -> `domain | storage | cluster` -> `parameter | deadline | log`.
+
+pub mod cli;
+pub mod deadline;
+pub mod domain;
+pub mod fence;
+pub mod log;
+pub mod ocf;
+pub mod parameter;
+pub mod program;
+pub mod xml;
+
+use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Which program this is for its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Face {
+    /// The OCF resource agent `ocf:kvmha:VirtualDomain`.
+    Agent,
+    /// The fence agent `fence_kvmha`.
+    Fence,
+    /// The operator's command.
+    Command,
+}
+
+/// Chooses the face by the name the program is called by and, under its own name, by the first word.
+/// Returns the words that are left. A name nobody knows gets the operator's command, which says what there is.
+fn face(mut words: Vec<OsString>) -> (Face, Vec<OsString>) {
+    let name = if words.is_empty() { OsString::new() } else { words.remove(0) };
+    match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some("VirtualDomain") => (Face::Agent, words),
+        Some("fence_kvmha") => (Face::Fence, words),
+        _ => match words.first().and_then(|word| word.to_str()) {
+            Some("agent") => (Face::Agent, words.split_off(1)),
+            Some("fence") => (Face::Fence, words.split_off(1)),
+            _ => (Face::Command, words),
+        },
+    }
+}
+
+/// The whole program: reads what the process was given, runs one face, and gives its code.
+///
+/// A panic is code 1 with an exit reason, not Rust's 101, which no protocol knows.
+#[must_use]
+pub fn run() -> ExitCode {
+    let (face, words) = face(std::env::args_os().collect());
+    panic::set_hook(Box::new(|_| {})); // the text goes into the reason below, once
+    let code = panic::catch_unwind(AssertUnwindSafe(|| match face {
+        Face::Agent => ocf::run(&words),
+        Face::Fence => fence::run(&words),
+        Face::Command => cli::run(&words),
+    }))
+    .unwrap_or_else(|cause| {
+        let text = cause.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| cause.downcast_ref::<String>().cloned());
+        let text = format!("internal error: {}", text.as_deref().unwrap_or("panic without a text"));
+        match face {
+            Face::Agent => ocf::report_panic(&text),
+            Face::Fence | Face::Command => log::complain(&text),
+        }
+        1
+    });
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(words: &[&str]) -> (Face, Vec<OsString>) {
+        face(words.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_face_follows_the_name_and_the_first_word() {
+        let start = vec![OsString::from("start")];
+        assert_eq!(chosen(&["/usr/lib/ocf/resource.d/kvmha/VirtualDomain", "start"]), (Face::Agent, start.clone()));
+        assert_eq!(chosen(&["kvmha", "agent", "start"]), (Face::Agent, start.clone()));
+        assert_eq!(chosen(&["/usr/sbin/fence_kvmha"]), (Face::Fence, vec![]));
+        assert_eq!(chosen(&["/usr/sbin/kvmha", "fence"]), (Face::Fence, vec![]));
+        assert_eq!(chosen(&["kvmha", "start"]), (Face::Command, start.clone()));
+        assert_eq!(chosen(&["unheard-of", "start"]), (Face::Command, start));
+        assert_eq!(chosen(&[]), (Face::Command, vec![]));
+        // The agent's name wins over a first word: "VirtualDomain fence" is an unknown action.
+        assert_eq!(chosen(&["VirtualDomain", "fence"]).0, Face::Agent);
+    }
+}

@@ -1,0 +1,5 @@
+//! The program; see the library for what it is.
+
+fn main() -> std::process::ExitCode {
+    kvmha::run()
+}

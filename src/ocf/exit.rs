@@ -1,0 +1,133 @@
+//! From what happened to what the cluster is told: the one place where a code is chosen.
+//!
+//! What Pacemaker does with each (`lib/pengine/unpack.c`): 6 bans the resource from every node; 2, 4 and 5 ban it from this one, and
+//! a probe that returns 2 or 5 is recorded as "not running" even if the guest runs. So those come only from words that are wrong
+//! and files that are missing, seen before anything was done, and never from a probe, a stop or a migration. 7 is "proven not
+//! there". Everything that was tried and failed, and everything that cannot be told, is 1.
+
+use super::actions::Name;
+use crate::domain::{Error, Kind};
+
+/// The exit codes of the OCF resource agent API that this agent uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// `OCF_SUCCESS`
+    Success = 0,
+    /// `OCF_ERR_GENERIC`
+    Generic = 1,
+    /// `OCF_ERR_UNIMPLEMENTED`
+    Unimplemented = 3,
+    /// `OCF_ERR_INSTALLED`
+    Installed = 5,
+    /// `OCF_ERR_CONFIGURED`
+    Configured = 6,
+    /// `OCF_NOT_RUNNING`
+    NotRunning = 7,
+}
+
+/// Why an action did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The code to exit with.
+    pub code: Code,
+    /// The exit reason: one line for a person. `NotRunning` has none, it is an answer and no failure of the agent.
+    pub reason: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a reason.
+    pub fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self { code, reason: Some(reason.into()) }
+    }
+
+    /// `OCF_ERR_GENERIC` with a reason.
+    pub fn generic(reason: impl Into<String>) -> Self {
+        Self::new(Code::Generic, reason)
+    }
+
+    /// The guest is proven not to run here.
+    #[must_use]
+    pub fn not_running() -> Self {
+        Self { code: Code::NotRunning, reason: None }
+    }
+
+    /// What an error of the lower rooms means for an action.
+    #[must_use]
+    pub fn of(action: Name, error: Error) -> Self {
+        Self::new(code(action, error.kind), error.text)
+    }
+
+    /// What a wrong or missing parameter means for an action.
+    #[must_use]
+    pub fn of_fault(action: Name, missing: bool, text: String) -> Self {
+        let code = match action {
+            // 6 would leave the guest stopped everywhere after a failed move.
+            Name::MigrateTo | Name::MigrateFrom => Code::Generic,
+            // Without `config` there is no guest to speak of; the incumbent says 6 on every action.
+            _ if missing => Code::Configured,
+            Name::Start | Name::ValidateAll | Name::ReloadAgent => Code::Configured,
+            Name::Stop | Name::Monitor | Name::Status => Code::Generic,
+        };
+        Self::new(code, text)
+    }
+}
+
+/// The code for a kind of error in an action.
+fn code(action: Name, kind: Kind) -> Code {
+    match (action, kind) {
+        (Name::Monitor | Name::Status, Kind::NotFound) => Code::NotRunning,
+        // Another node may have the file.
+        (Name::Start | Name::ValidateAll, Kind::Definition) => Code::Installed,
+        (_, _) => Code::Generic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [Name; 8] =
+        [Name::Start, Name::Stop, Name::Monitor, Name::Status, Name::MigrateTo, Name::MigrateFrom, Name::ReloadAgent, Name::ValidateAll];
+    const KINDS: [Kind; 9] = [
+        Kind::NotFound,
+        Kind::Unreachable,
+        Kind::Unresponsive,
+        Kind::Refused,
+        Kind::Definition,
+        Kind::State,
+        Kind::TimedOut,
+        Kind::Lives,
+        Kind::Internal,
+    ];
+
+    #[test]
+    fn nothing_that_bans_comes_from_a_running_system() {
+        for name in NAMES {
+            for kind in KINDS {
+                let code = code(name, kind);
+                let validation = matches!(name, Name::Start | Name::ValidateAll) && kind == Kind::Definition;
+                assert!(matches!(code, Code::Generic | Code::NotRunning) || validation, "{name:?} {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn not_running_is_only_said_by_monitor_and_only_for_proof() {
+        for name in NAMES {
+            for kind in KINDS {
+                let expected = matches!(name, Name::Monitor | Name::Status) && kind == Kind::NotFound;
+                assert_eq!(code(name, kind) == Code::NotRunning, expected, "{name:?} {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_migration_never_says_what_leaves_the_guest_stopped() {
+        for name in [Name::MigrateTo, Name::MigrateFrom] {
+            for missing in [false, true] {
+                assert_eq!(Failure::of_fault(name, missing, String::new()).code, Code::Generic);
+            }
+        }
+    }
+}

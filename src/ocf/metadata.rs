@@ -1,0 +1,76 @@
+//! The meta-data document, from the tables of parameters and actions, in two renderings.
+//!
+//! OCF 1.0 is what `ra-api-1.dtd` allows, which ocf-tester checks: no `reloadable`, `unique-group`, `reload-agent`. OCF 1.1 is
+//! what Pacemaker and pcs understand, and they need it: without `reloadable` every change of a parameter restarts the guest.
+
+use super::actions::ACTIONS;
+use super::environment::Version;
+use super::parameters::TABLE;
+use crate::parameter::{Change, Kind, Parameter, Sharing};
+use crate::xml::Document;
+
+const SHORT: &str = "Manages KVM guests through libvirt: start, stop, live migration, and the truth about them";
+
+const LONG: &str = "Places, fails over and live-migrates a KVM guest on shared storage. Takes the parameters of ocf:heartbeat:VirtualDomain. \
+A guest is reported stopped only when its emulator's process is proven gone, and a libvirt daemon that is down or hangs costs no guest its \
+life: monitor and stop then work from the process. Every action ends before its timeout with a reason.";
+
+/// The document.
+#[must_use]
+pub fn document(version: Version) -> Vec<u8> {
+    let (text, doctype) = match version {
+        Version::V1_0 => ("1.0", Some("resource-agent SYSTEM \"ra-api-1.dtd\"")),
+        Version::V1_1 => ("1.1", None),
+    };
+    let mut document = Document::new(doctype);
+    document.element("resource-agent", &[("name", "VirtualDomain"), ("version", env!("CARGO_PKG_VERSION"))], |agent| {
+        agent.text("version", &[], text);
+        agent.text("longdesc", &[("lang", "en")], LONG);
+        agent.text("shortdesc", &[("lang", "en")], SHORT);
+        agent.element("parameters", &[], |parameters| {
+            for row in TABLE {
+                parameter(parameters, row, version);
+            }
+        });
+        agent.element("actions", &[], |actions| {
+            for action in ACTIONS.iter().filter(|action| action.since_1_0 || version == Version::V1_1) {
+                let timeout = format!("{}s", action.timeout);
+                match action.interval.map(|interval| format!("{interval}s")) {
+                    Some(interval) => {
+                        actions.empty("action", &[("name", action.word), ("depth", "0"), ("timeout", &timeout), ("interval", &interval)]);
+                    }
+                    None => actions.empty("action", &[("name", action.word), ("timeout", &timeout)]),
+                }
+            }
+        });
+    });
+    document.finish()
+}
+
+fn parameter<T>(parameters: &mut Document, row: &Parameter<T>, version: Version) {
+    let flag = |value: bool| if value { "1" } else { "0" };
+    let (unique, required) = (row.sharing == Sharing::Unique, flag(row.required));
+    let mut attributes = vec![("name", row.name)];
+    match version {
+        Version::V1_0 => attributes.extend([("unique", flag(unique)), ("required", required)]),
+        Version::V1_1 => {
+            if unique {
+                attributes.push(("unique-group", row.name));
+            }
+            attributes.extend([("required", required), ("reloadable", flag(row.change == Change::Reloads))]);
+        }
+    }
+    parameters.element("parameter", &attributes, |parameter| {
+        parameter.text("longdesc", &[("lang", "en")], row.long);
+        parameter.text("shortdesc", &[("lang", "en")], row.short);
+        let kind = match row.kind {
+            Kind::Text => "string",
+            Kind::Integer { .. } => "integer",
+            Kind::Boolean => "boolean",
+        };
+        match row.default {
+            Some(default) => parameter.empty("content", &[("type", kind), ("default", default)]),
+            None => parameter.empty("content", &[("type", kind)]),
+        }
+    });
+}

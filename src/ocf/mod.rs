@@ -1,0 +1,116 @@
+//! The resource agent `ocf:kvmha:VirtualDomain`: the protocol. One call is one action; what the guest needs is done in `domain`.
+
+mod actions;
+mod environment;
+mod exit;
+mod guest;
+mod metadata;
+mod moving;
+mod parameters;
+mod validate;
+
+pub use environment::{Environment, Version};
+pub use metadata::document;
+
+use crate::deadline::Deadline;
+use crate::domain::Uri;
+use crate::log;
+use crate::parameter::Fault;
+use actions::{ACTIONS, Name};
+use exit::{Code, Failure};
+use parameters::Parameters;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::time::Instant;
+
+/// One action that is being carried out.
+pub(crate) struct Call {
+    /// Which.
+    name: Name,
+    /// What the caller said.
+    environment: Environment,
+    /// The resource's parameters.
+    parameters: Parameters,
+    /// The libvirt of this node.
+    hypervisor: Uri,
+    /// What was wrong with the parameters.
+    faults: Vec<Fault>,
+    /// When it must be over.
+    deadline: Deadline,
+}
+
+impl Call {
+    /// The failure of this action that `error` means.
+    fn failure(&self, error: crate::domain::Error) -> Failure {
+        Failure::of(self.name, error)
+    }
+
+    /// # Errors
+    /// The first parameter that is wrong; they are all logged.
+    fn insist_on_parameters(&self) -> Result<(), Failure> {
+        for fault in self.faults.iter().skip(1) {
+            log::error(fault);
+        }
+        self.faults.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, fault.missing, fault.to_string())))
+    }
+
+    /// For actions that have to work with wrong parameters too: only `config` is needed, the others keep their defaults.
+    ///
+    /// # Errors
+    /// `config` is not set.
+    fn tolerate_parameters(&self) -> Result<(), Failure> {
+        for fault in self.faults.iter().filter(|fault| !fault.missing) {
+            log::warning(format_args!("{fault}; the default is used"));
+        }
+        let missing = self.faults.iter().find(|fault| fault.missing);
+        missing.map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, true, fault.to_string())))
+    }
+}
+
+/// Runs the action that the first of `words` names, and gives its exit code. Further words are ignored, as the API says.
+#[must_use]
+pub fn run(words: &[OsString]) -> u8 {
+    let begin = Instant::now();
+    let environment = Environment::of_process();
+    log::init(environment.log.clone());
+    let word = words.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
+    let Some(action) = ACTIONS.iter().find(|action| action.word == word) else {
+        return unknown(&word, &environment.reason_prefix) as u8;
+    };
+    let Some(name) = action.name else {
+        // A reader that goes away before the end is no error of ours.
+        let _ = io::stdout().write_all(&document(environment.version));
+        return Code::Success as u8;
+    };
+    let prefix = environment.reason_prefix.clone();
+    let deadline = Deadline::after(environment.budget().saturating_sub(begin.elapsed()));
+    let (mut parameters, faults) = parameters::read(&environment);
+    let result = match parameters.hypervisor.take() {
+        Some(hypervisor) => (action.run)(&Call { name, environment, parameters, hypervisor, faults, deadline }),
+        None => Err(Failure::new(Code::Configured, "hypervisor: no default")),
+    };
+    match result {
+        Ok(()) => Code::Success as u8,
+        Err(failure) => {
+            if let Some(reason) = failure.reason {
+                log::exit_reason(&prefix, &reason);
+            }
+            failure.code as u8
+        }
+    }
+}
+
+/// `usage`, no word at all, or one that is no action.
+fn unknown(word: &str, prefix: &str) -> Code {
+    let known: Vec<&str> = ACTIONS.iter().map(|action| action.word).collect();
+    log::complain(&format!("usage: VirtualDomain {{{}}}", known.join("|")));
+    if !matches!(word, "" | "usage" | "help" | "methods") {
+        log::exit_reason(prefix, &format!("{word}: action not supported"));
+    }
+    Code::Unimplemented
+}
+
+/// The reason of a panic; the code is 1.
+pub(crate) fn report_panic(text: &str) {
+    log::exit_reason(&Environment::of_process().reason_prefix, text);
+}

@@ -1,0 +1,158 @@
+//! migrate_to and migrate_from. Pacemaker calls the first at the source, the second at the target, and then stop at the source.
+//!
+//! A failure of either is an outage of the guest with Pacemaker's defaults: it is stopped on both nodes and started again.
+
+use super::Call;
+use super::exit::Failure;
+use super::guest::settle;
+use crate::domain::definition::Identity;
+use crate::domain::migration::{self, Plan};
+use crate::domain::status::{self, Presence, Sight};
+use crate::domain::{Error, Kind, State, uri};
+use crate::log;
+use std::time::Duration;
+
+/// How long migrate_from waits for a guest of which nothing is to be seen: it is there before migrate_to ends.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Moves the guest to the node that Pacemaker names; success only if it runs there.
+pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
+    call.insist_on_parameters()?;
+    let plan = plan(call)?;
+    let identity = identity(call)?;
+    migration::leave(&identity, &call.hypervisor, &plan, &call.deadline)
+        .map_err(|error| call.failure(error.context(format_args!("migration of {} to {}", identity.name, plan.target))))
+}
+
+fn identity(call: &Call) -> Result<Identity, Failure> {
+    match call.record() {
+        Some(record) => Ok(record.identity()),
+        None => call.definition().map(|definition| definition.identity).map_err(|error| call.failure(error)),
+    }
+}
+
+/// The URIs of a migration: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name.
+fn plan(call: &Call) -> Result<Plan, Failure> {
+    let parameters = &call.parameters;
+    let target = call.environment.target()?;
+    let host = uri::on_network(target, &parameters.migration_network_suffix);
+    let remote = match &parameters.remoteuri {
+        Some(remote) => remote.replace("%n", target),
+        None => {
+            let (transport, user) = (parameters.migration_transport.as_deref(), parameters.migration_user.as_deref());
+            call.hypervisor.on(&host, transport, user).to_string()
+        }
+    };
+    // With remoteuri set, %n is the plain name in migrateuri too.
+    let place = if parameters.remoteuri.is_some() { target } else { &host };
+    let written = parameters.migrateuri.as_ref().or(parameters.migrate_options.migrateuri.as_ref());
+    let migrate_uri = match written {
+        Some(written) => Some(written.replace("%n", place)),
+        None if parameters.migration_network_suffix.is_empty() => None,
+        None => Some(uri::migration(&host, parameters.migrateport)),
+    };
+    Ok(Plan {
+        target: target.to_owned(),
+        remote,
+        migrate_uri,
+        options: parameters.migrate_options.clone(),
+        speed: parameters.migration_speed,
+        downtime: parameters.migration_downtime,
+    })
+}
+
+/// Waits until the guest that was moved here runs here, scripts included.
+pub(super) fn migrate_from(call: &Call) -> Result<(), Failure> {
+    call.tolerate_parameters()?;
+    let identity = identity(call)?;
+    let source = call.environment.migrate_source.as_deref().unwrap_or("another node");
+    await_arrival(call, &identity)
+        .map_err(|error| call.failure(error.context(format_args!("migration of {} from {source}", identity.name))))?;
+    settle(call, &identity, "migration")?;
+    log::info(format_args!("{} has come from {source}", identity.name));
+    Ok(())
+}
+
+fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
+    let name = &identity.name;
+    let grace = call.deadline.within(GRACE);
+    loop {
+        let text = match status::look(identity, &call.hypervisor, &call.deadline)? {
+            Presence::Absent if grace.expired() => return Err(Error::new(Kind::State, format!("{name} is not here and is not coming"))),
+            Presence::Absent => "not here".to_owned(),
+            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. } | Sight::Process { .. }) => return Ok(()),
+            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if !reason.will_run() => {
+                log::warning(format_args!("{name} is paused ({}), as it was where it came from", reason.text(State::Paused)));
+                return Ok(());
+            }
+            Presence::Active(Sight::Libvirt { state, reason, .. }) => format!("{state} ({})", reason.text(state)),
+        };
+        if !call.deadline.pause(Duration::from_millis(100)) {
+            return Err(Error::new(Kind::TimedOut, format!("{name} does not run here yet, it is {text}")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::actions::Name;
+    use super::super::{Environment, parameters};
+    use super::*;
+    use crate::deadline::Deadline;
+
+    fn planned(pairs: &[(&str, &str)]) -> Result<Plan, Failure> {
+        let mut variables: std::collections::BTreeMap<String, String> =
+            pairs.iter().map(|(name, value)| (format!("OCF_RESKEY_{name}"), (*value).to_owned())).collect();
+        variables.insert("OCF_RESKEY_config".into(), "/srv/web1.xml".into());
+        let environment = Environment::new(&variables);
+        let (mut parameters, faults) = parameters::read(&environment);
+        assert_eq!(faults, []);
+        let hypervisor = parameters.hypervisor.take().unwrap();
+        let deadline = Deadline::after(Duration::from_secs(1));
+        plan(&Call { name: Name::MigrateTo, environment, parameters, hypervisor, faults, deadline })
+    }
+
+    #[test]
+    fn both_uris_by_the_incumbents_rules() {
+        let node = ("CRM_meta_migrate_target", "node2.example.com");
+        type Case = (&'static [(&'static str, &'static str)], &'static str, Option<&'static str>);
+        let cases: [Case; 9] = [
+            (&[], "qemu://node2.example.com/system", None),
+            (&[("migration_transport", "ssh"), ("migration_user", "mig")], "qemu+ssh://mig@node2.example.com/system", None),
+            (&[("migration_network_suffix", "-mig")], "qemu://node2-mig.example.com/system", Some("tcp://node2-mig.example.com")),
+            (
+                &[("migration_network_suffix", "-mig"), ("migrateport", "49160")],
+                "qemu://node2-mig.example.com/system",
+                Some("tcp://node2-mig.example.com:49160"),
+            ),
+            (&[("migrateport", "49160")], "qemu://node2.example.com/system", None),
+            (
+                // The user is not part of the place the memory goes to.
+                &[("migrateuri", "tcp://%n:1"), ("migration_user", "mig"), ("migration_network_suffix", "-mig")],
+                "qemu://mig@node2-mig.example.com/system",
+                Some("tcp://node2-mig.example.com:1"),
+            ),
+            (
+                &[("migrateuri", "tcp://%n:1"), ("remoteuri", "qemu+ssh://root@%n/system"), ("migration_network_suffix", "-mig")],
+                "qemu+ssh://root@node2.example.com/system",
+                Some("tcp://node2.example.com:1"),
+            ),
+            (&[("migrate_options", "--migrateuri=tcp://%n:2")], "qemu://node2.example.com/system", Some("tcp://node2.example.com:2")),
+            (
+                &[("migrate_options", "--migrateuri=tcp://%n:2"), ("migrateuri", "tcp://%n:1")],
+                "qemu://node2.example.com/system",
+                Some("tcp://node2.example.com:1"),
+            ),
+        ];
+        for (pairs, remote, migrate_uri) in cases {
+            let plan = planned(&[pairs, &[node]].concat()).unwrap();
+            assert_eq!((plan.remote.as_str(), plan.migrate_uri.as_deref()), (remote, migrate_uri), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn no_target_is_an_error_that_does_not_stop_the_guest() {
+        let failure = planned(&[]).unwrap_err();
+        assert_eq!(failure, Failure::generic("migrate_to: no target node given (CRM_meta_migrate_target)"));
+    }
+}

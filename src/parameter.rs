@@ -1,0 +1,223 @@
+//! One row describes one parameter: its name, kind, default, texts and setter. Parser, metadata and manual are views of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a value may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number from `min` to `max`.
+    Integer {
+        /// The least value.
+        min: u64,
+        /// The greatest value.
+        max: u64,
+    },
+    /// See [`boolean`].
+    Boolean,
+}
+
+/// Whether changing a parameter of a live resource restarts the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The new value is used from the next action on.
+    Reloads,
+    /// The parameter says which guest this is, or how it is created.
+    Restarts,
+}
+
+/// Whether two resources may have the same value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// They may.
+    Shared,
+    /// They may not.
+    Unique,
+}
+
+/// One row of a table of parameters that fills a `T`.
+pub struct Parameter<T: 'static> {
+    /// The name, as users write it.
+    pub name: &'static str,
+    /// What a value may look like.
+    pub kind: Kind,
+    /// Whether the parameter must be given.
+    pub required: bool,
+    /// Whether two resources may have the same value.
+    pub sharing: Sharing,
+    /// What a change of a live resource's value means.
+    pub change: Change,
+    /// The value when none is given, as text; it goes through `set` like any other, so the documented default is the real one.
+    pub default: Option<&'static str>,
+    /// One line for lists, without a full stop.
+    pub short: &'static str,
+    /// The manual's text.
+    pub long: &'static str,
+    /// Puts a value that is right for `kind` into the struct; the error says what is wrong with it.
+    pub set: fn(&mut T, &str) -> Result<(), String>,
+}
+
+/// A value that was refused: which parameter, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The parameter.
+    pub name: &'static str,
+    /// What is wrong, for a person.
+    pub text: String,
+    /// Whether the parameter was not given at all.
+    pub missing: bool,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.text)
+    }
+}
+
+/// Fills a `T` from `given`, by the rows of `table`; names that are in no row are ignored. An empty value is an absent one.
+///
+/// Every wrong value is reported; its parameter then keeps its default, so that an action that must not fail for a wrong word
+/// (stop) can go on.
+pub fn read<T: Default>(table: &[Parameter<T>], given: &BTreeMap<String, String>) -> (T, Vec<Fault>) {
+    let mut values = T::default();
+    let mut faults = Vec::new();
+    for row in table {
+        if let Some(default) = row.default
+            && let Err(text) = check(row.kind, default).and_then(|()| (row.set)(&mut values, default))
+        {
+            faults.push(Fault { name: row.name, text: format!("default {default:?}: {text}"), missing: false });
+        }
+        match given.get(row.name).map(String::as_str) {
+            None | Some("") => {
+                if row.required {
+                    faults.push(Fault { name: row.name, text: "required parameter not set".into(), missing: true });
+                }
+            }
+            Some(value) => {
+                if let Err(text) = check(row.kind, value).and_then(|()| (row.set)(&mut values, value)) {
+                    faults.push(Fault { name: row.name, text, missing: false });
+                }
+            }
+        }
+    }
+    (values, faults)
+}
+
+fn check(kind: Kind, value: &str) -> Result<(), String> {
+    match kind {
+        Kind::Text => Ok(()),
+        Kind::Boolean => boolean(value).map(|_| ()),
+        Kind::Integer { min, max } => integer(value, min, max).map(|_| ()),
+    }
+}
+
+/// A boolean word. True are the words `ocf_is_true` takes (resource-agents `ocf-shellfuncs`), false their opposites.
+///
+/// # Errors
+/// Any other word. The shell agents take those silently for false, also `Yes` and `y`.
+pub fn boolean(value: &str) -> Result<bool, String> {
+    match value {
+        "yes" | "true" | "1" | "YES" | "TRUE" | "True" | "ja" | "on" | "ON" => Ok(true),
+        "no" | "false" | "0" | "NO" | "FALSE" | "False" | "nein" | "off" | "OFF" => Ok(false),
+        other => Err(format!("{other:?} is no boolean, use true or false")),
+    }
+}
+
+/// A whole number in decimal digits.
+///
+/// # Errors
+/// Anything but digits, or a number outside `min` to `max`.
+pub fn integer(value: &str, min: u64, max: u64) -> Result<u64, String> {
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{value:?} is no whole number"));
+    }
+    match value.parse() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("{value} is not from {min} to {max}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Values {
+        port: u64,
+        name: String,
+    }
+
+    const TABLE: &[Parameter<Values>] = &[
+        Parameter {
+            name: "port",
+            kind: Kind::Integer { min: 1, max: 65535 },
+            required: false,
+            sharing: Sharing::Shared,
+            change: Change::Reloads,
+            default: Some("80"),
+            short: "",
+            long: "",
+            set: |values, value| {
+                values.port = integer(value, 1, 65535)?;
+                Ok(())
+            },
+        },
+        Parameter {
+            name: "name",
+            kind: Kind::Text,
+            required: true,
+            sharing: Sharing::Shared,
+            change: Change::Restarts,
+            default: None,
+            short: "",
+            long: "",
+            set: |values, value| {
+                value.clone_into(&mut values.name);
+                Ok(())
+            },
+        },
+    ];
+
+    fn read_pairs(pairs: &[(&str, &str)]) -> (Values, Vec<Fault>) {
+        read(TABLE, &pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn defaults_and_values() {
+        let (values, faults) = read_pairs(&[("name", "web1"), ("unheard_of", "x")]);
+        assert_eq!((values.port, values.name.as_str(), faults.len()), (80, "web1", 0));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_and_leaves_the_default() {
+        for wrong in ["0", "65536", "-1", " 1", "1x", "99999999999999999999999"] {
+            let (values, faults) = read_pairs(&[("name", "web1"), ("port", wrong)]);
+            assert_eq!(values.port, 80);
+            assert_eq!(faults.len(), 1, "{wrong}");
+            assert_eq!(faults[0].name, "port");
+        }
+    }
+
+    #[test]
+    fn empty_is_absent() {
+        let (values, faults) = read_pairs(&[("name", ""), ("port", "")]);
+        assert_eq!(values.port, 80);
+        assert_eq!(faults.iter().map(ToString::to_string).collect::<Vec<_>>(), ["name: required parameter not set"]);
+        assert!(faults[0].missing);
+    }
+
+    #[test]
+    fn booleans() {
+        for word in ["yes", "true", "1", "YES", "TRUE", "True", "ja", "on", "ON"] {
+            assert_eq!(boolean(word), Ok(true), "{word}");
+        }
+        for word in ["no", "false", "0", "NO", "FALSE", "False", "nein", "off", "OFF"] {
+            assert_eq!(boolean(word), Ok(false), "{word}");
+        }
+        for word in ["Yes", "On", "y", "t", "2", "", " true", "wahr"] {
+            assert!(boolean(word).is_err(), "{word}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Running another program with a deadline: an argument list, no shell, and an end that comes whatever the program does.
+
+use crate::deadline::Deadline;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How much of a program's output is kept, in bytes; the rest is read and dropped.
+const KEPT: usize = 16 * 1024 * 1024;
+
+/// How a program ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It exited with this code; a signal N is 128 + N, as in a shell.
+    Exited(i32),
+    /// It was still running at the deadline; it and its process group were killed. It may be stuck in the kernel and live on.
+    Late,
+}
+
+/// What a program said and how it ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it wrote to standard output, up to 16 MiB.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error, up to 16 MiB.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs `program` with `arguments` until it exits or the deadline comes. Standard input is empty, the environment is this process's.
+///
+/// A program that blocks in the kernel (storage that hangs) is left behind: it holds none of this process's pipes, so the caller
+/// of this process does not wait for it.
+///
+/// # Errors
+/// The program could not be started.
+pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    run_command(command, deadline)
+}
+
+/// This program again, as a child, for work that may hang in the kernel.
+///
+/// # Errors
+/// The program could not be started.
+pub fn run_self<S: AsRef<OsStr>>(arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("kvmha").args(arguments);
+    run_command(command, deadline)
+}
+
+fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<Finished> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn()?;
+    let mut output = Pipe::new(child.stdout.take())?;
+    let mut errors = Pipe::new(child.stderr.take())?;
+    loop {
+        // The program's end is seen by the end of its pipes, or, when something it left behind keeps them open, by asking.
+        wait_readable(&output, &errors, deadline.left().min(Duration::from_millis(50)));
+        output.drain();
+        errors.drain();
+        if let Some(status) = child.try_wait()? {
+            output.drain();
+            errors.drain();
+            let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+            return Ok(Finished { outcome: Outcome::Exited(code), stdout: output.kept, stderr: errors.kept });
+        }
+        if output.ended() && errors.ended() && !deadline.expired() {
+            let _ = deadline.pause(Duration::from_millis(1));
+        }
+        if deadline.expired() {
+            end(&mut child);
+            return Ok(Finished { outcome: Outcome::Late, stdout: output.kept, stderr: errors.kept });
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let _ = child.try_wait();
+}
+
+fn wait_readable(output: &Pipe<impl Read + AsFd>, errors: &Pipe<impl Read + AsFd>, time: Duration) {
+    let mut wanted: Vec<PollFd<'_>> = [output.descriptor(), errors.descriptor()]
+        .into_iter()
+        .flatten()
+        .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+        .collect();
+    if !wanted.is_empty() {
+        let _ = poll(&mut wanted, PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO));
+    }
+}
+
+/// One of the program's outputs, read without waiting.
+struct Pipe<R> {
+    from: Option<R>,
+    kept: Vec<u8>,
+}
+
+impl<R: Read + AsFd> Pipe<R> {
+    fn new(from: Option<R>) -> io::Result<Self> {
+        if let Some(from) = &from {
+            fcntl(from.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno: Errno| io::Error::from(errno))?;
+        }
+        Ok(Self { from, kept: Vec::new() })
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.from.as_ref().map(AsFd::as_fd)
+    }
+
+    fn ended(&self) -> bool {
+        self.from.is_none()
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = [0; 65536];
+        while let Some(from) = &mut self.from {
+            match from.read(&mut buffer) {
+                Ok(0) => self.from = None,
+                Ok(length) => {
+                    let room = KEPT.saturating_sub(self.kept.len());
+                    self.kept.extend(buffer.iter().take(length.min(room)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.from = None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn shell(script: &str, budget: Duration) -> Finished {
+        run("/bin/sh", &["-c", script], &Deadline::after(budget)).unwrap()
+    }
+
+    #[test]
+    fn code_and_both_outputs() {
+        let finished = shell("echo out; echo err >&2; exit 7", Duration::from_secs(60));
+        assert!(matches!(finished.outcome, Outcome::Exited(7)));
+        assert_eq!((finished.stdout.as_slice(), finished.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        assert!(matches!(shell("kill -9 $$", Duration::from_secs(60)).outcome, Outcome::Exited(137)));
+    }
+
+    #[test]
+    fn arguments_are_no_shell_words() {
+        let finished = run("/bin/echo", &["$(id)", "; id", "a b"], &Deadline::after(Duration::from_secs(60))).unwrap();
+        assert_eq!(finished.stdout, b"$(id) ; id a b\n");
+    }
+
+    #[test]
+    fn much_output_does_not_block() {
+        let finished = shell("head -c 20000000 /dev/zero", Duration::from_secs(60));
+        assert_eq!(finished.stdout.len(), KEPT);
+    }
+
+    #[test]
+    fn a_late_program_and_its_children_are_killed() {
+        let begin = Instant::now();
+        let finished = shell("sleep 3600 & echo $!; sleep 3600", Duration::from_millis(300));
+        assert!(matches!(finished.outcome, Outcome::Late));
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        let grandchild: i32 = String::from_utf8(finished.stdout).unwrap().trim().parse().unwrap();
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let lives = || std::fs::read_to_string(format!("/proc/{grandchild}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
+        while lives() && deadline.pause(Duration::from_millis(10)) {}
+        assert!(!lives());
+    }
+
+    #[test]
+    fn a_daemon_left_behind_does_not_delay() {
+        let begin = Instant::now();
+        let finished = shell("setsid sleep 5 & exit 3", Duration::from_secs(60));
+        assert!(matches!(finished.outcome, Outcome::Exited(3)));
+        assert!(begin.elapsed() < Duration::from_secs(4));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there() {
+        assert_eq!(
+            run("/no/such/program", &[""; 0], &Deadline::after(Duration::from_secs(1))).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+}
