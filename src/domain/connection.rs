@@ -44,6 +44,8 @@ impl Connection {
         let address = uri.to_owned();
         let connect = bounded(&format!("connection to {uri}"), deadline, move || {
             ffi::load()?;
+            // libvirt prints errors to standard error otherwise, where Pacemaker looks for the exit reason.
+            ffi::silence();
             Connect::open(Some(&address)).map_err(|error| {
                 let error = ffi::error(&error);
                 // Whatever kept the connection from being opened, the daemon is out of reach.

@@ -12,8 +12,12 @@ use std::time::Duration;
 /// (`virProcessKillPainfullyDelay`), and the proof comes after it.
 const DESTROY_RESERVE: Duration = Duration::from_secs(17);
 
-/// How often a guest is asked to shut down: some ignore the first press of the power button while they boot or sleep.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// When a guest is asked to shut down again, for the first time; each later time comes after twice as long. Some ignore the first
+/// press of the power button, while they boot or sleep.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+/// How long one request may take: libvirt waits for a guest agent that does not answer.
+const REQUEST: Duration = Duration::from_secs(10);
 
 /// The ways to ask a guest to shut down (`virDomainShutdownFlagValues`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +142,7 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
         log::warning(error);
     }
     let wanted = modes.iter().fold(0, |flags, mode| flags | mode.flag());
-    let mut requests = 0;
+    let mut requests = 0_u32;
     let mut next_request = Deadline::after(Duration::ZERO);
     let mut pause = Duration::from_millis(20);
     while !deadline.expired() {
@@ -152,9 +156,9 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
             Ok(Some(_)) if next_request.expired() => {
                 // A guest agent that does not answer must not cost the guest its clean end: ACPI comes second.
                 let flags = if requests == 0 || wanted == 0 { wanted } else { wanted | ShutdownMode::Acpi.flag() };
+                next_request = Deadline::after(ASK_AGAIN * 2_u32.saturating_pow(requests.min(4)));
                 requests += 1;
-                next_request = Deadline::after(ASK_AGAIN);
-                if let Err(error) = request(identity, uri, flags, &deadline.within(ASK_AGAIN)) {
+                if let Err(error) = request(identity, uri, flags, &deadline.within(REQUEST)) {
                     log::warning(error);
                     if requests == 1 && wanted != 0 {
                         next_request = Deadline::after(Duration::ZERO);

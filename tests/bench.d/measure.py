@@ -1,0 +1,66 @@
+"""Runs commands in turn and measures each run; prints a JSON object per contestant. Run inside a node of the lab by tests/bench.
+
+Standard input: JSON {"runs": N, "contestants": {NAME: {"argv": [...], "env": {...}}}}.
+CPU is user + system time of the process and the children it waited for (wait4), in seconds. Memory is the peak resident size in KiB
+as time(1) sees it: for a child of this program the kernel would count this program's own size in.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+task = json.load(sys.stdin)
+names = list(task["contestants"])
+results = {name: {"cpu": [], "wall": []} for name in names}
+
+
+def run(contestant):
+    devnull = os.open(os.devnull, os.O_RDWR)
+    begin = time.monotonic()
+    pid = os.posix_spawn(
+        contestant["argv"][0],
+        contestant["argv"],
+        contestant["env"],
+        file_actions=[(os.POSIX_SPAWN_DUP2, devnull, fd) for fd in (0, 1, 2)],
+    )
+    os.close(devnull)
+    _, status, usage = os.wait4(pid, 0)
+    wall = time.monotonic() - begin
+    if os.waitstatus_to_exitcode(status) != 0:
+        sys.exit(f"{contestant['argv']}: exit code {os.waitstatus_to_exitcode(status)}")
+    return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall}
+
+
+def memory(contestant):
+    """Peak resident size of one run, in KiB."""
+    report = subprocess.run(
+        ["/usr/bin/time", "-f", "%M", "-o", "/dev/stdout", *contestant["argv"]],
+        env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+    ).stdout.decode()
+    return int(report.split()[-1])
+
+
+def processes(contestant):
+    """Processes started by one run, the first included, as strace counts them."""
+    trace = subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=fork,vfork,clone,clone3,execve", "-o", "/dev/stdout", *contestant["argv"]],
+        env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
+    ).stdout.decode(errors="replace")
+    return len({line.split()[0] for line in trace.splitlines() if line.split()[0].isdigit()})
+
+
+for name in names:  # page cache and lazy set-up are not what is compared
+    for _ in range(3):
+        run(task["contestants"][name])
+for turn in range(task["runs"]):
+    # Every contestant has every place in the order, so that what one leaves warm or busy is shared fairly.
+    at = turn % len(names)
+    for name in names[at:] + names[:at]:
+        for key, value in run(task["contestants"][name]).items():
+            results[name][key].append(value)
+for name in names:
+    results[name]["memory"] = max(memory(task["contestants"][name]) for _ in range(5))
+    results[name]["processes"] = processes(task["contestants"][name])
+json.dump(results, sys.stdout)
