@@ -3,6 +3,7 @@
 //! Imports go downward only: `ocf | fence | cli` -> `domain | storage | cluster` -> `parameter | deadline | log`.
 
 pub mod cli;
+pub mod cluster;
 pub mod deadline;
 pub mod domain;
 pub mod fence;

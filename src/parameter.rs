@@ -17,6 +17,8 @@ pub enum Kind {
     },
     /// See [`boolean`].
     Boolean,
+    /// One of these words.
+    Select(&'static [&'static str]),
 }
 
 /// Whether changing a parameter of a live resource restarts the guest.
@@ -110,6 +112,8 @@ fn check(kind: Kind, value: &str) -> Result<(), String> {
         Kind::Text => Ok(()),
         Kind::Boolean => boolean(value).map(|_| ()),
         Kind::Integer { min, max } => integer(value, min, max).map(|_| ()),
+        Kind::Select(words) if words.contains(&value) => Ok(()),
+        Kind::Select(words) => Err(format!("{value:?} is none of {}", words.join(", "))),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod connection;
 pub mod definition;
+pub mod elsewhere;
 pub mod error;
 pub mod evidence;
 pub mod ffi;

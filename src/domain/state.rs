@@ -75,12 +75,26 @@ impl Reason {
     pub const PAUSED_SAVE: Self = Self(3);
     /// `VIR_DOMAIN_PAUSED_DUMP`.
     pub const PAUSED_DUMP: Self = Self(4);
+    /// `VIR_DOMAIN_PAUSED_IOERROR`.
+    pub const PAUSED_IO_ERROR: Self = Self(5);
+    /// `VIR_DOMAIN_PAUSED_WATCHDOG`.
+    pub const PAUSED_WATCHDOG: Self = Self(6);
     /// `VIR_DOMAIN_PAUSED_SNAPSHOT`.
     pub const PAUSED_SNAPSHOT: Self = Self(9);
+    /// `VIR_DOMAIN_PAUSED_CRASHED`.
+    pub const PAUSED_CRASHED: Self = Self(10);
     /// `VIR_DOMAIN_PAUSED_STARTING_UP`.
     pub const PAUSED_STARTING_UP: Self = Self(11);
     /// `VIR_DOMAIN_PAUSED_POSTCOPY`.
     pub const PAUSED_POSTCOPY: Self = Self(12);
+    /// `VIR_DOMAIN_PAUSED_POSTCOPY_FAILED`.
+    pub const PAUSED_POSTCOPY_FAILED: Self = Self(13);
+
+    /// Whether a guest that is paused for this reason was paused by a fault, and will not run again by itself.
+    #[must_use]
+    pub fn is_fault(self) -> bool {
+        matches!(self, Self::PAUSED_IO_ERROR | Self::PAUSED_WATCHDOG | Self::PAUSED_CRASHED | Self::PAUSED_POSTCOPY_FAILED)
+    }
 
     /// Whether a guest that is paused for this reason is about to run: it starts, comes in, or something is being written.
     #[must_use]

@@ -34,6 +34,8 @@ pub struct Environment {
     pub timeout: Duration,
     /// Whether a monitor is a probe: no interval, or 0.
     pub probe: bool,
+    /// `OCF_RESKEY_CRM_meta_on_node`: this node's name in the cluster. Only Pacemaker says it.
+    pub node: Option<String>,
     /// `OCF_RESKEY_CRM_meta_migrate_target`.
     pub migrate_target: Option<String>,
     /// `OCF_RESKEY_CRM_meta_migrate_source`.
@@ -86,6 +88,7 @@ impl Environment {
                 .filter(|time| *time > 0)
                 .map_or(DEFAULT_TIMEOUT, Duration::from_millis),
             probe: meta("interval").and_then(|text| text.parse().ok()).unwrap_or(0_u64) == 0,
+            node: meta("on_node").map(Into::into),
             migrate_target: meta("migrate_target").map(Into::into),
             migrate_source: meta("migrate_source").map(Into::into),
             parameters: variables

@@ -24,6 +24,8 @@ pub enum Code {
     Configured = 6,
     /// `OCF_NOT_RUNNING`
     NotRunning = 7,
+    /// `OCF_RUNNING_DEGRADED`: only from a recurring monitor.
+    Degraded = 190,
 }
 
 /// Why an action did not succeed.

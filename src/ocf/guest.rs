@@ -1,8 +1,12 @@
 //! start, stop, monitor and status.
 
-use super::Call;
-use super::exit::Failure;
+use super::actions::Name;
+use super::exit::{Code, Failure};
+use super::parameters::PausePolicy;
+use super::{Call, moving};
+use crate::cluster;
 use crate::domain::definition::{Definition, Identity};
+use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Manner};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::{self, Presence, Sight};
@@ -11,6 +15,12 @@ use crate::log;
 use crate::program::{self, Outcome};
 use std::path::Path;
 use std::time::Duration;
+
+/// How long a start waits for the answers of other nodes: one that hangs must not keep a guest down.
+const ASKING: Duration = Duration::from_secs(3);
+
+/// How often a start that found a lock held tries again.
+const LEASE_POLL: Duration = Duration::from_secs(2);
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
 const STATE_DIRECTORY: &str = "/run/kvmha";
@@ -143,9 +153,11 @@ pub(super) fn status(call: &Call) -> Result<(), Failure> {
             Presence::Active(Sight::Libvirt { state: State::NoState, .. }) if call.deadline.pause(Duration::from_millis(200)) => {}
             Presence::Active(sight @ Sight::Libvirt { state, reason, .. }) => {
                 call.remember(&found.identity, sight);
+                let seen = format!("{name} is {state} ({})", reason.text(*state));
                 return match state {
+                    State::Paused if reason.is_fault() => judge_fault(call, seen),
                     State::Running | State::Blocked | State::Paused | State::ShuttingDown => Ok(()),
-                    _ => Err(Failure::generic(format!("{name} is {state} ({})", reason.text(*state)))),
+                    _ => Err(Failure::generic(seen)),
                 };
             }
             Presence::Active(sight @ Sight::Process { emulator, trouble }) => {
@@ -160,6 +172,32 @@ pub(super) fn status(call: &Call) -> Result<(), Failure> {
     }
 }
 
+/// What is said of a guest that a fault has paused. It is there: a probe and a person's question get that answer.
+fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
+    match call.parameters.pause_policy {
+        _ if call.name != Name::Monitor || call.environment.probe => Ok(()),
+        PausePolicy::Ignore => Ok(()),
+        PausePolicy::Degraded => Err(Failure::new(Code::Degraded, seen)),
+        PausePolicy::Fail => Err(Failure::generic(seen)),
+    }
+}
+
+/// The other nodes of the cluster that can be asked about guests: those of this partition, if the parameters say how to reach their
+/// libvirt, as they do for guests that are moved.
+fn other_nodes(call: &Call) -> Vec<Host> {
+    let reachable = call.parameters.migration_transport.is_some() || call.parameters.remoteuri.is_some();
+    let Some(here) = call.environment.node.as_ref().filter(|_| reachable && call.hypervisor.is_local()) else { return Vec::new() };
+    let nodes = cluster::partition(&call.deadline.within(ASKING));
+    nodes.into_iter().filter(|node| node != here).map(|node| Host { uri: moving::remote(call, &node), name: node }).collect()
+}
+
+/// Whether an error of libvirt says that a disk's lock is held: by QEMU (`raw_check_lock_bytes`), virtlockd or sanlock.
+fn is_lock_held(error: &Error) -> bool {
+    ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock", "Lockspace resource", "resource busy"]
+        .iter()
+        .any(|text| error.text.contains(text))
+}
+
 /// Starts the guest and sees it run, scripts included.
 pub(super) fn start(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
@@ -169,10 +207,14 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     let failed = |error: Error| call.failure(error.context(format_args!("start of {name}")));
     loop {
         match status::look(identity, &call.hypervisor, &call.deadline).map_err(failed)? {
-            Presence::Absent => match lifecycle::create(&definition, &call.hypervisor, &call.deadline) {
+            Presence::Absent => match create(call, &definition)? {
                 Ok(()) => {
                     log::info(format_args!("{name} created"));
                     break;
+                }
+                // A host that was fenced leaves its locks on a file server until their lease ends.
+                Err(error) if is_lock_held(&error) && call.deadline.before(LEASE_POLL).pause(LEASE_POLL) => {
+                    log::warning(format_args!("{error}; waiting for the lock"));
                 }
                 // The daemon may be on its way up, or was lost in the middle: then the guest may be there, look again.
                 Err(error) if error.kind == Kind::Unreachable && call.deadline.pause(Duration::from_secs(1)) => log::warning(error),
@@ -197,6 +239,15 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     }
     lifecycle::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
     settle(call, identity, "start")
+}
+
+/// Creates the guest if no other node has it. The inner result is libvirt's.
+fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Failure> {
+    let name = &definition.identity.name;
+    if let Some(place) = elsewhere::find(&definition.identity, other_nodes(call), &call.deadline.within(ASKING)) {
+        return Err(Failure::generic(format!("start of {name} refused: {place}")));
+    }
+    Ok(lifecycle::create(definition, &call.hypervisor, &call.deadline))
 }
 
 /// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running.

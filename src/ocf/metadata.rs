@@ -63,14 +63,24 @@ fn parameter<T>(parameters: &mut Document, row: &Parameter<T>, version: Version)
     parameters.element("parameter", &attributes, |parameter| {
         parameter.text("longdesc", &[("lang", "en")], row.long);
         parameter.text("shortdesc", &[("lang", "en")], row.short);
-        let kind = match row.kind {
-            Kind::Text => "string",
-            Kind::Integer { .. } => "integer",
-            Kind::Boolean => "boolean",
+        let (kind, words) = match row.kind {
+            Kind::Text => ("string", None),
+            Kind::Integer { .. } => ("integer", None),
+            Kind::Boolean => ("boolean", None),
+            // OCF 1.0 has no choices; the text names them.
+            Kind::Select(words) => {
+                (if version == Version::V1_0 { "string" } else { "select" }, Some(words).filter(|_| version != Version::V1_0))
+            }
         };
-        match row.default {
-            Some(default) => parameter.empty("content", &[("type", kind), ("default", default)]),
-            None => parameter.empty("content", &[("type", kind)]),
+        let mut attributes = vec![("type", kind)];
+        attributes.extend(row.default.map(|default| ("default", default)));
+        match words {
+            Some(words) => parameter.element("content", &attributes, |content| {
+                for word in words {
+                    content.empty("option", &[("value", word)]);
+                }
+            }),
+            None => parameter.empty("content", &attributes),
         }
     });
 }

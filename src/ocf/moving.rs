@@ -36,13 +36,7 @@ fn plan(call: &Call) -> Result<Plan, Failure> {
     let parameters = &call.parameters;
     let target = call.environment.target()?;
     let host = uri::on_network(target, &parameters.migration_network_suffix);
-    let remote = match &parameters.remoteuri {
-        Some(remote) => remote.replace("%n", target),
-        None => {
-            let (transport, user) = (parameters.migration_transport.as_deref(), parameters.migration_user.as_deref());
-            call.hypervisor.on(&host, transport, user).to_string()
-        }
-    };
+    let remote = remote(call, target);
     // With remoteuri set, %n is the plain name in migrateuri too.
     let place = if parameters.remoteuri.is_some() { target } else { &host };
     let written = parameters.migrateuri.as_ref().or(parameters.migrate_options.migrateuri.as_ref());
@@ -59,6 +53,19 @@ fn plan(call: &Call) -> Result<Plan, Failure> {
         speed: parameters.migration_speed,
         downtime: parameters.migration_downtime,
     })
+}
+
+/// The URI of the libvirt of `node`.
+pub(super) fn remote(call: &Call, node: &str) -> String {
+    let parameters = &call.parameters;
+    match &parameters.remoteuri {
+        Some(remote) => remote.replace("%n", node),
+        None => {
+            let (transport, user) = (parameters.migration_transport.as_deref(), parameters.migration_user.as_deref());
+            let host = uri::on_network(node, &parameters.migration_network_suffix);
+            call.hypervisor.on(&host, transport, user).to_string()
+        }
+    }
 }
 
 /// Waits until the guest that was moved here runs here, scripts included.

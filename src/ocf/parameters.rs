@@ -38,6 +38,25 @@ pub struct Parameters {
     pub remoteuri: Option<String>,
     /// How the guest is asked to shut down.
     pub shutdown_mode: Vec<ShutdownMode>,
+    /// What a recurring monitor says of a guest that a fault has stopped.
+    pub pause_policy: PausePolicy,
+}
+
+/// What a recurring monitor says of a guest whose CPUs a fault has stopped: I/O error, watchdog, crash, failed post-copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PausePolicy {
+    /// It is there: 0, as `ocf:heartbeat:VirtualDomain` says.
+    Ignore,
+    /// It is there but hurt: 190, which an operator sees and Pacemaker does nothing about.
+    #[default]
+    Degraded,
+    /// It has failed: 1.
+    Fail,
+}
+
+impl PausePolicy {
+    const NAMES: &'static [(&'static str, Self)] = &[("ignore", Self::Ignore), ("degraded", Self::Degraded), ("fail", Self::Fail)];
+    const WORDS: &'static [&'static str] = &["ignore", "degraded", "fail"];
 }
 
 /// The environment name of the parameter that `shutdown_mode` was read from by `ocf:heartbeat:VirtualDomain`, by accident.
@@ -334,6 +353,23 @@ pub static TABLE: &[Parameter<Parameters>] = &[
         },
     ),
     row("start_resources", Kind::Boolean, Some("false"), ["Start storage pools and networks", "Not supported by this version."], NOT_YET),
+    row(
+        "pause_policy",
+        Kind::Select(PausePolicy::WORDS),
+        Some("degraded"),
+        [
+            "What monitor says of a guest that a fault has paused",
+            "What a recurring monitor says of a guest that is paused by an I/O error, its watchdog, a crash or a failed post-copy migration. \
+            ignore: it is there, as ocf:heartbeat:VirtualDomain says. degraded: the same for Pacemaker, which does nothing, but the resource \
+            is shown with the reason. fail: it has failed, and Pacemaker recovers it. A guest that is paused by a person, a migration, a save, \
+            a dump or a snapshot is healthy in any case.",
+        ],
+        |values, value| {
+            let known = PausePolicy::NAMES.iter().find(|(name, _)| *name == value);
+            values.pause_policy = known.map(|(_, policy)| *policy).ok_or_else(|| format!("{value:?} is unknown"))?;
+            Ok(())
+        },
+    ),
 ];
 
 fn no_blanks(value: &str) -> Result<(), String> {
@@ -361,7 +397,9 @@ mod tests {
             assert!(row.long.ends_with('.') && !row.long.contains('\n'), "{name}");
             assert!(!(row.required && row.default.is_some()), "{name}");
         }
-        assert_eq!(TABLE.len(), 27);
+        // Those of ocf:heartbeat:VirtualDomain, and pause_policy.
+        assert_eq!(TABLE.len(), 27 + 1);
+        assert_eq!(PausePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), PausePolicy::WORDS);
         assert!(of(&[]).1.is_empty(), "the defaults are right");
     }
 
@@ -401,6 +439,7 @@ mod tests {
             ("copyindirs", "/x"),
             ("shutdown_mode", "acpi,shout"),
             ("start_resources", "true"),
+            ("pause_policy", "panic"),
         ];
         for (name, value) in wrong {
             let (_, faults) = of(&[(name, value)]);

@@ -1,0 +1,24 @@
+//! Pacemaker's own tools, run with a deadline. Everything here is optional: where Pacemaker is not, there is no answer.
+
+use crate::deadline::Deadline;
+use crate::log;
+use crate::program::{self, Outcome};
+
+/// The names of the nodes in this node's partition of the cluster, this one included (`crm_node --partition`), or none if
+/// Pacemaker does not say.
+#[must_use]
+pub fn partition(deadline: &Deadline) -> Vec<String> {
+    match program::run("crm_node", &["--partition"], deadline) {
+        Ok(finished) if matches!(finished.outcome, Outcome::Exited(0)) => {
+            String::from_utf8_lossy(&finished.stdout).split_whitespace().map(Into::into).collect()
+        }
+        Ok(finished) => {
+            log::debug(|| format!("crm_node: {:?}: {}", finished.outcome, String::from_utf8_lossy(&finished.stderr)));
+            Vec::new()
+        }
+        Err(error) => {
+            log::debug(|| format!("crm_node: {error}"));
+            Vec::new()
+        }
+    }
+}
