@@ -2,11 +2,13 @@
 //! say where messages go, so they stand where an operator looks for them.
 //!
 //! A terminal on standard input: standard error. Otherwise syslog if `HA_LOGFACILITY` is set and not `none`, and `HA_LOGFILE` if
-//! set, and standard error if neither is; `HA_DEBUGLOG` gets everything. Debug messages only if `HA_debug` is set and not 0.
+//! set, and standard error if neither is; `HA_DEBUGLOG` gets everything. Debug messages only if `HA_debug` is set and not 0; they
+//! do not go to `HA_LOGFILE`, and to standard error only if there is no `HA_DEBUGLOG` either.
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -127,7 +129,8 @@ fn write(level: Level, text: &str, on_stderr: bool) {
     {
         append(path, &format!("{tag}:\t{} {message}\n", timestamp()));
     }
-    if facility.is_none() && settings.file.is_none() && on_stderr {
+    let filed = if level == Level::Debug { &settings.debug_file } else { &settings.file };
+    if facility.is_none() && filed.is_none() && on_stderr {
         complain(&format!("{} {message}", timestamp()));
     }
 }
@@ -158,7 +161,8 @@ fn to_syslog(facility: &str, tag: &str, level: Level, message: &str) {
 }
 
 fn append(path: &Path, line: &str) {
-    if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
+    // A FIFO that nobody reads must not be waited for.
+    if let Ok(mut file) = OpenOptions::new().create(true).append(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path) {
         let _ = file.write_all(line.as_bytes());
     }
 }

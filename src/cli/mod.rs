@@ -64,7 +64,7 @@ pub fn run(words: &[OsString]) -> u8 {
 /// The child's side of [`crate::domain::Definition::read`]. Its whole error text becomes part of the parent's.
 fn copy_definition(path: &std::path::Path) -> anyhow::Result<()> {
     let mut out = io::stdout();
-    definition::copy(path, &mut out).map_err(|error| anyhow::anyhow!("{}", plain(&error)))?;
+    definition::copy(path, &mut out).map_err(|error| anyhow::anyhow!(plain(&error)))?;
     out.flush()?;
     Ok(())
 }

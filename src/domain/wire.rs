@@ -161,7 +161,7 @@ pub fn state(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Re
 /// SO_SNDTIMEO at most (`unix_stream_connect` of Linux's `net/unix/af_unix.c`), and fails with EAGAIN.
 fn connect(path: &Path, deadline: &Deadline) -> Result<UnixStream, Trouble> {
     let trouble = |cause: Errno| {
-        let text = format!("the libvirt daemon at {}: {}", path.display(), cause.desc());
+        let text = format!("the libvirt daemon at {}: {}", path.display(), cause.desc().to_lowercase());
         match cause {
             Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED | Errno::EACCES | Errno::EPERM => Trouble::Unreachable(text),
             Errno::EAGAIN => late(path),

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The time an action has when the caller does not say: that of `ocf:heartbeat:VirtualDomain`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// The longest time that is believed; nothing an agent does takes a day, and clocks overflow.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Which rendering of the metadata the caller understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -86,7 +89,8 @@ impl Environment {
             timeout: meta("timeout")
                 .and_then(|text| text.parse().ok())
                 .filter(|time| *time > 0)
-                .map_or(DEFAULT_TIMEOUT, Duration::from_millis),
+                .map_or(DEFAULT_TIMEOUT, Duration::from_millis)
+                .min(LONGEST_TIMEOUT),
             probe: meta("interval").and_then(|text| text.parse().ok()).unwrap_or(0_u64) == 0,
             node: meta("on_node").map(Into::into),
             migrate_target: meta("migrate_target").map(Into::into),

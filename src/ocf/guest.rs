@@ -45,7 +45,9 @@ impl Call {
     /// The guests that this resource may mean when neither the state file nor the definition says: named like the definition's file
     /// or like the resource. Only used to not overlook a guest that runs.
     fn guesses(&self) -> Vec<Identity> {
-        let stem = self.parameters.config.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        // As it was given: a relative path is refused as a value, but is still a hint.
+        let config = self.environment.parameters.get("config").map(Path::new);
+        let stem = config.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
         let mut names: Vec<String> = stem.into_iter().chain([self.environment.instance.clone()]).collect();
         names.dedup();
         names.into_iter().map(|name| Identity { name, uuid: None }).collect()

@@ -105,7 +105,7 @@ fn unknown(word: &str, prefix: &str) -> Code {
     let known: Vec<&str> = ACTIONS.iter().map(|action| action.word).collect();
     log::complain(&format!("usage: VirtualDomain {{{}}}", known.join("|")));
     if !matches!(word, "" | "usage" | "help" | "methods") {
-        log::exit_reason(prefix, &format!("{word}: action not supported"));
+        log::exit_reason(prefix, &format!("{word:?}: action not supported"));
     }
     Code::Unimplemented
 }

@@ -13,8 +13,9 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
         return Ok(());
     }
     for script in &call.parameters.monitor_scripts {
-        access(script.as_str(), AccessFlags::X_OK)
-            .map_err(|error| Failure::new(Code::Installed, format!("monitor_scripts: {script} cannot be executed: {}", error.desc())))?;
+        access(script.as_str(), AccessFlags::X_OK).map_err(|error| {
+            Failure::new(Code::Installed, format!("monitor_scripts: {script} cannot be executed: {}", error.desc().to_lowercase()))
+        })?;
     }
     let definition = call.definition().map_err(|error| call.failure(error))?;
     let platform = definition.platform();

@@ -1,0 +1,165 @@
+//! The contract: what the program answers to a call, as data. `tests/contract/*.case` hold the calls and the answers.
+//!
+//! A case file is lines. Those before the first `case` are part of every case; those of a case stand in any order, but outputs last:
+//!
+//! ```text
+//! case NAME            what is shown when it fails; `#` lines are comments
+//! each A | B           repeats the case with {1}, {2}... replaced by A, B...
+//! call NAME WORD...    the name the program is called by, and its words; a path in {dir} is executed itself
+//! env NAME=VALUE       a variable; there are no others
+//! with NAME=VALUE      a parameter of the resource: OCF_RESKEY_NAME
+//! meta NAME=VALUE      what Pacemaker adds: OCF_RESKEY_CRM_meta_NAME
+//! file NAME            made in the scratch folder {dir}, with the `| ` lines that follow; `program` is executable
+//! folder|fifo|link|mute NAME, sparse NAME MIB
+//!                      likewise: a folder, a FIFO, a link to the program, a socket that takes connections and never answers, a
+//!                      file without contents
+//! stdin                followed by `| ` lines
+//! closed stdout        the reader of standard output is gone
+//! within MS            how long the call may take; 30 s if not said
+//! code N               the exit code
+//! stdout-is FILE       standard output, byte for byte, is this file of the project
+//! stdout, stderr, left NAME
+//!                      what is written to them, each followed by its lines: `| ` exactly this line, `~ ` a line with this text in
+//!                      it, `...` any lines. One that is not mentioned stays empty; `left` is a file the call makes in {dir}
+//! ```
+//!
+//! `\xHH` in the call and the files is a byte. In what was written `{dir}`, `{pid}`, `{time}` and `{version}` stand for what
+//! differs. Every call of the agent is also held to: an exit reason exactly if it failed, one, the last line; nobody left behind that
+//! holds its outputs; no state file. `KVMHA_BLESS=1` rewrites the outputs (never the codes) to what was seen, and `metadata/`.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test waits for what it started with a limit of its own")]
+#![allow(clippy::print_stderr, missing_docs, reason = "a test talks to a person")]
+
+#[path = "contract/call.rs"]
+mod call;
+#[path = "contract/case.rs"]
+mod case;
+
+use case::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, fs, thread};
+
+/// How many calls are made at a time: most of what takes long waits.
+const AT_A_TIME: usize = 6;
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn bless() -> bool {
+    env::var_os("KVMHA_BLESS").is_some()
+}
+
+/// Makes the calls of a case file.
+fn theme(name: &str) {
+    let mut file = File::read(&project().join(format!("tests/contract/{name}.case")));
+    let root = tempfile::Builder::new().prefix("contract-").tempdir().unwrap();
+    let made = AtomicUsize::new(0);
+    let cases = file.cases(|| {
+        let dir = root.path().join(made.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::create_dir(&dir).unwrap();
+        dir
+    });
+    assert!(!cases.is_empty());
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some((number, dir, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let seen = call::make(case, dir);
+                    if !seen.complaints.is_empty() {
+                        wrong.lock().unwrap().push((*number, &case.name, seen));
+                    }
+                }
+            });
+        }
+    });
+    let mut wrong = wrong.into_inner().unwrap();
+    wrong.sort_by_key(|(number, ..)| *number);
+    if bless() {
+        wrong.retain(|(number, _, seen)| !(seen.can_bless && file.bless(*number, &seen.outputs)));
+        file.write();
+    }
+    for (_, name, seen) in &wrong {
+        eprintln!("{name}:\n  {}", seen.complaints.join("\n  "));
+    }
+    assert!(wrong.is_empty(), "{} of {} cases are not as expected", wrong.len(), cases.len());
+    eprintln!("{} cases", cases.len());
+}
+
+macro_rules! themes {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            theme(stringify!($name));
+        })*
+
+        const THEMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+themes! { faces metadata parameters config actions timeouts logging }
+
+#[test]
+fn every_case_file_is_run() {
+    let files = fs::read_dir(project().join("tests/contract")).unwrap().map(|entry| entry.unwrap().path());
+    let cases: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "case")).collect();
+    assert_eq!(cases.len(), THEMES.len(), "{cases:?}");
+}
+
+/// Runs a program that ends by itself, and gives its output if it failed.
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{command:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+#[test]
+fn the_committed_files_are_what_the_program_writes() {
+    let fresh = tempfile::tempdir().unwrap();
+    let committed = project().join("metadata");
+    let target = if bless() { &committed } else { fresh.path() };
+    run(Command::new(env!("CARGO_BIN_EXE_kvmha")).arg("generate").arg(target)).unwrap();
+    let names = |folder: &Path| {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&committed), names(target), "metadata/ is not what kvmha generate writes");
+    for name in names(target) {
+        let [ours, theirs] = [target, &committed].map(|folder| fs::read(folder.join(&name)).unwrap());
+        assert!(ours == theirs, "metadata/{} is not what kvmha generate writes; KVMHA_BLESS=1 writes it anew", name.display());
+    }
+}
+
+/// A schema, the option of xmllint for its kind, the package it comes with, and the renderings it takes. The DTD is ocf-tester's,
+/// `metadata.rng` that of the resource agents' own checks; pcs chooses by the text of `<version>`. Pacemaker brings none.
+const SCHEMAS: &[(&str, &str, &str, &[&str])] = &[
+    ("/usr/share/resource-agents/ra-api-1.dtd", "--dtdvalid", "resource-agents", &["1.0"]),
+    ("/usr/share/resource-agents/metadata.rng", "--relaxng", "resource-agents", &["1.0"]),
+    ("/usr/share/pcs/data/ocf-1.0.rng", "--relaxng", "pcs", &["1.0"]),
+    ("/usr/share/pcs/data/ocf-1.1.rng", "--relaxng", "pcs", &["1.0", "1.1"]),
+];
+
+#[test]
+fn the_metadata_is_valid_by_every_schema() {
+    let mut wrong = Vec::new();
+    for (schema, kind, package, versions) in SCHEMAS {
+        if !Path::new(schema).exists() {
+            wrong.push(format!("{schema} is missing: install the package {package} (tests/prepare does)"));
+            continue;
+        }
+        for version in *versions {
+            let document = project().join(format!("metadata/VirtualDomain-{version}.xml"));
+            let mut xmllint = Command::new("xmllint");
+            xmllint.args(["--nonet", "--noout", kind, schema]).arg(document);
+            wrong.extend(run(&mut xmllint).err().map(|text| format!("{text} (xmllint is in the package libxml2-utils)")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
