@@ -5,11 +5,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -57,6 +58,37 @@ pub fn run_self<S: AsRef<OsStr>>(arguments: &[S], deadline: &Deadline) -> io::Re
     let mut command = Command::new("/proc/self/exe");
     command.arg0("kvmha").args(arguments);
     run_command(command, deadline)
+}
+
+/// The word by which this program calls itself to become another one.
+pub const EXEC_WORD: &str = "exec-program";
+
+/// Runs a program that may lie on storage that hangs: a child of this program looks for it and becomes it, since whoever starts a
+/// program waits until it is loaded. A program that cannot be started exits with 127 and says why, as in a shell.
+///
+/// # Errors
+/// The child could not be started.
+pub fn run_apart(program: &str, deadline: &Deadline) -> io::Result<Finished> {
+    run_self(&[EXEC_WORD, program], deadline)
+}
+
+/// The word by which this program calls itself to see whether another one can be executed.
+pub const CHECK_WORD: &str = "check-program";
+
+/// Whether `program` can be executed, as far as its permissions say.
+///
+/// # Errors
+/// Why it cannot.
+pub fn check(program: &Path) -> io::Result<()> {
+    if program.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    access(program, AccessFlags::X_OK).map_err(io::Error::from)
+}
+
+/// Becomes `program`; returns only if that fails.
+pub fn exec(program: impl AsRef<OsStr>) -> io::Error {
+    Command::new(program).exec()
 }
 
 fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<Finished> {

@@ -3,7 +3,7 @@
 mod generate;
 
 use crate::domain::definition;
-use crate::log;
+use crate::{log, program};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -33,6 +33,10 @@ enum What {
     },
     #[command(name = definition::READ_WORD, hide = true)]
     ReadDefinition { path: PathBuf },
+    #[command(name = program::CHECK_WORD, hide = true)]
+    CheckProgram { path: PathBuf },
+    #[command(name = program::EXEC_WORD, hide = true)]
+    ExecProgram { path: PathBuf },
 }
 
 /// Runs the operator's command; 2 is a wrong command line.
@@ -50,7 +54,12 @@ pub fn run(words: &[OsString]) -> u8 {
         What::Agent { action } => return crate::ocf::run(&[action.into()]),
         What::Fence => return crate::fence::run(&[]),
         What::Generate { directory } => generate::run(&directory),
-        What::ReadDefinition { path } => copy_definition(&path),
+        What::ReadDefinition { path } => return copy_definition(&path),
+        What::CheckProgram { path } => program::check(&path).map_err(|error| anyhow::anyhow!(plain(&error))),
+        What::ExecProgram { path } => {
+            log::complain(&plain(&program::exec(&path)));
+            return 127;
+        }
     };
     match result {
         Ok(()) => 0,
@@ -62,11 +71,15 @@ pub fn run(words: &[OsString]) -> u8 {
 }
 
 /// The child's side of [`crate::domain::Definition::read`]. Its whole error text becomes part of the parent's.
-fn copy_definition(path: &std::path::Path) -> anyhow::Result<()> {
+fn copy_definition(path: &std::path::Path) -> u8 {
     let mut out = io::stdout();
-    definition::copy(path, &mut out).map_err(|error| anyhow::anyhow!(plain(&error)))?;
-    out.flush()?;
-    Ok(())
+    match definition::copy(path, &mut out).and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::complain(&plain(&error));
+            if definition::is_final(&error) { definition::UNUSABLE } else { definition::UNREADABLE }
+        }
+    }
 }
 
 /// The system's text of an error, without Rust's "(os error 2)".

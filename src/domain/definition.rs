@@ -16,6 +16,11 @@ pub const LONGEST: u64 = 4 * 1024 * 1024;
 /// The word by which this program calls itself to read a definition in a process of its own.
 pub const READ_WORD: &str = "read-definition";
 
+/// Codes of the reading child: what is there is no definition, or is not there; and: reading failed, which may pass.
+pub const UNUSABLE: u8 = 1;
+/// See [`UNUSABLE`].
+pub const UNREADABLE: u8 = 3;
+
 /// Which guest: what `config`, the state file or the daemon says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -53,6 +58,10 @@ impl Definition {
                 Err(Error::new(Kind::TimedOut, format!("config {file} could not be read in time, its storage does not answer")))
             }
             Outcome::Exited(0) => Self::parse(path, finished.stdout),
+            Outcome::Exited(code) if code != i32::from(UNUSABLE) => {
+                let text = String::from_utf8_lossy(&finished.stderr);
+                Err(Error::new(Kind::Internal, format!("config {file} cannot be read at the moment (code {code}): {text}")))
+            }
             Outcome::Exited(_) => {
                 Err(Error::new(Kind::Definition, format!("config {file}: {}", String::from_utf8_lossy(&finished.stderr))))
             }
@@ -134,6 +143,15 @@ pub fn canonical_uuid(text: &str) -> Option<String> {
     }
     let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default().to_owned();
     Some([part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-"))
+}
+
+/// Whether an error of [`copy`] says something about the file, and not about the storage it is on.
+#[must_use]
+pub fn is_final(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, Other, PermissionDenied};
+    // A socket cannot be opened at all: "no such device or address".
+    error.raw_os_error() == Some(nix::libc::ENXIO)
+        || matches!(error.kind(), InvalidFilename | NotFound | NotADirectory | IsADirectory | PermissionDenied | Other)
 }
 
 /// The child's side of [`Definition::read`]: copies the file to `out`.

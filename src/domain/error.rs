@@ -44,6 +44,12 @@ impl Error {
         Self { kind, text: text.split_whitespace().collect::<Vec<_>>().join(" ") }
     }
 
+    /// Whether what was asked for may be done nevertheless, now or later: there was no answer, or the daemon was lost.
+    #[must_use]
+    pub fn leaves_open(&self) -> bool {
+        matches!(self.kind, Kind::Unreachable | Kind::Unresponsive | Kind::TimedOut | Kind::Internal)
+    }
+
     /// The same error with `what` in front: `what: text`.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {

@@ -5,6 +5,7 @@
 //! `/proc` does not show. The leader of such a process is a zombie with an empty command line; its threads are not.
 
 use super::definition::Identity;
+use super::process::{self, Process, Status};
 use super::{Error, Kind};
 use crate::deadline::Deadline;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -39,135 +40,58 @@ impl fmt::Display for Emulator {
     }
 }
 
-/// The emulators of a guest on this host, dying ones included. Runs in a thread of its own: a command line is read under a lock
-/// of the process it belongs to (killable, so it cannot keep this process from exiting).
+/// The emulators of a guest on this host, dying ones included, and `known`, one that was seen before, if it is not gone.
 ///
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
-pub fn find(identity: &Identity, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
+pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
     let wanted = identity.clone();
-    deadline
-        .run(move || scan(Path::new("/proc"), &wanted))
-        .ok_or_else(|| {
-            Error::new(Kind::Unresponsive, format!("the process table could not be read in time to look for {}", identity.name))
-        })?
-        .map_err(|error| Error::new(Kind::Internal, format!("the process table cannot be read to look for {}: {error}", identity.name)))
-}
-
-fn scan(proc: &Path, identity: &Identity) -> io::Result<Vec<Emulator>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(proc)? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let directory = entry.path();
-        match command_line(&directory) {
-            Ok(line) if runs(&line, identity) => {}
-            Ok(_) => continue,
-            // It ended while we looked.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) || error.raw_os_error() == Some(nix::libc::ESRCH) => continue,
-            Err(error) => return Err(error),
-        }
-        if let Some(status) = Status::read(&directory) {
-            found.push(Emulator { pid, start: status.start });
-        }
-    }
+    let found = scan(deadline, move |process| process.runs(&wanted));
+    let mut found = found.map_err(|error| error.context(format_args!("looking for {}", identity.name)))?;
+    found.extend(known.filter(|known| !found.contains(known) && !known.is_gone()));
     Ok(found)
 }
 
-/// The command line of a process, or, when its leader has ended, of a thread that has not.
-fn command_line(process: &Path) -> io::Result<Vec<u8>> {
-    let line = fs::read(process.join("cmdline"))?;
-    if !line.is_empty() || Status::read(process).is_none_or(|status| status.state != 'Z') {
-        return Ok(line);
-    }
-    for thread in fs::read_dir(process.join("task"))? {
-        let line = fs::read(thread?.path().join("cmdline")).unwrap_or_default();
-        if !line.is_empty() {
-            return Ok(line);
-        }
-    }
-    Ok(Vec::new())
-}
-
-/// Whether a command line is that of an emulator, started by libvirt, of this guest.
+/// Whether an emulator runs on this host that belongs to none of `claimed`.
 ///
-/// libvirt always gives `-name guest=NAME,...` and `-uuid UUID` (`qemuBuildNameCommandLine`, `qemuBuildCommandLine`). The same
-/// UUID is the same guest. The same name alone is not if the process belongs to another libvirt (a user's), which the path of its
-/// master key shows.
-fn runs(line: &[u8], identity: &Identity) -> bool {
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let after = |option: &[u8]| words.iter().position(|word| *word == option).and_then(|at| words.get(at + 1)).copied();
-    let (Some(name), Some(uuid)) = (after(b"-name"), after(b"-uuid")) else { return false };
-    let uuid = String::from_utf8_lossy(uuid).to_ascii_lowercase();
-    if identity.uuid.as_deref() == Some(uuid.as_str()) {
-        return true;
-    }
-    if guest_name(name) != identity.name.as_bytes() {
-        return false;
-    }
-    let key = words.iter().find(|word| contains(word, b"/master-key.aes"));
-    key.is_none_or(|key| contains(key, b"/var/lib/libvirt/qemu/") || !contains(key, b"/.config/libvirt/"))
+/// # Errors
+/// As of [`find`].
+pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
+    let claimed = claimed.to_vec();
+    let others = scan(deadline, move |process| process.is_emulator() && !claimed.iter().any(|identity| process.runs(identity)))?;
+    Ok(!others.is_empty())
 }
 
-/// The name in the value of QEMU's `-name`: `guest=NAME,debug-threads=on`, or the bare name; a comma is written twice.
-fn guest_name(value: &[u8]) -> Vec<u8> {
-    let value = value.strip_prefix(b"guest=").unwrap_or(value);
-    let mut name = Vec::new();
-    let mut bytes = value.iter().peekable();
-    while let Some(byte) = bytes.next() {
-        if *byte == b',' && bytes.next_if_eq(&&b',').is_none() {
-            break;
-        }
-        name.push(*byte);
-    }
-    name
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-/// The fields of `/proc/PID/stat` that matter here.
-struct Status {
-    state: char,
-    start: u64,
-}
-
-impl Status {
-    fn read(process: &Path) -> Option<Self> {
-        Self::parse(&fs::read_to_string(process.join("stat")).ok()?)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        // The program's name stands in parentheses and may hold anything.
-        let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let start = fields.nth(18)?.parse().ok()?;
-        Some(Self { state, start })
-    }
+/// The processes that `wanted` picks.
+fn scan<F>(deadline: &Deadline, wanted: F) -> Result<Vec<Emulator>, Error>
+where
+    F: Fn(&Process) -> bool + Send + 'static,
+{
+    let work = move || -> io::Result<Vec<Emulator>> {
+        let chosen = process::all()?.into_iter().filter(|(_, process)| wanted(process));
+        let with_start = |(pid, process): (i32, Process)| Some(Emulator { pid, start: Status::read(&process.directory)?.start });
+        Ok(chosen.filter_map(with_start).collect())
+    };
+    deadline
+        .run(work)
+        .ok_or_else(|| Error::new(Kind::Unresponsive, "the process table could not be read in time"))?
+        .map_err(|error| Error::new(Kind::Internal, format!("the process table cannot be read: {error}")))
 }
 
 impl Emulator {
-    /// The process with this number, as it is now; `None` if there is none.
-    #[must_use]
-    pub fn with_pid(pid: i32) -> Option<Self> {
-        Status::read(&directory(pid)).map(|status| Self { pid, start: status.start })
-    }
-
     /// What is left of it; nothing once the process and every thread of it are gone from `/proc`.
     fn threads(&self) -> io::Result<Vec<Thread>> {
         let directory = directory(self.pid);
-        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH);
         match fs::read_to_string(directory.join("stat")) {
             Ok(text) if Status::parse(&text).is_some_and(|status| status.start != self.start) => return Ok(Vec::new()),
             Ok(_) => {}
-            Err(error) if gone(&error) => return Ok(Vec::new()),
+            Err(error) if process::is_gone(&error) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         }
         let mut threads = Vec::new();
         let entries = match fs::read_dir(directory.join("task")) {
             Ok(entries) => entries,
-            Err(error) if gone(&error) => return Ok(Vec::new()),
+            Err(error) if process::is_gone(&error) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         for entry in entries.flatten() {
@@ -211,7 +135,8 @@ impl Emulator {
     }
 
     /// What is left of it, for a person.
-    fn remains(&self, name: &str) -> String {
+    #[must_use]
+    pub fn remains(&self, name: &str) -> String {
         let threads = match self.threads() {
             Ok(threads) => threads,
             Err(error) => return format!("{self} of {name}: its threads cannot be read: {error}"),
@@ -283,44 +208,6 @@ mod tests {
         Identity { name: name.into(), uuid: uuid.map(Into::into) }
     }
 
-    fn line(words: &[&str]) -> Vec<u8> {
-        words.join("\0").into_bytes()
-    }
-
-    #[test]
-    fn an_emulator_is_known_by_name_and_uuid() {
-        let web1 = line(&["/usr/bin/qemu-system-x86_64", "-name", "guest=web1,debug-threads=on", "-S", "-uuid", UUID, ""]);
-        assert!(runs(&web1, &identity("web1", Some(UUID))));
-        assert!(runs(&web1, &identity("web1", None)));
-        assert!(runs(&web1, &identity("renamed", Some(UUID))));
-        assert!(!runs(&web1, &identity("web", None)));
-        assert!(!runs(&web1, &identity("web1-test", None)));
-        assert!(!runs(&line(&["grep", "-name", "guest=web1"]), &identity("web1", None)));
-        assert!(!runs(b"", &identity("web1", None)));
-        let comma = line(&["qemu", "-name", "guest=a,,b,debug-threads=on", "-uuid", UUID]);
-        assert!(runs(&comma, &identity("a,b", None)));
-        assert!(!runs(&comma, &identity("a", None)));
-    }
-
-    #[test]
-    fn a_users_guest_of_the_same_name_is_another() {
-        let key = "{\"id\":\"masterKey0\",\"file\":\"/home/u/.config/libvirt/qemu/lib/domain-1-web1/master-key.aes\"}";
-        let theirs = line(&["qemu", "-name", "guest=web1", "-object", key, "-uuid", "00000000-0000-0000-0000-000000000001"]);
-        assert!(!runs(&theirs, &identity("web1", Some(UUID))));
-        // The same UUID is the same guest, whoever runs it.
-        assert!(runs(&theirs, &identity("web1", Some("00000000-0000-0000-0000-000000000001"))));
-        let key = "{\"id\":\"masterKey0\",\"file\":\"/var/lib/libvirt/qemu/domain-1-web1/master-key.aes\"}";
-        let ours = line(&["qemu", "-name", "guest=web1", "-object", key, "-uuid", "00000000-0000-0000-0000-000000000001"]);
-        assert!(runs(&ours, &identity("web1", Some(UUID))));
-    }
-
-    #[test]
-    fn stat_with_a_nasty_name() {
-        let status = Status::parse("7 (a) R (b) Z 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0").unwrap();
-        assert_eq!((status.state, status.start), ('Z', 4711));
-        assert!(Status::parse("7 (a").is_none());
-    }
-
     /// A process with an emulator's command line; the shell keeps what follows its script as its own arguments.
     fn impostor(name: &str, script: &str) -> Child {
         Command::new("/bin/sh")
@@ -343,7 +230,7 @@ mod tests {
         let child = impostor(&name, "while :; do sleep 0.1; done");
         let found = loop {
             // The shell's own command line is there only after its exec.
-            match find(&identity(&name, None), &deadline).unwrap().as_slice() {
+            match find(&identity(&name, None), None, &deadline).unwrap().as_slice() {
                 [one] => break *one,
                 _ => assert!(deadline.pause(Duration::from_millis(10))),
             }
@@ -353,7 +240,7 @@ mod tests {
         found.end(&name, &deadline).unwrap();
         reaper.join().unwrap();
         assert!(found.is_gone());
-        assert_eq!(find(&identity(&name, None), &deadline).unwrap(), vec![]);
+        assert_eq!(find(&identity(&name, None), None, &deadline).unwrap(), vec![]);
         // Ending what is gone is no error, nor is a number that now belongs to another process.
         found.end(&name, &deadline).unwrap();
         let other = Emulator { pid: i32::try_from(std::process::id()).unwrap(), start: 1 };
@@ -365,7 +252,7 @@ mod tests {
     fn a_zombie_is_not_gone() {
         let child = impostor("zombie", "exit 0");
         let pid = i32::try_from(child.id()).unwrap();
-        let emulator = Emulator::with_pid(pid).unwrap();
+        let emulator = Emulator { pid, start: Status::read(&directory(pid)).unwrap().start };
         let deadline = Deadline::after(Duration::from_millis(300));
         let error = emulator.wait_gone("zombie", &deadline).unwrap_err();
         assert_eq!(error.kind, Kind::Lives);

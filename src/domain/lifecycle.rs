@@ -2,19 +2,25 @@
 
 use super::definition::Identity;
 use super::evidence::{self, Emulator};
-use super::status::{self, Presence, Sight};
+use super::status::{self, Presence, Sight, Trace};
 use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration};
 use crate::deadline::Deadline;
 use crate::log;
 use std::time::Duration;
 
-/// What ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL and then 5 s for the end
-/// (`virProcessKillPainfullyDelay`), and the proof comes after it.
+/// What ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL (`virProcessKillPainfullyDelay`), and the
+/// proof comes after it. An emulator that hangs in the kernel takes longer, and no reserve is enough for it.
 const DESTROY_RESERVE: Duration = Duration::from_secs(17);
 
 /// When a guest is asked to shut down again, for the first time; each later time comes after twice as long. Some ignore the first
 /// press of the power button, while they boot or sleep.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+/// How long a stop waits for a start that may be pending to show.
+const PENDING: Duration = Duration::from_secs(1);
+
+/// How often a question without an answer is asked again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// How long one request may take: libvirt waits for a guest agent that does not answer.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -59,18 +65,40 @@ pub enum Manner {
     Ask(Vec<ShutdownMode>),
 }
 
-/// Creates the guest as a transient domain. It may not be running yet when this returns.
-///
-/// # Errors
-/// libvirt's own words; `Unresponsive` if creating it is still under way at the deadline.
-pub fn create(definition: &Definition, uri: &Uri, deadline: &Deadline) -> Result<()> {
-    let name = &definition.identity.name;
-    let connection = Connection::open(&uri.to_string(), deadline)?;
-    if let Some(guest) = connection.guest(name, deadline)? {
-        hold_definition(&guest, deadline)?;
+/// A guest that is about to be created.
+pub struct Creation<'a> {
+    definition: &'a Definition,
+    connection: Connection,
+}
+
+impl<'a> Creation<'a> {
+    /// Everything up to the request itself.
+    ///
+    /// # Errors
+    /// libvirt cannot be reached, or the guest cannot be prepared: nothing was asked for yet.
+    pub fn prepare(definition: &'a Definition, uri: &Uri, deadline: &Deadline) -> Result<Self> {
+        let connection = Connection::open(&uri.to_string(), deadline)?;
+        if let Some(guest) = connection.guest(&definition.identity.name, deadline)? {
+            hold_definition(&guest, deadline)?;
+        }
+        Ok(Self { definition, connection })
     }
-    let xml = definition.xml.clone();
-    connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, 0).map(drop))
+
+    /// Creates the guest as a transient domain, and then lets it run.
+    ///
+    /// It is created paused: a daemon that hangs may carry out a request long after this action, and whoever relied on its end, is
+    /// gone; a late copy must not run.
+    ///
+    /// # Errors
+    /// libvirt's own words. If the error [leaves it open](Error::leaves_open), a paused copy may be there, or come yet.
+    pub fn run(self, deadline: &Deadline) -> Result<()> {
+        let name = &self.definition.identity.name;
+        let xml = self.definition.xml.clone();
+        let paused = virt::sys::VIR_DOMAIN_START_PAUSED;
+        let domain = self.connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, paused))?;
+        let guest = self.connection.with(name, domain);
+        guest.call("letting run", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)))
+    }
 }
 
 /// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
@@ -95,42 +123,57 @@ fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
 ///
 /// # Errors
 /// `Lives` if the emulator is still there at the deadline; others: cannot tell, or may not.
-pub fn stop(identity: &Identity, known: Option<Emulator>, uri: &Uri, manner: &Manner, deadline: &Deadline) -> Result<()> {
+pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> Result<()> {
+    let identity = &trace.identity;
     let reserve = DESTROY_RESERVE.min(deadline.left() / 2);
     let patience = match manner {
         Manner::Force => deadline.within(Duration::from_secs(3).min(deadline.left() / 4)),
         Manner::Ask(_) => deadline.within(deadline.before(reserve).left() / 3),
     };
+    // A request to create it may be waiting its turn in a daemon that answers questions already.
+    let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
     loop {
-        match status::look(identity, uri, &patience.within(Duration::from_secs(10))) {
-            Ok(Presence::Absent) => return end_emulators(identity, known, uri, deadline),
+        match status::look(trace, uri, &patience.within(Duration::from_secs(10))) {
+            Ok(Presence::Absent) if !pending.is_zero() && deadline.pause(pending) => pending = Duration::ZERO,
+            Ok(Presence::Absent) => return Ok(()),
             Ok(Presence::Active(Sight::Libvirt { .. })) => break,
+            Ok(Presence::Active(Sight::Process { .. })) if patience.pause(RETRY) => {}
             Ok(Presence::Active(Sight::Process { trouble, .. })) => {
-                if !uri.is_local() || !patience.pause(Duration::from_millis(500)) {
-                    log::warning(format_args!("ending the emulator of {} without libvirt: {trouble}", identity.name));
-                    return end_emulators(identity, known, uri, deadline);
-                }
+                log::warning(format_args!("ending the emulator of {} without libvirt: {trouble}", identity.name));
+                return prove(trace, &evidence::find(identity, trace.emulator, deadline)?, uri, deadline);
             }
-            Err(error) if error.kind == Kind::Lives => return end_emulators(identity, known, uri, deadline),
-            Err(error) => {
-                if !patience.pause(Duration::from_millis(500)) {
-                    return Err(error);
-                }
+            Err(error) if error.kind == Kind::Lives => {
+                log::warning(format_args!("ending what is left: {error}"));
+                return prove(trace, &evidence::find(identity, trace.emulator, deadline)?, uri, deadline);
             }
+            // Without proof there is nothing to do but to ask again, as long as there is time.
+            Err(error) if !deadline.before(RETRY).pause(RETRY) => return Err(error),
+            Err(_) => {}
         }
     }
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
-    let mut emulators = if uri.is_local() { evidence::find(identity, deadline)? } else { Vec::new() };
-    emulators.extend(known.filter(|known| !emulators.contains(known)));
+    let emulators = evidence::find(identity, trace.emulator, deadline)?;
     if let Manner::Ask(modes) = manner
         && ask(identity, uri, modes, &deadline.before(reserve))
     {
-        return prove(identity, &emulators, uri, deadline);
+        return prove(trace, &emulators, uri, deadline);
     }
     if let Err(error) = destroy(identity, uri, deadline) {
-        log::warning(format_args!("{}: {error}", identity.name));
+        log::warning(error);
     }
-    prove(identity, &emulators, uri, deadline)
+    prove(trace, &emulators, uri, deadline)
+}
+
+/// Ends the copy of a guest that runs on another host by now, and proves it gone: libvirt must not let it go on.
+///
+/// # Errors
+/// As of [`stop`].
+pub(super) fn end_copy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let emulators = evidence::find(identity, None, deadline)?;
+    if let Err(error) = destroy(identity, uri, deadline) {
+        log::warning(error);
+    }
+    prove(&identity.clone().into(), &emulators, uri, deadline)
 }
 
 /// Asks the guest to shut down until it has, or until the deadline. Says whether libvirt no longer runs it; a guest that cannot
@@ -198,25 +241,18 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
     }
 }
 
-/// Ends what is left of the guest's emulators without libvirt, and proves the guest gone.
-fn end_emulators(identity: &Identity, known: Option<Emulator>, uri: &Uri, deadline: &Deadline) -> Result<()> {
-    let mut emulators = if uri.is_local() { evidence::find(identity, deadline)? } else { Vec::new() };
-    emulators.extend(known.filter(|known| !emulators.contains(known)));
-    prove(identity, &emulators, uri, deadline)
-}
-
 /// Waits for the end of `emulators`, ending those that do not end, and then for libvirt and `/proc` to agree that the guest is gone.
-fn prove(identity: &Identity, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) -> Result<()> {
-    let name = &identity.name;
+fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let name = &trace.identity.name;
     for emulator in emulators {
-        // libvirt's destroy has sent both its signals; without libvirt nothing has been sent yet.
+        // What libvirt was asked to end is about to go; what it was not, or could not, is ended here.
         if emulator.wait_gone(name, &deadline.within(Duration::from_millis(200))).is_err() {
             log::info(format_args!("ending {emulator} of {name}"));
             emulator.end(name, deadline)?;
         }
     }
     loop {
-        match status::look(identity, uri, deadline) {
+        match status::look(trace, uri, deadline) {
             Ok(Presence::Absent) => return Ok(()),
             Ok(Presence::Active(_)) if deadline.pause(Duration::from_millis(100)) => {}
             Ok(Presence::Active(_)) => return Err(Error::new(Kind::Lives, format!("{name} is still there"))),
@@ -225,30 +261,27 @@ fn prove(identity: &Identity, emulators: &[Emulator], uri: &Uri, deadline: &Dead
     }
 }
 
-/// Waits until the guest runs here.
+/// Waits until libvirt says that the guest runs here. An emulator without libvirt's word may not have been let run yet.
 ///
 /// # Errors
 /// `State` as soon as it is gone again or in a state from which it will not come to run by itself; `TimedOut` at the deadline.
 pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
+    let trace = identity.clone().into();
     let mut pause = Duration::from_millis(5);
     loop {
-        let seen = match status::look(identity, uri, deadline)? {
+        let seen = match status::look(&trace, uri, deadline)? {
             Presence::Absent => return Err(Error::new(Kind::State, format!("{name} is gone"))),
-            Presence::Active(Sight::Process { .. }) => return Ok(()),
+            Presence::Active(Sight::Process { emulator, trouble }) => format!("{emulator} is there, but {trouble}"),
             Presence::Active(Sight::Libvirt { state, reason, .. }) => match state {
                 State::Running | State::Blocked => return Ok(()),
-                State::Paused if !reason.will_run() => {
-                    return Err(Error::new(Kind::State, format!("{name} is paused ({})", reason.text(state))));
-                }
-                State::Crashed | State::ShuttingDown => {
-                    return Err(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state))));
-                }
-                _ => format!("{state} ({})", reason.text(state)),
+                State::Paused if reason.will_run() => format!("it is {state} ({})", reason.text(state)),
+                State::NoState => format!("it has {state}"),
+                _ => return Err(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state)))),
             },
         };
         if !deadline.pause(pause) {
-            return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet, it is {seen}")));
+            return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet: {seen}")));
         }
         pause = (pause * 2).min(Duration::from_millis(250));
     }

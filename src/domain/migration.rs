@@ -16,6 +16,9 @@ use virt::sys;
 /// What is kept free at the end of the time: calling the migration off and looking at both hosts.
 const RESERVE: Duration = Duration::from_secs(10);
 
+/// How long one question to a host may take when it is asked again and again.
+const QUESTION: Duration = Duration::from_secs(3);
+
 /// How often progress is logged.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -39,9 +42,9 @@ pub struct Plan {
 /// What a host says about the guest.
 #[derive(Debug, PartialEq, Eq)]
 enum Side {
-    /// It runs, or is paused there as it was here.
+    /// It runs.
     Runs,
-    /// An emulator waits there, its CPUs stopped.
+    /// An emulator is there, its CPUs stopped.
     Waits(String),
     /// It is positively not there.
     Absent,
@@ -49,15 +52,52 @@ enum Side {
     Unknown(String),
 }
 
-/// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success.
+/// A host that is asked again and again: a connection that fails is made anew, since a daemon may have been restarted.
+struct Host {
+    uri: String,
+    connection: Option<Connection>,
+}
+
+impl Host {
+    /// The libvirt at `uri`.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    fn reach(uri: String, deadline: &Deadline) -> Result<Self> {
+        let connection = Connection::open(&uri, deadline)?;
+        Ok(Self { uri, connection: Some(connection) })
+    }
+
+    fn side(&mut self, identity: &Identity, deadline: &Deadline) -> Side {
+        let deadline = deadline.within(QUESTION);
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(&self.uri, &deadline),
+        };
+        match connection.and_then(|connection| ask_through(&connection, identity, &deadline).map(|answer| (connection, answer))) {
+            Ok((connection, answer)) => {
+                self.connection = Some(connection);
+                match answer {
+                    None | Some((State::ShutOff, ..)) => Side::Absent,
+                    Some((State::Running | State::Blocked, ..)) => Side::Runs,
+                    Some((state, reason, _)) => Side::Waits(format!("{state} ({})", reason.text(state))),
+                }
+            }
+            Err(error) => Side::Unknown(error.text),
+        }
+    }
+}
+
+/// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success. `begin` is called right before
+/// the move is asked for: from then on it may come to its end without this process.
 ///
 /// # Errors
-/// The guest was not moved: the text says why, and where it is.
-pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, deadline: &Deadline) -> Result<()> {
+/// The guest was not moved: the text says why, and where it is. `TimedOut`, `Unreachable` and `Unresponsive`: it may yet move.
+pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
     let working = deadline.before(RESERVE.min(deadline.left() / 3));
     let here = Connection::open(&uri.to_string(), &working)?;
-    settle(&here, name, &working)?;
+    settle(&here, name, &working, deadline)?;
     let paused = match ask_through(&here, identity, &working)? {
         Some((State::Running | State::Blocked, ..)) => false,
         Some((State::Paused, reason, _)) if !reason.will_run() => true,
@@ -67,29 +107,34 @@ pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, deadline: &Deadline) -
         }
     };
     let Some(guest) = here.guest(name, &working)? else { return arrived(identity, plan, &working) };
-    let there = Connection::open(&plan.remote, &working).map_err(|error| error.context(format_args!("target {}", plan.target)))?;
+    let at_target = |error: Error| error.context(format_args!("target {}", plan.target));
+    let there = Host::reach(plan.remote.clone(), &working).map_err(at_target)?;
     // A guest of this name at the target is another one, or a second copy of this one. Both forbid the move.
-    if let Some((state, reason, _)) = ask_through(&there, identity, &working)?.filter(|(state, ..)| *state != State::ShutOff) {
+    if let Some(connection) = &there.connection
+        && let Some((state, reason, _)) = ask_through(connection, identity, &working).map_err(at_target)?
+        && state != State::ShutOff
+    {
         let text = format!("{} already has a guest {name}, {state} ({})", plan.target, reason.text(state));
         return Err(Error::new(Kind::State, text));
     }
-    let moved = transfer(&guest, plan, &working);
-    match moved {
-        Ok(()) => confirm(identity, &there, plan, paused, deadline),
-        Err(error) => recover(identity, &here, &there, plan, paused, &error, deadline),
+    let here = Host { uri: uri.to_string(), connection: Some(here) };
+    begin();
+    match transfer(&guest, plan, &working, deadline) {
+        Ok(()) => confirm(identity, there, plan, paused, deadline),
+        Err(error) => recover(identity, uri, here, there, plan, &error, deadline),
     }
 }
 
 /// Waits for a migration that an earlier, killed action left in flight; it may yet succeed.
-fn settle(here: &Connection, name: &str, deadline: &Deadline) -> Result<()> {
+fn settle(here: &Connection, name: &str, working: &Deadline, deadline: &Deadline) -> Result<()> {
     loop {
-        let Some(guest) = here.guest(name, deadline)? else { return Ok(()) };
-        if !is_outgoing(&guest, deadline)? {
+        let Some(guest) = here.guest(name, working)? else { return Ok(()) };
+        if !is_outgoing(&guest, working)? {
             return Ok(());
         }
         log::info(format_args!("waiting for a migration of {name} that is in flight"));
-        if !deadline.pause(Duration::from_secs(1)) {
-            abort(&guest, &Deadline::after(Duration::from_secs(2)));
+        if !working.pause(Duration::from_secs(1)) {
+            abort(&guest, &deadline.within(QUESTION));
             return Err(Error::new(Kind::TimedOut, format!("an earlier migration of {name} is still in flight and was called off")));
         }
     }
@@ -107,9 +152,8 @@ fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
 /// The guest is not here. Is it there?
 fn arrived(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
-    let there = Connection::open(&plan.remote, deadline)
-        .map_err(|error| error.context(format_args!("{name} is not here; target {}", plan.target)))?;
-    match side(&there, identity, deadline) {
+    let mut there = Host { uri: plan.remote.clone(), connection: None };
+    match there.side(identity, deadline) {
         Side::Runs => {
             log::info(format_args!("{name} runs on {} already", plan.target));
             Ok(())
@@ -120,22 +164,13 @@ fn arrived(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<()> 
     }
 }
 
-fn side(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Side {
-    match ask_through(connection, identity, deadline) {
-        Ok(None | Some((State::ShutOff, ..))) => Side::Absent,
-        Ok(Some((State::Running | State::Blocked, ..))) => Side::Runs,
-        Ok(Some((state, reason, _))) => Side::Waits(format!("{state} ({})", reason.text(state))),
-        Err(error) => Side::Unknown(error.text),
-    }
-}
-
-/// The migration itself, called off if it has not ended at the deadline.
-fn transfer(guest: &Guest, plan: &Plan, deadline: &Deadline) -> Result<()> {
+/// The migration itself, called off if it has not ended when `working` is over.
+fn transfer(guest: &Guest, plan: &Plan, working: &Deadline, deadline: &Deadline) -> Result<()> {
     let name = &guest.name;
     if plan.downtime > 0 {
         let downtime = plan.downtime;
         // A wish, as with the incumbent: the migration works without.
-        let set = guest.call("setting the downtime of", deadline, move |domain| {
+        let set = guest.call("setting the downtime of", working, move |domain| {
             domain.migrate_set_max_downtime(downtime, 0).map_err(|error| ffi::error(&error))
         });
         if let Err(error) = set {
@@ -156,14 +191,14 @@ fn transfer(guest: &Guest, plan: &Plan, deadline: &Deadline) -> Result<()> {
             domain.migrate_to_uri3(Some(&remote), parameters, flags).map_err(|error| ffi::error(&error))
         })
     });
-    while !deadline.expired() {
-        if let Some(result) = task.wait(&deadline.within(REPORT)) {
+    while !working.expired() {
+        if let Some(result) = task.wait(&working.within(REPORT)) {
             return result;
         }
-        report(guest, plan, deadline);
+        report(guest, plan, working);
     }
     log::warning(format_args!("moving {name} to {} takes too long and is called off", plan.target));
-    let last = Deadline::after(RESERVE / 2);
+    let last = deadline.within(deadline.left() / 2);
     abort(guest, &last);
     match task.wait(&last) {
         // It ended well while it was being called off.
@@ -200,11 +235,11 @@ fn report(guest: &Guest, plan: &Plan, deadline: &Deadline) {
     }
 }
 
-/// libvirt says it has moved: it must run there.
-fn confirm(identity: &Identity, there: &Connection, plan: &Plan, paused: bool, deadline: &Deadline) -> Result<()> {
+/// libvirt says it has moved: it must run there, or be paused as it was here.
+fn confirm(identity: &Identity, mut there: Host, plan: &Plan, paused: bool, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
     loop {
-        match side(there, identity, deadline) {
+        match there.side(identity, deadline) {
             Side::Runs => break,
             Side::Waits(_) if paused => break,
             Side::Absent => {
@@ -225,55 +260,67 @@ fn confirm(identity: &Identity, there: &Connection, plan: &Plan, paused: bool, d
     Ok(())
 }
 
-/// The move failed: find out where the guest is, and have it run there.
-fn recover(
-    identity: &Identity,
-    here: &Connection,
-    there: &Connection,
-    plan: &Plan,
-    paused: bool,
-    error: &Error,
-    deadline: &Deadline,
-) -> Result<()> {
-    let name = &identity.name;
-    let failed = |text: &str| Err(Error::new(error.kind, format!("{}; {text}", error.text)));
+/// The move failed: find out where the guest is. libvirt lets it go on at the source when the target has not taken it over; both
+/// daemons may still be at that, or restarting.
+///
+/// A copy that waits here is not let run by this program: only libvirt knows whether the other one ever ran, and memory that is
+/// older than the disks destroys them.
+fn recover(identity: &Identity, uri: &Uri, mut here: Host, mut there: Host, plan: &Plan, error: &Error, deadline: &Deadline) -> Result<()> {
+    let (name, target) = (&identity.name, &plan.target);
+    let failed = |kind: Kind, text: String| Err(Error::new(kind, format!("{}; {text}", error.text)));
     loop {
-        let more = match (side(here, identity, deadline), side(there, identity, deadline)) {
-            (Side::Runs, Side::Absent | Side::Unknown(_)) => return failed(&format!("{name} still runs here")),
-            (Side::Runs, Side::Waits(_)) => format!("{name} still runs here, a copy that came in waits on {}", plan.target),
-            (Side::Runs, Side::Runs) => return failed(&format!("{name} runs here and on {}", plan.target)),
-            (Side::Waits(_), Side::Absent) if paused => return failed(&format!("{name} is still here, paused as before")),
+        let (kind, place) = match (here.side(identity, deadline), there.side(identity, deadline)) {
+            (Side::Runs, Side::Absent) => return failed(Kind::State, format!("{name} still runs here")),
+            (Side::Runs, Side::Runs) => return failed(Kind::Lives, format!("{name} runs here and on {target}")),
+            (Side::Absent, Side::Absent) => return failed(Kind::State, format!("{name} runs neither here nor on {target}")),
             (Side::Absent, Side::Runs) => {
-                log::info(format_args!("{name} runs on {} in spite of an error: {error}", plan.target));
+                log::info(format_args!("{name} runs on {target} in spite of an error: {error}"));
                 return Ok(());
             }
-            // Handed over, but the source was not told: its copy must not go on. Pacemaker stops it next.
+            // Taken over, but the source was not told, and would let its copy go on when it gives up waiting.
             (Side::Waits(_), Side::Runs) => {
-                log::warning(format_args!("{name} runs on {}, its copy here waits: {error}", plan.target));
-                return Ok(());
+                log::warning(format_args!("{name} runs on {target}, ending its copy here: {error}"));
+                return super::lifecycle::end_copy(identity, uri, deadline);
             }
-            (Side::Waits(_), Side::Absent) => match resume(identity, here, deadline) {
-                Ok(()) => "its CPUs are started again".to_owned(),
-                Err(error) => error.text,
-            },
-            (Side::Waits(state), Side::Waits(other)) => format!("{name} is {state} here and {other} on {}", plan.target),
-            (Side::Waits(state), Side::Unknown(text)) => format!("{name} is {state} here; {text}"),
-            (Side::Absent, Side::Waits(state)) => format!("{name} is {state} on {} and not here", plan.target),
-            (Side::Absent, Side::Absent) => return failed(&format!("{name} runs neither here nor on {}", plan.target)),
-            (Side::Absent, Side::Unknown(text)) => format!("{name} is not here; {text}"),
-            (Side::Unknown(text), _) => text,
+            (Side::Runs, Side::Unknown(text)) => (error.kind, format!("{name} still runs here; {target}: {text}")),
+            (Side::Runs, Side::Waits(_)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
+            (Side::Waits(state), Side::Absent) => (Kind::State, format!("{name} is {state} here")),
+            (Side::Waits(state), Side::Waits(other)) => (error.kind, format!("{name} is {state} here and {other} on {target}")),
+            (Side::Waits(state), Side::Unknown(text)) => (error.kind, format!("{name} is {state} here; {target}: {text}")),
+            (Side::Absent, Side::Waits(state)) => (error.kind, format!("{name} is {state} on {target} and not here")),
+            (Side::Absent, Side::Unknown(text)) => (error.kind, format!("{name} is not here; {target}: {text}")),
+            (Side::Unknown(text), _) => (error.kind, text),
         };
-        // Both daemons may still be cleaning up.
-        if !deadline.pause(Duration::from_millis(200)) {
-            return failed(&more);
+        if !deadline.before(QUESTION).pause(Duration::from_millis(200)) {
+            return failed(kind, place);
         }
     }
 }
 
-fn resume(identity: &Identity, here: &Connection, deadline: &Deadline) -> Result<()> {
-    match here.guest(&identity.name, deadline)? {
-        Some(guest) => guest.call("resuming", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error))),
-        None => Ok(()),
+/// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw. A host that cannot be asked is passed over.
+///
+/// # Errors
+/// It is there and could not be ended.
+pub fn end_arrival(identity: &Identity, uri: &str, deadline: &Deadline) -> Result<()> {
+    let name = &identity.name;
+    let mut there = Host { uri: uri.to_owned(), connection: None };
+    loop {
+        match there.side(identity, deadline) {
+            Side::Absent => return Ok(()),
+            Side::Unknown(text) => {
+                log::warning(format_args!("whether {name} has come to {uri} cannot be asked: {text}"));
+                return Ok(());
+            }
+            Side::Runs | Side::Waits(_) => {
+                log::warning(format_args!("{name} has come to {uri} by a move that was given up, ending it there"));
+                if let Some(guest) = there.connection.as_ref().map(|connection| connection.guest(name, deadline)).transpose()?.flatten() {
+                    guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)))?;
+                }
+            }
+        }
+        if !deadline.pause(Duration::from_millis(100)) {
+            return Err(Error::new(Kind::Lives, format!("{name} is still at {uri}")));
+        }
     }
 }
 
@@ -297,7 +344,7 @@ pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<(
     Ok(())
 }
 
-/// Whether a state at the target means that the guest is still coming in.
+/// Whether a state may mean that the guest is still coming in. At the source it looks the same for the moment of the handover.
 #[must_use]
 pub fn is_incoming(state: State, reason: Reason) -> bool {
     state == State::Paused && matches!(reason, Reason::PAUSED_MIGRATION | Reason::PAUSED_STARTING_UP | Reason::PAUSED_POSTCOPY)

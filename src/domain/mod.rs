@@ -11,6 +11,7 @@ pub mod ffi;
 pub mod lifecycle;
 pub mod migration;
 pub mod options;
+mod process;
 pub mod record;
 pub mod state;
 pub mod status;

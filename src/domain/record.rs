@@ -3,6 +3,7 @@
 
 use super::definition::Identity;
 use super::evidence::Emulator;
+use super::status::Trace;
 use crate::log;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
@@ -19,25 +20,39 @@ pub struct Record {
     pub hypervisor: String,
     /// libvirt's name of the guest.
     pub name: String,
-    /// Its UUID.
-    pub uuid: String,
+    /// Its UUID; absent while it is being created from a definition without one.
+    pub uuid: Option<String>,
     /// Its emulator's process, if it was found.
     pub pid: Option<i32>,
     /// The emulator's start time, in clock ticks since boot.
     pub start: Option<u64>,
+    /// A request to create it was sent, and how that ended is not known.
+    #[serde(default)]
+    pub creating: bool,
+    /// The libvirt it was being moved to, as long as how that ended is not known.
+    #[serde(default)]
+    pub moving: Option<String>,
 }
 
 impl Record {
     /// The guest it was.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity { name: self.name.clone(), uuid: Some(self.uuid.clone()) }
+        Identity { name: self.name.clone(), uuid: self.uuid.clone() }
     }
 
-    /// The emulator it had.
+    /// What it says about the guest.
     #[must_use]
-    pub fn emulator(&self) -> Option<Emulator> {
-        Some(Emulator { pid: self.pid?, start: self.start? })
+    pub fn trace(&self) -> Trace {
+        let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
+        Trace { identity: self.identity(), emulator, creating: self.creating }
+    }
+
+    /// Whether it is `identity`'s and still right: the emulator it names lives, and nothing is under way.
+    #[must_use]
+    pub fn is_current(&self, identity: &Identity) -> bool {
+        let settled = !self.creating && self.moving.is_none();
+        settled && self.identity() == *identity && self.trace().emulator.is_some_and(|emulator| !emulator.is_dying())
     }
 }
 
@@ -64,6 +79,14 @@ impl Shelf {
             return None;
         }
         serde_json::from_slice(&fs::read(&self.file).ok()?).ok()
+    }
+
+    /// The guests in the records of all other resources.
+    #[must_use]
+    pub fn others(&self) -> Vec<Identity> {
+        let files = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let others = files.filter(|file| *file != self.file && file.extension().is_some_and(|end| end == "json"));
+        others.filter_map(|file| Self { directory: self.directory.clone(), file }.read()).map(|record| record.identity()).collect()
     }
 
     /// Keeps `record`, whole or not at all. A failure is only worth a warning: the record is a hint.
@@ -113,9 +136,11 @@ mod tests {
             config: "/srv/vms/web1.xml".into(),
             hypervisor: "qemu:///system".into(),
             name: "web1".into(),
-            uuid: "c7a5fdbd-cdaf-9455-926a-d65c16db1809".into(),
+            uuid: Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809".into()),
             pid: Some(1234),
             start: Some(5678),
+            creating: false,
+            moving: None,
         }
     }
 
@@ -126,6 +151,8 @@ mod tests {
         assert_eq!(shelf.read(), None);
         shelf.write(&record());
         assert_eq!(shelf.read(), Some(record()));
+        assert_eq!(shelf.others(), []);
+        assert_eq!(Shelf::new(&root.path().join("run"), "web2").others(), [record().identity()]);
         assert_eq!(fs::metadata(root.path().join("run")).unwrap().mode() & 0o777, 0o700);
         assert!(root.path().join("run/web%2f1%3a0.json").exists());
         shelf.remove();

@@ -14,6 +14,23 @@ use std::time::Duration;
 /// libvirt has reaped it before, and a guest that powers itself off is forgotten within milliseconds of its process.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// What is known of a guest before it is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Which it is.
+    pub identity: Identity,
+    /// The emulator it was last seen with.
+    pub emulator: Option<Emulator>,
+    /// Whether a request to create it may still be pending in libvirt.
+    pub creating: bool,
+}
+
+impl From<Identity> for Trace {
+    fn from(identity: Identity) -> Self {
+        Self { identity, emulator: None, creating: false }
+    }
+}
+
 /// What is true of a guest on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
@@ -44,43 +61,55 @@ pub enum Sight {
     },
 }
 
-/// Looks for a guest at a local or remote libvirt.
+/// Looks for a guest on this host.
 ///
 /// # Errors
 /// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
-pub fn look(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
+pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
+    let name = &trace.identity.name;
     // Half of the time for libvirt leaves enough for the process table.
-    let asked = ask(identity, uri, &deadline.within(deadline.left() / 2));
-    match asked {
+    match ask(&trace.identity, uri, &deadline.within(deadline.left() / 2)) {
         Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
-        Ok(_) if uri.is_local() => prove_absent(identity, None, deadline).map(|()| Presence::Absent),
-        Ok(_) => Ok(Presence::Absent),
-        Err(error) if uri.is_local() => match evidence::find(identity, deadline)?.first() {
+        Ok(_) => prove_absent(trace, deadline).map(|()| Presence::Absent),
+        Err(error) => match settled(trace, deadline)?.first() {
             Some(emulator) => Ok(Presence::Active(Sight::Process { emulator: *emulator, trouble: error.text })),
+            // A daemon that hangs still has the request, also of a client that is dead; one that is gone has taken it along.
+            None if trace.creating && error.kind != Kind::Unreachable => {
+                Err(error.context(format_args!("a start of {name} was begun and may still come to its end")))
+            }
             None => {
-                log::debug(|| format!("{}; no emulator of {} runs", error.text, identity.name));
+                log::debug(|| format!("{}; no emulator of {name} runs", error.text));
                 Ok(Presence::Absent)
             }
         },
-        Err(error) => Err(error),
     }
 }
 
-/// Waits, for a short time, until no emulator of the guest is left, nor `known`.
+/// Waits, for a short time, until no emulator of the guest is left.
 ///
 /// # Errors
 /// `Lives` if one is; others: cannot tell.
-pub fn prove_absent(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<()> {
+fn prove_absent(trace: &Trace, deadline: &Deadline) -> Result<()> {
+    let name = &trace.identity.name;
     let settle = deadline.within(SETTLING.min(deadline.left() / 2));
     loop {
-        let mut left = evidence::find(identity, deadline)?;
-        left.extend(known.filter(|emulator| !emulator.is_gone()));
+        let left = evidence::find(&trace.identity, trace.emulator, deadline)?;
         let Some(emulator) = left.first() else { return Ok(()) };
         if !settle.pause(Duration::from_millis(50)) {
-            return Err(emulator.wait_gone(&identity.name, &Deadline::after(Duration::ZERO)).err().map_or_else(
-                || Error::new(Kind::Lives, format!("{emulator} of {} was there until now", identity.name)),
-                |error| error.context(format_args!("libvirt does not run {}, but its emulator is left", identity.name)),
-            ));
+            return Err(Error::new(Kind::Lives, format!("libvirt does not run {name}, but {}", emulator.remains(name))));
+        }
+    }
+}
+
+/// The guest's emulators, when those that were about to end have had a short time to do so.
+fn settled(trace: &Trace, deadline: &Deadline) -> Result<Vec<Emulator>> {
+    let settle = deadline.within(SETTLING.min(deadline.left() / 2));
+    loop {
+        let mut found = evidence::find(&trace.identity, trace.emulator, deadline)?;
+        // A whole one is the better witness.
+        found.sort_by_key(Emulator::is_dying);
+        if found.first().is_none_or(|emulator| !emulator.is_dying()) || !settle.pause(Duration::from_millis(50)) {
+            return Ok(found);
         }
     }
 }

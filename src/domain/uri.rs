@@ -57,16 +57,18 @@ impl Uri {
         })
     }
 
-    /// Whether the daemon and its emulators are on this host, so that `/proc` is a witness.
+    /// Whether it says itself that the daemon and its emulators are on this host.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.host.is_empty()
+        matches!(self.host.as_str(), "" | "localhost" | "::1") || self.host.starts_with("127.")
     }
 
-    /// Whether this is the system's libvirt rather than a user's.
+    /// Whether the daemon and its emulators are on this host, called `here`, so that `/proc` is a witness.
     #[must_use]
-    pub fn is_system(&self) -> bool {
-        self.path == "system"
+    pub fn is_on(&self, here: &str) -> bool {
+        let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        // An address has dots too, but no host is called by a number.
+        self.is_local() || !here.is_empty() && self.host.parse::<std::net::IpAddr>().is_err() && short(&self.host) == short(here)
     }
 
     /// The URI of the same libvirt on `target`: with `transport` and `user` if given, else the ones this URI has; `host` as
@@ -200,10 +202,20 @@ mod tests {
     }
 
     #[test]
-    fn local_or_not() {
-        assert!(Uri::parse("qemu:///system").unwrap().is_local());
-        assert!(Uri::parse("qemu+unix:///system?socket=/x").unwrap().is_local());
-        assert!(!Uri::parse("qemu+tcp://localhost/system").unwrap().is_local());
-        assert!(!Uri::parse("qemu:///session").unwrap().is_system());
+    fn on_this_host_or_not() {
+        let on = |text: &str| Uri::parse(text).unwrap().is_on("node1.example.com");
+        for here in [
+            "qemu:///system",
+            "qemu+unix:///system?socket=/x",
+            "qemu+tcp://localhost/system",
+            "qemu+tcp://127.0.0.1/system",
+            "qemu+tcp://node1/system",
+            "qemu+tls://Node1.example.com/system",
+        ] {
+            assert!(on(here), "{here}");
+        }
+        assert!(!on("qemu+tcp://node2/system"));
+        assert!(!on("qemu+tcp://10.77.0.1/system"));
+        assert!(!Uri::parse("qemu+tcp://node2/system").unwrap().is_on(""));
     }
 }

@@ -26,7 +26,9 @@ pub enum Version {
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// `OCF_RESOURCE_INSTANCE`: the resource's name in the cluster.
-    pub instance: String,
+    pub instance: Option<String>,
+    /// This host's name, as the kernel has it.
+    pub host: String,
     /// `OCF_EXIT_REASON_PREFIX`.
     pub reason_prefix: String,
     /// `OCF_RA_VERSION_MAJOR` and `_MINOR`.
@@ -69,6 +71,7 @@ impl Environment {
         });
         let mut environment = Self::new(&variables.collect());
         environment.unreadable = unreadable;
+        environment.host = nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.nodename().to_string_lossy().into_owned());
         environment
     }
 
@@ -77,7 +80,7 @@ impl Environment {
     pub fn new(variables: &BTreeMap<String, String>) -> Self {
         let get = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let meta = |name: &str| get(&format!("OCF_RESKEY_CRM_meta_{name}"));
-        let instance = get("OCF_RESOURCE_INSTANCE").unwrap_or("default").to_owned();
+        let instance = get("OCF_RESOURCE_INSTANCE");
         let version = match (get("OCF_RA_VERSION_MAJOR"), get("OCF_RA_VERSION_MINOR")) {
             (Some("1"), Some(minor)) if minor.parse().is_ok_and(|minor: u32| minor >= 1) => Version::V1_1,
             _ => Version::V1_0,
@@ -103,13 +106,14 @@ impl Environment {
                 .collect(),
             unreadable: Vec::new(),
             log: log::Settings {
-                tag: get("HA_LOGTAG").map_or_else(|| format!("VirtualDomain({instance})"), Into::into),
+                tag: get("HA_LOGTAG").map_or_else(|| format!("VirtualDomain({})", instance.unwrap_or("default")), Into::into),
                 facility: get("HA_LOGFACILITY").map(Into::into),
                 file: get("HA_LOGFILE").map(PathBuf::from),
                 debug_file: get("HA_DEBUGLOG").map(PathBuf::from),
                 debug: get("HA_debug").is_some_and(|value| value != "0"),
             },
-            instance,
+            instance: instance.map(Into::into),
+            host: String::new(),
         }
     }
 

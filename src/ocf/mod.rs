@@ -4,16 +4,18 @@ mod actions;
 mod environment;
 mod exit;
 mod guest;
+mod known;
 mod metadata;
 mod moving;
 mod parameters;
+mod scripts;
 mod validate;
 
 pub use environment::{Environment, Version};
 pub use metadata::document;
 
 use crate::deadline::Deadline;
-use crate::domain::Uri;
+use crate::domain::{Error, Kind, Uri};
 use crate::log;
 use crate::parameter::Fault;
 use actions::{ACTIONS, Name};
@@ -40,8 +42,16 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    fn run(&self, action: fn(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
+        // Words are the same on every host; all other actions are about this one.
+        if !matches!(self.name, Name::ValidateAll | Name::ReloadAgent) {
+            self.insist_on_this_host()?;
+        }
+        action(self)
+    }
+
     /// The failure of this action that `error` means.
-    fn failure(&self, error: crate::domain::Error) -> Failure {
+    fn failure(&self, error: Error) -> Failure {
         Failure::of(self.name, error)
     }
 
@@ -51,14 +61,30 @@ impl Call {
         for fault in self.faults.iter().skip(1) {
             log::error(fault);
         }
-        self.faults.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, fault.missing, fault.to_string())))
+        if let Some(fault) = self.faults.first() {
+            return Err(Failure::of_fault(self.name, fault.missing, fault.to_string()));
+        }
+        Ok(())
     }
 
-    /// For actions that have to work with wrong parameters too: only `config` is needed, the others keep their defaults.
+    /// # Errors
+    /// `hypervisor` is another host's: its emulators cannot be seen from here, so nothing could be proven.
+    fn insist_on_this_host(&self) -> Result<(), Failure> {
+        if self.hypervisor.is_on(&self.environment.host) {
+            return Ok(());
+        }
+        let text = format!("hypervisor: {} is not on this host, {}", self.hypervisor, self.environment.host);
+        Err(self.failure(Error::new(Kind::Definition, text)))
+    }
+
+    /// For actions that have to work with wrong parameters too: only what says which guest is needed, the others keep their defaults.
     ///
     /// # Errors
-    /// `config` is not set.
+    /// `config` is not set, or `hypervisor` is wrong.
     fn tolerate_parameters(&self) -> Result<(), Failure> {
+        if let Some(fault) = self.faults.iter().find(|fault| fault.name == "hypervisor") {
+            return Err(Failure::of_fault(self.name, false, fault.to_string()));
+        }
         for fault in self.faults.iter().filter(|fault| !fault.missing) {
             log::warning(format_args!("{fault}; the default is used"));
         }
@@ -86,7 +112,7 @@ pub fn run(words: &[OsString]) -> u8 {
     let deadline = Deadline::after(environment.budget().saturating_sub(begin.elapsed()));
     let (mut parameters, faults) = parameters::read(&environment);
     let result = match parameters.hypervisor.take() {
-        Some(hypervisor) => (action.run)(&Call { name, environment, parameters, hypervisor, faults, deadline }),
+        Some(hypervisor) => Call { name, environment, parameters, hypervisor, faults, deadline }.run(action.run),
         None => Err(Failure::new(Code::Configured, "hypervisor: no default")),
     };
     match result {

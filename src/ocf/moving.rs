@@ -7,6 +7,7 @@ use super::exit::Failure;
 use super::guest::settle;
 use crate::domain::definition::Identity;
 use crate::domain::migration::{self, Plan};
+use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight};
 use crate::domain::{Error, Kind, State, uri};
 use crate::log;
@@ -19,15 +20,26 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
     let plan = plan(call)?;
-    let identity = identity(call)?;
-    migration::leave(&identity, &call.hypervisor, &plan, &call.deadline)
-        .map_err(|error| call.failure(error.context(format_args!("migration of {} to {}", identity.name, plan.target))))
+    let record = record(call)?;
+    let identity = record.identity();
+    // Written first: a move goes on without the agent, and stop has to know where the guest may have gone.
+    let mut begun = false;
+    let begin = || {
+        begun = true;
+        call.shelf().write(&Record { moving: Some(plan.remote.clone()), ..record.clone() });
+    };
+    let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &call.deadline);
+    if begun && !result.as_ref().is_err_and(Error::leaves_open) {
+        call.shelf().write(&Record { moving: None, ..record });
+    }
+    result.map_err(|error| call.failure(error.context(format_args!("migration of {} to {}", identity.name, plan.target))))
 }
 
-fn identity(call: &Call) -> Result<Identity, Failure> {
+/// The state file, or what would stand in it.
+fn record(call: &Call) -> Result<Record, Failure> {
     match call.record() {
-        Some(record) => Ok(record.identity()),
-        None => call.definition().map(|definition| definition.identity).map_err(|error| call.failure(error)),
+        Some(record) => Ok(record),
+        None => call.definition().map(|definition| call.new_record(&definition.identity)).map_err(|error| call.failure(error)),
     }
 }
 
@@ -71,7 +83,7 @@ pub(super) fn remote(call: &Call, node: &str) -> String {
 /// Waits until the guest that was moved here runs here, scripts included.
 pub(super) fn migrate_from(call: &Call) -> Result<(), Failure> {
     call.tolerate_parameters()?;
-    let identity = identity(call)?;
+    let identity = record(call)?.identity();
     let source = call.environment.migrate_source.as_deref().unwrap_or("another node");
     await_arrival(call, &identity)
         .map_err(|error| call.failure(error.context(format_args!("migration of {} from {source}", identity.name))))?;
@@ -82,12 +94,18 @@ pub(super) fn migrate_from(call: &Call) -> Result<(), Failure> {
 
 fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
     let name = &identity.name;
-    let grace = call.deadline.within(GRACE);
+    let (trace, grace, half) = (identity.clone().into(), call.deadline.within(GRACE), call.deadline.within(call.deadline.left() / 2));
     loop {
-        let text = match status::look(identity, &call.hypervisor, &call.deadline)? {
+        let text = match status::look(&trace, &call.hypervisor, &call.deadline)? {
             Presence::Absent if grace.expired() => return Err(Error::new(Kind::State, format!("{name} is not here and is not coming"))),
             Presence::Absent => "not here".to_owned(),
-            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. } | Sight::Process { .. }) => return Ok(()),
+            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. }) => return Ok(()),
+            // libvirt was lost since migrate_to saw the guest run here.
+            Presence::Active(Sight::Process { emulator, trouble }) if half.expired() => {
+                log::warning(format_args!("{emulator} of {name} runs, but libvirt cannot be asked: {trouble}"));
+                return Ok(());
+            }
+            Presence::Active(Sight::Process { trouble, .. }) => trouble,
             Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if !reason.will_run() => {
                 log::warning(format_args!("{name} is paused ({}), as it was where it came from", reason.text(State::Paused)));
                 return Ok(());

@@ -229,7 +229,7 @@ fn sockets_that_nobody_answers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     let ask = |time| state(&path, SYSTEM, Look::Name("web1"), &Deadline::after(time));
-    assert!(matches!(ask(LONG), Err(Trouble::Unreachable(text)) if text.contains("sock: No such file")));
+    assert!(matches!(ask(LONG), Err(Trouble::Unreachable(text)) if text.contains("sock: no such file")));
     // A daemon that was stopped: the queue of connections is full, and connecting blocks.
     let listener = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();

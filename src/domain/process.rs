@@ -1,0 +1,231 @@
+//! The process table: which processes are emulators, and of which guest.
+
+use super::definition::Identity;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A process as far as it says what it runs.
+pub(super) struct Process {
+    /// Its folder in `/proc`.
+    pub(super) directory: PathBuf,
+    /// Its command line, or that of a thread if its leader has ended; empty for the kernel's threads and for what is exiting.
+    line: Vec<u8>,
+}
+
+/// All processes of this host. A command line is read under a lock of the process it belongs to; waiting for it can be killed, so it
+/// does not keep this process from exiting, but it can last: to be called with a deadline.
+///
+/// # Errors
+/// The table cannot be read, so nothing is known.
+pub(super) fn all() -> io::Result<Vec<(i32, Process)>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        processes.extend(Process::read(entry.path())?.map(|process| (pid, process)));
+    }
+    Ok(processes)
+}
+
+impl Process {
+    /// `None` if it has ended in the meantime.
+    fn read(directory: PathBuf) -> io::Result<Option<Self>> {
+        let line = match fs::read(directory.join("cmdline")) {
+            Ok(line) if line.is_empty() => threads_line(&directory),
+            Ok(line) => line,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(Self { directory, line }))
+    }
+
+    /// Whether it is an emulator that libvirt has started, or what is left of one.
+    pub(super) fn is_emulator(&self) -> bool {
+        option(&self.line, b"-name").is_some() && option(&self.line, b"-uuid").is_some() || self.is_exiting_emulator()
+    }
+
+    /// Whether it is an emulator, started by libvirt, of this guest.
+    ///
+    /// libvirt always gives `-name guest=NAME,...` and `-uuid UUID` (`qemuBuildNameCommandLine`, `qemuBuildCommandLine`). The same
+    /// UUID is the same guest, whoever runs it. The same name alone is not if the process belongs to another libvirt: a user's, which
+    /// the path of its master key shows, or one in a container, which has its own process numbers.
+    pub(super) fn runs(&self, identity: &Identity) -> bool {
+        let (Some(name), Some(uuid)) = (option(&self.line, b"-name"), option(&self.line, b"-uuid")) else {
+            return self.is_exiting_emulator() && self.may_have_run(&identity.name);
+        };
+        let uuid = String::from_utf8_lossy(uuid).to_ascii_lowercase();
+        if identity.uuid.as_deref() == Some(uuid.as_str()) {
+            return true;
+        }
+        guest_name(name) == identity.name.as_bytes() && !is_users(&self.line) && !self.is_in_container()
+    }
+
+    /// Whether it is an emulator that is about to end: its memory is gone and its command line with it (`exit_mm`), but writes
+    /// may be pending (`exit_aio`, `exit_files`).
+    fn is_exiting_emulator(&self) -> bool {
+        let is_named = || {
+            let name = fs::read_to_string(self.directory.join("comm")).unwrap_or_default();
+            name.starts_with("qemu") || name.trim_end() == "kvm"
+        };
+        // The kernel's threads have no command line either, whatever they are called; their parent is kthreadd, process 2.
+        self.line.is_empty()
+            && is_named()
+            && Status::read(&self.directory).is_some_and(|status| status.parent != 2)
+            && self.has_live_thread()
+    }
+
+    /// Whether a thread is not a zombie yet: one that is has nothing pending any more.
+    fn has_live_thread(&self) -> bool {
+        let threads = fs::read_dir(self.directory.join("task")).into_iter().flatten().flatten();
+        threads.filter_map(|thread| Status::read(&thread.path())).any(|status| !matches!(status.state, 'Z' | 'X'))
+    }
+
+    /// Whether nothing speaks against an exiting emulator having run the guest: libvirt gives each its scope, named after it.
+    fn may_have_run(&self, name: &str) -> bool {
+        let group = fs::read_to_string(self.directory.join("cgroup")).unwrap_or_default();
+        !group.contains("machine-qemu") || group.contains(&format!("\\x2d{}.scope", escape(name)))
+    }
+
+    /// Whether it has a number in a namespace of process numbers below this one.
+    fn is_in_container(&self) -> bool {
+        let status = fs::read_to_string(self.directory.join("status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("NSpid:")).is_some_and(|numbers| numbers.split_whitespace().count() > 1)
+    }
+}
+
+/// Whether an error of a file in `/proc/PID` says that the process has ended.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+/// The command line of a process whose leader has ended, from a thread that has not.
+fn threads_line(process: &Path) -> Vec<u8> {
+    if Status::read(process).is_none_or(|status| status.state != 'Z') {
+        return Vec::new();
+    }
+    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    threads.map(|thread| fs::read(thread.path().join("cmdline")).unwrap_or_default()).find(|line| !line.is_empty()).unwrap_or_default()
+}
+
+/// The word after `name` on a command line.
+fn option<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut words = line.split(|byte| *byte == 0);
+    words.find(|word| *word == name)?;
+    words.next()
+}
+
+/// Whether a command line is that of an emulator of a user's own libvirt.
+fn is_users(line: &[u8]) -> bool {
+    let key = line.split(|byte| *byte == 0).find(|word| contains(word, b"/master-key.aes"));
+    key.is_some_and(|key| contains(key, b"/.config/libvirt/"))
+}
+
+/// A name as systemd writes it in the name of a unit.
+fn escape(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.');
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("\\x{byte:02x}") }).collect()
+}
+
+/// The name in the value of QEMU's `-name`: `guest=NAME,debug-threads=on`, or the bare name; a comma is written twice.
+fn guest_name(value: &[u8]) -> Vec<u8> {
+    let value = value.strip_prefix(b"guest=").unwrap_or(value);
+    let mut name = Vec::new();
+    let mut bytes = value.iter().peekable();
+    while let Some(byte) = bytes.next() {
+        if *byte == b',' && bytes.next_if_eq(&&b',').is_none() {
+            break;
+        }
+        name.push(*byte);
+    }
+    name
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// The fields of `/proc/PID/stat` that matter here.
+pub(super) struct Status {
+    /// The letter of its state: R, S, D, Z and so on.
+    pub(super) state: char,
+    /// Its parent.
+    pub(super) parent: i32,
+    /// When it started, in clock ticks since boot.
+    pub(super) start: u64,
+}
+
+impl Status {
+    /// Of a process or a thread, by its folder; `None` if there is none.
+    pub(super) fn read(process: &Path) -> Option<Self> {
+        Self::parse(&fs::read_to_string(process.join("stat")).ok()?)
+    }
+
+    /// From the text of the file.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        // The program's name stands in parentheses and may hold anything.
+        let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let start = fields.nth(17)?.parse().ok()?;
+        Some(Self { state, parent, start })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "c7a5fdbd-cdaf-9455-926a-d65c16db1809";
+
+    fn identity(name: &str, uuid: Option<&str>) -> Identity {
+        Identity { name: name.into(), uuid: uuid.map(Into::into) }
+    }
+
+    fn line(words: &[&str]) -> Vec<u8> {
+        words.join("\0").into_bytes()
+    }
+
+    fn runs(line: &[u8], identity: &Identity) -> bool {
+        Process { directory: "/proc/self".into(), line: line.to_vec() }.runs(identity)
+    }
+
+    #[test]
+    fn an_emulator_is_known_by_name_and_uuid() {
+        let web1 = line(&["/usr/bin/qemu-system-x86_64", "-name", "guest=web1,debug-threads=on", "-S", "-uuid", UUID, ""]);
+        assert!(runs(&web1, &identity("web1", Some(UUID))));
+        assert!(runs(&web1, &identity("web1", None)));
+        assert!(runs(&web1, &identity("renamed", Some(UUID))));
+        assert!(!runs(&web1, &identity("web", None)));
+        assert!(!runs(&web1, &identity("web1-test", None)));
+        assert!(!runs(&line(&["grep", "-name", "guest=web1"]), &identity("web1", None)));
+        assert!(!runs(b"", &identity("web1", None)));
+        let comma = line(&["qemu", "-name", "guest=a,,b,debug-threads=on", "-uuid", UUID]);
+        assert!(runs(&comma, &identity("a,b", None)));
+        assert!(!runs(&comma, &identity("a", None)));
+    }
+
+    #[test]
+    fn a_users_guest_of_the_same_name_is_another() {
+        let key = "{\"id\":\"masterKey0\",\"file\":\"/home/u/.config/libvirt/qemu/lib/domain-1-web1/master-key.aes\"}";
+        let theirs = line(&["qemu", "-name", "guest=web1", "-object", key, "-uuid", "00000000-0000-0000-0000-000000000001"]);
+        assert!(!runs(&theirs, &identity("web1", Some(UUID))));
+        // The same UUID is the same guest, whoever runs it.
+        assert!(runs(&theirs, &identity("web1", Some("00000000-0000-0000-0000-000000000001"))));
+        let key = "{\"id\":\"masterKey0\",\"file\":\"/var/lib/libvirt/qemu/domain-1-web1/master-key.aes\"}";
+        let ours = line(&["qemu", "-name", "guest=web1", "-object", key, "-uuid", "00000000-0000-0000-0000-000000000001"]);
+        assert!(runs(&ours, &identity("web1", Some(UUID))));
+    }
+
+    #[test]
+    fn stat_with_a_nasty_name() {
+        let status = Status::parse("7 (a) R (b) Z 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0").unwrap();
+        assert_eq!((status.state, status.parent, status.start), ('Z', 1, 4711));
+        assert!(Status::parse("7 (a").is_none());
+    }
+
+    #[test]
+    fn units_are_named_as_systemd_does() {
+        assert_eq!(escape("web-1 a_b.c:d"), "web\\x2d1\\x20a_b.c:d");
+    }
+}

@@ -1,0 +1,81 @@
+//! What a call knows of its guest: from the state file, from the definition, or by guessing.
+
+use super::Call;
+use crate::domain::definition::{Definition, Identity};
+use crate::domain::record::{Record, Shelf};
+use crate::domain::status::Sight;
+use crate::domain::{Error, Kind, evidence};
+use std::path::Path;
+
+/// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
+const STATE_DIRECTORY: &str = "/run/kvmha";
+
+impl Call {
+    /// Where this resource's state file is.
+    pub(super) fn shelf(&self) -> Shelf {
+        Shelf::new(Path::new(STATE_DIRECTORY), self.environment.instance.as_deref().unwrap_or("default"))
+    }
+
+    /// What was seen last of this resource's guest. A resource that has a name has its state file to itself, whatever its parameters
+    /// were when it was written; calls without one share theirs, so there the parameters must be the same.
+    pub(super) fn record(&self) -> Option<Record> {
+        let named = self.environment.instance.is_some();
+        let same = |record: &Record| record.config == self.parameters.config && record.hypervisor == self.hypervisor.to_string();
+        self.shelf().read().filter(|record| named || same(record))
+    }
+
+    /// A record of a guest under this call's parameters.
+    pub(super) fn new_record(&self, identity: &Identity) -> Record {
+        Record {
+            config: self.parameters.config.clone(),
+            hypervisor: self.hypervisor.to_string(),
+            name: identity.name.clone(),
+            uuid: identity.uuid.clone(),
+            pid: None,
+            start: None,
+            creating: false,
+            moving: None,
+        }
+    }
+
+    /// Writes the state file if what was seen is news.
+    pub(super) fn remember(&self, identity: &Identity, sight: &Sight) {
+        let uuid = match sight {
+            Sight::Libvirt { uuid, .. } => Some(uuid.clone()),
+            Sight::Process { .. } => identity.uuid.clone(),
+        };
+        let seen = Identity { name: identity.name.clone(), uuid };
+        if self.record().is_some_and(|record| record.config == self.parameters.config && record.is_current(&seen)) {
+            return;
+        }
+        let emulator = evidence::find(&seen, None, &self.deadline).ok().and_then(|found| found.first().copied());
+        let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
+        self.shelf().write(&Record { pid, start, ..self.new_record(&seen) });
+    }
+
+    /// The definition, read in a part of the time: on storage that hangs, the rest is for what can be done without it.
+    pub(super) fn definition(&self) -> Result<Definition, Error> {
+        if self.parameters.config.as_os_str().is_empty() {
+            return Err(Error::new(Kind::Definition, "config: no usable path"));
+        }
+        Definition::read(&self.parameters.config, &self.deadline.within(self.deadline.left() / 4))
+    }
+
+    /// The guests that this resource may mean when neither the state file nor the definition says: named like the definition's file or
+    /// like the resource, and not known to be another resource's.
+    pub(super) fn guesses(&self) -> Vec<Identity> {
+        // As it was given: a relative path is refused as a value, but is still a hint.
+        let stem = self.environment.parameters.get("config").map(Path::new).and_then(Path::file_stem);
+        let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
+        let mut names: Vec<String> = stem.into_iter().chain(self.environment.instance.clone()).collect();
+        names.dedup();
+        let others = self.shelf().others();
+        names.retain(|name| others.iter().all(|other| other.name != *name));
+        names.into_iter().map(|name| Identity { name, uuid: None }).collect()
+    }
+
+    /// Whether this host runs a guest that no other resource is known to have: it may be this one's.
+    pub(super) fn has_strangers(&self) -> Result<bool, Error> {
+        evidence::any_but(&self.shelf().others(), &self.deadline)
+    }
+}
