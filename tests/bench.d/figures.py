@@ -1,6 +1,7 @@
-"""Writes a benchmark's figures and prints its table: figures.py FOLDER NAME TITLE < results of measure.py.
+"""Writes a benchmark's figures and prints its table: figures.py FOLDER NAME TITLE < results.
 
-The files are target/figures/NAME.json (CPU) and NAME-wall.json; a ratio is the median of ours / theirs, pair by pair.
+The results are {CONTESTANT: {"wall": [...], "cpu": [...]...}}, one of them "ours". Each series becomes a file: NAME.json is the CPU time
+where there is one, else the wall time; beside CPU time the wall time is NAME-wall.json. A ratio is the median of ours / theirs, run by run.
 """
 
 import json
@@ -23,13 +24,13 @@ def summary(values):
     }
 
 
-def figure(key, unit, file):
+def figure(key, file):
     ours = results["ours"][key]
     rivals = {}
     for rival in (rival for rival in results if rival != "ours"):
         theirs = results[rival][key]
         rivals[rival] = summary(theirs) | {"ratio": statistics.median(a / b for a, b in zip(ours, theirs))}
-    document = {"name": file, "unit": unit, "ours": summary(ours), "rivals": rivals}
+    document = {"name": file, "unit": "s", "ours": summary(ours), "rivals": rivals}
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, f"{file}.json"), "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1)
@@ -37,13 +38,18 @@ def figure(key, unit, file):
     return document
 
 
-cpu, wall = figure("cpu", "s", name), figure("wall", "s", f"{name}-wall")
-print(f"{title}, {cpu['ours']['runs']} runs each, medians; ratio: ours / theirs, run by run")
-print(f"{'':16}{'CPU ms':>10}{'ratio':>10}{'wall ms':>10}{'ratio':>10}{'processes':>11}{'peak MiB':>10}")
+def cells(document, contestant):
+    of = document["ours"] if contestant == "ours" else document["rivals"][contestant]
+    ratio = of.get("ratio")
+    words = "" if ratio is None else f"1/{1 / ratio:.1f}" if ratio < 0.5 else f"{ratio:.2f}"
+    return f"{of['median'] * 1000:>10.2f}{words:>10}"
+
+
+series = [key for key in ("cpu", "wall") if key in results["ours"]]
+documents = {key: figure(key, name if key == series[0] else f"{name}-{key}") for key in series}
+counts = [key for key in ("processes", "memory") if key in results["ours"]]
+print(f"{title}, {len(results['ours'][series[0]])} runs each, medians; ratio: ours / theirs, run by run")
+print(f"{'':16}" + "".join(f"{key.upper() if key == 'cpu' else key:>7} ms{'ratio':>10}" for key in series) + "".join(f"{key:>11}" for key in counts))
 for contestant, values in results.items():
-    pick = (lambda document: document["ours"]) if contestant == "ours" else (lambda document: document["rivals"][contestant])
-    ratio = lambda document: "" if contestant == "ours" else f"1/{1 / pick(document)['ratio']:.1f}" if pick(document)["ratio"] < 1 else f"{pick(document)['ratio']:.2f}"
-    print(
-        f"{contestant:16}{pick(cpu)['median'] * 1000:>10.2f}{ratio(cpu):>10}{pick(wall)['median'] * 1000:>10.2f}{ratio(wall):>10}"
-        f"{values['processes']:>11}{values['memory'] / 1024:>10.1f}"
-    )
+    row = "".join(cells(documents[key], contestant) for key in series)
+    print(f"{contestant:16}{row}" + "".join(f"{values[key]:>11}" if key == "processes" else f"{values[key] / 1024:>7.1f} MiB" for key in counts))
