@@ -19,6 +19,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// How long a stop waits for a start that may be pending to show.
 const PENDING: Duration = Duration::from_secs(1);
 
+/// The least and the greatest time for one look at the guest before it is ended.
+const LEAST: Duration = Duration::from_secs(2);
+/// See [`LEAST`].
+const MOST: Duration = Duration::from_secs(10);
+
 /// How often a question without an answer is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -133,7 +138,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     // A request to create it may be waiting its turn in a daemon that answers questions already.
     let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
     loop {
-        match status::look(trace, uri, &patience.within(Duration::from_secs(10))) {
+        match status::look(trace, uri, &deadline.within(patience.left().clamp(LEAST, MOST))) {
             Ok(Presence::Absent) if !pending.is_zero() && deadline.pause(pending) => pending = Duration::ZERO,
             Ok(Presence::Absent) => return Ok(()),
             Ok(Presence::Active(Sight::Libvirt { .. })) => break,

@@ -143,8 +143,8 @@ fn settle(here: &Connection, name: &str, working: &Deadline, deadline: &Deadline
 fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
     match guest.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current)) {
         Ok(job) => Ok(job.is_some_and(|job| job.operation == Some(ffi::OPERATION_MIGRATION_OUT))),
-        // It left in the meantime.
-        Err(error) if error.kind == Kind::NotFound => Ok(false),
+        // It left in the meantime; or it is coming in: "migration statistics are available only on the source host".
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// libvirt has reaped it before, and a guest that powers itself off is forgotten within milliseconds of its process.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// How long libvirt may take to say something about a guest before its process is asked instead.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// What is known of a guest before it is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -67,8 +70,8 @@ pub enum Sight {
 /// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
-    // Half of the time for libvirt leaves enough for the process table.
-    match ask(&trace.identity, uri, &deadline.within(deadline.left() / 2)) {
+    // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
+    match ask(&trace.identity, uri, &deadline.within(ANSWER.min(deadline.left() / 2))) {
         Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
         Ok(_) => prove_absent(trace, deadline).map(|()| Presence::Absent),
         Err(error) => match settled(trace, deadline)?.first() {

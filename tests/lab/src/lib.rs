@@ -1,0 +1,60 @@
+//! A Pacemaker cluster with KVM guests on one machine: for the tests, the demo and a person's own experiments.
+//!
+//! Every node has its own network, mount, UTS, IPC and PID namespaces and runs the real corosync, pacemaker, libvirtd, virtlogd and QEMU.
+//! Between the nodes is a *switch*, a network namespace with two bridges, in which the *power switch* listens: it kills a
+//! node's PID 1 as a power cut does. Guests are real Linux kernels which write a heartbeat to their disk on shared storage.
+//!
+//! The map:
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`layout`] | where things are: the state folder, names, addresses |
+//! | [`cluster`] | [`Lab`]: up, down |
+//! | [`membership`] | what Pacemaker says, and waiting for it |
+//! | [`node`] | one node seen from outside: exec, daemons, processes |
+//! | [`power`] | the power of a node, and the server that fence agents ask |
+//! | [`network`] | the switch: bridges, cables, cuts |
+//! | [`init`] | a node's PID 1 |
+//! | [`config`] | the texts of the daemons' configuration |
+//! | [`fence`] | the fence agent `fence_lab` |
+//! | [`guest`], [`kernel`] | guests, and what they boot |
+//! | [`heartbeat`] | the record a guest writes |
+//! | [`watcher`], [`watch`] | who looks at it, and what was seen: gaps, pauses, two writers |
+//! | [`demo`] | the main job as a story |
+//! | [`supervise`] | the lab goes down whatever becomes of the program |
+//! | [`suite`] | test suites that run on a lab |
+//! | [`program`] | the programs it is made of |
+//! | [`process`] | programs run with a time limit; processes told apart for certain |
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test tool: it waits, sleeps and reads the environment by itself; src/deadline.rs is not its"
+)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person, and a PID 1 whose stderr is its log")]
+
+pub mod cluster;
+pub mod config;
+pub mod demo;
+pub mod fence;
+pub mod guest;
+pub mod heartbeat;
+pub mod init;
+pub mod kernel;
+pub mod layout;
+pub mod membership;
+pub mod network;
+pub mod node;
+pub mod power;
+pub mod process;
+pub mod program;
+pub mod suite;
+pub mod supervise;
+pub mod watch;
+pub mod watcher;
+
+pub use cluster::{Guard, Lab, Options};
+pub use guest::GuestOptions;
+pub use heartbeat::Record;
+pub use membership::Membership;
+pub use process::Output;
+pub use watch::Watch;
+pub use watcher::Watcher;

@@ -1,0 +1,153 @@
+//! One node seen from outside: programs run in it, its daemons frozen, killed, started; its cables cut.
+
+use crate::cluster::Lab;
+use crate::init::{PATH, restart_line};
+use crate::layout::Network;
+use crate::process::{Identity, Output, arguments, pids, run_command, wait_until};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+/// Whether a node's program may use the terminal this one runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Yes: a shell in the node.
+    Shared,
+    /// No.
+    None,
+}
+
+impl Lab {
+    /// Runs a program in a node, with a time limit.
+    pub fn exec<S: AsRef<str>>(&self, node: &str, argv: &[S], limit: Duration) -> Result<Output> {
+        run_command(self.enter(node, argv, Terminal::None)?, limit)
+    }
+
+    /// Runs a program in a node that must succeed; its standard output.
+    pub fn check<S: AsRef<str>>(&self, node: &str, argv: &[S], limit: Duration) -> Result<String> {
+        let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
+        self.exec(node, argv, limit)?.success(&format!("{node}: {}", words.join(" ")))
+    }
+
+    /// The command that runs a program in a node, for one who wants to start it in a way of its own.
+    pub fn enter<S: AsRef<str>>(&self, node: &str, argv: &[S], terminal: Terminal) -> Result<Command> {
+        let process = self.node_process(self.number(node)?).with_context(|| format!("{node} has no power"))?;
+        let root = format!("/proc/{}/root{}", process.pid, crate::init::READY);
+        // Before its pivot a node still shows the host's files: a command would change the host.
+        ensure!(
+            wait_until(Duration::from_secs(20), Duration::from_millis(5), || fs::exists(&root).unwrap_or(false)),
+            "{node} does not start"
+        );
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &process.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--"]);
+        command.args(argv.iter().map(AsRef::as_ref)).env_clear();
+        command.env("PATH", PATH).env("HOME", "/root").env("USER", "root").env("LANG", "C.UTF-8");
+        if terminal == Terminal::Shared {
+            command.env("TERM", std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()));
+            command.env("PS1", format!("{node}:\\w# "));
+        }
+        Ok(command)
+    }
+
+    /// Becomes a program in a node; returns only when it cannot.
+    pub fn exec_here<S: AsRef<str>>(&self, node: &str, argv: &[S], terminal: Terminal) -> Result<()> {
+        let error = self.enter(node, argv, terminal)?.exec();
+        Err(error).context("failed to run nsenter")
+    }
+
+    /// The processes of a node which a name means: that of a program (`libvirtd`, `pacemaker-controld`, `qemu-system-x86_64`), or
+    /// `guest:NAME` for the emulator of one guest. Only of this node, and not by a name cut off after 15 letters.
+    pub fn processes(&self, node: &str, name: &str) -> Result<Vec<Identity>> {
+        let init = self.node_process(self.number(node)?).with_context(|| format!("{node} has no power"))?;
+        let space = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let home = space(init.pid).with_context(|| format!("{node} is gone"))?;
+        let found = pids().filter(|pid| *pid != init.pid).filter_map(|pid| {
+            let identity = Identity::of(pid)?;
+            (is_program(pid, name) && space(pid)? == home).then_some(identity)
+        });
+        Ok(found.collect())
+    }
+
+    /// Stops a daemon with SIGSTOP: it is there and does not answer.
+    pub fn freeze(&self, node: &str, daemon: &str) -> Result<()> {
+        self.signal(node, daemon, Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen daemon go on.
+    pub fn thaw(&self, node: &str, daemon: &str) -> Result<()> {
+        self.signal(node, daemon, Signal::SIGCONT)
+    }
+
+    /// Kills a daemon with SIGKILL and waits until it is gone.
+    pub fn kill(&self, node: &str, daemon: &str) -> Result<()> {
+        let processes = self.processes(node, daemon)?;
+        ensure!(!processes.is_empty(), "{node} runs no {daemon}");
+        processes.iter().try_for_each(|process| process.end(Duration::from_secs(10)))
+    }
+
+    fn signal(&self, node: &str, daemon: &str, signal: Signal) -> Result<()> {
+        let processes = self.processes(node, daemon)?;
+        let reached = processes.iter().filter(|process| process.signal(signal)).count();
+        ensure!(reached > 0, "{node} runs no {daemon}");
+        Ok(())
+    }
+
+    /// Starts a daemon of a node again, one that is gone.
+    pub fn start(&self, node: &str, daemon: &str) -> Result<()> {
+        let line = restart_line(daemon).with_context(|| format!("the lab does not know how {daemon} is started"))?;
+        ensure!(self.processes(node, daemon)?.is_empty(), "{daemon} runs already on {node}");
+        let script = format!("{{ {line}; }} >>/var/log/lab-{daemon}.log 2>&1 </dev/null");
+        self.check(node, &["setsid", "--fork", "/bin/sh", "-c", &script], Duration::from_secs(10))?;
+        let there = || self.processes(node, daemon).is_ok_and(|processes| !processes.is_empty());
+        ensure!(wait_until(Duration::from_secs(10), Duration::from_millis(10), there), "{daemon} did not start on {node}");
+        if daemon == "libvirtd" { self.wait_libvirt(node) } else { Ok(()) }
+    }
+
+    /// Waits until a node's libvirt answers.
+    pub fn wait_libvirt(&self, node: &str) -> Result<()> {
+        let answers = || self.exec(node, &["virsh", "-q", "version"], Duration::from_secs(2)).is_ok_and(|output| output.ok());
+        ensure!(wait_until(Duration::from_secs(30), Duration::from_millis(50), answers), "libvirtd on {node} does not answer");
+        Ok(())
+    }
+
+    /// Cuts a node's cable of a network, at the switch. It stays cut over a power cycle.
+    pub fn cut(&self, node: &str, network: Network) -> Result<()> {
+        let number = self.number(node)?;
+        fs::write(self.layout().cut(number, network), "")?;
+        match self.switch().cut(number, network) {
+            Err(error) if self.node_process(number).is_some() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Mends a node's cable of a network.
+    pub fn heal(&self, node: &str, network: Network) -> Result<()> {
+        let number = self.number(node)?;
+        match fs::remove_file(self.layout().cut(number, network)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => bail!("failed to heal {node}: {error}"),
+            _ => {}
+        }
+        match self.switch().heal(number, network) {
+            Err(error) if self.node_process(number).is_some() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a process is the program meant.
+fn is_program(pid: i32, name: &str) -> bool {
+    let program = || fs::read_link(format!("/proc/{pid}/exe")).ok()?.file_name()?.to_str().map(str::to_owned);
+    match name.strip_prefix("guest:") {
+        Some(guest) => {
+            // libvirt's: -name guest=NAME,debug-threads=on
+            let word = format!("guest={guest}");
+            arguments(pid).windows(2).any(|pair| pair[0] == "-name" && pair[1].split(',').any(|part| part == word))
+        }
+        None if name == "syslogd" => arguments(pid).iter().any(|word| word == "syslogd"),
+        // A program that was replaced while it runs shows as "NAME (deleted)".
+        None => program().is_some_and(|program| program.trim_end_matches(" (deleted)") == name),
+    }
+}

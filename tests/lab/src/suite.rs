@@ -1,0 +1,210 @@
+//! A test suite on a lab: a table of named scenarios that share one lab, one after the other, in the output of `cargo test`.
+//!
+//! Not libtest's own harness: that runs tests side by side, has no place to take the lab down when a person presses Ctrl-C, and hides
+//! what a long test does.
+
+use crate::cluster::{Guard, Lab, Options};
+use crate::layout::Layout;
+use crate::supervise::supervised;
+use anyhow::{Result, bail};
+use std::fs;
+use std::io::{Write, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name, by which it can be asked for.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&Lab) -> Result<()>,
+}
+
+/// A table of scenarios and the lab they need.
+#[derive(Debug)]
+pub struct Suite {
+    /// The lab, named after the suite unless `--lab NAME` is given.
+    pub options: Options,
+    /// The tests, in the order in which they run.
+    pub scenarios: Vec<Scenario>,
+    /// Makes good what a scenario left behind, after each.
+    pub tidy: fn(&Lab) -> Result<()>,
+}
+
+/// The words of the command line.
+#[derive(Debug, Default)]
+struct Words {
+    list: bool,
+    exact: bool,
+    lab: Option<String>,
+    skip: Vec<String>,
+    filters: Vec<String>,
+}
+
+impl Words {
+    /// Those of libtest that make sense here; the others that `cargo test` may pass on change nothing.
+    fn parse(mut words: impl Iterator<Item = String>) -> Self {
+        let mut parsed = Self::default();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--list" => parsed.list = true,
+                "--exact" => parsed.exact = true,
+                "--lab" => parsed.lab = words.next(),
+                "--skip" => parsed.skip.extend(words.next()),
+                other if other.starts_with('-') => {}
+                _ => parsed.filters.push(word),
+            }
+        }
+        parsed
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
+    }
+}
+
+impl Suite {
+    /// Runs what the command line asks for: words are parts of names. The lab goes down at the end, whatever happens.
+    #[must_use]
+    pub fn main(mut self) -> ExitCode {
+        let words = Words::parse(std::env::args().skip(1));
+        let (wanted, others): (Vec<Scenario>, Vec<Scenario>) = self.scenarios.iter().partition(|scenario| words.wants(scenario.name));
+        if words.list {
+            wanted.iter().for_each(|scenario| println!("{}: test", scenario.name));
+            return ExitCode::SUCCESS;
+        }
+        if let Some(name) = words.lab {
+            self.options.name = name;
+        }
+        let Options { name, state, .. } = &self.options;
+        match supervised(|| Lab::down(name, state.as_deref())) {
+            Ok(Some(code)) => return ExitCode::from(code),
+            Ok(None) => {}
+            Err(error) => {
+                println!("{error:#}");
+                return ExitCode::FAILURE;
+            }
+        }
+        println!("\nrunning {} tests", wanted.len());
+        let begin = Instant::now();
+        let failed = if wanted.is_empty() { Vec::new() } else { self.run(&wanted) };
+        if !failed.is_empty() {
+            println!("\nfailures:");
+            failed.iter().for_each(|name| println!("    {name}"));
+        }
+        println!(
+            "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+            if failed.is_empty() { "ok" } else { "FAILED" },
+            wanted.len() - failed.len(),
+            failed.len(),
+            others.len(),
+            begin.elapsed().as_secs_f64()
+        );
+        if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+    }
+
+    /// The names of those that failed; all, when there is no lab.
+    fn run(&self, wanted: &[Scenario]) -> Vec<&'static str> {
+        let lab = match self.up() {
+            Ok(lab) => lab,
+            Err(error) => {
+                println!("the lab does not come up: {error:#}");
+                return wanted.iter().map(|scenario| scenario.name).collect();
+            }
+        };
+        let mut failed = Vec::new();
+        for scenario in wanted {
+            print!("test {} ... ", scenario.name);
+            let _ = stdout().flush();
+            let (logs, begin) = (Logs::begin(&lab), Instant::now());
+            let outcome = guarded(scenario.run, &lab);
+            let time = begin.elapsed().as_secs_f64();
+            let (tidied, said) = (guarded(self.tidy, &lab), outcome.is_err());
+            match &outcome {
+                Ok(()) => println!("ok ({time:.1} s)"),
+                Err(error) => {
+                    failed.push(scenario.name);
+                    println!("FAILED ({time:.1} s)\n    {}", format!("{error:#}").replace('\n', "\n    "));
+                    logs.show();
+                }
+            }
+            // What cannot be made good would be the next one's failure.
+            if let Err(error) = tidied {
+                println!("    cannot tidy up after {}: {error:#}", scenario.name);
+                if !said {
+                    failed.push(scenario.name);
+                }
+            }
+        }
+        failed
+    }
+
+    /// A new lab; an old one of this name, of a suite that was killed, is taken away.
+    fn up(&self) -> Result<Guard> {
+        let Options { name, state, .. } = &self.options;
+        Lab::down(name, state.as_deref())?;
+        Lab::up_guarded(&self.options)
+    }
+}
+
+/// Runs `work`; a panic is an error.
+fn guarded(work: fn(&Lab) -> Result<()>, lab: &Lab) -> Result<()> {
+    match catch_unwind(AssertUnwindSafe(|| work(lab))) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            bail!("panicked: {}", text.unwrap_or("no text"))
+        }
+    }
+}
+
+/// The nodes' system logs, from a moment on.
+struct Logs<'a> {
+    layout: &'a Layout,
+    /// Node and length of its log at the begin.
+    begins: Vec<(u32, usize)>,
+}
+
+/// So many lines of each node's log are shown after a failure.
+const SHOWN: usize = 25;
+
+impl<'a> Logs<'a> {
+    fn begin(lab: &'a Lab) -> Self {
+        let layout = lab.layout();
+        Self { layout, begins: (1..=lab.nodes()).map(|node| (node, read(layout, node).len())).collect() }
+    }
+
+    fn show(&self) {
+        for (node, begin) in &self.begins {
+            let text = read(self.layout, *node);
+            let lines: Vec<&str> = text.get(*begin..).unwrap_or(&text).lines().collect();
+            lines.iter().skip(lines.len().saturating_sub(SHOWN)).for_each(|line| println!("    {line}"));
+        }
+    }
+}
+
+fn read(layout: &Layout, node: u32) -> String {
+    fs::read(layout.on_disk(node, "/var/log/messages")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Words {
+        Words::parse(text.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn filters_are_parts_of_names() {
+        assert!(words("").wants("start"));
+        assert!(words("--nocapture tar").wants("start"));
+        assert!(!words("tar --exact").wants("start"));
+        assert!(!words("--skip start").wants("start"));
+        assert!(words("stop start --test-threads=1").wants("start"));
+        assert_eq!(words("--lab mine").lab.as_deref(), Some("mine"));
+    }
+}

@@ -1,0 +1,58 @@
+//! The suite `lifecycle`: the agent called by hand, as Pacemaker calls it, on real libvirt and QEMU; two nodes, no cluster.
+//!
+//! `cargo test --test lifecycle [WORD...]` runs the scenarios whose names contain a word.
+#![allow(clippy::print_stdout, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
+
+#[path = "lifecycle/daemon.rs"]
+mod daemon;
+#[path = "lifecycle/hints.rs"]
+mod hints;
+#[path = "lifecycle/late.rs"]
+mod late;
+#[path = "lifecycle/life.rs"]
+mod life;
+#[path = "lifecycle/moving.rs"]
+mod moving;
+#[path = "lifecycle/stage.rs"]
+mod stage;
+#[path = "lifecycle/starting.rs"]
+mod starting;
+#[path = "lifecycle/states.rs"]
+mod states;
+#[path = "lifecycle/tools.rs"]
+mod tools;
+
+use lab::Options;
+use lab::suite::{Scenario, Suite};
+use std::process::ExitCode;
+
+/// The table: name and function.
+macro_rules! scenarios {
+    ($($module:ident: $($name:ident)*;)*) => {
+        vec![$($(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), run: $module::$name },)*)*]
+    };
+}
+
+fn main() -> ExitCode {
+    let agent = Some(env!("CARGO_BIN_EXE_kvmha").into());
+    Suite {
+        options: Options { name: "lifecycle".to_owned(), nodes: 2, bare: true, agent, ..Options::default() },
+        scenarios: scenarios! {
+            life: normal never_started deaf deaf_in_no_time agent_mode_without_agent no_variables nasty_name names_that_begin_alike
+                stopped_while_it_boots;
+            starting: refused emulator_exits dies_at_once dies_later scripts;
+            states: paused crashed leftover_definition config_of_libvirt_itself emulator_stopped emulator_stopped_and_libvirt_frozen
+                emulator_killed;
+            hints: config_lost_while_running config_and_record_lost config_never_there config_names_another record_lost_or_nonsense
+                record_is_old;
+            daemon: frozen killed restarted start_while_it_restarts frozen_in_mid_stop;
+            late: held_in_preparation frozen_in_preparation frozen_before_the_request_is_read;
+            moving: there_and_back paused bad_targets name_taken too_slow nothing_comes target_in_mid_migration agent_killed_then_again
+                agent_killed_then_stop source_frozen_in_mid_migration config_missing_at_the_target;
+            tools: incumbent ocf_tester light_monitor;
+        },
+        tidy: stage::tidy,
+    }
+    .main()
+}

@@ -1,0 +1,261 @@
+//! Live migration between the two nodes, by hand: the order of Pacemaker's calls, and everything that can be in the way.
+
+use crate::stage::{Answer, Frozen, HERE, PATIENCE, Resource, SOON, THERE, soon};
+use anyhow::{Context, Result, ensure};
+use lab::node::Terminal;
+use lab::process::{replace, wait_until};
+use lab::{Lab, Watcher};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// A guest that can move in this lab: TCP without authentication, and a folder of which libvirt does not know that it is shared.
+fn mover<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
+    Ok(Resource::new(lab, name)?.with("migration_transport", "tcp").with("migrate_options", "--unsafe"))
+}
+
+fn to(target: &str) -> [(&str, &str); 2] {
+    [("OCF_RESKEY_CRM_meta_migrate_target", target), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)]
+}
+
+fn migrate_to(guest: &Resource, from: &str, target: &str, seconds: u64) -> Result<Answer> {
+    guest.call_with(from, "migrate_to", seconds, &to(target))
+}
+
+/// migrate_to, migrate_from, stop at the source: one boot, no two writers.
+fn move_it(guest: &Resource, from: &str, target: &str, boot: u64) -> Result<()> {
+    let before = guest.ring()?.newest.sequence;
+    migrate_to(guest, from, target, 90)?.is(0)?;
+    guest.call_with(target, "migrate_from", 60, &[("OCF_RESKEY_CRM_meta_migrate_source", from)])?.is(0)?;
+    guest.call(from, "stop", 60)?.is(0)?.at_once(Duration::from_secs(30))?;
+    guest.beats(boot)?;
+    guest.absent(from)?;
+    ensure!(guest.emulators(target)?.len() == 1, "the guest is not on {target}");
+    ensure!(guest.ring()?.newest.sequence > before, "the counter went back");
+    guest.call(target, "recurring", 20)?.is(0)?;
+    guest.call(from, "monitor", 20)?.is(7)?;
+    Ok(())
+}
+
+/// There and back; and migrate_to when it is done already.
+pub fn there_and_back(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "traveller")?;
+    let boot = guest.boot(HERE)?;
+    let watcher = Watcher::start(&lab.guest_image("traveller"))?;
+    move_it(&guest, HERE, THERE, boot)?;
+    migrate_to(&guest, HERE, THERE, 60)?.is(0)?;
+    guest.beats(boot)?;
+    move_it(&guest, THERE, HERE, boot)?;
+    let watch = watcher.stop();
+    ensure!(watch.boots() == [boot] && watch.two_writers.is_none(), "boots {:x?}, {:?}", watch.boots(), watch.two_writers);
+    guest.end(HERE, 60)?;
+    guest.call(THERE, "stop", 60)?.is(0)?;
+    migrate_to(&guest, HERE, THERE, 30)?.says(1, &["traveller", THERE])?;
+    Ok(())
+}
+
+/// A guest that a person has paused arrives paused.
+pub fn paused(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "sleeper")?;
+    let boot = guest.boot(HERE)?;
+    guest.virsh(HERE, "suspend", &[])?;
+    migrate_to(&guest, HERE, THERE, 60)?.is(0)?;
+    guest.call(THERE, "migrate_from", 30)?.is(0)?;
+    guest.call(HERE, "stop", 30)?.is(0)?;
+    guest.absent(HERE)?;
+    ensure!(guest.virsh(THERE, "domstate", &[])? == "paused", "it was resumed");
+    guest.virsh(THERE, "resume", &[])?;
+    guest.beats(boot)?;
+    guest.end(THERE, 60)?;
+    Ok(())
+}
+
+/// Targets that are not there, or not in order: the guest stays where it is and runs on.
+pub fn bad_targets(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "homebody")?;
+    let boot = guest.boot(HERE)?;
+    let stays = |answer: Answer, says: &[&str]| -> Result<()> {
+        answer.says(1, says)?;
+        guest.beats(boot)?;
+        guest.absent(THERE)?;
+        guest.call(HERE, "recurring", 20)?.is(0).map(drop)
+    };
+    stays(guest.call(HERE, "migrate_to", 20)?, &["target"])?;
+    stays(migrate_to(&guest, HERE, "nowhere", 20)?, &["homebody", "nowhere"])?;
+    stays(migrate_to(&guest, HERE, "-oProxyCommand=id", 20)?, &["no host name"])?;
+    stays(migrate_to(&guest, HERE, HERE, 30)?, &["homebody", HERE])?;
+    {
+        let _frozen = Frozen::libvirt(lab, THERE)?;
+        stays(migrate_to(&guest, HERE, THERE, 15)?, &["homebody", THERE])?;
+    }
+    lab.kill(THERE, "libvirtd")?;
+    stays(migrate_to(&guest, HERE, THERE, 15)?, &["homebody", THERE, "refused"])?;
+    lab.start(THERE, "libvirtd")?;
+    // TLS, libvirt's default, is not set up here.
+    let tls = Resource {
+        parameters: guest.parameters.iter().filter(|(name, _)| name != "migration_transport").cloned().collect(),
+        ..guest.clone()
+    };
+    stays(migrate_to(&tls, HERE, THERE, 20)?, &["homebody", THERE])?;
+    stays(migrate_to(&guest.with("migrate_options", "--unheard-of"), HERE, THERE, 20)?, &["--unheard-of"])?;
+    let careful =
+        Resource { parameters: guest.parameters.iter().filter(|(name, _)| name != "migrate_options").cloned().collect(), ..guest.clone() };
+    stays(migrate_to(&careful, HERE, THERE, 30)?, &["homebody", "unsafe"])?;
+    // And now it goes.
+    move_it(&guest, HERE, THERE, boot)
+}
+
+/// Another guest of the same name runs at the target.
+pub fn name_taken(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "twin")?;
+    let boot = guest.boot(HERE)?;
+    let other = Resource::empty(lab, "other")?;
+    other.edit(|text| text.replace("<name>other<", "<name>twin<"))?;
+    lab.check(THERE, &["virsh", "create", "/srv/vms/other.xml"], SOON)?;
+    migrate_to(&guest, HERE, THERE, 30)?.says(1, &["twin", THERE])?;
+    guest.beats(boot)?;
+    ensure!(guest.lives(THERE), "the other guest was ended");
+    Ok(())
+}
+
+/// A migration that cannot end in time is called off before it, and the guest runs on.
+pub fn too_slow(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "heavy")?;
+    let boot = guest.boot(HERE)?;
+    migrate_to(&guest.with("migration_speed", "1"), HERE, THERE, 15)?.says(1, &["heavy", "called off"])?;
+    guest.beats(boot)?;
+    guest.absent(THERE)?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    guest.call(THERE, "monitor", 20)?.is(7)?;
+    // Nothing is left that is in the way of the next.
+    move_it(&guest, HERE, THERE, boot)
+}
+
+/// migrate_from where nothing comes does not wait for it.
+pub fn nothing_comes(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "godot")?;
+    guest.call(THERE, "migrate_from", 90)?.says(1, &["godot"])?.at_once(Duration::from_secs(30))?;
+    guest.call_with(THERE, "migrate_from", 90, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.says(1, &[HERE])?;
+    Ok(())
+}
+
+/// An agent that moves a guest slowly, until it is killed as Pacemaker does it after a timeout: with its whole process group.
+struct Mover(Child);
+
+impl Mover {
+    fn start(guest: &Resource) -> Result<Self> {
+        let words = guest.with("migration_speed", "1").words(HERE, "migrate_to", 120, &to(THERE));
+        let mut command = guest.lab.enter(HERE, &words, Terminal::None)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let mover = Self(command.spawn().context("failed to start the agent")?);
+        soon("the guest comes in", || guest.lives(THERE))?;
+        soon("memory flows", || guest.virsh(HERE, "domjobinfo", &[]).is_ok_and(|job| job.contains("Memory processed")))?;
+        Ok(mover)
+    }
+
+    fn kill(mut self) -> Result<()> {
+        killpg(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGKILL)?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+/// While a guest comes in, the target does not say that it is not there; and a stop there costs the guest nothing.
+pub fn target_in_mid_migration(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "incoming")?;
+    let boot = guest.boot(HERE)?;
+    let mover = Mover::start(&guest)?;
+    let probe = guest.call(THERE, "monitor", 10)?;
+    ensure!(probe.code != 7, "the probe says 7 of a guest that comes in");
+    guest.call(THERE, "start", 10)?.is(1)?;
+    guest.call(THERE, "stop", 60)?.is(0)?;
+    guest.absent(THERE)?;
+    guest.beats(boot)?;
+    mover.kill()?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    guest.beats(boot)?;
+    Ok(())
+}
+
+/// The agent is killed in the middle and called again: the migration of the first goes on at the source's libvirt.
+pub fn agent_killed_then_again(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "twice")?;
+    let boot = guest.boot(HERE)?;
+    Mover::start(&guest)?.kill()?;
+    let answer = migrate_to(&guest, HERE, THERE, 15)?;
+    ensure!(matches!(answer.code, 0 | 1), "code {}", answer.code);
+    guest.beats(boot)?;
+    let source = if answer.code == 0 { THERE } else { HERE };
+    soon("it is in one place", || guest.lives(HERE) != guest.lives(THERE))?;
+    ensure!(guest.lives(source), "code {}, but the guest is not on {source}", answer.code);
+    if answer.code == 1 {
+        move_it(&guest, HERE, THERE, boot)?;
+    }
+    Ok(())
+}
+
+/// The agent is killed in the middle; Pacemaker then stops the guest on both nodes and starts it on one.
+pub fn agent_killed_then_stop(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "halted")?;
+    let boot = guest.boot(HERE)?;
+    let watcher = Watcher::start(&lab.guest_image("halted"))?;
+    Mover::start(&guest)?.kill()?;
+    guest.call(HERE, "stop", 40)?.is(0)?;
+    guest.absent(HERE)?;
+    // What came in by then, or did not, is the only one.
+    let last = watcher.snapshot().newest().context("no beat")?;
+    if guest.lives(THERE) && wait_until(Duration::from_secs(3), Duration::from_millis(50), || !guest.lives(THERE)) {
+        ensure!(last.record.boot == boot, "booted again");
+    }
+    guest.call(THERE, "stop", 40)?.is(0)?;
+    guest.absent(THERE)?;
+    guest.stays_absent(HERE, Duration::from_secs(2))?;
+    let again = guest.boot(THERE)?;
+    ensure!(again != boot, "not booted again");
+    ensure!(wait_until(PATIENCE, Duration::from_millis(50), || watcher.snapshot().boots().contains(&again)), "not seen");
+    let watch = watcher.stop();
+    ensure!(watch.two_writers.is_none() && watch.boots() == [boot, again], "boots {:x?}, {:?}", watch.boots(), watch.two_writers);
+    Ok(())
+}
+
+/// The source's libvirt freezes in the middle of a migration: nothing can be called off, and that is said in time.
+pub fn source_frozen_in_mid_migration(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "iced")?;
+    let boot = guest.boot(HERE)?;
+    std::thread::scope(|scope| -> Result<()> {
+        let slow = guest.with("migration_speed", "1");
+        let moving = scope.spawn(move || migrate_to(&slow, HERE, THERE, 15));
+        soon("the guest comes in", || guest.lives(THERE))?;
+        let frozen = Frozen::libvirt(lab, HERE)?;
+        moving.join().map_err(|_| anyhow::anyhow!("panicked"))??.says(1, &["iced"])?;
+        drop(frozen);
+        Ok(())
+    })?;
+    // Pacemaker stops it on both.
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    guest.call(THERE, "stop", 60)?.is(0)?;
+    guest.absent(HERE)?;
+    guest.absent(THERE)?;
+    let ring = guest.ring()?;
+    ensure!(ring.newest.boot == boot && ring.two_writers.is_none(), "{:?}", ring.two_writers);
+    Ok(())
+}
+
+/// A definition that only the source has: the target's agent still knows which guest it waits for, or says that it does not.
+pub fn config_missing_at_the_target(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "local")?;
+    let config = crate::stage::inside(lab, HERE, "/etc/local.xml")?;
+    replace(&config, &fs::read_to_string(lab.guest_definition("local"))?)?;
+    let guest = guest.with("config", "/etc/local.xml");
+    let boot = guest.boot(HERE)?;
+    migrate_to(&guest, HERE, THERE, 60)?.is(0)?;
+    guest.call(HERE, "stop", 30)?.is(0)?;
+    // It is named like its file; that is enough to see it and to end it.
+    guest.call(THERE, "monitor", 20)?.is(0)?;
+    guest.beats(boot)?;
+    guest.call(THERE, "stop", 60)?.is(0)?;
+    guest.absent(THERE)
+}

@@ -1,0 +1,119 @@
+//! Starts that fail, and what is said about it; the scripts that have a word in a start.
+
+use crate::stage::{HERE, Resource, inside};
+use anyhow::{Result, ensure};
+use lab::Lab;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
+
+/// "At once": far from the timeouts given here, also on a machine that is busy.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+/// libvirt refuses: its own words are the reason.
+pub fn refused(lab: &Lab) -> Result<()> {
+    let disk = Resource::empty(lab, "diskless")?;
+    fs::remove_file(lab.guest_image("diskless"))?;
+    disk.call(HERE, "start", 90)?.says(1, &["diskless", "/srv/vms/diskless.img", "No such file or directory"])?.at_once(AT_ONCE)?;
+
+    let emulator = Resource::empty(lab, "emulatorless")?;
+    emulator.edit(|text| text.replace("/usr/bin/qemu-system-x86_64", "/usr/bin/no-such-emulator"))?;
+    emulator.call(HERE, "start", 90)?.says(1, &["emulatorless", "/usr/bin/no-such-emulator"])?.at_once(AT_ONCE)?;
+    emulator.call_with(HERE, "validate-all", 30, &[("OCF_CHECK_LEVEL", "10")])?.says(5, &["/usr/bin/no-such-emulator"])?;
+
+    let kvm = Resource::empty(lab, "kvmless")?;
+    kvm.edit(|text| text.replace("<domain type='qemu'>", "<domain type='kvm'>"))?;
+    kvm.call(HERE, "start", 90)?.says(1, &["kvmless", "kvm"])?.at_once(AT_ONCE)?;
+
+    let schema = Resource::empty(lab, "senseless")?;
+    schema.edit(|text| text.replace("<vcpu>1</vcpu>", "<vcpu>many</vcpu>"))?;
+    schema.call(HERE, "start", 90)?.says(1, &["senseless", "vcpu"])?.at_once(AT_ONCE)?;
+    for guest in [disk, emulator, kvm, schema] {
+        guest.absent(HERE)?;
+        guest.call(HERE, "monitor", 20)?.is(7)?;
+        guest.call(HERE, "stop", 20)?.is(0)?;
+    }
+    Ok(())
+}
+
+/// QEMU itself refuses, after it was started.
+pub fn emulator_exits(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "stillborn")?;
+    guest.edit(|text| {
+        let line = "<qemu:commandline><qemu:arg value='-no-such-option'/></qemu:commandline></domain>";
+        let head = "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>";
+        text.replace("<domain type='qemu'>", head).replace("</domain>", line)
+    })?;
+    guest.call(HERE, "start", 90)?.says(1, &["stillborn", "no-such-option"])?.at_once(AT_ONCE)?;
+    guest.absent(HERE)?;
+    Ok(())
+}
+
+/// A guest that runs and soon ends by itself: a start that still waits for its scripts sees it.
+pub fn dies_at_once(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "mayfly")?.with("monitor_scripts", "/bin/false");
+    // Without an initrd the kernel panics, and its reboot is the end.
+    guest.edit(|text| text.replace("    <initrd>/boot/initrd</initrd>\n", "").replace("<on_reboot>restart<", "<on_reboot>destroy<"))?;
+    guest.call(HERE, "start", 120)?.says(1, &["mayfly", "gone"])?.at_once(Duration::from_secs(90))?;
+    guest.absent(HERE)?;
+    guest.call(HERE, "stop", 20)?.is(0)?;
+    Ok(())
+}
+
+/// The guest powers itself off, or its emulator dies, after a good start: monitor says so.
+pub fn dies_later(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "ephemeral")?;
+    guest.boot(HERE)?;
+    guest.virsh(HERE, "shutdown", &[])?;
+    crate::stage::soon("the guest is gone", || !guest.lives(HERE))?;
+    // A busy libvirt notices some milliseconds later.
+    crate::stage::soon("monitor says 7", || guest.call(HERE, "recurring", 20).is_ok_and(|answer| answer.code == 7))?;
+    guest.call(HERE, "stop", 20)?.is(0)?;
+    ensure!(!guest.record(HERE)?.exists(), "stop left the state file");
+    Ok(())
+}
+
+/// Scripts hold a start until they agree, or until the deadline; their output is the reason.
+pub fn scripts(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "scripted")?;
+    let script = |name: &str, text: &str| -> Result<String> {
+        let path = inside(lab, HERE, &format!("/tmp/{name}"))?;
+        fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        Ok(format!("/tmp/{name}"))
+    };
+    let (good, bad) = (script("good", "exit 0")?, script("bad", "echo the service does not answer; exit 3")?);
+    let hung = script("hung", "sleep 100")?;
+    let late = script("late", "test -e /tmp/ready || { echo not yet; exit 1; }")?;
+    let stop = |guest: &Resource| guest.with("force_stop", "true").end(HERE, 20);
+
+    for (scripts, says) in [
+        (bad.clone(), &["/tmp/bad", "3", "the service does not answer"][..]),
+        (format!("{good} {bad}"), &["/tmp/bad"]),
+        ("/tmp/no-such-script".to_owned(), &["/tmp/no-such-script", "No such file"]),
+        (hung, &["/tmp/hung", "in time"]),
+    ] {
+        let guest = guest.with("monitor_scripts", &scripts);
+        guest.call(HERE, "start", 5)?.says(1, says)?;
+        ensure!(guest.lives(HERE), "a script that fails is no reason to end the guest");
+        guest.call(HERE, "recurring", 5)?.says(1, says)?;
+        // Whether the guest is there is not the scripts' business.
+        guest.call(HERE, "status", 8)?.is(0)?;
+        stop(&guest)?;
+    }
+    let guest = guest.with("monitor_scripts", &format!("{good}  {late}"));
+    thread::scope(|scope| -> Result<()> {
+        let start = scope.spawn(|| guest.call(HERE, "start", 60));
+        thread::sleep(Duration::from_secs(3));
+        ensure!(!start.is_finished(), "the start did not wait for its script");
+        fs::write(inside(lab, HERE, "/tmp/ready")?, "")?;
+        start.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
+        Ok(())
+    })?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    // No script runs for a guest that is not there.
+    stop(&guest)?;
+    guest.with("monitor_scripts", &bad).call(HERE, "recurring", 20)?.is(7)?;
+    Ok(())
+}

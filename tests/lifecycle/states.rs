@@ -1,0 +1,125 @@
+//! Guests in other states than running, definitions that were left, emulators that were hurt.
+
+use crate::stage::{HERE, Resource, gone, inside, signal};
+use anyhow::{Result, ensure};
+use lab::Lab;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::time::Duration;
+
+/// A paused guest is there; asking it to shut down is no use.
+pub fn paused(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "paused")?;
+    let boot = guest.boot(HERE)?;
+    guest.virsh(HERE, "suspend", &[])?;
+    for action in ["recurring", "monitor", "status", "start"] {
+        guest.call(HERE, action, 20)?.is(0)?;
+    }
+    ensure!(guest.virsh(HERE, "domstate", &[])? == "paused", "an action resumed what a person had paused");
+    guest.virsh(HERE, "resume", &[])?;
+    guest.beats(boot)?;
+    guest.virsh(HERE, "suspend", &[])?;
+    guest.end(HERE, 120)?.at_once(Duration::from_secs(60))?;
+    Ok(())
+}
+
+/// The definition asks for a guest that stays when it has crashed.
+pub fn crashed(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "crashed")?;
+    guest.edit(|text| {
+        let device = "<panic model='isa'/></devices>";
+        text.replace("<on_crash>destroy<", "<on_crash>preserve<").replace("</devices>", device)
+    })?;
+    guest.boot(HERE)?;
+    // What the guest's kernel would do in a panic: it writes to the port of the device.
+    let output = guest.virsh(HERE, "qemu-monitor-command", &["--hmp", "o/b 0x505 1"])?;
+    ensure!(output.is_empty(), "the monitor says {output}");
+    crate::stage::soon("the guest has crashed", || guest.virsh(HERE, "domstate", &[]).is_ok_and(|state| state == "crashed"))?;
+    for action in ["recurring", "monitor", "status"] {
+        guest.call(HERE, action, 20)?.says(1, &["crashed"])?;
+    }
+    guest.call(HERE, "start", 20)?.says(1, &["crashed"])?;
+    guest.end(HERE, 120)?.at_once(Duration::from_secs(60))?;
+    Ok(())
+}
+
+/// A definition that was left from before the cluster: it stays, but the host does not start the guest by itself.
+pub fn leftover_definition(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "leftover")?;
+    lab.check(HERE, &["virsh", "define", "/srv/vms/leftover.xml"], crate::stage::SOON)?;
+    guest.virsh(HERE, "autostart", &[])?;
+    guest.call(HERE, "monitor", 20)?.is(7)?;
+    guest.begin(HERE)?;
+    let about = guest.virsh(HERE, "dominfo", &[])?;
+    ensure!(about.contains("Autostart:      disable"), "the host would still start it: {about}");
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    guest.with("force_stop", "true").end(HERE, 30)?;
+    ensure!(guest.virsh(HERE, "domstate", &[])? == "shut off", "the definition is lost");
+    ensure!(guest.virsh(HERE, "dominfo", &[])?.contains("Autostart:      disable"), "autostart is on again");
+    guest.call(HERE, "recurring", 20)?.is(7)?;
+    guest.call(HERE, "stop", 20)?.is(0)?;
+    Ok(())
+}
+
+/// `config` names libvirt's own file of the persistent definition, as many clusters have it.
+pub fn config_of_libvirt_itself(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "inside")?;
+    lab.check(HERE, &["virsh", "define", "/srv/vms/inside.xml"], crate::stage::SOON)?;
+    let config = "/etc/libvirt/qemu/inside.xml";
+    let file = inside(lab, HERE, config)?;
+    let text = fs::read_to_string(&file)?;
+    let guest = guest.with("config", config).with("force_stop", "true");
+    for round in 1..=2 {
+        guest.begin(HERE)?;
+        ensure!(file.exists(), "round {round}: start deleted {config}");
+        guest.call(HERE, "recurring", 20)?.is(0)?;
+        guest.end(HERE, 30)?;
+        ensure!(fs::read_to_string(&file).ok().as_ref() == Some(&text), "round {round}: {config} was changed or deleted");
+    }
+    // A definition libvirt no longer has: the file is still good enough.
+    fs::rename(&file, file.with_extension("kept"))?;
+    guest.virsh(HERE, "undefine", &[])?;
+    fs::rename(file.with_extension("kept"), &file)?;
+    guest.begin(HERE)?;
+    guest.end(HERE, 30)?;
+    ensure!(fs::read_to_string(&file).ok().as_ref() == Some(&text), "{config} was changed or deleted");
+    fs::remove_file(&file)?;
+    Ok(())
+}
+
+/// The emulator is stopped from outside: it lives, and ends only by SIGKILL.
+pub fn emulator_stopped(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "stopped")?;
+    guest.boot(HERE)?;
+    signal(&guest.emulators(HERE)?, Signal::SIGSTOP)?;
+    let answer = guest.call(HERE, "recurring", 10)?;
+    ensure!(matches!(answer.code, 0 | 1), "monitor says {} of a guest that is there", answer.code);
+    guest.end(HERE, 25)?;
+    Ok(())
+}
+
+/// As before, but with libvirt frozen too: nobody but the agent can end it.
+pub fn emulator_stopped_and_libvirt_frozen(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "stuck")?;
+    guest.begin(HERE)?;
+    let _frozen = crate::stage::Frozen::libvirt(lab, HERE)?;
+    signal(&guest.emulators(HERE)?, Signal::SIGSTOP)?;
+    guest.call(HERE, "recurring", 10)?.is(0)?;
+    guest.end(HERE, 10)?;
+    Ok(())
+}
+
+/// The emulator is killed.
+pub fn emulator_killed(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "killed")?;
+    let boot = guest.boot(HERE)?;
+    let emulators = guest.emulators(HERE)?;
+    signal(&emulators, Signal::SIGKILL)?;
+    crate::stage::soon("the emulator is gone", || emulators.iter().all(|emulator| gone(*emulator)))?;
+    // A busy libvirt notices some milliseconds later.
+    crate::stage::soon("monitor says 7", || guest.call(HERE, "recurring", 20).is_ok_and(|answer| answer.code == 7))?;
+    guest.call(HERE, "stop", 20)?.is(0)?;
+    ensure!(guest.boot(HERE)? != boot, "not booted again");
+    guest.with("force_stop", "true").end(HERE, 30)?;
+    Ok(())
+}
