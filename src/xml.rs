@@ -14,7 +14,8 @@ impl Document {
     #[must_use]
     pub fn new(doctype: Option<&str>) -> Self {
         let mut document = Self { writer: Writer::new_with_indent(Vec::new(), b' ', 2) };
-        document.event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
+        // Without an encoding, which is UTF-8 then: crmsh gives the text to lxml as a string, and lxml refuses one that names an encoding.
+        document.event(Event::Decl(BytesDecl::new("1.0", None, None)));
         if let Some(text) = doctype {
             document.event(Event::DocType(BytesText::from_escaped(text)));
         }

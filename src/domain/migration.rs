@@ -59,15 +59,6 @@ struct Host {
 }
 
 impl Host {
-    /// The libvirt at `uri`.
-    ///
-    /// # Errors
-    /// It cannot be reached.
-    fn reach(uri: String, deadline: &Deadline) -> Result<Self> {
-        let connection = Connection::open(&uri, deadline)?;
-        Ok(Self { uri, connection: Some(connection) })
-    }
-
     fn side(&mut self, identity: &Identity, deadline: &Deadline) -> Side {
         let deadline = deadline.within(QUESTION);
         let connection = match self.connection.take() {
@@ -94,35 +85,42 @@ impl Host {
 /// # Errors
 /// The guest was not moved: the text says why, and where it is. `TimedOut`, `Unreachable` and `Unresponsive`: it may yet move.
 pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), deadline: &Deadline) -> Result<()> {
-    let name = &identity.name;
+    let (name, target) = (&identity.name, &plan.target);
     let working = deadline.before(RESERVE.min(deadline.left() / 3));
-    let here = Connection::open(&uri.to_string(), &working)?;
-    settle(&here, name, &working, deadline)?;
-    let paused = match ask_through(&here, identity, &working)? {
+    let unknown = |error: Error| error.context(format_args!("migration of {name} to {target}"));
+    let here = Connection::open(&uri.to_string(), &working).map_err(unknown)?;
+    settle(&here, name, &working, deadline).map_err(unknown)?;
+    let paused = match ask_through(&here, identity, &working).map_err(unknown)? {
         Some((State::Running | State::Blocked, ..)) => false,
         Some((State::Paused, reason, _)) if !reason.will_run() => true,
         Some((State::ShutOff, ..)) | None => return arrived(identity, plan, &working),
         Some((state, reason, _)) => {
-            return Err(Error::new(Kind::State, format!("{name} is {state} ({}) and cannot be moved", reason.text(state))));
+            return Err(unknown(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state)))));
         }
     };
-    let Some(guest) = here.guest(name, &working)? else { return arrived(identity, plan, &working) };
-    let at_target = |error: Error| error.context(format_args!("target {}", plan.target));
-    let there = Host::reach(plan.remote.clone(), &working).map_err(at_target)?;
-    // A guest of this name at the target is another one, or a second copy of this one. Both forbid the move.
-    if let Some(connection) = &there.connection
-        && let Some((state, reason, _)) = ask_through(connection, identity, &working).map_err(at_target)?
-        && state != State::ShutOff
-    {
-        let text = format!("{} already has a guest {name}, {state} ({})", plan.target, reason.text(state));
-        return Err(Error::new(Kind::State, text));
-    }
+    // Pacemaker keeps 128 characters of a reason: what matters most stands first.
+    let still_here =
+        |error: Error| error.context(format_args!("{name} {} here, not moved to {target}", if paused { "is still" } else { "still runs" }));
+    let Some(guest) = here.guest(name, &working).map_err(unknown)? else { return arrived(identity, plan, &working) };
+    let there = free_target(identity, plan, &working).map_err(still_here)?;
     let here = Host { uri: uri.to_string(), connection: Some(here) };
     begin();
     match transfer(&guest, plan, &working, deadline) {
         Ok(()) => confirm(identity, there, plan, paused, deadline),
         Err(error) => recover(identity, uri, here, there, plan, &error, deadline),
     }
+}
+
+/// The target, if it can be reached and has no guest of this name: that would be another one, or a second copy of this one.
+fn free_target(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<Host> {
+    let connection = Connection::open(&plan.remote, deadline)?;
+    if let Some((state, reason, _)) = ask_through(&connection, identity, deadline)?
+        && state != State::ShutOff
+    {
+        let text = format!("{} already has a guest of this name, {state} ({})", plan.target, reason.text(state));
+        return Err(Error::new(Kind::State, text));
+    }
+    Ok(Host { uri: plan.remote.clone(), connection: Some(connection) })
 }
 
 /// Waits for a migration that an earlier, killed action left in flight; it may yet succeed.
@@ -267,7 +265,7 @@ fn confirm(identity: &Identity, mut there: Host, plan: &Plan, paused: bool, dead
 /// older than the disks destroys them.
 fn recover(identity: &Identity, uri: &Uri, mut here: Host, mut there: Host, plan: &Plan, error: &Error, deadline: &Deadline) -> Result<()> {
     let (name, target) = (&identity.name, &plan.target);
-    let failed = |kind: Kind, text: String| Err(Error::new(kind, format!("{}; {text}", error.text)));
+    let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
     loop {
         let (kind, place) = match (here.side(identity, deadline), there.side(identity, deadline)) {
             (Side::Runs, Side::Absent) => return failed(Kind::State, format!("{name} still runs here")),

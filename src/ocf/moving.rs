@@ -32,7 +32,7 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     if begun && !result.as_ref().is_err_and(Error::leaves_open) {
         call.shelf().write(&Record { moving: None, ..record });
     }
-    result.map_err(|error| call.failure(error.context(format_args!("migration of {} to {}", identity.name, plan.target))))
+    result.map_err(|error| call.failure(error))
 }
 
 /// The state file, or what would stand in it.

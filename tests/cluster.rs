@@ -1,0 +1,130 @@
+//! The suite `cluster`: the resource agent in a real three-node cluster with fencing. `cargo test --test cluster [NAME...]`.
+//!
+//! All scenarios use one lab, one after the other; each leaves the cluster as it found it, and after one that failed the lab is made anew.
+//! What became of the guest is proven by its heartbeat: how often it booted, whether it kept its memory, and that it never ran twice. Timings are
+//! printed and never judged. What is needed to understand a failure is kept in `target/tmp/cluster/SCENARIO`.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test's own harness: it waits by itself and says what it has seen"
+)]
+
+#[path = "cluster/changes.rs"]
+mod changes;
+#[path = "cluster/faults.rs"]
+mod faults;
+#[path = "cluster/guest.rs"]
+mod guest;
+#[path = "cluster/libvirt.rs"]
+mod libvirt;
+#[path = "cluster/moves.rs"]
+mod moves;
+#[path = "cluster/stage.rs"]
+mod stage;
+#[path = "cluster/tools.rs"]
+mod tools;
+
+use anyhow::{Result, bail};
+use lab::{Lab, supervise};
+use stage::Stage;
+use std::io::{Write, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The lab's name; `tests/run` knows it too.
+const LAB: &str = "cluster";
+
+/// What is tried, and how. The text that comes back is what a person may want to know of it.
+struct Scenario {
+    name: &'static str,
+    run: fn(&Stage) -> Result<String>,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "pcs_and_pacemaker_know_the_agent", run: tools::pcs },
+    Scenario { name: "crmsh_knows_the_agent", run: tools::crmsh },
+    Scenario { name: "placed_by_pacemaker", run: tools::placed },
+    Scenario { name: "replaces_the_heartbeat_agent_by_one_word", run: tools::drop_in },
+    Scenario { name: "moved_20_times", run: moves::twenty },
+    Scenario { name: "standby_moves_it_live", run: moves::standby },
+    Scenario { name: "clean_shutdown_moves_it_live", run: moves::shutdown },
+    Scenario { name: "target_without_libvirtd", run: moves::target_dead },
+    Scenario { name: "target_with_frozen_libvirtd", run: moves::target_frozen },
+    Scenario { name: "agent_killed_while_it_moves", run: moves::agent_killed },
+    Scenario { name: "power_cut", run: faults::power },
+    Scenario { name: "network_cut", run: faults::network },
+    Scenario { name: "guest_powers_itself_off", run: faults::guest_ends },
+    Scenario { name: "libvirtd_frozen_for_a_minute", run: libvirt::frozen },
+    Scenario { name: "libvirtd_killed_and_started", run: libvirt::killed },
+    Scenario { name: "stopped_while_libvirtd_is_frozen", run: libvirt::stopped_frozen },
+    Scenario { name: "start_in_flight_when_stopped", run: libvirt::start_in_flight },
+    Scenario { name: "reloadable_parameter", run: changes::reload },
+    Scenario { name: "monitor_writes_nothing", run: changes::quiet },
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--list") {
+        SCENARIOS.iter().for_each(|scenario| println!("{}: test", scenario.name));
+        return ExitCode::SUCCESS;
+    }
+    match supervise::supervised(|| Lab::down(LAB, None)) {
+        Ok(Some(code)) => ExitCode::from(code),
+        Ok(None) => run(&words),
+        Err(error) => {
+            eprintln!("cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the scenarios whose names hold one of the words; all if there is none. Options of the usual harness are passed over.
+fn run(words: &[String]) -> ExitCode {
+    let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let wanted = |scenario: &&Scenario| filters.is_empty() || filters.iter().any(|filter| scenario.name.contains(filter.as_str()));
+    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
+    println!("\nrunning {} tests", chosen.len());
+    let begin = Instant::now();
+    let (mut stage, mut failed) = (None, Vec::new());
+    for scenario in &chosen {
+        print!("test {} ... ", scenario.name);
+        let _ = stdout().flush();
+        let begun = Instant::now();
+        match on_stage(&mut stage, scenario) {
+            Ok(note) => println!("ok ({:.1} s) {note}", begun.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("FAILED ({:.1} s)\n    {error:#}", begun.elapsed().as_secs_f64());
+                if let Some(stage) = stage.take() {
+                    stage.keep_logs(scenario.name);
+                }
+                failed.push(scenario.name);
+            }
+        }
+    }
+    failed.iter().for_each(|name| println!("failed: {name}"));
+    let word = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        chosen.len() - failed.len(),
+        failed.len(),
+        SCENARIOS.len() - chosen.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a scenario on the stage that is there, or on a new one.
+fn on_stage(stage: &mut Option<Stage>, scenario: &Scenario) -> Result<String> {
+    if stage.is_none() {
+        *stage = Some(Stage::build(LAB)?);
+    }
+    let Some(stage) = stage.as_ref() else { bail!("there is no lab") };
+    let run = || (scenario.run)(stage);
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(note)) => stage.tidy().map(|()| note),
+        Ok(Err(error)) => Err(error),
+        Err(_) => bail!("the scenario panicked"),
+    }
+}
