@@ -25,9 +25,6 @@ _kvmha() {
             kvmha,generate)
                 cmd="kvmha__subcmd__generate"
                 ;;
-            kvmha,read-definition)
-                cmd="kvmha__subcmd__read__subcmd__definition"
-                ;;
             *)
                 ;;
         esac
@@ -35,7 +32,7 @@ _kvmha() {
 
     case "${cmd}" in
         kvmha)
-            opts="-h -V --help --version agent fence generate read-definition"
+            opts="-h -V --help --version agent fence generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -77,20 +74,6 @@ _kvmha() {
             return 0
             ;;
         kvmha__subcmd__generate)
-            opts="-h --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        kvmha__subcmd__read__subcmd__definition)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -29,8 +29,6 @@ complete -c kvmha -n "__fish_kvmha_needs_command" -s V -l version -d 'Print vers
 complete -c kvmha -n "__fish_kvmha_needs_command" -f -a "agent" -d 'Run an action of the resource agent ocf:kvmha:VirtualDomain (parameters come from the environment, OCF_RESKEY_*)'
 complete -c kvmha -n "__fish_kvmha_needs_command" -f -a "fence" -d 'Run the fence agent fence_kvmha'
 complete -c kvmha -n "__fish_kvmha_needs_command" -f -a "generate" -d 'Write the metadata, manual pages and shell completions, as packages ship them'
-complete -c kvmha -n "__fish_kvmha_needs_command" -f -a "read-definition"
 complete -c kvmha -n "__fish_kvmha_using_subcommand agent" -s h -l help -d 'Print help'
 complete -c kvmha -n "__fish_kvmha_using_subcommand fence" -s h -l help -d 'Print help'
 complete -c kvmha -n "__fish_kvmha_using_subcommand generate" -s h -l help -d 'Print help'
-complete -c kvmha -n "__fish_kvmha_using_subcommand read-definition" -s h -l help -d 'Print help'

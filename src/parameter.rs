@@ -107,7 +107,11 @@ pub fn read<T: Default>(table: &[Parameter<T>], given: &BTreeMap<String, String>
     (values, faults)
 }
 
-fn check(kind: Kind, value: &str) -> Result<(), String> {
+/// Whether a value is right for its kind.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(kind: Kind, value: &str) -> Result<(), String> {
     match kind {
         Kind::Text => Ok(()),
         Kind::Boolean => boolean(value).map(|_| ()),

@@ -1,6 +1,7 @@
 //! The files of the contract, printed by the binary, so that no package can ship stale ones.
 
 use super::Command;
+use crate::fence;
 use crate::ocf::{Version, document};
 use anyhow::Context;
 use clap::CommandFactory;
@@ -13,8 +14,15 @@ pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     let mut page = Vec::new();
     clap_mangen::Man::new(Command::command()).render(&mut page)?;
-    let mut files =
-        vec![("VirtualDomain-1.0.xml", document(Version::V1_0)), ("VirtualDomain-1.1.xml", document(Version::V1_1)), ("kvmha.8", page)];
+    let mut fence_page = Vec::new();
+    clap_mangen::Man::new(fence::command()).section("8").render(&mut fence_page)?;
+    let mut files = vec![
+        ("VirtualDomain-1.0.xml", document(Version::V1_0)),
+        ("VirtualDomain-1.1.xml", document(Version::V1_1)),
+        ("kvmha.8", page),
+        ("fence_kvmha.xml", fence::document()),
+        ("fence_kvmha.8", fence_page),
+    ];
     for (name, shell) in [("kvmha.bash", Shell::Bash), ("_kvmha", Shell::Zsh), ("kvmha.fish", Shell::Fish)] {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut Command::command(), "kvmha", &mut text);

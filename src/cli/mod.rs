@@ -5,9 +5,9 @@ mod generate;
 use crate::domain::definition;
 use crate::{log, program};
 use clap::{Parser, Subcommand};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// High availability for KVM guests on Pacemaker.
 #[derive(Parser)]
@@ -31,17 +31,16 @@ enum What {
         /// Folder to write to
         directory: PathBuf,
     },
-    #[command(name = definition::READ_WORD, hide = true)]
-    ReadDefinition { path: PathBuf },
-    #[command(name = program::CHECK_WORD, hide = true)]
-    CheckProgram { path: PathBuf },
-    #[command(name = program::EXEC_WORD, hide = true)]
-    ExecProgram { path: PathBuf },
 }
 
 /// Runs the operator's command; 2 is a wrong command line.
 #[must_use]
 pub fn run(words: &[OsString]) -> u8 {
+    if let [word, path] = words
+        && let Some(code) = child(word, Path::new(path))
+    {
+        return code;
+    }
     let command = match Command::try_parse_from([OsString::from("kvmha")].iter().chain(words)) {
         Ok(command) => command,
         Err(error) => {
@@ -54,12 +53,6 @@ pub fn run(words: &[OsString]) -> u8 {
         What::Agent { action } => return crate::ocf::run(&[action.into()]),
         What::Fence => return crate::fence::run(&[]),
         What::Generate { directory } => generate::run(&directory),
-        What::ReadDefinition { path } => return copy_definition(&path),
-        What::CheckProgram { path } => program::check(&path).map_err(|error| anyhow::anyhow!(plain(&error))),
-        What::ExecProgram { path } => {
-            log::complain(&plain(&program::exec(&path)));
-            return 127;
-        }
     };
     match result {
         Ok(()) => 0,
@@ -70,8 +63,27 @@ pub fn run(words: &[OsString]) -> u8 {
     }
 }
 
+/// What this program does for itself in a process of its own, since it may hang in the kernel; no business of a person's.
+fn child(word: &OsStr, path: &Path) -> Option<u8> {
+    match word.to_str()? {
+        definition::READ_WORD => Some(copy_definition(path)),
+        program::CHECK_WORD => Some(match program::check(path) {
+            Ok(()) => 0,
+            Err(error) => {
+                log::complain(&plain(&error));
+                1
+            }
+        }),
+        program::EXEC_WORD => {
+            log::complain(&plain(&program::exec(path)));
+            Some(127)
+        }
+        _ => None,
+    }
+}
+
 /// The child's side of [`crate::domain::Definition::read`]. Its whole error text becomes part of the parent's.
-fn copy_definition(path: &std::path::Path) -> u8 {
+fn copy_definition(path: &Path) -> u8 {
     let mut out = io::stdout();
     match definition::copy(path, &mut out).and_then(|()| out.flush()) {
         Ok(()) => 0,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// What ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL (`virProcessKillPainfullyDelay`), and the
 /// proof comes after it. An emulator that hangs in the kernel takes longer, and no reserve is enough for it.
-const DESTROY_RESERVE: Duration = Duration::from_secs(17);
+pub(super) const DESTROY_RESERVE: Duration = Duration::from_secs(17);
 
 /// When a guest is asked to shut down again, for the first time; each later time comes after twice as long. Some ignore the first
 /// press of the power button, while they boot or sleep.
@@ -28,7 +28,7 @@ const MOST: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// How long one request may take: libvirt waits for a guest agent that does not answer.
-const REQUEST: Duration = Duration::from_secs(10);
+pub(super) const REQUEST: Duration = Duration::from_secs(10);
 
 /// The ways to ask a guest to shut down (`virDomainShutdownFlagValues`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,9 @@ impl<'a> Creation<'a> {
         let paused = virt::sys::VIR_DOMAIN_START_PAUSED;
         let domain = self.connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, paused))?;
         let guest = self.connection.with(name, domain);
-        guest.call("letting run", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)))
+        let result = guest.call("letting run", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)));
+        // It was created: whatever libvirt says now, a paused copy may be there until it was ended.
+        result.map_err(|error| if error.leaves_open() { error } else { Error::new(Kind::Internal, error.text) })
     }
 }
 
@@ -145,6 +147,8 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
             Ok(Presence::Active(Sight::Process { .. })) if patience.pause(RETRY) => {}
             Ok(Presence::Active(Sight::Process { trouble, .. })) => {
                 log::warning(format_args!("ending the emulator of {} without libvirt: {trouble}", identity.name));
+                // What a start that was not finished may have asked for is this emulator.
+                let trace = &Trace { creating: false, ..trace.clone() };
                 return prove(trace, &evidence::find(identity, trace.emulator, deadline)?, uri, deadline);
             }
             Err(error) if error.kind == Kind::Lives => {
@@ -261,6 +265,7 @@ fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) 
             Ok(Presence::Absent) => return Ok(()),
             Ok(Presence::Active(_)) if deadline.pause(Duration::from_millis(100)) => {}
             Ok(Presence::Active(_)) => return Err(Error::new(Kind::Lives, format!("{name} is still there"))),
+            Err(error) if error.kind != Kind::Lives && deadline.before(RETRY).pause(RETRY) => log::debug(|| error.text),
             Err(error) => return Err(error),
         }
     }

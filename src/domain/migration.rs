@@ -5,6 +5,7 @@
 
 use super::connection::{Connection, Guest};
 use super::definition::Identity;
+use super::lifecycle::{self, DESTROY_RESERVE, REQUEST};
 use super::options::Options;
 use super::status::ask_through;
 use super::{Error, Kind, Reason, Result, State, Uri, ffi};
@@ -70,6 +71,8 @@ impl Host {
                 self.connection = Some(connection);
                 match answer {
                     None | Some((State::ShutOff, ..)) => Side::Absent,
+                    // Another guest of that name.
+                    Some((_, _, uuid)) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => Side::Absent,
                     Some((State::Running | State::Blocked, ..)) => Side::Runs,
                     Some((state, reason, _)) => Side::Waits(format!("{state} ({})", reason.text(state))),
                 }
@@ -206,7 +209,7 @@ fn transfer(guest: &Guest, plan: &Plan, working: &Deadline, deadline: &Deadline)
         }
         Some(Err(error)) => Err(error),
         None => {
-            Err(Error::new(Kind::TimedOut, format!("moving {name} to {} did not end in time and could not be called off", plan.target)))
+            Err(Error::new(Kind::Unresponsive, format!("moving {name} to {} did not end in time and could not be called off", plan.target)))
         }
     }
 }
@@ -268,7 +271,11 @@ fn recover(identity: &Identity, uri: &Uri, mut here: Host, mut there: Host, plan
     let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
     loop {
         let (kind, place) = match (here.side(identity, deadline), there.side(identity, deadline)) {
-            (Side::Runs, Side::Absent) => return failed(Kind::State, format!("{name} still runs here")),
+            // A request that was not answered may still be waiting for its turn.
+            (Side::Runs, Side::Absent) => {
+                let kind = if error.kind == Kind::Unresponsive { error.kind } else { Kind::State };
+                return failed(kind, format!("{name} still runs here"));
+            }
             (Side::Runs, Side::Runs) => return failed(Kind::Lives, format!("{name} runs here and on {target}")),
             (Side::Absent, Side::Absent) => return failed(Kind::State, format!("{name} runs neither here nor on {target}")),
             (Side::Absent, Side::Runs) => {
@@ -278,7 +285,7 @@ fn recover(identity: &Identity, uri: &Uri, mut here: Host, mut there: Host, plan
             // Taken over, but the source was not told, and would let its copy go on when it gives up waiting.
             (Side::Waits(_), Side::Runs) => {
                 log::warning(format_args!("{name} runs on {target}, ending its copy here: {error}"));
-                return super::lifecycle::end_copy(identity, uri, deadline);
+                return lifecycle::end_copy(identity, uri, deadline);
             }
             (Side::Runs, Side::Unknown(text)) => (error.kind, format!("{name} still runs here; {target}: {text}")),
             (Side::Runs, Side::Waits(_)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
@@ -295,31 +302,51 @@ fn recover(identity: &Identity, uri: &Uri, mut here: Host, mut there: Host, plan
     }
 }
 
-/// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw. A host that cannot be asked is passed over.
+/// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw; asks it first, unless `force`.
+///
+/// The proof that it is gone there is that host's own stop, which Pacemaker calls too; this is for a guest that came after it. So a
+/// host that cannot be asked is passed over.
 ///
 /// # Errors
-/// It is there and could not be ended.
-pub fn end_arrival(identity: &Identity, uri: &str, deadline: &Deadline) -> Result<()> {
+/// It is there and has not ended at the deadline.
+pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
+    let polite = deadline.before(DESTROY_RESERVE.min(deadline.left() / 2));
+    let patience = deadline.within(Duration::from_secs(10).min(deadline.left() / 3));
     let mut there = Host { uri: uri.to_owned(), connection: None };
+    let mut asked = false;
     loop {
         match there.side(identity, deadline) {
             Side::Absent => return Ok(()),
+            Side::Unknown(_) if patience.pause(Duration::from_millis(500)) => {}
             Side::Unknown(text) => {
                 log::warning(format_args!("whether {name} has come to {uri} cannot be asked: {text}"));
                 return Ok(());
             }
-            Side::Runs | Side::Waits(_) => {
-                log::warning(format_args!("{name} has come to {uri} by a move that was given up, ending it there"));
-                if let Some(guest) = there.connection.as_ref().map(|connection| connection.guest(name, deadline)).transpose()?.flatten() {
-                    guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)))?;
+            // The next look decides, whatever becomes of the request: the other host may be ending it at this moment.
+            side @ (Side::Runs | Side::Waits(_)) => {
+                let force = force || polite.expired() || matches!(side, Side::Waits(_));
+                if let Some(connection) = there.connection.as_ref().filter(|_| force || !asked) {
+                    asked = true;
+                    log::warning(format_args!("{name} has come to {uri} by a move that was given up, ending it there"));
+                    if let Err(error) = end_at(connection, name, force, &deadline.within(REQUEST)) {
+                        log::warning(error);
+                    }
                 }
             }
         }
-        if !deadline.pause(Duration::from_millis(100)) {
+        if !deadline.pause(Duration::from_millis(250)) {
             return Err(Error::new(Kind::Lives, format!("{name} is still at {uri}")));
         }
     }
+}
+
+fn end_at(connection: &Connection, name: &str, force: bool, deadline: &Deadline) -> Result<()> {
+    let Some(guest) = connection.guest(name, deadline)? else { return Ok(()) };
+    guest.call("ending", deadline, move |domain| {
+        let result = if force { domain.destroy() } else { domain.shutdown() };
+        result.map_err(|error| ffi::error(&error))
+    })
 }
 
 /// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended.

@@ -81,10 +81,11 @@ impl Process {
         threads.filter_map(|thread| Status::read(&thread.path())).any(|status| !matches!(status.state, 'Z' | 'X'))
     }
 
-    /// Whether nothing speaks against an exiting emulator having run the guest: libvirt gives each its scope, named after it.
+    /// Whether nothing speaks against an exiting emulator having run the guest: libvirt gives each a scope with a name made from its own.
     fn may_have_run(&self, name: &str) -> bool {
         let group = fs::read_to_string(self.directory.join("cgroup")).unwrap_or_default();
-        !group.contains("machine-qemu") || group.contains(&format!("\\x2d{}.scope", escape(name)))
+        let scope = group.split(['/', '\n']).find(|part| part.starts_with("machine-qemu"));
+        scope.is_none_or(|scope| may_be_scope_of(scope, name))
     }
 
     /// Whether it has a number in a namespace of process numbers below this one.
@@ -121,10 +122,12 @@ fn is_users(line: &[u8]) -> bool {
     key.is_some_and(|key| contains(key, b"/.config/libvirt/"))
 }
 
-/// A name as systemd writes it in the name of a unit.
-fn escape(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_' | b'.');
-    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("\\x{byte:02x}") }).collect()
+/// Whether a scope may be that of the guest `name`: `machine-qemu-3-web1.scope`, with dashes written as systemd does. libvirt drops
+/// most characters from the name and cuts it (`virDomainGenerateMachineName`); what is left of both is compared, and a cut one fits any.
+fn may_be_scope_of(scope: &str, name: &str) -> bool {
+    let machine = scope.trim_start_matches("machine-").trim_end_matches(".scope").replace("\\x2d", "-");
+    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    machine.len() >= 64 || plain(&machine).ends_with(&plain(name))
 }
 
 /// The name in the value of QEMU's `-name`: `guest=NAME,debug-threads=on`, or the bare name; a comma is written twice.
@@ -225,7 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn units_are_named_as_systemd_does() {
-        assert_eq!(escape("web-1 a_b.c:d"), "web\\x2d1\\x20a_b.c:d");
+    fn scopes_as_libvirt_names_them() {
+        assert!(may_be_scope_of("machine-qemu\\x2d3\\x2dweb1.scope", "web1"));
+        assert!(may_be_scope_of("machine-qemu\\x2d3\\x2dweb1.scope", "web_1"));
+        assert!(may_be_scope_of("machine-qemu\\x2d3\\x2da\\x2db.scope", "a--b"));
+        assert!(may_be_scope_of(&format!("machine-qemu\\x2d3\\x2d{}.scope", "x".repeat(57)), &"x".repeat(70)));
+        assert!(!may_be_scope_of("machine-qemu\\x2d3\\x2ddb.scope", "web1"));
     }
 }

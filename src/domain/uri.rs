@@ -66,9 +66,11 @@ impl Uri {
     /// Whether the daemon and its emulators are on this host, called `here`, so that `/proc` is a witness.
     #[must_use]
     pub fn is_on(&self, here: &str) -> bool {
-        let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        let (host, here) = (self.host.to_ascii_lowercase(), here.to_ascii_lowercase());
+        let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let same = if host.contains('.') && here.contains('.') { host == here } else { short(&host) == short(&here) };
         // An address has dots too, but no host is called by a number.
-        self.is_local() || !here.is_empty() && self.host.parse::<std::net::IpAddr>().is_err() && short(&self.host) == short(here)
+        self.is_local() || !here.is_empty() && host.parse::<std::net::IpAddr>().is_err() && same
     }
 
     /// The URI of the same libvirt on `target`: with `transport` and `user` if given, else the ones this URI has; `host` as
@@ -215,6 +217,7 @@ mod tests {
             assert!(on(here), "{here}");
         }
         assert!(!on("qemu+tcp://node2/system"));
+        assert!(!on("qemu+tcp://node1.example.org/system"));
         assert!(!on("qemu+tcp://10.77.0.1/system"));
         assert!(!Uri::parse("qemu+tcp://node2/system").unwrap().is_on(""));
     }

@@ -94,6 +94,9 @@ pub(super) fn status(call: &Call) -> Result<(), Failure> {
                     _ => Err(Failure::generic(seen)),
                 };
             }
+            Presence::Active(Sight::Process { trouble, .. }) if trace.creating => {
+                return Err(Failure::generic(format!("{name} is there, but its start was not finished; {trouble}")));
+            }
             Presence::Active(sight @ Sight::Process { emulator, trouble }) => {
                 if emulator.is_dying() {
                     return Err(Failure::generic(format!("{emulator} of {name} is dying; {trouble}")));
@@ -162,6 +165,8 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
                 lifecycle::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
                 call.shelf().remove();
             }
+            // Whether the emulator of such a start was let run, only libvirt can say.
+            Presence::Active(Sight::Process { .. }) if trace.creating && call.deadline.pause(Duration::from_millis(500)) => {}
             Presence::Active(Sight::Libvirt { state: State::ShuttingDown, .. }) => {
                 if !call.deadline.pause(Duration::from_millis(250)) {
                     return Err(Failure::generic(format!("start of {name}: it is still shutting down")));
@@ -230,7 +235,8 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     if let Some(record) = &record {
         end(&record.trace())?;
         if let Some(uri) = &record.moving {
-            migration::end_arrival(&record.identity(), uri, &call.deadline).map_err(|error| call.failure(error))?;
+            migration::end_arrival(&record.identity(), uri, call.parameters.force_stop, &call.deadline)
+                .map_err(|error| call.failure(error))?;
         }
     }
     match call.definition() {

@@ -1,10 +1,11 @@
 //! What a call knows of its guest: from the state file, from the definition, or by guessing.
 
 use super::Call;
+use super::actions::Name;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
-use crate::domain::{Error, Kind, evidence};
+use crate::domain::{Error, Kind, State, evidence};
 use std::path::Path;
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
@@ -48,9 +49,15 @@ impl Call {
         if self.record().is_some_and(|record| record.config == self.parameters.config && record.is_current(&seen)) {
             return;
         }
+        // What was begun is settled by a guest that is seen to run, or by the action that began it, not by a glance in between.
+        let old = self.record().filter(|record| record.name == seen.name);
+        let runs = matches!(sight, Sight::Libvirt { state: State::Running | State::Blocked, .. });
+        let creating = !runs && old.as_ref().is_some_and(|record| record.creating);
+        let glance = matches!(self.name, Name::Monitor | Name::Status);
+        let moving = old.filter(|_| glance).and_then(|record| record.moving);
         let emulator = evidence::find(&seen, None, &self.deadline).ok().and_then(|found| found.first().copied());
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
-        self.shelf().write(&Record { pid, start, ..self.new_record(&seen) });
+        self.shelf().write(&Record { pid, start, creating, moving, ..self.new_record(&seen) });
     }
 
     /// The definition, read in a part of the time: on storage that hangs, the rest is for what can be done without it.

@@ -15,7 +15,7 @@ pub use environment::{Environment, Version};
 pub use metadata::document;
 
 use crate::deadline::Deadline;
-use crate::domain::{Error, Kind, Uri};
+use crate::domain::{Error, Kind, Uri, evidence};
 use crate::log;
 use crate::parameter::Fault;
 use actions::{ACTIONS, Name};
@@ -43,11 +43,17 @@ pub(crate) struct Call {
 
 impl Call {
     fn run(&self, action: fn(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
-        // Words are the same on every host; all other actions are about this one.
-        if !matches!(self.name, Name::ValidateAll | Name::ReloadAgent) {
-            self.insist_on_this_host()?;
+        match self.name {
+            // Words are the same on every host.
+            Name::ValidateAll | Name::ReloadAgent => action(self),
+            Name::Stop | Name::Monitor | Name::Status => {
+                self.usable_hypervisor().map_or_else(|failure| self.see_without_libvirt(failure), |()| action(self))
+            }
+            Name::Start | Name::MigrateTo | Name::MigrateFrom => {
+                self.insist_on_this_host()?;
+                action(self)
+            }
         }
-        action(self)
     }
 
     /// The failure of this action that `error` means.
@@ -77,14 +83,37 @@ impl Call {
         Err(self.failure(Error::new(Kind::Definition, text)))
     }
 
+    /// # Errors
+    /// `hypervisor` is wrong, or another host's.
+    fn usable_hypervisor(&self) -> Result<(), Failure> {
+        match self.faults.iter().find(|fault| fault.name == "hypervisor") {
+            Some(fault) => Err(Failure::of_fault(self.name, false, fault.to_string())),
+            None => self.insist_on_this_host(),
+        }
+    }
+
+    /// For a `hypervisor` that cannot be used, because of `failure`: the process table still proves that the guest is not here, and a node
+    /// that never had it must not be fenced for a wrong word.
+    fn see_without_libvirt(&self, failure: Failure) -> Result<(), Failure> {
+        let record = self.record();
+        if record.as_ref().is_some_and(|record| record.creating || record.moving.is_some()) {
+            return Err(failure);
+        }
+        let trace = record.map(|record| record.trace()).or_else(|| self.definition().ok().map(|definition| definition.identity.into()));
+        let Some(trace) = trace else { return Err(failure) };
+        let left = evidence::find(&trace.identity, trace.emulator, &self.deadline).map_err(|error| self.failure(error))?;
+        match self.name {
+            _ if !left.is_empty() => Err(failure),
+            Name::Stop => Ok(()),
+            _ => Err(Failure::not_running()),
+        }
+    }
+
     /// For actions that have to work with wrong parameters too: only what says which guest is needed, the others keep their defaults.
     ///
     /// # Errors
-    /// `config` is not set, or `hypervisor` is wrong.
+    /// `config` is not set.
     fn tolerate_parameters(&self) -> Result<(), Failure> {
-        if let Some(fault) = self.faults.iter().find(|fault| fault.name == "hypervisor") {
-            return Err(Failure::of_fault(self.name, false, fault.to_string()));
-        }
         for fault in self.faults.iter().filter(|fault| !fault.missing) {
             log::warning(format_args!("{fault}; the default is used"));
         }

@@ -29,7 +29,8 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
         call.shelf().write(&Record { moving: Some(plan.remote.clone()), ..record.clone() });
     };
     let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &call.deadline);
-    if begun && !result.as_ref().is_err_and(Error::leaves_open) {
+    // A guest that has arrived settles an earlier move too, whose agent did not live to see it.
+    if result.is_ok() || begun && !result.as_ref().is_err_and(Error::leaves_open) {
         call.shelf().write(&Record { moving: None, ..record });
     }
     result.map_err(|error| call.failure(error))

@@ -111,7 +111,7 @@ fn fails(stage: &Stage, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&str) 
     guest.clear()?;
     guest.end(2)?;
     ensure!(stage.fences() == fences, "a node was fenced; the reason of migrate_to was: {reason}");
-    ensure!(reason.contains("migration of") && reason.contains(&target), "migrate_to gave no reason of its own: {reason:?}");
+    ensure!(reason.contains("not moved to") && reason.contains(&target), "migrate_to gave no reason of its own: {reason:?}");
     ensure!(reason.contains("still runs"), "the reason does not say that the guest still runs: {reason}");
     Ok(format!("failed after {told:.1} s; then {gap:.1} s without the guest, and it runs on {node} (source {source}, target {target})"))
 }

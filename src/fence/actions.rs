@@ -1,0 +1,367 @@
+//! The actions, and what each says when it is done: the words and codes are those of fencing.py, which people's scripts know.
+
+use super::options::{Options, uuid};
+use super::pool::{Limits, Pool};
+use super::power::{Done, Plug, Status};
+use super::sight::Target;
+use crate::deadline::{Deadline, Task};
+use crate::domain::{Error, Kind, Result};
+use crate::log;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The actions of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// Start it.
+    On,
+    /// End it, and prove it.
+    Off,
+    /// Off, then on.
+    Reboot,
+    /// Does it run?
+    Status,
+    /// Is the agent able to work?
+    Monitor,
+    /// All guests.
+    List,
+    /// All guests, and whether they run.
+    ListStatus,
+    /// Are the options right?
+    ValidateAll,
+    /// Print the metadata.
+    Metadata,
+}
+
+/// A word of the API.
+pub(super) struct Action {
+    /// The word.
+    pub(super) word: &'static str,
+    /// What it means.
+    pub(super) name: Name,
+}
+
+/// The actions, in the order of the metadata.
+pub(super) const ACTIONS: &[Action] = &[
+    Action { word: "on", name: Name::On },
+    Action { word: "off", name: Name::Off },
+    Action { word: "reboot", name: Name::Reboot },
+    Action { word: "status", name: Name::Status },
+    Action { word: "list", name: Name::List },
+    Action { word: "list-status", name: Name::ListStatus },
+    Action { word: "monitor", name: Name::Monitor },
+    Action { word: "metadata", name: Name::Metadata },
+    Action { word: "manpage", name: Name::Metadata },
+    Action { word: "validate-all", name: Name::ValidateAll },
+];
+
+/// The action of a word; `meta-data` is how OCF spells it.
+pub(super) fn action_of(word: &str) -> Option<Name> {
+    let word = if word == "meta-data" { "metadata" } else { word };
+    ACTIONS.iter().find(|action| action.word == word).map(|action| action.name)
+}
+
+impl Name {
+    /// Whether it changes something.
+    pub(super) fn acts(self) -> bool {
+        matches!(self, Self::On | Self::Off | Self::Reboot)
+    }
+
+    /// Whether it is about guests, rather than about the hosts.
+    fn wants_plug(self) -> bool {
+        self.acts() || self == Self::Status
+    }
+}
+
+/// What an action has to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// The exit code.
+    pub(super) code: u8,
+    /// For standard output, lines with their newline.
+    pub(super) output: String,
+    /// What did not work although the action succeeded, or why it failed.
+    pub(super) complaints: Vec<String>,
+}
+
+impl Report {
+    fn said(output: &str) -> Self {
+        Self { output: format!("{output}\n"), ..Self::default() }
+    }
+
+    /// A failure of any kind: the API has no other code.
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self { code: 1, output: String::new(), complaints: vec![text.into()] }
+    }
+}
+
+/// Limits that Pacemaker's own make unneeded are not without end: it kills an agent that is late, and the reason is lost. Together they
+/// fit into 60 s, its default for a fence action (`stonith-timeout`), and a destroy that takes longer is no proof anyway.
+const UNLIMITED: Limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(38) };
+
+/// For the start after an `off`, which must not cost the `off` its success.
+const START: Duration = Duration::from_secs(20);
+
+/// The limits that the options set.
+fn limits(options: &Options, by_fencer: bool) -> Limits {
+    if options.disable_timeout.unwrap_or(by_fencer) {
+        return UNLIMITED;
+    }
+    // 0 is "no limit", as in fencing.py.
+    let or = |wanted: Duration, unlimited| if wanted.is_zero() { unlimited } else { wanted };
+    Limits {
+        login: or(options.login_timeout, UNLIMITED.login),
+        shell: or(options.shell_timeout, UNLIMITED.shell),
+        power: or(options.power_timeout, UNLIMITED.power),
+    }
+}
+
+/// Carries out `name`. `by_fencer`: Pacemaker's fencer has called.
+pub(super) fn run(name: Name, options: &Options, by_fencer: bool) -> Report {
+    let limits = limits(options, by_fencer);
+    let pool = match Pool::new(options, limits) {
+        Ok(pool) => pool,
+        Err(text) => return Report::failed(text),
+    };
+    let plugs = match plugs(name, options, &pool) {
+        Ok(plugs) => plugs,
+        Err(text) => return Report::failed(text),
+    };
+    if options.identity_file.as_ref().is_some_and(|file| !file.exists()) {
+        return Report::failed("identity_file does not exist");
+    }
+    if matches!(name, Name::Off | Name::Reboot) && !options.delay.is_zero() {
+        let _ = Deadline::after(options.delay).pause(options.delay);
+    }
+    let asking = limits.login + limits.shell * 2;
+    let acting = limits.login + limits.shell + limits.power + options.power_wait;
+    match name {
+        Name::ValidateAll | Name::Metadata => Report::default(),
+        Name::Monitor => monitor(&pool, &Deadline::after(asking)),
+        Name::List | Name::ListStatus => list(&pool, name, &options.separator, &Deadline::after(asking)),
+        Name::Status => {
+            let deadline = Deadline::after(asking * 2);
+            all(plugs, &deadline, move |plug| plug.status(&deadline)).map_or_else(Report::failed, |states| status(&states))
+        }
+        Name::Off => {
+            let deadline = Deadline::after(acting);
+            all(plugs, &deadline, move |plug| plug.off(&deadline)).map_or_else(|text| failed(&text), |done| changed(&done, "OFF"))
+        }
+        Name::On => {
+            let deadline = Deadline::after(acting);
+            all(plugs, &deadline, move |plug| plug.on(&deadline)).map_or_else(|text| failed(&text), |done| changed(&done, "ON"))
+        }
+        Name::Reboot => {
+            let deadline = Deadline::after(acting);
+            if let Err(text) = all(plugs.clone(), &deadline, move |plug| plug.off(&deadline)) {
+                return failed(&text);
+            }
+            let deadline = Deadline::after(START.min(acting));
+            let started = all(plugs, &deadline, move |plug| plug.on(&deadline));
+            let mut report = Report::said("Success: Rebooted");
+            report.complaints.extend(started.err().map(|text| format!("is off, but was not started again: {text}")));
+            report
+        }
+    }
+}
+
+fn failed(text: &str) -> Report {
+    Report::failed(format!("Failed: {text}"))
+}
+
+fn status(states: &[Status]) -> Report {
+    match states.contains(&Status::On) {
+        true => Report::said("Status: ON"),
+        false => Report { code: 2, ..Report::said("Status: OFF") },
+    }
+}
+
+fn changed(done: &[Done], word: &str) -> Report {
+    match done.contains(&Done::Changed) {
+        true => Report::said(&format!("Success: Powered {word}")),
+        false => Report::said(&format!("Success: Already {word}")),
+    }
+}
+
+/// The guests that are meant.
+fn plugs(name: Name, options: &Options, pool: &Pool) -> std::result::Result<Vec<Plug>, String> {
+    if !name.wants_plug() {
+        return Ok(Vec::new());
+    }
+    let given = options.plug.as_deref().filter(|plug| !plug.is_empty());
+    let words: Vec<&str> = match (given, options.nodename.as_deref()) {
+        (Some(plug), _) if options.plug_separator.is_empty() => vec![plug],
+        (Some(plug), _) => plug.split(options.plug_separator.as_str()).map(str::trim).collect(),
+        (None, Some(node)) => vec![node],
+        (None, None) => return Err("no plug is given: which guest?".into()),
+    };
+    words.into_iter().map(|word| plug(word, options, pool)).collect()
+}
+
+fn plug(word: &str, options: &Options, pool: &Pool) -> std::result::Result<Plug, String> {
+    if word.is_empty() || word.chars().any(char::is_control) || word.len() > 255 {
+        return Err("a plug is empty, too long, or holds control characters".into());
+    }
+    let target = match (uuid(word), options.uuid_map.get(word)) {
+        (None, Some(pinned)) => Target { word: word.into(), name: Some(word.into()), uuid: Some(pinned.clone()) },
+        (None, None) if options.use_uuid => return Err(format!("plug {word:?} is no UUID, which use_uuid wants")),
+        (None, None) => Target { word: word.into(), name: Some(word.into()), uuid: None },
+        (Some(uuid), _) => Target { word: word.into(), name: None, uuid: Some(uuid) },
+    };
+    Ok(Plug {
+        target,
+        pool: pool.clone(),
+        missing_as_off: options.missing_as_off,
+        power_wait: options.power_wait,
+        retry_on: options.retry_on,
+    })
+}
+
+/// Does `work` for all plugs, side by side. One failure is the failure of all.
+fn all<T, F>(plugs: Vec<Plug>, deadline: &Deadline, work: F) -> std::result::Result<Vec<T>, String>
+where
+    T: Send + 'static,
+    F: Fn(&mut Plug) -> Result<T> + Clone + Send + 'static,
+{
+    // Everything below keeps to the deadline; this is for a thread that could not be made, or panicked.
+    let late = Deadline::after(deadline.left() + Duration::from_secs(5));
+    let tasks: Vec<(String, Task<Result<T>>)> = plugs
+        .into_iter()
+        .map(|mut plug| {
+            let work = work.clone();
+            (plug.target.word.clone(), Task::start(move || work(&mut plug)))
+        })
+        .collect();
+    let mut done = Vec::new();
+    let mut failures = Vec::new();
+    for (word, task) in tasks {
+        match task.wait(&late).unwrap_or_else(|| Err(Error::new(Kind::Internal, format!("{word}: no answer")))) {
+            Ok(answer) => done.push(answer),
+            Err(error) => failures.push(error.text),
+        }
+    }
+    if failures.is_empty() { Ok(done) } else { Err(failures.join("; ")) }
+}
+
+/// Succeeds only if every host takes a connection that may change things, and lists its guests.
+fn monitor(pool: &Pool, deadline: &Deadline) -> Report {
+    let complaints: Vec<String> = pool.list(deadline).into_iter().filter_map(|list| list.err().map(|error| error.text)).collect();
+    Report { code: u8::from(!complaints.is_empty()), output: String::new(), complaints }
+}
+
+fn list(pool: &Pool, name: Name, separator: &str, deadline: &Deadline) -> Report {
+    let mut report = Report::default();
+    let mut guests: BTreeMap<(String, String), bool> = BTreeMap::new();
+    for answer in pool.list(deadline) {
+        match answer {
+            Ok(entries) => {
+                for entry in entries {
+                    *guests.entry((entry.name, entry.uuid)).or_default() |= entry.active;
+                }
+            }
+            Err(error) => report.complaints.push(error.text),
+        }
+    }
+    report.code = u8::from(!report.complaints.is_empty());
+    for ((name_of, number), active) in &guests {
+        let state = match (active, report.complaints.is_empty()) {
+            (true, _) => "ON",
+            (false, true) => "OFF",
+            (false, false) => "UNKNOWN",
+        };
+        report.output += &match name {
+            Name::ListStatus => format!("{name_of}{separator}{number}{separator}{state}\n"),
+            _ => format!("{name_of}{separator}{number}\n"),
+        };
+    }
+    let mut names: Vec<&String> = guests.keys().map(|(name, _)| name).collect();
+    names.dedup_by(|one, other| {
+        one == other && {
+            log::warning(format_args!("{one} is the name of different guests"));
+            true
+        }
+    });
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        super::super::options::read(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()).0
+    }
+
+    const NOWHERE: (&str, &str) = ("uri", "qemu+unix:///system?socket=/nonexistent");
+
+    #[test]
+    fn words() {
+        for action in ACTIONS {
+            assert_eq!(action_of(action.word), Some(action.name));
+        }
+        assert_eq!(action_of("meta-data"), Some(Name::Metadata));
+        assert_eq!(action_of("diag"), None);
+        assert_eq!(action_of(""), None);
+    }
+
+    #[test]
+    fn a_host_out_of_reach_is_failure_in_every_action() {
+        for (name, code) in [
+            (Name::On, 1),
+            (Name::Off, 1),
+            (Name::Reboot, 1),
+            (Name::Status, 1),
+            (Name::Monitor, 1),
+            (Name::List, 1),
+            (Name::ListStatus, 1),
+            (Name::ValidateAll, 0),
+        ] {
+            let report = run(name, &options(&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1")]), true);
+            assert_eq!(
+                (report.code, report.output.as_str(), report.complaints.len()),
+                (code, "", usize::from(code)),
+                "{name:?}: {report:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn which_guest() {
+        let pool = Pool::new(&options(&[NOWHERE]), UNLIMITED).unwrap();
+        let of = |pairs: &[(&str, &str)]| {
+            plugs(Name::Off, &options(pairs), &pool)
+                .map(|plugs| plugs.into_iter().map(|plug| plug.target.word).collect::<Vec<_>>().join("|"))
+        };
+        assert_eq!(of(&[("plug", "a"), ("nodename", "n")]).as_deref(), Ok("a"));
+        assert_eq!(of(&[("nodename", "n1,n2")]).as_deref(), Ok("n1,n2"), "a node's name is one name");
+        assert_eq!(of(&[("plug", "a, b")]).as_deref(), Ok("a|b"));
+        assert_eq!(of(&[("plug", "a,b;c"), ("plug_separator", ";")]).as_deref(), Ok("a,b|c"));
+        assert!(of(&[]).is_err());
+        assert!(of(&[("plug", "a,")]).is_err());
+        assert!(of(&[("plug", "a\tb")]).is_err());
+        assert!(of(&[("plug", "a"), ("use_uuid", "1")]).is_err());
+        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool).map_err(drop).unwrap();
+        assert_eq!(pinned.target.uuid.as_deref(), Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809"));
+        assert!(pinned.target.name.is_some());
+    }
+
+    #[test]
+    fn the_limits_of_the_options_and_of_the_fencer() {
+        let given = options(&[("power_timeout", "7"), ("login_timeout", "0")]);
+        assert_eq!(limits(&given, false).power, Duration::from_secs(7));
+        assert_eq!(limits(&given, false).login, UNLIMITED.login);
+        assert_eq!(limits(&given, true).power, UNLIMITED.power);
+        let given = options(&[("power_timeout", "7"), ("disable_timeout", "false")]);
+        assert_eq!(limits(&given, true).power, Duration::from_secs(7));
+        let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
+        assert!(together < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_words_of_fencing_py() {
+        assert_eq!(status(&[Status::Off, Status::On]), Report::said("Status: ON"));
+        assert_eq!(status(&[Status::Off]), Report { code: 2, ..Report::said("Status: OFF") });
+        assert_eq!(changed(&[Done::Already], "OFF").output, "Success: Already OFF\n");
+        assert_eq!(changed(&[Done::Already, Done::Changed], "ON").output, "Success: Powered ON\n");
+    }
+}

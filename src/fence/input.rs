@@ -1,0 +1,267 @@
+//! What the agent is told: `key=value` lines on standard input, or, if there are any words on the command line, those instead.
+
+use super::options::{Row, row_of};
+use super::table::TABLE;
+use crate::deadline::Deadline;
+use crate::parameter::Kind;
+use clap::{Arg, ArgAction, Command};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::time::Duration;
+
+/// The most that is read from standard input, in bytes. Pacemaker sends some hundred.
+const LONGEST: u64 = 1024 * 1024;
+
+/// How long standard input may stay open; a person may be typing.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    /// Values by the names of the table.
+    pub(super) values: BTreeMap<String, String>,
+    /// What was odd; never holds a value, which may be a secret.
+    pub(super) oddities: Vec<String>,
+    /// Whether the input ends in the middle of a line, so that its last value may be another than was meant.
+    pub(super) cut: bool,
+}
+
+/// Reads the command line, or standard input if it is empty.
+///
+/// # Errors
+/// The code and text to end with: a wrong command line, or an input that cannot be read.
+pub(super) fn read(words: &[OsString]) -> Result<Given, String> {
+    if words.is_empty() { parse(&standard_input()?) } else { command_line(words) }
+}
+
+fn standard_input() -> Result<Vec<u8>, String> {
+    let read = Deadline::after(PATIENCE).run(|| {
+        let mut bytes = Vec::new();
+        std::io::stdin().take(LONGEST + 1).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    match read {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(error)) => Err(format!("standard input cannot be read: {error}")),
+        None => Err(format!("standard input did not end within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Understands standard input: lines are trimmed, `#` begins a comment line, one pair of double quotes around a value is removed, the
+/// last value of a key counts (but all of `uri`), and unknown keys are told and ignored.
+///
+/// # Errors
+/// It is too long, or no text. Nothing of it is then believed.
+pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST) {
+        return Err("standard input is longer than 1 MiB".into());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("standard input is not valid UTF-8 at byte {}", error.valid_up_to()))?;
+    if text.contains('\0') {
+        return Err("standard input holds a NUL".into());
+    }
+    let mut given = Given { cut: !text.is_empty() && !text.ends_with('\n'), ..Given::default() };
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=') else {
+            given.oddities.push(format!("line {} of the input is no key=value and is ignored", number + 1));
+            continue;
+        };
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        match row_of(key) {
+            Some(row) => given.take(row, value),
+            None => {
+                let key: String = key.chars().filter(|c| !c.is_control()).take(40).collect();
+                given.oddities.push(format!("unknown option {key:?} is ignored"));
+            }
+        }
+    }
+    Ok(given)
+}
+
+impl Given {
+    fn take(&mut self, row: &Row, value: &str) {
+        let name = row.parameter.name;
+        match self.values.get_mut(name) {
+            // A host more is a host more to ask.
+            Some(old) if name == "uri" => *old = format!("{old} {value}"),
+            _ => drop(self.values.insert(name.to_owned(), value.to_owned())),
+        }
+    }
+}
+
+fn command_line(words: &[OsString]) -> Result<Given, String> {
+    let program = OsString::from("fence_kvmha");
+    let matches = command().try_get_matches_from(std::iter::once(&program).chain(words)).map_err(|error| error.to_string())?;
+    let mut given = Given::default();
+    for row in TABLE {
+        for value in matches.get_many::<String>(row.parameter.name).into_iter().flatten() {
+            given.take(row, value);
+        }
+    }
+    Ok(given)
+}
+
+/// The command line, made from the table.
+#[must_use]
+pub fn command() -> Command {
+    let command = Command::new("fence_kvmha")
+        .about(super::metadata::SHORT)
+        .long_about(super::metadata::LONG)
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_flag(true)
+        .disable_version_flag(true);
+    TABLE.iter().fold(command, |command, row| command.arg(argument(row)))
+}
+
+fn argument(row: &Row) -> Arg {
+    let parameter = &row.parameter;
+    let mut argument = Arg::new(parameter.name).long(long(parameter.name)).help(parameter.short).action(ArgAction::Append);
+    // The names of standard input, spelled as they are there, are taken as well.
+    argument = argument.aliases(row.names().filter(|name| *name != long(parameter.name)));
+    if let Some(letter) = row.letter {
+        argument = argument.short(letter);
+    }
+    if row.value.is_empty() {
+        argument = argument.num_args(0..=1).require_equals(true).default_missing_value("1").value_name("true/false");
+    } else {
+        argument = argument.num_args(1).value_name(row.value);
+    }
+    if parameter.kind == Kind::Text {
+        argument = argument.allow_hyphen_values(true);
+    }
+    argument.hide(!row.advertised)
+}
+
+/// The long option of a name: with dashes.
+fn long(name: &'static str) -> &'static str {
+    // clap takes names that live as long as the program, so the few with an underscore are spelled out.
+    const DASHED: &[(&str, &str)] = &[
+        ("identity_file", "identity-file"),
+        ("ssh_path", "ssh-path"),
+        ("uuid_map", "uuid-map"),
+        ("use_uuid", "use-uuid"),
+        ("missing_as_off", "missing-as-off"),
+        ("power_timeout", "power-timeout"),
+        ("power_wait", "power-wait"),
+        ("shell_timeout", "shell-timeout"),
+        ("login_timeout", "login-timeout"),
+        ("disable_timeout", "disable-timeout"),
+        ("retry_on", "retry-on"),
+        ("plug_separator", "plug-separator"),
+        ("verbose_level", "verbose-level"),
+        ("debug_file", "debug-file"),
+        ("password_script", "password-script"),
+        ("command_prompt", "command-prompt"),
+        ("ssh_options", "ssh-options"),
+        ("use_sudo", "use-sudo"),
+        ("sudo_path", "sudo-path"),
+        ("stonith_status_sleep", "stonith-status-sleep"),
+        ("inet4_only", "inet4-only"),
+        ("inet6_only", "inet6-only"),
+        ("port_as_ip", "port-as-ip"),
+    ];
+    DASHED.iter().find(|(plain, _)| *plain == name).map_or(name, |(_, dashed)| dashed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value<'a>(given: &'a Given, name: &str) -> Option<&'a str> {
+        given.values.get(name).map(String::as_str)
+    }
+
+    fn line(words: &[&str]) -> Result<Given, String> {
+        read(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn lines() {
+        let text = "# a comment\n\n  action = off\naction=\"status\"\nport=\"web1\"\npasswd=a=b\nnodename=n1\nunheard_timeout=5\nnothing\n\
+        uri=a\nuri=b\nmissing-as-off=0\n";
+        let given = parse(text.as_bytes()).unwrap();
+        assert_eq!(value(&given, "action"), Some("status"), "the last counts, and `action ` is another key");
+        assert_eq!(value(&given, "plug"), Some("web1"));
+        assert_eq!(value(&given, "password"), Some("a=b"));
+        assert_eq!(value(&given, "nodename"), Some("n1"));
+        assert_eq!(value(&given, "uri"), Some("a b"));
+        assert_eq!(value(&given, "missing_as_off"), Some("0"));
+        assert_eq!(given.oddities.len(), 3, "{:?}", given.oddities);
+        assert!(!given.cut);
+    }
+
+    #[test]
+    fn values_are_not_told() {
+        let given = parse(b"pasword=Geheim\nGeheim\n").unwrap();
+        assert!(!given.oddities.concat().contains("Geheim"), "{:?}", given.oddities);
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused() {
+        assert!(parse(b"action=off\nplug=a\0b\n").is_err());
+        assert!(parse(b"action=off\nplug=\xff\n").is_err());
+        assert!(parse(&vec![b'a'; 1024 * 1024 + 1]).is_err());
+        let mut long = b"plug=".to_vec();
+        long.resize(1024 * 1024 - 1, b'a');
+        long.push(b'\n');
+        assert_eq!(value(&parse(&long).unwrap(), "plug").map(str::len), Some(1024 * 1024 - 6));
+        assert!(parse(b"action=off\nplug=web1").unwrap().cut);
+        assert_eq!(parse(b"").unwrap(), Given::default());
+        assert_eq!(value(&parse(b"plug=\"\n").unwrap(), "plug"), Some("\""));
+    }
+
+    /// Whatever comes in, there is an answer. The generator is a plain linear congruence: the same bytes every time.
+    #[test]
+    fn noise_is_never_a_panic() {
+        let mut seed = 1_u64;
+        let mut next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33).to_le_bytes()[0]
+        };
+        let pieces: &[&[u8]] =
+            &[b"action=", b"off", b"\n", b"\"", b"=", b"#", b"plug", b"\r\n", b"uri=qemu:///system", b"-", b"\xc3", b" ", b"\0"];
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..next() % 16 {
+                let choice = usize::from(next());
+                match pieces.get(choice % (pieces.len() + 3)) {
+                    Some(piece) => bytes.extend_from_slice(piece),
+                    None => bytes.push(next()),
+                }
+            }
+            if let Ok(given) = parse(&bytes) {
+                let _ = super::super::options::read(&given.values);
+            }
+        }
+    }
+
+    #[test]
+    fn long_short_and_standard_input_are_the_same() {
+        let long = line(&["--action", "off", "--plug=web1", "--missing-as-off", "--power-timeout=7", "--uri=a", "--uri", "b", "--ssh=0"]);
+        let short = line(&["-o", "off", "-n", "web1", "--missing_as_off", "--power_timeout", "7", "-U", "a", "-U", "b", "-x=0"]);
+        let lines = parse(b"action=off\nport=web1\nmissing_as_off=1\npower_timeout=7\nuri=a\nuri=b\nsecure=0\n");
+        assert_eq!(long, lines);
+        assert_eq!(short, lines);
+        assert_eq!(value(&line(&["-v", "-o", "list"]).unwrap(), "verbose"), Some("1"));
+        assert_eq!(value(&line(&["-vv", "-p", "-secret"]).unwrap(), "password"), Some("-secret"));
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_refused() {
+        for words in [&["--unheard-of"][..], &["off"], &["-o"], &["--missing-as-off", "0"]] {
+            assert!(line(words).is_err(), "{words:?}");
+        }
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_name_with_an_underscore_has_its_long_option() {
+        for row in TABLE {
+            assert_eq!(long(row.parameter.name), row.parameter.name.replace('_', "-"));
+        }
+    }
+}

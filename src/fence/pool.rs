@@ -1,0 +1,363 @@
+//! All hosts on which a guest could be. They are asked side by side, each with its own time limit, and a host that does not answer
+//! in time is one that cannot tell.
+
+use super::address::{from_address, with_key};
+use super::options::Options;
+use super::sight::{Found, Target, lookup, sight};
+use super::verdict::Answer;
+use super::victim::{CALLING_OFF, End, Victim, hold};
+use crate::deadline::{Deadline, Task};
+use crate::domain::evidence;
+use crate::domain::ffi;
+use crate::domain::{Connection, Error, Kind, Result, Uri};
+use crate::log;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::sys;
+
+/// What an answer may be later than its limits: threads that wait for each other.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The time limits of single calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Opening a connection.
+    pub(super) login: Duration,
+    /// One question.
+    pub(super) shell: Duration,
+    /// Ending or starting a guest.
+    pub(super) power: Duration,
+}
+
+/// One libvirt.
+pub(super) struct Host {
+    /// Its URI without parameters, for people.
+    pub(super) label: String,
+    uri: Uri,
+    /// Whether its processes can be seen from here: the URI names no host.
+    local: bool,
+    limits: Limits,
+    connection: Mutex<Option<Connection>>,
+}
+
+/// All hosts.
+#[derive(Clone)]
+pub(super) struct Pool {
+    hosts: Arc<[Arc<Host>]>,
+}
+
+/// A guest in a host's list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// Its name.
+    pub(super) name: String,
+    /// Its UUID.
+    pub(super) uuid: String,
+    /// Whether it runs there.
+    pub(super) active: bool,
+}
+
+impl Pool {
+    /// The hosts that the options name.
+    ///
+    /// # Errors
+    /// There are none, or one is no URI.
+    pub(super) fn new(options: &Options, limits: Limits) -> std::result::Result<Self, String> {
+        let mut texts: Vec<String> = Vec::new();
+        for text in options.uri.iter().map(|uri| with_key(uri, options)).chain(options.ip.iter().map(|ip| from_address(ip, options))) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        if texts.is_empty() {
+            return Err("no host is given: set uri (or ip) to all hosts on which the guest could run".into());
+        }
+        let hosts: std::result::Result<Vec<_>, String> = texts.iter().map(|text| Host::new(text, limits).map(Arc::new)).collect();
+        Ok(Self { hosts: hosts?.into() })
+    }
+
+    /// How a host is called.
+    pub(super) fn label(&self, host: usize) -> &str {
+        self.hosts.get(host).map_or("", |host| &host.label)
+    }
+
+    /// The labels of several hosts, for a sentence.
+    pub(super) fn labels(&self, hosts: &[usize]) -> String {
+        hosts.iter().map(|host| self.label(*host)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The host with this label.
+    pub(super) fn labelled(&self, label: &str) -> Option<usize> {
+        self.hosts.iter().position(|host| host.label == label)
+    }
+
+    /// Whether the processes of a host can be seen from here.
+    pub(super) fn is_local(&self, host: usize) -> bool {
+        self.hosts.get(host).is_some_and(|host| host.local)
+    }
+
+    /// Does `work` on the hosts with these numbers, side by side. `None`: not done in time.
+    fn each<T, F>(&self, hosts: impl IntoIterator<Item = usize>, limit: Duration, deadline: &Deadline, work: F) -> Vec<(usize, Option<T>)>
+    where
+        T: Send + 'static,
+        F: Fn(&Host, usize, &Deadline) -> T + Clone + Send + 'static,
+    {
+        let limit = deadline.within(limit);
+        let tasks: Vec<(usize, Option<Task<T>>)> = hosts
+            .into_iter()
+            .map(|number| {
+                let task = self.hosts.get(number).map(|host| {
+                    let (host, work) = (Arc::clone(host), work.clone());
+                    Task::start(move || work(&host, number, &limit))
+                });
+                (number, task)
+            })
+            .collect();
+        let late = Deadline::after(limit.left() + GRACE);
+        tasks.into_iter().map(|(number, task)| (number, task.and_then(|task| task.wait(&late)))).collect()
+    }
+
+    /// What each host says of a guest, in the order of the hosts.
+    pub(super) fn ask(&self, target: &Target, deadline: &Deadline) -> Vec<Answer> {
+        let wanted = target.clone();
+        let answers = self.each(0..self.hosts.len(), self.question(), deadline, move |host, _, limit| host.look(&wanted, limit));
+        answers
+            .into_iter()
+            .map(|(host, answer)| {
+                let answer = answer.unwrap_or_else(|| Answer::Unknown(format!("{} gave no answer in time", self.label(host))));
+                log::debug(|| format!("{} at {}: {answer:?}", target.word, self.label(host)));
+                answer
+            })
+            .collect()
+    }
+
+    /// The time for a connection and two questions.
+    fn question(&self) -> Duration {
+        self.hosts.first().map_or(Duration::ZERO, |host| host.limits.login + host.limits.shell * 2)
+    }
+
+    /// Takes hold of the guest on these hosts; those from which it has gone meanwhile are left out.
+    pub(super) fn victims(&self, target: &Target, hosts: &[usize], deadline: &Deadline) -> Result<Vec<Victim>> {
+        let wanted = target.clone();
+        let found =
+            self.each(hosts.iter().copied(), self.question(), deadline, move |host, number, limit| host.victim(&wanted, number, limit));
+        let mut victims = Vec::new();
+        let mut failure = None;
+        for (host, found) in found {
+            match found {
+                Some(Ok(victim)) => victims.extend(victim),
+                Some(Err(error)) => failure = Some(error),
+                None => failure = Some(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host)))),
+            }
+        }
+        // One that can be ended is ended, whatever is with the others: they are asked again.
+        match failure {
+            Some(error) if victims.is_empty() => Err(error),
+            _ => Ok(victims),
+        }
+    }
+
+    /// Ends them all, side by side.
+    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, End)> {
+        let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
+        let limit = deadline.within(power + CALLING_OFF);
+        let tasks: Vec<_> = victims.into_iter().map(|victim| (victim.host, Task::start(move || victim.end(&limit)))).collect();
+        let late = Deadline::after(limit.left() + GRACE);
+        let unseen = |host: usize| End::Unproven(format!("its end at {} was not seen in time", self.label(host)));
+        tasks.into_iter().map(|(host, task)| (host, task.wait(&late).unwrap_or_else(|| unseen(host)))).collect()
+    }
+
+    /// Starts a guest on a host: from `xml`, or from the definition that is there.
+    pub(super) fn start(&self, host: usize, target: &Target, xml: Option<String>, deadline: &Deadline) -> Result<()> {
+        let Some(host) = self.hosts.get(host) else { return Err(Error::new(Kind::Internal, "no such host")) };
+        let limit = deadline.within(host.limits.power);
+        let connection = host.connect(&limit)?;
+        let what = format!("starting {}", target.word);
+        let wanted = target.clone();
+        let started = connection.call(&what, &limit, move |connect| match xml {
+            Some(xml) => connect.create_domain_xml(&xml, 0).map(|_| Ok(())),
+            None => match lookup(connect, &wanted) {
+                Ok(Some(Found::Guest(domain))) => domain.create().map(Ok),
+                Ok(_) => Ok(Err(Error::new(Kind::NotFound, "it is not defined there any more"))),
+                Err(error) => Ok(Err(error)),
+            },
+        })?;
+        started.map_err(|error| error.context(what))
+    }
+
+    /// The guests of every host, in the order of the hosts.
+    pub(super) fn list(&self, deadline: &Deadline) -> Vec<Result<Vec<Entry>>> {
+        let lists = self.each(0..self.hosts.len(), self.question(), deadline, |host, _, limit| host.list(limit));
+        lists
+            .into_iter()
+            .map(|(host, list)| {
+                list.unwrap_or_else(|| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host)))))
+            })
+            .collect()
+    }
+}
+
+impl Host {
+    fn new(text: &str, limits: Limits) -> std::result::Result<Self, String> {
+        let label = text.split_once('?').map_or(text, |(label, _)| label).to_owned();
+        if label.split_once('@').is_some_and(|(user, _)| user.split_once("://").is_some_and(|(_, user)| user.contains(':'))) {
+            return Err("a uri holds a password, which libvirt does not use".into());
+        }
+        let uri = Uri::parse(text)?;
+        let local = text.split_once("://").is_some_and(|(_, rest)| rest.starts_with('/'));
+        Ok(Self { label, uri, local, limits, connection: Mutex::new(None) })
+    }
+
+    fn connect(&self, deadline: &Deadline) -> Result<Connection> {
+        let held = || self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = held().clone() {
+            return Ok(connection);
+        }
+        let connection = Connection::open(&self.uri.to_string(), &deadline.within(self.limits.login))?;
+        Ok(held().insert(connection).clone())
+    }
+
+    /// Makes one question. A connection that has broken since the last one is made again, once.
+    fn question<T, F>(&self, what: &str, deadline: &Deadline, question: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Connect) -> Result<T> + Clone + Send + 'static,
+    {
+        let mut fresh = self.connection.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        loop {
+            let connection = self.connect(deadline)?;
+            let asked = question.clone();
+            let answer = connection
+                .call(what, &deadline.within(self.limits.shell), move |connect| Ok(asked(connect)))
+                .and_then(|answer| answer.map_err(|error| error.context(format_args!("{what} at {}", self.label))));
+            match answer {
+                Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Unresponsive | Kind::Internal) => {
+                    *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    if fresh || error.kind == Kind::Unresponsive || deadline.expired() {
+                        return Err(error);
+                    }
+                    fresh = true;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn look(&self, target: &Target, deadline: &Deadline) -> Answer {
+        let wanted = target.clone();
+        let answer = match self.question(&format!("looking for {}", target.word), deadline, move |connect| sight(connect, &wanted)) {
+            Ok(answer) => answer,
+            Err(error) => return Answer::Unknown(error.text),
+        };
+        // Here the process table is a witness too: libvirt may have forgotten a guest whose emulator hangs.
+        if self.local && matches!(answer, Answer::Defined { .. } | Answer::Absent) {
+            return match evidence::find(&target.identity(), None, deadline) {
+                Ok(emulators) => match emulators.first() {
+                    Some(emulator) => {
+                        let uuid = answer.uuid().map(Into::into);
+                        Answer::Active { uuid, state: format!("not known to libvirt, but its {emulator} is left") }
+                    }
+                    None => answer,
+                },
+                Err(error) => Answer::Unknown(error.text),
+            };
+        }
+        answer
+    }
+
+    fn victim(&self, target: &Target, number: usize, deadline: &Deadline) -> Result<Option<Victim>> {
+        let wanted = target.clone();
+        let found = self.question(&format!("taking hold of {}", target.word), deadline, move |connect| {
+            let Some(Found::Guest(domain)) = lookup(connect, &wanted)? else { return Ok(None) };
+            hold(domain)
+        });
+        let held = match found {
+            Ok(Some(held)) => held,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let guest = self.connect(deadline)?.with(&held.name, held.domain);
+        Ok(Some(Victim {
+            host: number,
+            name: held.name,
+            uuid: held.uuid,
+            xml: held.xml,
+            leaving: held.leaving,
+            moving: held.moving,
+            guest,
+        }))
+    }
+
+    fn list(&self, deadline: &Deadline) -> Result<Vec<Entry>> {
+        self.question("listing the guests", deadline, |connect| {
+            let virt = |error: virt::error::Error| ffi::error(&error);
+            let all = connect.list_all_domains(0).map_err(virt)?;
+            let active = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE).map_err(virt)?;
+            let active: std::result::Result<Vec<String>, _> = active.iter().map(Domain::uuid_string).collect();
+            let active = active.map_err(virt)?;
+            all.iter()
+                .map(|domain| {
+                    let uuid = domain.uuid_string().map_err(virt)?;
+                    Ok(Entry { name: domain.name().map_err(virt)?, active: active.contains(&uuid), uuid })
+                })
+                .collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { login: Duration::from_millis(300), shell: Duration::from_millis(300), power: Duration::from_millis(300) };
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        super::super::options::read(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()).0
+    }
+
+    fn uris(pairs: &[(&str, &str)]) -> Vec<String> {
+        Pool::new(&options(pairs), LIMITS).unwrap().hosts.iter().map(|host| host.uri.to_string()).collect()
+    }
+
+    #[test]
+    fn hosts_from_uris_and_addresses() {
+        assert_eq!(
+            uris(&[("uri", "qemu+tcp://a/system, qemu+tls://b/system qemu+tcp://a/system")]),
+            ["qemu+tcp://a/system", "qemu+tls://b/system"]
+        );
+        assert_eq!(
+            uris(&[
+                ("ip", "a,fe80::1"),
+                ("username", "ha"),
+                ("ipport", "2222"),
+                ("identity_file", "/etc/k y"),
+                ("ssh_path", "/usr/bin/ssh")
+            ]),
+            [
+                "qemu+ssh://ha@a:2222/system?keyfile=/etc/k%20y&command=/usr/bin/ssh&no_tty=1",
+                "qemu+ssh://ha@[fe80::1]:2222/system?keyfile=/etc/k%20y&command=/usr/bin/ssh&no_tty=1"
+            ]
+        );
+        assert_eq!(uris(&[("ip", "a"), ("ssh", "0")]), ["qemu://a/system"]);
+        assert_eq!(
+            uris(&[("uri", "qemu+ssh://a/system?keyfile=/k"), ("identity_file", "/other")]),
+            ["qemu+ssh://a/system?keyfile=/k&no_tty=1"]
+        );
+        for wrong in ["", "vbox:///session", "qemu+tcp://u:secret@a/system", "a"] {
+            let error = Pool::new(&options(&[("uri", wrong)]), LIMITS).map(drop).unwrap_err();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_there_cannot_tell() {
+        let pool = Pool::new(&options(&[("uri", "qemu+unix:///system?socket=/nonexistent")]), LIMITS).unwrap();
+        let target = Target { word: "web1".into(), name: Some("web1".into()), uuid: None };
+        let answers = pool.ask(&target, &Deadline::after(Duration::from_secs(60)));
+        assert!(matches!(&answers[..], [Answer::Unknown(_)]), "{answers:?}");
+    }
+}

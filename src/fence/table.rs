@@ -1,0 +1,378 @@
+//! The table of options: one row describes one, for standard input, command line, metadata and manual.
+
+use super::options::{Options, Row, uuid};
+use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer};
+use std::time::Duration;
+
+type Setter = fn(&mut Options, &str) -> Result<(), String>;
+
+/// A row with the most frequent properties; the others are changed at the row.
+const fn row(name: &'static str, value: &'static str, kind: Kind, default: Option<&'static str>, short: &'static str, set: Setter) -> Row {
+    let parameter =
+        Parameter { name, kind, required: false, sharing: Sharing::Shared, change: Change::Reloads, default, short, long: "", set };
+    Row { parameter, letter: None, value, obsoletes: None, aliases: &[], advertised: true }
+}
+
+/// A time in seconds, a day at most.
+const SECONDS: Kind = Kind::Integer { min: 0, max: 86400 };
+
+fn seconds(value: &str) -> Result<Duration, String> {
+    integer(value, 0, 86400).map(Duration::from_secs)
+}
+
+/// Words between commas or blanks.
+fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
+}
+
+/// Marks an option of another fence agent that has nothing to act on here. The value is not looked at and not kept.
+macro_rules! without_effect {
+    ($why:literal) => {
+        |values, _| {
+            values.without_effect.push($why.into());
+            Ok(())
+        }
+    };
+}
+
+/// The options, in the order of metadata and manual.
+pub(super) static TABLE: &[Row] = &[
+    Row {
+        letter: Some('o'),
+        aliases: &["option"],
+        ..row("action", "action", Kind::Text, Some("reboot"), "Fencing action", |values, value| {
+            values.action = value.to_lowercase();
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('n'),
+        obsoletes: Some("port"),
+        aliases: &["domain"],
+        ..row("plug", "guest", Kind::Text, None, "Name or UUID of the guest, or several with plug_separator between", |values, value| {
+            values.plug = Some(value.to_owned());
+            Ok(())
+        })
+    },
+    Row {
+        advertised: false,
+        ..row("nodename", "node", Kind::Text, None, "Name of the node to fence, used when no plug is given", |values, value| {
+            values.nodename = Some(value.to_owned());
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('U'),
+        aliases: &["uris", "hypervisor_uri"],
+        ..row(
+            "uri",
+            "uri",
+            Kind::Text,
+            None,
+            "libvirt URIs of all hosts on which the guest could be, with commas or blanks between",
+            |values, value| {
+                values.uri = words(value).map(Into::into).collect();
+                Ok(())
+            },
+        )
+    },
+    Row {
+        letter: Some('a'),
+        obsoletes: Some("ipaddr"),
+        ..row(
+            "ip",
+            "host",
+            Kind::Text,
+            None,
+            "Addresses of all hosts on which the guest could be, instead of or beside uri; reached by ssh",
+            |values, value| {
+                values.ip = words(value).map(Into::into).collect();
+                Ok(())
+            },
+        )
+    },
+    Row {
+        letter: Some('u'),
+        ..row(
+            "ipport",
+            "port",
+            Kind::Integer { min: 1, max: 65535 },
+            None,
+            "TCP port at the hosts of ip, unless it is the usual one",
+            |values, value| {
+                values.ipport = u16::try_from(integer(value, 1, 65535)?).ok();
+                Ok(())
+            },
+        )
+    },
+    Row {
+        letter: Some('l'),
+        obsoletes: Some("login"),
+        ..row("username", "name", Kind::Text, None, "User at the hosts of ip", |values, value| {
+            let starts = value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            if !starts || !value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+                return Err("is no user name".into());
+            }
+            values.username = Some(value.to_owned());
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('k'),
+        ..row("identity_file", "file", Kind::Text, None, "Private key for ssh", |values, value| {
+            if !value.starts_with('/') {
+                return Err(format!("{value:?} is not an absolute path"));
+            }
+            values.identity_file = Some(value.into());
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('x'),
+        obsoletes: Some("secure"),
+        ..row("ssh", "", Kind::Boolean, Some("1"), "Reach the hosts of ip by ssh; otherwise by libvirt's own TLS", |values, value| {
+            values.ssh = boolean(value)?;
+            Ok(())
+        })
+    },
+    row("ssh_path", "path", Kind::Text, None, "The ssh program", |values, value| {
+        values.ssh_path = Some(value.to_owned());
+        Ok(())
+    }),
+    row(
+        "uuid_map",
+        "map",
+        Kind::Text,
+        None,
+        "UUIDs of guests: name:uuid pairs with semicolons, commas or blanks between; a guest of that name with another UUID is refused",
+        |values, value| {
+            for pair in value.split(|c: char| matches!(c, ';' | ',') || c.is_whitespace()).filter(|pair| !pair.is_empty()) {
+                let (name, number) = pair.split_once([':', '=']).ok_or_else(|| format!("{pair:?} is not name:uuid"))?;
+                let number = uuid(number).ok_or_else(|| format!("{number:?} is no UUID"))?;
+                if values.uuid_map.insert(name.to_owned(), number).is_some() {
+                    return Err(format!("{name:?} stands there twice"));
+                }
+            }
+            Ok(())
+        },
+    ),
+    row("use_uuid", "", Kind::Boolean, Some("0"), "Take a plug only if it is a UUID", |values, value| {
+        values.use_uuid = boolean(value)?;
+        Ok(())
+    }),
+    row(
+        "missing_as_off",
+        "",
+        Kind::Boolean,
+        Some("0"),
+        "Take a guest for off if every host was reachable and none knows it; otherwise that is a failure",
+        |values, value| {
+            values.missing_as_off = boolean(value)?;
+            Ok(())
+        },
+    ),
+    Row {
+        letter: Some('m'),
+        ..row(
+            "method",
+            "method",
+            Kind::Select(&["onoff", "cycle"]),
+            Some("onoff"),
+            "Method to fence; both end the guest, prove it off and start it again",
+            |_, _| Ok(()),
+        )
+    },
+    row("delay", "seconds", SECONDS, Some("0"), "Wait X seconds before fencing is started", |values, value| {
+        values.delay = seconds(value)?;
+        Ok(())
+    }),
+    row(
+        "power_timeout",
+        "seconds",
+        SECONDS,
+        Some("40"),
+        "Test X seconds for status change after ON/OFF; libvirt needs up to 15 to end a guest by force",
+        |values, value| {
+            values.power_timeout = seconds(value)?;
+            Ok(())
+        },
+    ),
+    row("power_wait", "seconds", SECONDS, Some("0"), "Wait X seconds after issuing ON/OFF", |values, value| {
+        values.power_wait = seconds(value)?;
+        Ok(())
+    }),
+    row("shell_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the answer of a host", |values, value| {
+        values.shell_timeout = seconds(value)?;
+        Ok(())
+    }),
+    row("login_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the connection to a host", |values, value| {
+        values.login_timeout = seconds(value)?;
+        Ok(())
+    }),
+    row(
+        "disable_timeout",
+        "true/false",
+        Kind::Boolean,
+        None,
+        "Let the caller decide how long to wait, within a minute (default: true when run from Pacemaker)",
+        |values, value| {
+            values.disable_timeout = Some(boolean(value)?);
+            Ok(())
+        },
+    ),
+    row("retry_on", "attempts", Kind::Integer { min: 0, max: 100 }, Some("1"), "Count of attempts to retry power on", |values, value| {
+        values.retry_on = u32::try_from(integer(value, 0, 100)?).unwrap_or(0);
+        Ok(())
+    }),
+    Row {
+        letter: Some('C'),
+        ..row("separator", "char", Kind::Text, Some(","), "Separator for CSV created by operation list", |values, value| {
+            value.clone_into(&mut values.separator);
+            Ok(())
+        })
+    },
+    row("plug_separator", "char", Kind::Text, Some(","), "Separator between several plugs", |values, value| {
+        value.clone_into(&mut values.plug_separator);
+        Ok(())
+    }),
+    Row {
+        letter: Some('v'),
+        ..row("verbose", "", Kind::Boolean, Some("0"), "Verbose mode", |values, value| {
+            values.verbose = boolean(value)?;
+            Ok(())
+        })
+    },
+    row(
+        "verbose_level",
+        "level",
+        Kind::Integer { min: 0, max: 100 },
+        None,
+        "Level of detail; any but 0 is verbose mode",
+        |values, value| {
+            values.verbose |= integer(value, 0, 100)? > 0;
+            Ok(())
+        },
+    ),
+    Row {
+        letter: Some('D'),
+        obsoletes: Some("debug"),
+        ..row("debug_file", "file", Kind::Text, None, "Write debug information to given file", |values, value| {
+            values.debug_file = Some(value.into());
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('q'),
+        ..row("quiet", "", Kind::Boolean, Some("0"), "Nothing on standard error; the reasons are in the system log", |values, value| {
+            values.quiet = boolean(value)?;
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('V'),
+        ..row("version", "", Kind::Boolean, Some("0"), "Display version information and exit", |values, value| {
+            values.version = boolean(value)?;
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('h'),
+        ..row("help", "", Kind::Boolean, Some("0"), "Display help and exit", |values, value| {
+            values.help = boolean(value)?;
+            Ok(())
+        })
+    },
+    // Options of fence_virsh and of the library that nothing here depends on. A device that is carried over keeps working, and says so.
+    Row {
+        letter: Some('p'),
+        obsoletes: Some("passwd"),
+        ..row(
+            "password",
+            "password",
+            Kind::Text,
+            None,
+            "Without effect: libvirt is reached with ssh keys, TLS certificates or SASL",
+            without_effect!("password is not used: libvirt is reached with ssh keys, TLS certificates or the SASL settings of this node"),
+        )
+    },
+    Row {
+        letter: Some('S'),
+        obsoletes: Some("passwd_script"),
+        ..row(
+            "password_script",
+            "script",
+            Kind::Text,
+            None,
+            "Without effect, as password",
+            without_effect!(
+                "password_script is not run: libvirt is reached with ssh keys, TLS certificates or the SASL settings of this node"
+            ),
+        )
+    },
+    Row {
+        letter: Some('c'),
+        obsoletes: Some("cmd_prompt"),
+        ..row(
+            "command_prompt",
+            "prompt",
+            Kind::Text,
+            None,
+            "Without effect: no shell is used on the hosts",
+            without_effect!("command_prompt is not used: there is no shell on the hosts"),
+        )
+    },
+    row(
+        "ssh_options",
+        "options",
+        Kind::Text,
+        None,
+        "Without effect: use the ssh configuration of this node's root",
+        without_effect!("ssh_options is not used: put them into the ssh configuration of the user that runs the agent"),
+    ),
+    Row {
+        obsoletes: Some("sudo"),
+        ..row(
+            "use_sudo",
+            "",
+            Kind::Boolean,
+            Some("0"),
+            "Without effect: the user needs libvirt's permission, not root's",
+            |values, value| {
+                if boolean(value)? {
+                    values.without_effect.push("use_sudo is not used: the user needs libvirt's permission (polkit), not root's".into());
+                }
+                Ok(())
+            },
+        )
+    },
+    Row { advertised: false, ..row("sudo_path", "path", Kind::Text, None, "Without effect, as use_sudo", |_, _| Ok(())) },
+    Row {
+        advertised: false,
+        ..row("stonith_status_sleep", "seconds", SECONDS, None, "Without effect: the hosts are asked at once and often", |_, _| Ok(()))
+    },
+    Row {
+        letter: Some('4'),
+        ..row("inet4_only", "", Kind::Boolean, Some("0"), "Without effect: give addresses instead of names", |values, value| {
+            if boolean(value)? {
+                values.without_effect.push("inet4_only is not used: give an address instead of a name".into());
+            }
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('6'),
+        ..row("inet6_only", "", Kind::Boolean, Some("0"), "Without effect: give addresses instead of names", |values, value| {
+            if boolean(value)? {
+                values.without_effect.push("inet6_only is not used: give an address instead of a name".into());
+            }
+            Ok(())
+        })
+    },
+    Row {
+        advertised: false,
+        ..row("port_as_ip", "", Kind::Boolean, Some("0"), "Refused: a guest is not its host", |_, value| match boolean(value)? {
+            true => Err("a guest is not the host it runs on: give the hosts with uri or ip".into()),
+            false => Ok(()),
+        })
+    },
+];

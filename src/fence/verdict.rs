@@ -1,0 +1,250 @@
+//! From what every host answers to what is true of a guest: pure, and the most reviewed page of the fence agent.
+//!
+//! The rule: a guest is off only if every host was reachable and said that it does not run there. It is on if any host says that it
+//! runs there, in whatever state. Everything else is not known, and what is not known is never off.
+
+use std::collections::BTreeSet;
+
+/// What one host says of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// An emulator of it is there: running, paused, in shutdown, crashed, asleep, or in a state nobody knows.
+    Active {
+        /// Its UUID, if libvirt told.
+        uuid: Option<String>,
+        /// The state, for a person.
+        state: String,
+    },
+    /// The host has its definition and does not run it.
+    Defined {
+        /// Its UUID.
+        uuid: String,
+    },
+    /// The host positively does not know it.
+    Absent,
+    /// The host has another guest of this name: the UUID is not the one wanted.
+    Foreign {
+        /// The other guest's UUID.
+        uuid: String,
+    },
+    /// Cannot tell, and why.
+    Unknown(String),
+}
+
+/// What all answers together mean. The numbers are those of the hosts in the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It runs on these hosts.
+    On(Vec<usize>),
+    /// Every host answered, none runs it, and at least these have its definition.
+    Off(Vec<usize>),
+    /// Every host answered, and none knows it.
+    Missing,
+    /// None says that it runs there, but these did not answer.
+    Unknown(Vec<usize>),
+    /// The name stands for different guests on different hosts: these UUIDs.
+    Conflict(Vec<String>),
+}
+
+/// Judges the answers. Which guest is meant comes first, then whether it runs, then whether all have answered.
+///
+/// No hosts at all is "unknown": nobody said that it is off.
+pub(super) fn judge(answers: &[Answer]) -> Verdict {
+    let foreign = answers.iter().any(|answer| matches!(answer, Answer::Foreign { .. }));
+    let uuids: BTreeSet<&str> = answers.iter().filter_map(Answer::uuid).collect();
+    if foreign || uuids.len() > 1 {
+        return Verdict::Conflict(uuids.into_iter().map(Into::into).collect());
+    }
+    let places = |wanted: fn(&Answer) -> bool| -> Vec<usize> {
+        answers.iter().enumerate().filter(|(_, answer)| wanted(answer)).map(|(host, _)| host).collect()
+    };
+    let active = places(|answer| matches!(answer, Answer::Active { .. }));
+    if !active.is_empty() {
+        return Verdict::On(active);
+    }
+    let unknown = places(|answer| matches!(answer, Answer::Unknown(_)));
+    if !unknown.is_empty() || answers.is_empty() {
+        return Verdict::Unknown(unknown);
+    }
+    let defined = places(|answer| matches!(answer, Answer::Defined { .. }));
+    if defined.is_empty() { Verdict::Missing } else { Verdict::Off(defined) }
+}
+
+impl Answer {
+    /// The UUID of the guest that the host means.
+    pub(super) fn uuid(&self) -> Option<&str> {
+        match self {
+            Self::Active { uuid, .. } => uuid.as_deref(),
+            Self::Defined { uuid } | Self::Foreign { uuid } => Some(uuid),
+            Self::Absent | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// What to do next on the way to "off".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// End it on these hosts, and ask again.
+    Kill(Vec<usize>),
+    /// Ask again.
+    Again,
+    /// It is off, proven.
+    Done,
+    /// Nobody knows it, and nothing says that this is what off looks like.
+    Missing,
+    /// These hosts do not answer.
+    Unreachable(Vec<usize>),
+    /// The name stands for different guests.
+    Refuse(Vec<String>),
+}
+
+/// What is known on the way to "off", beside the last answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Whether it was seen alive in this action, so that "nobody knows it" is its end.
+    pub(super) seen: bool,
+    /// Whether a guest that nobody knows counts as off: `missing_as_off`, or it was ended from here before.
+    pub(super) missing_is_off: bool,
+    /// How many rounds in a row, this one included, said off.
+    pub(super) quiet: u32,
+    /// How many rounds in a row have to.
+    pub(super) needed: u32,
+    /// How many rounds in a row, this one included, some host was not reachable.
+    pub(super) unknown: u32,
+}
+
+/// In how many rounds in a row a host may be out of reach before that is the answer.
+pub(super) const PATIENCE: u32 = 3;
+
+/// The next step. `Progress` is brought up to date with the verdict first.
+pub(super) fn step(verdict: &Verdict, progress: &mut Progress) -> Step {
+    match verdict {
+        Verdict::Off(_) | Verdict::Missing => {
+            progress.quiet += 1;
+            progress.unknown = 0;
+        }
+        Verdict::Unknown(_) => {
+            progress.quiet = 0;
+            progress.unknown += 1;
+        }
+        Verdict::On(_) => {
+            progress.quiet = 0;
+            progress.unknown = 0;
+            progress.seen = true;
+        }
+        Verdict::Conflict(_) => progress.quiet = 0,
+    }
+    match verdict {
+        Verdict::Conflict(uuids) => Step::Refuse(uuids.clone()),
+        Verdict::On(hosts) => Step::Kill(hosts.clone()),
+        Verdict::Unknown(hosts) if progress.unknown >= PATIENCE => Step::Unreachable(hosts.clone()),
+        Verdict::Unknown(_) => Step::Again,
+        Verdict::Missing if !progress.seen && !progress.missing_is_off => Step::Missing,
+        Verdict::Off(_) | Verdict::Missing if progress.quiet >= progress.needed => Step::Done,
+        Verdict::Off(_) | Verdict::Missing => Step::Again,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_answer() -> Vec<Answer> {
+        let uuid = |text: &str| text.to_owned();
+        vec![
+            Answer::Active { uuid: Some(uuid("a")), state: "paused".into() },
+            Answer::Active { uuid: Some(uuid("b")), state: "running".into() },
+            Answer::Active { uuid: None, state: "emulator 7".into() },
+            Answer::Defined { uuid: uuid("a") },
+            Answer::Defined { uuid: uuid("b") },
+            Answer::Absent,
+            Answer::Foreign { uuid: uuid("c") },
+            Answer::Unknown("cut off".into()),
+        ]
+    }
+
+    /// Every combination of answers of one, two and three hosts.
+    fn every_combination() -> Vec<Vec<Answer>> {
+        let all = every_answer();
+        let mut combinations: Vec<Vec<Answer>> = vec![Vec::new()];
+        let mut last = combinations.clone();
+        for _ in 0..3 {
+            last = last.iter().flat_map(|some| all.iter().map(|one| [some.as_slice(), std::slice::from_ref(one)].concat())).collect();
+            combinations.extend(last.iter().cloned());
+        }
+        combinations
+    }
+
+    fn at(answers: &[Answer], wanted: fn(&Answer) -> bool) -> bool {
+        answers.iter().any(wanted)
+    }
+
+    #[test]
+    fn off_is_only_said_by_all_hosts() {
+        let combinations = every_combination();
+        assert_eq!(combinations.len(), 1 + 8 + 64 + 512);
+        for answers in combinations {
+            let active = at(&answers, |answer| matches!(answer, Answer::Active { .. }));
+            let unknown = at(&answers, |answer| matches!(answer, Answer::Unknown(_)));
+            let foreign = at(&answers, |answer| matches!(answer, Answer::Foreign { .. }));
+            let uuids: BTreeSet<&str> = answers.iter().filter_map(Answer::uuid).collect();
+            let quiet = answers.iter().all(|answer| matches!(answer, Answer::Defined { .. } | Answer::Absent));
+            match judge(&answers) {
+                Verdict::Off(defined) => {
+                    assert!(quiet && uuids.len() == 1 && !answers.is_empty(), "{answers:?}");
+                    assert!(defined.iter().all(|host| matches!(answers[*host], Answer::Defined { .. })));
+                }
+                Verdict::Missing => assert!(!answers.is_empty() && answers.iter().all(|answer| *answer == Answer::Absent), "{answers:?}"),
+                Verdict::On(hosts) => {
+                    assert!(active && !foreign && uuids.len() <= 1, "{answers:?}");
+                    assert!(hosts.iter().all(|host| matches!(answers[*host], Answer::Active { .. })));
+                    assert_eq!(hosts.len(), answers.iter().filter(|answer| matches!(answer, Answer::Active { .. })).count());
+                }
+                Verdict::Unknown(_) => assert!((unknown || answers.is_empty()) && !active && !foreign && uuids.len() <= 1, "{answers:?}"),
+                Verdict::Conflict(_) => assert!(foreign || uuids.len() > 1, "{answers:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_to_off_ends_only_with_quiet_rounds_of_all_hosts() {
+        for answers in every_combination() {
+            for quiet in 0..3 {
+                for (seen, missing_is_off) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let mut progress = Progress { seen, missing_is_off, quiet, needed: 2, unknown: 0 };
+                    let verdict = judge(&answers);
+                    if step(&verdict, &mut progress) == Step::Done {
+                        assert!(progress.quiet >= 2 && quiet >= 1, "{answers:?}");
+                        match verdict {
+                            Verdict::Off(_) => {}
+                            Verdict::Missing => assert!(seen || missing_is_off),
+                            other => panic!("{other:?} is not off"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_that_is_not_quiet_begins_the_count_again() {
+        let mut progress = Progress { needed: 2, ..Progress::default() };
+        let defined = Verdict::Off(vec![0]);
+        assert_eq!(step(&defined, &mut progress), Step::Again);
+        assert_eq!(step(&Verdict::On(vec![1]), &mut progress), Step::Kill(vec![1]));
+        assert_eq!(step(&defined, &mut progress), Step::Again);
+        assert_eq!(step(&Verdict::Unknown(vec![1]), &mut progress), Step::Again);
+        assert_eq!(step(&defined, &mut progress), Step::Again);
+        assert_eq!(step(&Verdict::Missing, &mut progress), Step::Done, "it was seen alive");
+    }
+
+    #[test]
+    fn a_host_out_of_reach_is_failure_and_never_off() {
+        let mut progress = Progress { seen: true, missing_is_off: true, needed: 2, ..Progress::default() };
+        let verdict = Verdict::Unknown(vec![2]);
+        for _ in 1..PATIENCE {
+            assert_eq!(step(&verdict, &mut progress), Step::Again);
+        }
+        assert_eq!(step(&verdict, &mut progress), Step::Unreachable(vec![2]));
+    }
+}

@@ -1,0 +1,131 @@
+//! Ending a guest on one host, and what the answer to that is worth.
+
+use super::note::ORDINARY;
+use crate::deadline::Deadline;
+use crate::domain::ffi::{self, OPERATION_MIGRATION_OUT, Which};
+use crate::domain::{Error, Guest, Kind, Reason, Result, State};
+use crate::log;
+use std::time::{Duration, Instant};
+use virt::domain::Domain;
+use virt::sys;
+
+/// What is given to libvirt to call a migration off, which it does at once or not at all.
+pub(super) const CALLING_OFF: Duration = Duration::from_secs(2);
+
+/// How long a destroy that ends with "it is not running" may have taken: if longer, it waited for somebody else's, of which
+/// nobody here knows when it began.
+const WAITED: Duration = Duration::from_secs(5);
+
+/// A guest that is about to be ended.
+pub(super) struct Victim {
+    /// The number of its host.
+    pub(super) host: usize,
+    /// libvirt's name of it.
+    pub(super) name: String,
+    /// Its UUID.
+    pub(super) uuid: String,
+    /// Its definition, if it is transient and this is not the copy that is coming in.
+    pub(super) xml: Option<String>,
+    /// Whether this is the source of a migration.
+    pub(super) leaving: bool,
+    /// Whether another copy of it is, or may be, under way: it leaves, comes in, or is being started.
+    pub(super) moving: bool,
+    /// The guest itself.
+    pub(super) guest: Guest,
+}
+
+/// How ending a guest went.
+#[derive(Debug)]
+pub(super) enum End {
+    /// libvirt ended it, in the time in which that is believable.
+    Ended,
+    /// It was gone already.
+    Gone,
+    /// libvirt did not do it; it can be tried again.
+    Refused(Error),
+    /// It may be gone for libvirt and yet live.
+    Unproven(String),
+}
+
+/// A guest with what has to be known before it is ended.
+pub(super) struct Held {
+    /// The guest.
+    pub(super) domain: Domain,
+    /// See [`Victim`].
+    pub(super) name: String,
+    /// See [`Victim`].
+    pub(super) uuid: String,
+    /// See [`Victim`].
+    pub(super) xml: Option<String>,
+    /// See [`Victim`].
+    pub(super) leaving: bool,
+    /// See [`Victim`].
+    pub(super) moving: bool,
+}
+
+/// Takes hold of a guest.
+pub(super) fn hold(domain: Domain) -> Result<Option<Held>> {
+    let virt = |error: virt::error::Error| ffi::error(&error);
+    let (state, reason) = ffi::state(&domain)?;
+    // A job that cannot be asked for is none that could be called off.
+    let leaving = ffi::job(&domain, Which::Current).is_ok_and(|job| job.is_some_and(|job| job.operation == Some(OPERATION_MIGRATION_OUT)));
+    let coming = state == State::Paused && reason == Reason::PAUSED_MIGRATION && !leaving;
+    let starting = state == State::Paused && reason == Reason::PAUSED_STARTING_UP;
+    let xml = if coming || domain.is_persistent().map_err(virt)? {
+        None
+    } else {
+        // With its secrets, or it could not be started again; without what belongs to this run of it.
+        domain.xml_desc(sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_INACTIVE).ok()
+    };
+    let (name, uuid) = (domain.name().map_err(virt)?, domain.uuid_string().map_err(virt)?);
+    Ok(Some(Held { domain, name, uuid, xml, leaving, moving: leaving || coming || starting }))
+}
+
+impl Victim {
+    /// Ends it, after calling its migration off.
+    pub(super) fn end(self, deadline: &Deadline) -> End {
+        // At the target of a migration libvirt 9.0 does not answer this call, nor the next one on the connection.
+        if self.leaving {
+            let called_off = self.guest.call("calling off the migration of", &deadline.within(CALLING_OFF), ffi::abort_job);
+            log::debug(|| format!("{}: {called_off:?}", self.name));
+        }
+        let begin = Instant::now();
+        let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
+        judge_end(answer, begin.elapsed(), deadline.expired())
+    }
+}
+
+/// What libvirt's answer to a destroy is worth.
+fn judge_end(answer: Result<()>, took: Duration, expired: bool) -> End {
+    let unproven = |text: String| End::Unproven(format!("{text}; its emulator may hang in the kernel and still write"));
+    match answer {
+        Ok(()) if took <= ORDINARY => End::Ended,
+        Ok(()) => unproven(format!("libvirt reported its end only after {} s", took.as_secs())),
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) && took <= WAITED => End::Gone,
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => {
+            unproven(format!("{error} after {} s, so that somebody else ended it", took.as_secs()))
+        }
+        Err(error) if error.kind == Kind::Unresponsive && expired => unproven(error.text),
+        Err(error) => End::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_destroy_is_worth() {
+        let error = |kind| Err(Error::new(kind, "text"));
+        let short = Duration::from_secs(1);
+        assert!(matches!(judge_end(Ok(()), Duration::from_secs(16), false), End::Ended));
+        assert!(matches!(judge_end(Ok(()), Duration::from_secs(80), false), End::Unproven(_)));
+        assert!(matches!(judge_end(error(Kind::NotFound), short, false), End::Gone));
+        assert!(matches!(judge_end(error(Kind::State), Duration::from_secs(6), false), End::Unproven(_)));
+        assert!(matches!(judge_end(error(Kind::Unresponsive), short, true), End::Unproven(_)));
+        assert!(matches!(judge_end(error(Kind::Unresponsive), short, false), End::Refused(_)));
+        for kind in [Kind::Refused, Kind::Unreachable, Kind::Internal] {
+            assert!(matches!(judge_end(error(kind), short, false), End::Refused(_)));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Which guest is meant, and where: the false answers of `fence_virsh` and `fence_virt`.
+
+use crate::stage::{Guest, SOON, Says};
+use anyhow::Result;
+use lab::Lab;
+use std::fs;
+
+/// A name that nobody knows is a mistake, unless the operator says that it is "off".
+pub fn absent(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "nobody")?;
+    for action in ["status", "off", "reboot", "on"] {
+        guest.fence(action, &[])?.fails(&["nobody"])?;
+    }
+    guest.fence("off", &[("missing_as_off", "1")])?.says(0, "Success: Already OFF\n")?;
+    guest.fence("status", &[("missing_as_off", "yes")])?.says(2, "Status: OFF\n")?;
+    // Off is what counts; on cannot be.
+    let output = guest.fence("reboot", &[("missing_as_off", "1")])?;
+    output.says(0, "Success: Rebooted\n").map(drop)
+}
+
+/// `missing_as_off=false` does not switch it on, as it does with fence_virsh 4.12.
+pub fn missing_as_off_is_read_by_its_value(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "nobody")?;
+    for word in ["false", "0", "No", "off"] {
+        guest.fence("off", &[("missing_as_off", word)])?.fails(&["no host knows"])?;
+    }
+    Ok(())
+}
+
+const OTHER: &str = "11111111-2222-4333-8444-555555555555";
+
+/// Defines another guest of the same name on a node.
+fn double(lab: &Lab, guest: &Guest<'_>, node: &str) -> Result<String> {
+    let text = fs::read_to_string(lab.guest_definition(guest.name))?;
+    let uuid = text.split("<uuid>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_default().to_owned();
+    fs::write(lab.guest_definition("double"), text.replace(&uuid, OTHER))?;
+    lab.check(node, &["virsh", "-q", "define", "/srv/vms/double.xml"], SOON)?;
+    Ok(uuid)
+}
+
+/// Two guests of one name: neither is touched by its name, each can be named by its UUID.
+pub fn same_name_two_guests(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "twin")?;
+    guest.run("node1")?;
+    let uuid = double(lab, &guest, "node2")?;
+    for action in ["status", "off", "reboot", "on"] {
+        guest.fence(action, &[])?.fails(&[OTHER, &uuid])?;
+    }
+    guest.lives("node1")?;
+    guest.fence("status", &[("plug", OTHER)])?.says(2, "Status: OFF\n")?;
+    guest.fence("off", &[("plug", &uuid.to_uppercase())])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()
+}
+
+/// A pinned UUID: another guest of that name is refused, also where the pinned one is nowhere.
+pub fn pinned(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "pinned")?;
+    guest.run("node1")?;
+    let wrong = format!("pinned:{OTHER}");
+    guest.fence("off", &[("uuid_map", &wrong), ("missing_as_off", "1")])?.fails(&["pinned"])?;
+    guest.lives("node1")?;
+    let right = format!("other:{OTHER};pinned:{}", guest.virsh("node1", &["domuuid"])?.trim());
+    guest.fence("off", &[("uuid_map", &right)])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()
+}
+
+/// Defined and off on one host, running on another: not "already off", as the nearest host alone would say.
+pub fn elsewhere_than_defined(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "moved")?;
+    guest.define("node1")?;
+    guest.define("node3")?;
+    guest.run("node2")?;
+    guest.fence("status", &[])?.says(0, "Status: ON\n")?;
+    guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()?;
+    guest.fence("on", &[])?.says(0, "Success: Powered ON\n")?;
+    guest.lives("node1")
+}
