@@ -197,6 +197,17 @@ pub fn agent_killed_then_again(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The agent is killed in the middle, and the migration comes to its end without it: the next migrate_to finds the guest there, and
+/// the stop at the source leaves it alone.
+pub fn agent_killed_and_arrived(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "arrived")?;
+    let boot = guest.boot(HERE)?;
+    Mover::start(&guest)?.kill()?;
+    guest.virsh(HERE, "migrate-setspeed", &["1000"])?;
+    soon("it has arrived", || !guest.lives(HERE))?;
+    move_it(&guest, HERE, THERE, boot)
+}
+
 /// The agent is killed in the middle; Pacemaker then stops the guest on both nodes and starts it on one.
 pub fn agent_killed_then_stop(lab: &Lab) -> Result<()> {
     let guest = mover(lab, "halted")?;
