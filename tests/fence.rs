@@ -18,21 +18,14 @@ mod protocol;
 mod stage;
 
 use lab::Options;
-use lab::suite::{Scenario, Suite};
+use lab::suite::Suite;
 use std::process::ExitCode;
-
-/// The table: name and function.
-macro_rules! scenarios {
-    ($($module:ident: $($name:ident)*;)*) => {
-        vec![$($(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), run: $module::$name },)*)*]
-    };
-}
 
 fn main() -> ExitCode {
     let agent = Some(env!("CARGO_BIN_EXE_kvmha").into());
     Suite {
         options: Options { name: "fence".to_owned(), nodes: 3, bare: true, agent, ..Options::default() },
-        scenarios: scenarios! {
+        scenarios: lab::scenarios! {
             protocol: metadata three_ways nonsense_is_never_an_action delay list_of_the_pool node_name_without_plug;
             power: transient persistent several paused emulator_stopped guest_that_does_not_listen waits;
             identity: absent missing_as_off_is_read_by_its_value same_name_two_guests pinned elsewhere_than_defined;

@@ -24,21 +24,14 @@ mod states;
 mod tools;
 
 use lab::Options;
-use lab::suite::{Scenario, Suite};
+use lab::suite::Suite;
 use std::process::ExitCode;
-
-/// The table: name and function.
-macro_rules! scenarios {
-    ($($module:ident: $($name:ident)*;)*) => {
-        vec![$($(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), run: $module::$name },)*)*]
-    };
-}
 
 fn main() -> ExitCode {
     let agent = Some(env!("CARGO_BIN_EXE_kvmha").into());
     Suite {
         options: Options { name: "lifecycle".to_owned(), nodes: 2, bare: true, agent, ..Options::default() },
-        scenarios: scenarios! {
+        scenarios: lab::scenarios! {
             life: normal never_started deaf deaf_in_no_time agent_mode_without_agent no_variables nasty_name names_that_begin_alike
                 stopped_while_it_boots;
             starting: refused emulator_exits dies_at_once dies_later scripts;

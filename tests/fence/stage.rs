@@ -5,9 +5,8 @@ use lab::heartbeat::Ring;
 use lab::layout::Network;
 use lab::process::wait_until;
 use lab::{GuestOptions, Lab, Output};
-use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// For what takes moments.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -180,28 +179,7 @@ impl<'a> Guest<'a> {
 pub fn tidy(lab: &Lab) -> Result<()> {
     for node in lab.node_names() {
         lab.heal(&node, Network::Cluster)?;
-        match lab.processes(&node, "libvirtd")?.is_empty() {
-            true => lab.start(&node, "libvirtd")?,
-            false => lab.thaw(&node, "libvirtd")?,
-        }
-        lab.wait_libvirt(&node)?;
         lab.check(&node, &["rm", "-rf", "/run/kvmha"], SOON)?;
-        let begin = Instant::now();
-        loop {
-            lab.processes(&node, "qemu-system-x86_64")?.iter().try_for_each(|process| process.end(SOON))?;
-            let active = lab.check(&node, &["virsh", "-q", "list", "--uuid"], SOON)?;
-            if active.trim().is_empty() {
-                break;
-            }
-            ensure!(begin.elapsed() < PATIENCE, "{node} still has {active}");
-            thread::sleep(Duration::from_millis(50));
-        }
-        for uuid in lab.check(&node, &["virsh", "-q", "list", "--all", "--uuid"], SOON)?.split_whitespace() {
-            lab.check(&node, &["virsh", "-q", "undefine", uuid], SOON)?;
-        }
     }
-    for entry in fs::read_dir(lab.layout().shared())?.flatten() {
-        fs::remove_file(entry.path())?;
-    }
-    Ok(())
+    lab.guests_clear()
 }

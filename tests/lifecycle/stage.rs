@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where packages put the agent.
 pub const AGENT: &str = "/usr/lib/ocf/resource.d/kvmha/VirtualDomain";
@@ -336,28 +336,6 @@ pub fn tidy(lab: &Lab) -> Result<()> {
             let _ = fs::remove_file(&path);
             let _ = fs::remove_dir_all(&path);
         }
-        match lab.processes(&node, "libvirtd")?.is_empty() {
-            true => lab.start(&node, "libvirtd")?,
-            false => lab.thaw(&node, "libvirtd")?,
-        }
-        lab.wait_libvirt(&node)?;
-        // Again: what a frozen daemon was about to start comes now.
-        let begin = Instant::now();
-        loop {
-            lab.processes(&node, "qemu-system-x86_64")?.iter().try_for_each(|process| process.end(SOON))?;
-            let active = lab.check(&node, &["virsh", "-q", "list", "--uuid"], SOON)?;
-            if active.trim().is_empty() {
-                break;
-            }
-            ensure!(begin.elapsed() < PATIENCE, "{node} still has {active}");
-            thread::sleep(Duration::from_millis(50));
-        }
-        for uuid in lab.check(&node, &["virsh", "-q", "list", "--all", "--uuid"], SOON)?.split_whitespace() {
-            lab.check(&node, &["virsh", "undefine", uuid], SOON)?;
-        }
     }
-    for entry in fs::read_dir(lab.layout().shared())?.flatten() {
-        fs::remove_file(entry.path())?;
-    }
-    Ok(())
+    lab.guests_clear()
 }

@@ -4,7 +4,7 @@ use crate::cluster::Lab;
 use crate::config::{self, GuestText};
 use crate::heartbeat::RING;
 use crate::power::Power;
-use crate::process::replace;
+use crate::process::{replace, wait_until};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::fs::{self, File};
@@ -40,6 +40,33 @@ pub struct Place {
 }
 
 impl Lab {
+    /// Ends every guest and takes away its definitions and files: each node's libvirt answers then and has none. For bare labs, where no
+    /// cluster would start them again.
+    pub fn guests_clear(&self) -> Result<()> {
+        const SOON: Duration = Duration::from_secs(20);
+        for node in self.node_names() {
+            match self.processes(&node, "libvirtd")?.is_empty() {
+                true => self.start(&node, "libvirtd")?,
+                false => self.thaw(&node, "libvirtd")?,
+            }
+            self.wait_libvirt(&node)?;
+            // Again and again: what a frozen daemon was about to start comes now.
+            let none = || -> Result<bool> {
+                self.processes(&node, "qemu-system-x86_64")?.iter().try_for_each(|process| process.end(SOON))?;
+                Ok(self.check(&node, &["virsh", "-q", "list", "--uuid"], SOON)?.trim().is_empty())
+            };
+            let gone = wait_until(Duration::from_secs(60), Duration::from_millis(50), || none().unwrap_or(false));
+            ensure!(gone, "{node} still has guests");
+            for uuid in self.check(&node, &["virsh", "-q", "list", "--all", "--uuid"], SOON)?.split_whitespace() {
+                self.check(&node, &["virsh", "-q", "undefine", uuid], SOON)?;
+            }
+        }
+        for entry in fs::read_dir(self.layout().shared())?.flatten() {
+            fs::remove_file(entry.path())?;
+        }
+        Ok(())
+    }
+
     /// Makes a guest's image and definition; `/srv/vms/NAME.xml` is the definition's name in the nodes.
     pub fn guest_create(&self, name: &str, options: &GuestOptions) -> Result<()> {
         let good = !name.is_empty() && name.len() <= 40 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));

@@ -22,6 +22,14 @@ pub struct Scenario {
     pub run: fn(&Lab) -> Result<()>,
 }
 
+/// A table of scenarios: `module: function function...;` for each module.
+#[macro_export]
+macro_rules! scenarios {
+    ($($module:ident: $($name:ident)*;)*) => {
+        vec![$($($crate::suite::Scenario { name: concat!(stringify!($module), "::", stringify!($name)), run: $module::$name },)*)*]
+    };
+}
+
 /// A table of scenarios and the lab they need.
 #[derive(Debug)]
 pub struct Suite {
