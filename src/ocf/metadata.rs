@@ -5,7 +5,7 @@
 
 use super::actions::ACTIONS;
 use super::environment::Version;
-use super::parameters::TABLE;
+use super::table::TABLE;
 use crate::parameter::{Change, Kind, Parameter, Sharing};
 use crate::xml::Document;
 

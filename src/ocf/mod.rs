@@ -9,6 +9,7 @@ mod metadata;
 mod moving;
 mod parameters;
 mod scripts;
+mod table;
 mod validate;
 
 pub use environment::{Environment, Version};
