@@ -120,12 +120,6 @@ impl Guest {
         let guest = self.clone();
         bounded(&format!("{what} {} at {}", self.name, self.connection.uri()), deadline, move || call(&guest.domain))
     }
-
-    /// Where it is.
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        &self.connection
-    }
 }
 
 /// Runs `call` in a thread until the deadline.
