@@ -7,6 +7,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What one look at a guest needs on a busy host; a look that is cut short says nothing, or something misleading.
+const LOOK: Duration = Duration::from_millis(300);
+
 /// A moment by which work must have ended. Cheap to copy; narrowing one never widens it.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
@@ -50,6 +53,12 @@ impl Deadline {
         #[expect(clippy::disallowed_methods, reason = "the one sleep of the program")]
         thread::sleep(time.min(self.left()));
         !self.expired()
+    }
+
+    /// As [`Deadline::pause`], before looking again at what was not as it should be: says whether there is time for a whole look.
+    #[must_use]
+    pub fn again(&self, time: Duration) -> bool {
+        self.before(LOOK).pause(time)
     }
 
     /// Runs `work` as a [`Task`] and waits for it until the deadline; `None` when it did not finish (or panicked).
@@ -112,6 +121,13 @@ mod tests {
         let begin = Instant::now();
         assert!(!deadline.pause(Duration::from_secs(60)));
         assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn another_look_has_time() {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        assert!(deadline.again(Duration::from_millis(1)));
+        assert!(!Deadline::after(LOOK / 2).again(Duration::from_millis(1)));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Running another program with a deadline: an argument list, no shell, and an end that comes whatever the program does.
 
+mod left;
+
 use crate::deadline::Deadline;
+use left::Note;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,6 +19,9 @@ use std::time::Duration;
 
 /// How much of a program's output is kept, in bytes; the rest is read and dropped.
 const KEPT: usize = 16 * 1024 * 1024;
+
+/// Between two looks at a child that an earlier call left behind.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How a program ended.
 #[derive(Debug)]
@@ -47,17 +53,31 @@ pub struct Finished {
 pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
     let mut command = Command::new(program);
     command.args(arguments);
-    run_command(command, deadline)
+    run_command(command, deadline).map(|(finished, _)| finished)
 }
 
-/// This program again, as a child, for work that may hang in the kernel.
+/// This program again, as a child, for work that may hang in the kernel. As long as a child with the same arguments that an earlier call
+/// left behind is there, no other is started: it would hang on the same thing. This call is then late too.
 ///
 /// # Errors
 /// The program could not be started.
 pub fn run_self<S: AsRef<OsStr>>(arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
+    run_noted(arguments, &Note::of(arguments), deadline)
+}
+
+fn run_noted<S: AsRef<OsStr>>(arguments: &[S], note: &Note, deadline: &Deadline) -> io::Result<Finished> {
+    while note.holds() {
+        if !deadline.pause(LOOK) {
+            return Ok(Finished { outcome: Outcome::Late, stdout: Vec::new(), stderr: Vec::new() });
+        }
+    }
     let mut command = Command::new("/proc/self/exe");
     command.arg0("kvmha").args(arguments);
-    run_command(command, deadline)
+    let (finished, left) = run_command(command, deadline)?;
+    if let Some(child) = left {
+        note.write(child);
+    }
+    Ok(finished)
 }
 
 /// The word by which this program calls itself to become another one.
@@ -66,10 +86,12 @@ pub const EXEC_WORD: &str = "exec-program";
 /// Runs a program that may lie on storage that hangs: a child of this program looks for it and becomes it, since whoever starts a
 /// program waits until it is loaded. A program that cannot be started exits with 127 and says why, as in a shell.
 ///
+/// One that was left behind is in the way of the next for the same `owner` only: what it hangs on is told to it by the environment.
+///
 /// # Errors
 /// The child could not be started.
-pub fn run_apart(program: &str, deadline: &Deadline) -> io::Result<Finished> {
-    run_self(&[EXEC_WORD, program], deadline)
+pub fn run_apart(program: &str, owner: &str, deadline: &Deadline) -> io::Result<Finished> {
+    run_noted(&[EXEC_WORD, program], &Note::of(&[EXEC_WORD, program, owner]), deadline)
 }
 
 /// The word by which this program calls itself to see whether another one can be executed.
@@ -91,7 +113,8 @@ pub fn exec(program: impl AsRef<OsStr>) -> io::Error {
     Command::new(program).exec()
 }
 
-fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<Finished> {
+/// Runs a command; what it said, and the child if it was late.
+fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<(Finished, Option<left::Child>)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn()?;
     let mut output = Pipe::new(child.stdout.take())?;
@@ -105,14 +128,16 @@ fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<Finished
             output.drain();
             errors.drain();
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-            return Ok(Finished { outcome: Outcome::Exited(code), stdout: output.kept, stderr: errors.kept });
+            return Ok((Finished { outcome: Outcome::Exited(code), stdout: output.kept, stderr: errors.kept }, None));
         }
         if output.ended() && errors.ended() && !deadline.expired() {
             let _ = deadline.pause(Duration::from_millis(1));
         }
         if deadline.expired() {
+            // While it is still there for certain.
+            let late = left::Child::of(child.id());
             end(&mut child);
-            return Ok(Finished { outcome: Outcome::Late, stdout: output.kept, stderr: errors.kept });
+            return Ok((Finished { outcome: Outcome::Late, stdout: output.kept, stderr: errors.kept }, late));
         }
     }
 }

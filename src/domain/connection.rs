@@ -3,7 +3,8 @@
 //! libvirt's client has no time limits: a daemon that was stopped (SIGSTOP) or hangs on its storage blocks a call for ever, and
 //! keepalive does not help before the connection stands. A call that is late is left behind.
 
-use super::{Error, Kind, Result, ffi};
+use super::ffi::{self, Login};
+use super::{Error, Kind, Result};
 use crate::deadline::Deadline;
 use crate::log;
 use std::sync::Arc;
@@ -41,16 +42,20 @@ impl Connection {
     /// # Errors
     /// `Unreachable` or `Refused` with libvirt's words; `Unresponsive` at the deadline.
     pub fn open(uri: &str, deadline: &Deadline) -> Result<Self> {
-        let address = uri.to_owned();
+        Self::open_as(uri, &Login::default(), deadline)
+    }
+
+    /// The same, with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
+    ///
+    /// # Errors
+    /// As of [`Connection::open`].
+    pub fn open_as(uri: &str, login: &Login, deadline: &Deadline) -> Result<Self> {
+        let (address, login) = (uri.to_owned(), login.clone());
         let connect = bounded(&format!("connection to {uri}"), deadline, move || {
             ffi::load()?;
             // libvirt prints errors to standard error otherwise, where Pacemaker looks for the exit reason.
             ffi::silence();
-            Connect::open(Some(&address)).map_err(|error| {
-                let error = ffi::error(&error);
-                // Whatever kept the connection from being opened, the daemon is out of reach.
-                Error::new(Kind::Unreachable, error.text)
-            })
+            ffi::open(&address, &login)
         })?;
         Ok(Self { link: Arc::new(Link { connect: Some(connect), uri: uri.to_owned() }) })
     }
@@ -133,6 +138,29 @@ where
     log::debug(|| format!("{what}: {} after {} ms", if answer.is_some() { "answered" } else { "no answer" }, begin.elapsed().as_millis()));
     match answer {
         Some(answer) => answer.map_err(|error| error.context(what)),
-        None => Err(Error::new(Kind::Unresponsive, format!("{what}: libvirt gave no answer within {} s", begin.elapsed().as_secs()))),
+        None => Err(Error::new(Kind::Unresponsive, format!("{what}: {}", unanswered(begin.elapsed())))),
+    }
+}
+
+/// What is said of a question that was given so much time. An action whose time is used up still asks, and libvirt is not to blame then.
+fn unanswered(given: Duration) -> String {
+    match given.as_secs() {
+        0 => format!("libvirt gave no answer in the {} ms that were left", given.as_millis()),
+        seconds => format!("libvirt gave no answer within {seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libvirt_is_not_blamed_for_time_that_was_used_up() {
+        assert_eq!(unanswered(Duration::from_millis(40)), "libvirt gave no answer in the 40 ms that were left");
+        assert_eq!(unanswered(Duration::from_millis(5400)), "libvirt gave no answer within 5 s");
+        let slow = || Deadline::after(Duration::from_secs(5)).pause(Duration::from_secs(5));
+        let error = bounded("looking up web1", &Deadline::after(Duration::ZERO), move || Ok(slow())).unwrap_err();
+        assert_eq!(error.kind, Kind::Unresponsive);
+        assert!(error.text.starts_with("looking up web1: libvirt gave no answer in the 0 ms"), "{error}");
     }
 }

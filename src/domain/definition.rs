@@ -1,4 +1,4 @@
-//! The definition of a guest: the libvirt XML in the file `config` names. Read and understood here; written nowhere.
+//! The definition of a guest: the libvirt XML in the file `config` names. Read and understood here; written by `ocf/keeping.rs`.
 
 use super::{Error, Kind};
 use crate::deadline::Deadline;
@@ -112,6 +112,30 @@ impl Definition {
     }
 }
 
+impl Definition {
+    /// The files that its disks are, images and block devices.
+    #[must_use]
+    pub fn disks(&self) -> Vec<PathBuf> {
+        let Ok(document) = roxmltree::Document::parse(&self.xml) else { return Vec::new() };
+        sources(document.descendants().filter(|node| node.has_tag_name("disk")))
+    }
+
+    /// As [`Definition::disks`], but only those that the guest can write to.
+    #[must_use]
+    pub fn writable_disks(&self) -> Vec<PathBuf> {
+        let Ok(document) = roxmltree::Document::parse(&self.xml) else { return Vec::new() };
+        let disks = document.descendants().filter(|node| node.has_tag_name("disk"));
+        sources(
+            disks.filter(|disk| disk.attribute("device") != Some("cdrom") && !disk.children().any(|child| child.has_tag_name("readonly"))),
+        )
+    }
+}
+
+fn sources<'a>(disks: impl Iterator<Item = roxmltree::Node<'a, 'a>>) -> Vec<PathBuf> {
+    let sources = disks.filter_map(|disk| disk.children().find(|child| child.has_tag_name("source")));
+    sources.filter_map(|source| source.attribute("file").or_else(|| source.attribute("dev"))).map(PathBuf::from).collect()
+}
+
 /// The identity a definition gives.
 fn identity(xml: &str) -> Result<Identity, String> {
     let document = roxmltree::Document::parse(xml).map_err(|error| match error {
@@ -187,6 +211,27 @@ mod tests {
         identity(xml).map(|identity| identity.name)
     }
 
+    /// It may be anybody's file: it is read or refused, and nothing else happens.
+    #[test]
+    fn mangled_definitions() {
+        let sample = "<?xml version='1.0'?><!-- a guest --><domain type='kvm'><name>web1</name><uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1809</uuid>\
+            <os><type arch='x86_64' machine='pc'>hvm</type></os><devices><emulator>/usr/bin/q</emulator><disk type='file' device='disk'>\
+            <source file='/srv/&lt;a&gt;.img'/><target dev='vda'/></disk><disk type='file' device='cdrom'><source file='/b'/></disk></devices></domain>";
+        let mut counts = [0; 2];
+        crate::mangled::mangled(&[sample], 4000, |bytes| {
+            let read = Definition::parse(Path::new("/x.xml"), bytes.to_vec());
+            counts[usize::from(read.is_ok())] += 1;
+            match read {
+                Ok(definition) => {
+                    assert!(!definition.identity.name.is_empty());
+                    drop((definition.platform(), definition.disks(), definition.writable_disks()));
+                }
+                Err(error) => assert_eq!(error.kind, Kind::Definition),
+            }
+        });
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    }
+
     #[test]
     fn names_as_the_incumbent_found_them_and_those_it_did_not() {
         let cases = [
@@ -218,6 +263,19 @@ mod tests {
             let error = identity(xml).unwrap_err();
             assert!(error.contains(text), "{xml}: {error}");
         }
+    }
+
+    #[test]
+    fn disks_and_those_that_are_written() {
+        let xml = "<domain><name>a</name><devices>\
+            <disk type='file'><source file='/a.img'/></disk>\
+            <disk type='file' device='cdrom'><source file='/b.iso'/></disk>\
+            <disk type='file'><source file='/c.img'/><readonly/></disk>\
+            <disk type='block'><source dev='/dev/d'/></disk>\
+            <disk type='network'><source protocol='rbd' name='e'/></disk></devices></domain>";
+        let definition = Definition::parse(Path::new("/a.xml"), xml.into()).unwrap();
+        assert_eq!(definition.disks(), ["/a.img", "/b.iso", "/c.img", "/dev/d"].map(PathBuf::from));
+        assert_eq!(definition.writable_disks(), ["/a.img", "/dev/d"].map(PathBuf::from));
     }
 
     #[test]

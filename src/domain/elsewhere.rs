@@ -1,4 +1,4 @@
-//! The question to other hosts whether they run a guest, before it is started here.
+//! The question to other hosts whether they run a guest, before it is started here or let go on.
 //!
 //! Fencing is what keeps a guest from running twice; this catches what fencing does not: a guest that a person started on another
 //! node, or that the cluster lost sight of. A host that does not answer is no obstacle, or no node could ever take over from one
@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Connection, State};
+use super::{Connection, Error, Kind, State};
 use crate::deadline::{Deadline, Task};
 use crate::log;
 
@@ -19,33 +19,48 @@ pub struct Host {
     pub uri: String,
 }
 
-/// Asks all `hosts` at once; gives a sentence about the first that has the guest.
+/// Asks all `hosts` at once; gives a sentence about the first that has the guest. One that does not answer is passed over.
 #[must_use]
 pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Option<String> {
-    let tasks: Vec<_> = hosts
-        .into_iter()
-        .map(|host| {
-            let (identity, deadline) = (identity.clone(), *deadline);
-            Task::start(move || seen_at(&identity, &host, &deadline))
-        })
-        .collect();
-    tasks.iter().filter_map(|task| task.wait(deadline)).flatten().next()
+    ask(identity, hosts, deadline).find_map(Result::ok).flatten()
 }
 
-fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Option<String> {
-    let answer = Connection::open(&host.uri, deadline).and_then(|connection| ask_through(&connection, identity, deadline));
-    match answer {
-        Ok(Some((state, reason, uuid))) if state != State::ShutOff => {
+/// Sees to it that none of `hosts` has the guest.
+///
+/// # Errors
+/// A sentence about one that has it, or that does not say.
+pub fn nowhere(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Result<(), String> {
+    ask(identity, hosts, deadline).try_for_each(|answer| answer?.map_or(Ok(()), Err))
+}
+
+/// A sentence about each that has the guest; errors are about those that do not say.
+fn ask(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> impl Iterator<Item = Result<Option<String>, String>> {
+    let (guest, deadline) = (identity.name.clone(), *deadline);
+    let start = |host: Host| {
+        let (name, identity) = (host.name.clone(), identity.clone());
+        (name, Task::start(move || seen_at(&identity, &host, &deadline)))
+    };
+    // All are started before the first is waited for.
+    let tasks: Vec<_> = hosts.into_iter().map(start).collect();
+    tasks.into_iter().map(move |(name, task)| {
+        let answer = task.wait(&deadline).unwrap_or_else(|| Err(Error::new(Kind::Unresponsive, "no answer in time")));
+        answer.map_err(|error| {
+            log::info(format_args!("{name} cannot be asked whether it runs {guest}: {error}"));
+            format!("{name} does not say whether it runs {guest}")
+        })
+    })
+}
+
+fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<String>, Error> {
+    let connection = Connection::open(&host.uri, deadline)?;
+    match ask_through(&connection, identity, deadline)? {
+        Some((state, reason, uuid)) if state != State::ShutOff => {
             if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) {
                 log::warning(format_args!("{} has another guest called {}, UUID {uuid}", host.name, identity.name));
-                return None;
+                return Ok(None);
             }
-            Some(format!("{} is on {}, {state} ({})", identity.name, host.name, reason.text(state)))
+            Ok(Some(format!("{} is on {}, {state} ({})", identity.name, host.name, reason.text(state))))
         }
-        Ok(_) => None,
-        Err(error) => {
-            log::info(format_args!("{} cannot be asked whether it runs {}: {error}", host.name, identity.name));
-            None
-        }
+        _ => Ok(None),
     }
 }

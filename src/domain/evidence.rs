@@ -12,6 +12,8 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -113,6 +115,16 @@ impl Emulator {
         self.threads().is_ok_and(|threads| threads.is_empty())
     }
 
+    /// When it was started, in seconds since 1970; `None` if the kernel does not say.
+    #[must_use]
+    pub fn since(&self) -> Option<u64> {
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+        let ticks = u64::try_from(ticks).ok().filter(|ticks| *ticks > 0)?;
+        let text = fs::read_to_string("/proc/stat").ok()?;
+        let boot: u64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+        Some(boot + self.start / ticks)
+    }
+
     /// Whether it has ended but for what keeps it in the process table: its leader is a zombie, or it is gone.
     #[must_use]
     pub fn is_dying(&self) -> bool {
@@ -145,12 +157,13 @@ impl Emulator {
         if stuck.is_empty() {
             return format!("{self} of {name} still has {}", count(threads.len(), "thread"));
         }
-        let place = stuck.iter().find_map(|thread| self.waits_on(thread)).map(|place| format!(" on {place}")).unwrap_or_default();
+        let place = stuck.iter().find_map(|thread| self.waits_on(thread)).map(|place| format!(" on {place}"));
+        let place = place.or_else(|| stuck.iter().find_map(|thread| self.has_open(thread))).unwrap_or_default();
         format!("{self} of {name}: {} in uninterruptible sleep{place}, its storage may still take a write", count(stuck.len(), "thread"))
     }
 
     /// The file whose access a thread is stuck in: the first argument of its system call (`/proc/PID/task/TID/syscall`) is a
-    /// file descriptor in all calls that QEMU's worker threads make on a disk.
+    /// file descriptor in all calls that QEMU's worker threads make on a disk (`io='threads'`).
     fn waits_on(&self, thread: &Thread) -> Option<String> {
         let directory = directory(self.pid).join(format!("task/{}", thread.id));
         let call = fs::read_to_string(directory.join("syscall")).ok()?;
@@ -159,34 +172,99 @@ impl Emulator {
         file.is_absolute().then(|| file.display().to_string())
     }
 
+    /// What a thread has open that can be a disk: one that hands its requests over (`io_submit`, `io_uring_enter`), or waits at its end for
+    /// those that were (`exit_aio`), does not say for which file. Links and flags only: the files themselves may not answer.
+    fn has_open(&self, thread: &Thread) -> Option<String> {
+        let directory = directory(self.pid).join(format!("task/{}", thread.id));
+        let is_disk = |path: &Path| match path.starts_with("/dev") {
+            true => fs::metadata(path).is_ok_and(|about| about.file_type().is_block_device()),
+            false => path.is_absolute() && !["/run", "/proc"].iter().any(|place| path.starts_with(place)) && !is_memory(path),
+        };
+        let mut disks = Vec::new();
+        for entry in fs::read_dir(directory.join("fd")).ok()?.flatten() {
+            let Ok(file) = fs::read_link(entry.path()) else { continue };
+            let flags = fs::read_to_string(directory.join("fdinfo").join(entry.file_name())).unwrap_or_default();
+            if is_disk(&file) && may_write(&flags) && !disks.contains(&file) {
+                disks.push(file);
+            }
+        }
+        let disks: Vec<String> = disks.iter().map(|disk| disk.display().to_string()).collect();
+        (!disks.is_empty()).then(|| format!(" with {} open", disks.join(", ")))
+    }
+
     /// Ends it without libvirt: SIGTERM, on which QEMU exits by itself, then SIGKILL; and sees it gone.
     ///
     /// # Errors
     /// `Lives` at the deadline; `Internal` if it may not be signalled.
     pub fn end(&self, name: &str, deadline: &Deadline) -> Result<(), Error> {
-        let failed = |error: rustix::io::Errno| Error::new(Kind::Internal, format!("{self} of {name} cannot be signalled: {error}"));
-        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return Ok(()) };
-        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(handle) => handle,
-            Err(rustix::io::Errno::SRCH) => return self.wait_gone(name, deadline),
-            Err(error) => return Err(failed(error)),
-        };
-        // From here on the handle is this process and no other; only now does its start time prove anything.
+        let Some(handle) = self.handle(name)? else { return self.wait_gone(name, deadline) };
         if self.is_gone() {
             return Ok(());
         }
         let polite = deadline.within(POLITE.min(deadline.left() / 2));
         for (signal, time) in [(Signal::TERM, &polite), (Signal::KILL, deadline)] {
-            match pidfd_send_signal(&handle, signal) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(failed(error)),
-            }
+            self.send(&handle, signal, name)?;
             if self.wait_gone(name, time).is_ok() {
                 return Ok(());
             }
         }
         Err(Error::new(Kind::Lives, self.remains(name)))
     }
+
+    /// Stops it as a whole, virtual CPUs and all: whoever tells it to let the guest run is heard only when it is released.
+    ///
+    /// # Errors
+    /// `Internal` if it may not be signalled.
+    pub fn hold(&self, name: &str) -> Result<(), Error> {
+        self.signal(Signal::STOP, name)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// `Internal` if it may not be signalled.
+    pub fn release(&self, name: &str) -> Result<(), Error> {
+        self.signal(Signal::CONT, name)
+    }
+
+    fn signal(&self, signal: Signal, name: &str) -> Result<(), Error> {
+        match self.handle(name)? {
+            Some(handle) if !self.is_gone() => self.send(&handle, signal, name),
+            _ => Ok(()),
+        }
+    }
+
+    /// A handle that is this process and no other; only when there is one does the start time prove anything. `None`: it is gone.
+    fn handle(&self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(error) => Err(self.refused(name, error)),
+        }
+    }
+
+    fn send(&self, handle: &OwnedFd, signal: Signal, name: &str) -> Result<(), Error> {
+        match pidfd_send_signal(handle, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(self.refused(name, error)),
+        }
+    }
+
+    fn refused(&self, name: &str, error: rustix::io::Errno) -> Error {
+        Error::new(Kind::Internal, format!("{self} of {name} cannot be signalled: {error}"))
+    }
+}
+
+/// Whether a link of `/proc/PID/fd` means memory: `memfd_create`, or System V's.
+fn is_memory(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.starts_with("/memfd:") || path.starts_with("/SYSV"))
+}
+
+/// Whether a file is open for reading and writing, by its `/proc/PID/fdinfo`: the flags stand there in octal, the access in the last two bits.
+fn may_write(about: &str) -> bool {
+    let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & 0o3 == 0o2)
 }
 
 fn directory(pid: i32) -> PathBuf {
@@ -236,6 +314,9 @@ mod tests {
             }
         };
         assert!(!found.is_gone());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        // A second each for what both clocks leave out, and the time this test may have stood still.
+        assert!(found.since().is_some_and(|since| since <= now + 2 && now < since + 600), "{:?} at {now}", found.since());
         let reaper = reap(child);
         found.end(&name, &deadline).unwrap();
         reaper.join().unwrap();
@@ -246,6 +327,19 @@ mod tests {
         let other = Emulator { pid: i32::try_from(std::process::id()).unwrap(), start: 1 };
         other.end(&name, &deadline).unwrap();
         assert!(other.is_gone());
+    }
+
+    #[test]
+    fn what_a_process_has_open_to_write() {
+        // Of an emulator: its disk with O_DIRECT, its log, a definition that is only read.
+        assert!(may_write("pos:\t0\nflags:\t02140002\nmnt_id:\t214\n"));
+        assert!(!may_write("pos:\t0\nflags:\t0102001\nmnt_id:\t214\n"));
+        assert!(!may_write("pos:\t0\nflags:\t0100000\n"));
+        assert!(!may_write(""));
+        let own = Emulator { pid: i32::try_from(std::process::id()).unwrap(), start: 0 };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = own.has_open(&Thread { id: own.pid, state: 'D' }).unwrap();
+        assert!(open.contains(&file.path().display().to_string()), "{open}");
     }
 
     #[test]

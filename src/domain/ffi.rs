@@ -5,18 +5,23 @@
 #![allow(unsafe_code)]
 
 mod late;
+mod login;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod symbols;
 
-use std::ffi::{CStr, c_int, c_uint};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong};
 use std::ptr;
 
+use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::{ErrorDomain, ErrorNumber};
 use virt::sys;
 
+use super::definition::Platform;
 use super::error::{Error, Kind, Result};
 use super::state::{Reason, State};
+
+pub use login::{Login, open};
 
 /// Loads libvirt.so.0 into the process, once; later calls cost nothing. From any thread.
 ///
@@ -49,6 +54,29 @@ pub fn state(domain: &Domain) -> Result<(State, Reason)> {
     }
 }
 
+/// Whether the daemon lets this connection change anything: asks for 0 huge pages more (`virNodeAllocPages`), of all changes the one
+/// that changes nothing. A connection to the socket for readers looks like any other until then. That the host has no such pages is found
+/// out after the permission.
+///
+/// # Errors
+///
+/// As of [`error`]; [`Kind::Refused`] when it does not.
+pub fn may_write(connect: &Connect) -> Result<()> {
+    // KiB of a page, and how many more of them.
+    let (mut size, mut count): (c_uint, c_ulonglong) = (2048, 0);
+    // SAFETY: the connection is alive while it is borrowed; both pointers are to the one entry that is announced, good for the call.
+    if unsafe { sys::virNodeAllocPages(connect.as_ptr(), 1, &raw mut size, &raw mut count, -1, 1, 0) } != -1 {
+        return Ok(());
+    }
+    let cause = virt::error::Error::last_error();
+    let error = error(&cause);
+    match cause.code().known() {
+        Some(ErrorNumber::OperationDenied | ErrorNumber::AccessDenied) => Err(error),
+        _ if error.kind == Kind::Refused => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Asks for the end of the job (migration, save, dump) that runs on a domain (`virDomainAbortJob`). The job may go on for a while.
 ///
 /// # Errors
@@ -60,6 +88,88 @@ pub fn abort_job(domain: &Domain) -> Result<()> {
         0 => Ok(()),
         _ => Err(last()),
     }
+}
+
+/// Saves the state of a domain to a file that the daemon writes, and ends it (`virDomainSaveFlags`). Returns when that is done.
+///
+/// # Errors
+///
+/// As of [`error`]; the domain then goes on, unless libvirt or its emulator was lost.
+pub fn save(domain: &Domain, file: &str) -> Result<()> {
+    let file = CString::new(file).map_err(|_| Error::new(Kind::Refused, "the file's name has a NUL in it"))?;
+    // SAFETY: the domain is alive while it is borrowed; the name ends with NUL and outlives the call; no other definition is given.
+    match unsafe { sys::virDomainSaveFlags(domain.as_ptr(), file.as_ptr(), ptr::null(), 0) } {
+        0 => Ok(()),
+        _ => Err(last()),
+    }
+}
+
+/// Lets a guest that is being migrated with `VIR_MIGRATE_POSTCOPY` run at the target from now on (`virDomainMigrateStartPostCopy`).
+///
+/// # Errors
+///
+/// As of [`error`].
+pub fn start_postcopy(domain: &Domain) -> Result<()> {
+    // SAFETY: the domain is alive while it is borrowed.
+    match unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) } {
+        0 => Ok(()),
+        _ => Err(last()),
+    }
+}
+
+/// Whether a host can give a guest the CPU of its definition, the element `cpu` (`virConnectCompareHypervisorCPU`).
+///
+/// # Errors
+///
+/// As of [`error`]: also when the host's libvirt cannot tell, as for emulated CPUs.
+pub fn accepts_cpu(connect: &Connect, platform: &Platform, cpu: &str) -> Result<bool> {
+    let text = |value: &Option<String>| value.as_deref().map(CString::new).transpose();
+    let nul = |_| Error::new(Kind::Definition, "the definition holds a NUL");
+    let [emulator, architecture, machine, kind] =
+        [text(&platform.emulator), text(&platform.architecture), text(&platform.machine), text(&platform.kind)];
+    let [emulator, architecture, machine, kind] =
+        [emulator.map_err(nul)?, architecture.map_err(nul)?, machine.map_err(nul)?, kind.map_err(nul)?];
+    let cpu = CString::new(cpu).map_err(nul)?;
+    let pointer = |value: &Option<CString>| value.as_ref().map_or(ptr::null(), |value| value.as_ptr());
+    // SAFETY: the connection is alive while it is borrowed; the strings live until the end of the call; NULL is libvirt's default.
+    let answer = unsafe {
+        sys::virConnectCompareHypervisorCPU(
+            connect.as_ptr(),
+            pointer(&emulator),
+            pointer(&architecture),
+            pointer(&machine),
+            pointer(&kind),
+            cpu.as_ptr(),
+            0,
+        )
+    };
+    match answer {
+        sys::VIR_CPU_COMPARE_INCOMPATIBLE => Ok(false),
+        sys::VIR_CPU_COMPARE_IDENTICAL | sys::VIR_CPU_COMPARE_SUPERSET => Ok(true),
+        _ => Err(last()),
+    }
+}
+
+/// Memory that a host could give to a guest, in KiB: free, and what its caches hold (`virNodeGetMemoryStats`).
+///
+/// # Errors
+///
+/// As of [`error`].
+pub fn available_memory(connect: &Connect) -> Result<u64> {
+    let all = sys::VIR_NODE_MEMORY_STATS_ALL_CELLS;
+    let mut count: c_int = 0;
+    // SAFETY: the connection is alive while it is borrowed; with no place for values only their number is written.
+    if unsafe { sys::virNodeGetMemoryStats(connect.as_ptr(), all, ptr::null_mut(), &raw mut count, 0) } != 0 {
+        return Err(last());
+    }
+    let empty = sys::virNodeMemoryStats { field: [0; 80], value: 0 };
+    let mut list = vec![empty; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: `count` says how many places there are; all are initialised.
+    if unsafe { sys::virNodeGetMemoryStats(connect.as_ptr(), all, list.as_mut_ptr(), &raw mut count, 0) } != 0 {
+        return Err(last());
+    }
+    let value = |name: &CStr| list.iter().find(|stat| is_named(&stat.field, name)).map_or(0, |stat| stat.value);
+    Ok(value(c"free").saturating_add(value(c"cached")).saturating_add(value(c"buffers")))
 }
 
 /// Which job [`job`] is asked about.
@@ -105,6 +215,8 @@ pub struct Job {
     pub elapsed: Option<u64>,
     /// Milliseconds that the guest's CPUs stand still: expected while it runs, real when it is completed.
     pub downtime: Option<u64>,
+    /// Milliseconds that the preparation took.
+    pub setup: Option<u64>,
     /// Bytes to be transferred as far as known, memory and disks.
     pub data_total: Option<u64>,
     /// Bytes transferred.
@@ -123,6 +235,29 @@ pub struct Job {
     pub throttle: Option<u64>,
     /// Why it failed.
     pub failure: Option<String>,
+}
+
+impl Job {
+    /// A job of which nothing is known yet.
+    #[must_use]
+    pub fn new(kind: JobKind) -> Self {
+        Self {
+            kind,
+            operation: None,
+            elapsed: None,
+            downtime: None,
+            setup: None,
+            data_total: None,
+            data_processed: None,
+            data_remaining: None,
+            memory_iteration: None,
+            memory_dirty_rate: None,
+            memory_page_size: None,
+            memory_bps: None,
+            throttle: None,
+            failure: None,
+        }
+    }
 }
 
 /// The job of a domain (`virDomainGetJobStats`); `None` when there is none. `virt`'s own version is undefined behaviour then.
@@ -168,6 +303,7 @@ fn describe(kind: c_int, list: &[sys::virTypedParameter]) -> Option<Job> {
         operation: amount(c"operation").and_then(|number| i32::try_from(number).ok()),
         elapsed: amount(c"time_elapsed"),
         downtime: amount(c"downtime"),
+        setup: amount(c"setup_time"),
         data_total: amount(c"data_total"),
         data_processed: amount(c"data_processed"),
         data_remaining: amount(c"data_remaining"),
@@ -181,10 +317,12 @@ fn describe(kind: c_int, list: &[sys::virTypedParameter]) -> Option<Job> {
 }
 
 fn find<'a>(list: &'a [sys::virTypedParameter], name: &CStr) -> Option<&'a sys::virTypedParameter> {
-    list.iter().find(|parameter| {
-        let field = parameter.field.iter().take_while(|&&byte| byte != 0).map(|byte| u8::from_ne_bytes(byte.to_ne_bytes()));
-        field.eq(name.to_bytes().iter().copied())
-    })
+    list.iter().find(|parameter| is_named(&parameter.field, name))
+}
+
+/// Whether a field of fixed length holds this name.
+fn is_named(field: &[c_char], name: &CStr) -> bool {
+    field.iter().take_while(|&&byte| byte != 0).map(|byte| u8::from_ne_bytes(byte.to_ne_bytes())).eq(name.to_bytes().iter().copied())
 }
 
 /// A parameter as a number, if it is one and not negative.
@@ -213,6 +351,20 @@ fn words(parameter: &sys::virTypedParameter) -> Option<String> {
     }
     // SAFETY: not NULL, and libvirt's strings end with NUL.
     Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// Whether the call that this thread made last failed since a file or folder is not there: the number of the system's error, which comes
+/// over the wire too. libvirt's text of it is in the language of the daemon (`virReportSystemErrorFull` in `src/util/virerror.c`).
+#[must_use]
+pub fn is_not_there() -> bool {
+    // SAFETY: no arguments; NULL, or a pointer to this thread's error.
+    let error = unsafe { sys::virGetLastError() };
+    if error.is_null() {
+        return false;
+    }
+    // SAFETY: not NULL, and good until this thread's next call.
+    let (code, number) = unsafe { ((*error).code, (*error).int1) };
+    u32::try_from(code) == Ok(sys::VIR_ERR_SYSTEM_ERROR) && matches!(number, nix::libc::ENOENT | nix::libc::ENOTDIR)
 }
 
 /// The error of the call that this thread made last.
@@ -263,10 +415,6 @@ fn class(code: Option<ErrorNumber>, part: Option<ErrorDomain>, text: &str) -> Ki
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::c_char;
-
-    use virt::connect::Connect;
-
     use super::*;
 
     #[test]

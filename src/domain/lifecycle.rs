@@ -3,9 +3,10 @@
 use super::definition::Identity;
 use super::evidence::{self, Emulator};
 use super::status::{self, Presence, Sight, Trace};
-use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration};
+use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration, saved_state};
 use crate::deadline::Deadline;
 use crate::log;
+use std::path::Path;
 use std::time::Duration;
 
 /// What ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL (`virProcessKillPainfullyDelay`), and the
@@ -23,6 +24,9 @@ const PENDING: Duration = Duration::from_secs(1);
 const LEAST: Duration = Duration::from_secs(2);
 /// See [`LEAST`].
 const MOST: Duration = Duration::from_secs(10);
+
+/// What is left of the time when a libvirt that goes on listing a guest whose emulator has ended is not waited for any more.
+const STALE: Duration = Duration::from_secs(2);
 
 /// How often a question without an answer is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -108,6 +112,44 @@ impl<'a> Creation<'a> {
     }
 }
 
+impl Creation<'_> {
+    /// Creates the guest from its saved state instead, and then lets it go on. The state is used up by that.
+    ///
+    /// # Errors
+    /// As of [`Creation::run`]. The state is not used up.
+    pub fn restore(self, file: &Path, deadline: &Deadline) -> Result<()> {
+        let guest = saved_state::restore(&self.definition.identity, &self.connection, file, deadline)?;
+        // Before it runs: from then on the state and the disks do not belong together any more.
+        if let Err(error) = saved_state::use_up(file, deadline) {
+            guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)))?;
+            return Err(Error::new(Kind::Internal, error.text));
+        }
+        let result = guest.call("letting run", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)));
+        result.map_err(|error| if error.leaves_open() { error } else { Error::new(Kind::Internal, error.text) })?;
+        saved_state::clear(file, deadline);
+        Ok(())
+    }
+}
+
+/// Lets a guest go on that an I/O error has paused: the request that failed is made again. Not one that anything else has paused meanwhile.
+/// Whether it is seen to run then: the same error pauses it again at once.
+///
+/// # Errors
+/// It is not paused by an I/O error here, or libvirt's. One that [leaves it open](Error::leaves_open) may be carried out yet.
+pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool> {
+    let name = &identity.name;
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    match status::ask_through(&connection, identity, deadline)? {
+        Some((State::Paused, Reason::PAUSED_IO_ERROR, uuid)) if identity.uuid.as_ref().is_none_or(|wanted| *wanted == uuid) => {}
+        _ => return Err(Error::new(Kind::State, format!("{name} is not paused by an I/O error any more"))),
+    }
+    let Some(guest) = connection.guest(name, deadline)? else { return Err(Error::new(Kind::State, format!("{name} is gone"))) };
+    guest.call("letting go on", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)))?;
+    // It was asked to: that nobody says how it is now is no error of that.
+    let seen = guest.call("asking for the state of", deadline, ffi::state);
+    Ok(seen.is_ok_and(|(state, _)| matches!(state, State::Running | State::Blocked)))
+}
+
 /// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
 /// which may be the very one `config` names, and saved state could go with it; but the host must not start the guest by itself.
 /// The guest then runs from `config` all the same, and is defined and shut off again when it ends.
@@ -149,11 +191,11 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
                 log::warning(format_args!("ending the emulator of {} without libvirt: {trouble}", identity.name));
                 // What a start that was not finished may have asked for is this emulator.
                 let trace = &Trace { creating: false, ..trace.clone() };
-                return prove(trace, &evidence::find(identity, trace.emulator, deadline)?, uri, deadline);
+                return end(trace, uri, deadline);
             }
             Err(error) if error.kind == Kind::Lives => {
                 log::warning(format_args!("ending what is left: {error}"));
-                return prove(trace, &evidence::find(identity, trace.emulator, deadline)?, uri, deadline);
+                return end(trace, uri, deadline);
             }
             // Without proof there is nothing to do but to ask again, as long as there is time.
             Err(error) if !deadline.before(RETRY).pause(RETRY) => return Err(error),
@@ -162,6 +204,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     }
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
     let emulators = evidence::find(identity, trace.emulator, deadline)?;
+    let trace = &trace.with(&emulators);
     if let Manner::Ask(modes) = manner
         && ask(identity, uri, modes, &deadline.before(reserve))
     {
@@ -182,7 +225,7 @@ pub(super) fn end_copy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> R
     if let Err(error) = destroy(identity, uri, deadline) {
         log::warning(error);
     }
-    prove(&identity.clone().into(), &emulators, uri, deadline)
+    prove(&Trace::from(identity.clone()).with(&emulators), &emulators, uri, deadline)
 }
 
 /// Asks the guest to shut down until it has, or until the deadline. Says whether libvirt no longer runs it; a guest that cannot
@@ -250,7 +293,17 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
     }
 }
 
+/// Ends the guest without libvirt, and proves it gone.
+fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let emulators = evidence::find(&trace.identity, trace.emulator, deadline)?;
+    prove(&trace.with(&emulators), &emulators, uri, deadline)
+}
+
 /// Waits for the end of `emulators`, ending those that do not end, and then for libvirt and `/proc` to agree that the guest is gone.
+///
+/// A libvirt that goes on listing a guest whose emulator was seen here, and seen to end, is waited for as long as there is time: others ask
+/// it too. Then the proof is good enough without it: it makes no second emulator for that guest, and no emulator is no guest. (libvirt 9.0 waits up to half a minute for the monitor of an emulator that was
+/// killed while it started.)
 fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) -> Result<()> {
     let name = &trace.identity.name;
     for emulator in emulators {
@@ -260,10 +313,18 @@ fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) 
             emulator.end(name, deadline)?;
         }
     }
+    let patience = deadline.before(STALE.min(deadline.left() / 4));
     loop {
         match status::look(trace, uri, deadline) {
             Ok(Presence::Absent) => return Ok(()),
-            Ok(Presence::Active(_)) if deadline.pause(Duration::from_millis(100)) => {}
+            Ok(Presence::Active(Sight::Libvirt { state, reason, .. }))
+                if patience.expired() && !emulators.is_empty() && evidence::find(&trace.identity, trace.emulator, deadline)?.is_empty() =>
+            {
+                status::prove_no_write(trace, deadline)?;
+                log::warning(format_args!("libvirt still lists {name} as {state} ({}), but its emulator is gone", reason.text(state)));
+                return Ok(());
+            }
+            Ok(Presence::Active(_)) if deadline.again(Duration::from_millis(100)) => {}
             Ok(Presence::Active(_)) => return Err(Error::new(Kind::Lives, format!("{name} is still there"))),
             Err(error) if error.kind != Kind::Lives && deadline.before(RETRY).pause(RETRY) => log::debug(|| error.text),
             Err(error) => return Err(error),
@@ -290,7 +351,7 @@ pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Res
                 _ => return Err(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state)))),
             },
         };
-        if !deadline.pause(pause) {
+        if !deadline.again(pause) {
             return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet: {seen}")));
         }
         pause = (pause * 2).min(Duration::from_millis(250));

@@ -2,17 +2,27 @@
 //!
 //! Knows libvirt and the emulator's process; knows nothing of OCF or fencing.
 
+pub mod agent;
 pub mod connection;
 pub mod definition;
 pub mod elsewhere;
 pub mod error;
 pub mod evidence;
 pub mod ffi;
+pub mod files;
+pub mod held;
+pub mod host;
 pub mod lifecycle;
+pub mod live;
+pub mod locks;
 pub mod migration;
 pub mod options;
+pub mod overlay;
 mod process;
 pub mod record;
+pub mod resources;
+pub mod rings;
+pub mod saved_state;
 pub mod state;
 pub mod status;
 pub mod uri;

@@ -52,7 +52,7 @@ use Effect::{Always, Flag, Refused, Value};
 
 const STORAGE: &str = "the cluster moves guests on shared storage only";
 const DEADLINE: &str = "the agent keeps its own deadline, the timeout of migrate_to, and never suspends the guest to keep it";
-const POSTCOPY: &str = "post-copy is not supported by this version";
+const POSTCOPY: &str = "post-copy is chosen by migration_policy=postcopy";
 const SAME: &str = "the guest must be the same on all nodes";
 
 const WORDS: &[(&str, Effect)] = &[
@@ -183,6 +183,15 @@ mod tests {
         assert_eq!(options.migrateuri.as_deref(), Some("tcp://%n-mig:49160"));
         assert_eq!(options.bandwidth, Some(100));
         assert_eq!(Options::parse(""), Ok(Options::default()));
+    }
+
+    #[test]
+    fn mangled_options() {
+        let samples = [
+            "--p2p --unsafe --migrateuri=tcp://%n-mig:49160 --bandwidth 100",
+            "--parallel --parallel-connections 4 --comp-methods xbzrle,mt",
+        ];
+        crate::mangled::texts(&samples, 4000, |text| Options::parse(text).is_ok());
     }
 
     #[test]

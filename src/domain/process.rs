@@ -28,6 +28,23 @@ pub(super) fn all() -> io::Result<Vec<(i32, Process)>> {
     Ok(processes)
 }
 
+/// The emulators of this host that have a file open, by process and guest's name. As [`all`], to be called with a deadline; the file
+/// itself is not touched.
+///
+/// # Errors
+/// The table cannot be read, so nothing is known.
+pub(super) fn guests_with(file: &Path) -> io::Result<Vec<(i32, String)>> {
+    let mut found = Vec::new();
+    for (pid, process) in all()? {
+        let Some(name) = option(&process.line, b"-name") else { continue };
+        let mut open = fs::read_dir(process.directory.join("fd")).into_iter().flatten().flatten();
+        if open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file)) {
+            found.push((pid, String::from_utf8_lossy(&guest_name(name)).into_owned()));
+        }
+    }
+    Ok(found)
+}
+
 impl Process {
     /// `None` if it has ended in the meantime.
     fn read(directory: PathBuf) -> io::Result<Option<Self>> {
@@ -191,6 +208,12 @@ mod tests {
 
     fn runs(line: &[u8], identity: &Identity) -> bool {
         Process { directory: "/proc/self".into(), line: line.to_vec() }.runs(identity)
+    }
+
+    #[test]
+    fn mangled_stat() {
+        let samples = ["4711 (qemu (x) ) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 815 20 21"];
+        crate::mangled::texts(&samples, 4000, |text| Status::parse(text).is_some());
     }
 
     #[test]

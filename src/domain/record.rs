@@ -29,9 +29,18 @@ pub struct Record {
     /// A request to create it was sent, and how that ended is not known.
     #[serde(default)]
     pub creating: bool,
+    /// That request was to restore it from a saved state, see [`super::saved_state`].
+    #[serde(default)]
+    pub restoring: bool,
+    /// Only its name spoke for it when it was seen first: it may be another guest.
+    #[serde(default)]
+    pub guessed: bool,
     /// The libvirt it was being moved to, as long as how that ended is not known.
     #[serde(default)]
     pub moving: Option<String>,
+    /// Whether its emulator has a ring, see [`super::rings`]; unknown in a record of a version that did not look.
+    #[serde(default)]
+    pub rings: Option<bool>,
 }
 
 impl Record {
@@ -45,16 +54,20 @@ impl Record {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
-        Trace { identity: self.identity(), emulator, creating: self.creating }
+        Trace { identity: self.identity(), emulator, creating: self.creating, rings: self.rings.unwrap_or(true) }
     }
 
-    /// Whether it is `identity`'s and still right: the emulator it names lives, and nothing is under way.
+    /// Whether it is `identity`'s and still right: the emulator it names lives, nothing is under way, and nothing was not looked at.
     #[must_use]
     pub fn is_current(&self, identity: &Identity) -> bool {
-        let settled = !self.creating && self.moving.is_none();
+        let settled = !self.creating && self.moving.is_none() && self.rings.is_some();
         settled && self.identity() == *identity && self.trace().emulator.is_some_and(|emulator| !emulator.is_dying())
     }
 }
+
+/// The notes that there are, by the ends of their files' names: what the definition was when it was written last, the utilization,
+/// the guest's pulse, and the outage of its storage.
+pub const NOTES: &[&str] = &["xml", "utilization", "pulse", "outage"];
 
 /// Where the record of one resource instance is kept.
 #[derive(Clone, Debug)]
@@ -73,9 +86,7 @@ impl Shelf {
     /// The record, if there is one that can be understood and only root can have written.
     #[must_use]
     pub fn read(&self) -> Option<Record> {
-        let trusted =
-            |path: &Path| fs::metadata(path).is_ok_and(|data| data.uid() == nix::unistd::geteuid().as_raw() && data.mode() & 0o022 == 0);
-        if !trusted(&self.directory) || !trusted(&self.file) {
+        if !is_trusted(&self.directory) || !is_trusted(&self.file) {
             return None;
         }
         serde_json::from_slice(&fs::read(&self.file).ok()?).ok()
@@ -97,22 +108,57 @@ impl Shelf {
     }
 
     fn try_write(&self, record: &Record) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
-        file.write_all(&serde_json::to_vec(record)?)?;
-        file.persist(&self.file)?;
-        Ok(())
+        self.put(&self.file, &serde_json::to_vec(record)?)
     }
 
-    /// Forgets the record: the guest was proven gone.
+    /// Forgets the record and the notes: the guest was proven gone.
     pub fn remove(&self) {
-        match fs::remove_file(&self.file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warning(format_args!("state file {} cannot be removed: {error}", self.file.display()));
+        for file in [self.file.clone()].into_iter().chain(NOTES.iter().map(|name| self.note_file(name))) {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    log::warning(format_args!("state file {} cannot be removed: {error}", file.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
+
+    /// Where a note beside the record is: what spares a later action work.
+    #[must_use]
+    pub fn note_file(&self, name: &str) -> PathBuf {
+        self.file.with_extension(name)
+    }
+
+    /// A note, if there is one that only root can have written.
+    #[must_use]
+    pub fn note(&self, name: &str) -> Option<Vec<u8>> {
+        let file = self.note_file(name);
+        if !is_trusted(&self.directory) || !is_trusted(&file) {
+            return None;
+        }
+        fs::read(file).ok()
+    }
+
+    /// Keeps a note, readable by root only.
+    pub fn write_note(&self, name: &str, contents: &[u8]) {
+        let file = self.note_file(name);
+        if let Err(error) = self.put(&file, contents) {
+            log::warning(format_args!("state file {} cannot be written: {error}", file.display()));
+        }
+    }
+
+    fn put(&self, file: &Path, contents: &[u8]) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let mut new = tempfile::NamedTempFile::new_in(&self.directory)?;
+        new.write_all(contents)?;
+        new.persist(file)?;
+        Ok(())
+    }
+}
+
+/// Whether only this user can have written what is there.
+fn is_trusted(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.uid() == nix::unistd::geteuid().as_raw() && data.mode() & 0o022 == 0)
 }
 
 /// A file name for any instance name; clones have a colon in theirs.
@@ -140,7 +186,10 @@ mod tests {
             pid: Some(1234),
             start: Some(5678),
             creating: false,
+            restoring: false,
+            guessed: false,
             moving: None,
+            rings: Some(false),
         }
     }
 
@@ -158,6 +207,20 @@ mod tests {
         shelf.remove();
         shelf.remove();
         assert_eq!(shelf.read(), None);
+    }
+
+    #[test]
+    fn one_without_the_newer_marks_is_understood() {
+        let root = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(root.path(), "web1");
+        let mut old = serde_json::to_value(record()).unwrap();
+        for name in ["creating", "restoring", "guessed", "moving", "rings"] {
+            assert!(old.as_object_mut().unwrap().remove(name).is_some(), "{name}");
+        }
+        fs::write(&shelf.file, serde_json::to_vec(&old).unwrap()).unwrap();
+        // Whether the emulator has a ring is not known then: it is looked at anew.
+        assert_eq!(shelf.read(), Some(Record { rings: None, ..record() }));
+        assert!(shelf.read().unwrap().trace().rings);
     }
 
     #[test]

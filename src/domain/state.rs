@@ -89,6 +89,10 @@ impl Reason {
     pub const PAUSED_POSTCOPY: Self = Self(12);
     /// `VIR_DOMAIN_PAUSED_POSTCOPY_FAILED`.
     pub const PAUSED_POSTCOPY_FAILED: Self = Self(13);
+    /// `VIR_DOMAIN_RUNNING_POSTCOPY`.
+    pub const RUNNING_POSTCOPY: Self = Self(10);
+    /// `VIR_DOMAIN_RUNNING_POSTCOPY_FAILED`.
+    pub const RUNNING_POSTCOPY_FAILED: Self = Self(11);
 
     /// Whether a guest that is paused for this reason was paused by a fault, and will not run again by itself.
     #[must_use]
@@ -108,6 +112,23 @@ impl Reason {
                 | Self::PAUSED_STARTING_UP
                 | Self::PAUSED_POSTCOPY
         )
+    }
+
+    /// Whether a guest in this state for this reason is being moved by post-copy, or was when that broke: part of its memory is on
+    /// another host.
+    #[must_use]
+    pub fn is_postcopy(self, state: State) -> bool {
+        match state {
+            State::Paused => matches!(self, Self::PAUSED_POSTCOPY | Self::PAUSED_POSTCOPY_FAILED),
+            State::Running => matches!(self, Self::RUNNING_POSTCOPY | Self::RUNNING_POSTCOPY_FAILED),
+            _ => false,
+        }
+    }
+
+    /// Whether a post-copy of a guest in this state is broken: it waits for memory that does not come, wherever it touches it.
+    #[must_use]
+    pub fn is_broken_postcopy(self, state: State) -> bool {
+        self.is_postcopy(state) && matches!(self, Self::PAUSED_POSTCOPY_FAILED | Self::RUNNING_POSTCOPY_FAILED)
     }
 
     /// The reason in words, in libvirt's own language (`virsh domstate --reason`), or its number.
@@ -165,5 +186,12 @@ mod tests {
         assert_eq!(Reason::PAUSED_MIGRATION.text(State::Paused), "migrating");
         assert_eq!(Reason(99).text(State::Paused), "reason 99");
         assert_eq!(State::from_number(9).to_string(), "unknown state 9");
+    }
+
+    #[test]
+    fn the_same_number_means_another_thing_in_another_state() {
+        assert!(Reason(11).is_broken_postcopy(State::Running) && !Reason(11).is_postcopy(State::Paused));
+        assert!(Reason(12).is_postcopy(State::Paused) && !Reason(12).is_broken_postcopy(State::Paused));
+        assert!(!Reason(10).is_postcopy(State::Paused) && !Reason(13).is_postcopy(State::ShutOff));
     }
 }

@@ -4,6 +4,7 @@
 
 use super::definition::Identity;
 use super::evidence::{self, Emulator};
+use super::rings;
 use super::wire::{self, Look, Trouble};
 use super::{Connection, Error, Kind, Reason, Result, State, Uri, ffi};
 use crate::deadline::Deadline;
@@ -26,11 +27,21 @@ pub struct Trace {
     pub emulator: Option<Emulator>,
     /// Whether a request to create it may still be pending in libvirt.
     pub creating: bool,
+    /// Whether its emulator had a ring whose writes may outlive it, see [`rings`].
+    pub rings: bool,
+}
+
+impl Trace {
+    /// The same with what `emulators` show, which may soon be gone.
+    #[must_use]
+    pub fn with(&self, emulators: &[Emulator]) -> Self {
+        Self { rings: self.rings || emulators.iter().any(|emulator| rings::has(*emulator)), ..self.clone() }
+    }
 }
 
 impl From<Identity> for Trace {
     fn from(identity: Identity) -> Self {
-        Self { identity, emulator: None, creating: false }
+        Self { identity, emulator: None, creating: false, rings: false }
     }
 }
 
@@ -73,7 +84,11 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
     match ask(&trace.identity, uri, &deadline.within(ANSWER.min(deadline.left() / 2))) {
         Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
-        Ok(_) => prove_absent(trace, deadline).map(|()| Presence::Absent),
+        Ok(_) => {
+            prove_absent(trace, deadline)?;
+            prove_no_write(trace, deadline)?;
+            Ok(Presence::Absent)
+        }
         Err(error) => match settled(trace, deadline)?.first() {
             Some(emulator) => Ok(Presence::Active(Sight::Process { emulator: *emulator, trouble: error.text })),
             // A daemon that hangs still has the request, also of a client that is dead; one that is gone has taken it along.
@@ -82,6 +97,7 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
             }
             None => {
                 log::debug(|| format!("{}; no emulator of {name} runs", error.text));
+                prove_no_write(trace, deadline)?;
                 Ok(Presence::Absent)
             }
         },
@@ -100,6 +116,30 @@ fn prove_absent(trace: &Trace, deadline: &Deadline) -> Result<()> {
         let Some(emulator) = left.first() else { return Ok(()) };
         if !settle.pause(Duration::from_millis(50)) {
             return Err(Error::new(Kind::Lives, format!("libvirt does not run {name}, but {}", emulator.remains(name))));
+        }
+    }
+}
+
+/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left.
+///
+/// # Errors
+/// `TimedOut` if one may be; others: cannot tell.
+pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
+    if !trace.rings {
+        return Ok(());
+    }
+    let settle = deadline.within(SETTLING.min(deadline.left() / 2));
+    loop {
+        // Not at once: the work is queued as the process ends, and its worker may be on its way to it.
+        let more = settle.pause(Duration::from_millis(50));
+        if !rings::any_ending(deadline)? {
+            return Ok(());
+        }
+        if !more {
+            let name = &trace.identity.name;
+            let text =
+                format!("the emulator of {name} has ended, but the kernel waits for io_uring requests: its storage may still take a write");
+            return Err(Error::new(Kind::TimedOut, text));
         }
     }
 }

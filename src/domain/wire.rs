@@ -1,6 +1,6 @@
 //! The cheap question: the state of one domain, asked of the local daemon over its own socket, without loading libvirt.
 //!
-//! It says the little of libvirt's protocol that is needed to ask (see `message.rs`), reads only, and trusts nothing it hears: anything
+//! It says the little of libvirt's protocol that is needed to ask (see `message.rs`), changes nothing, and trusts nothing it hears: anything
 //! out of the ordinary is [`Trouble::Unexpected`], upon which the caller asks again through `virt`. "There is no such domain" is said
 //! in one case only, when the daemon answered the look-up with `VIR_ERR_NO_DOMAIN`.
 //!
@@ -20,8 +20,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use self::message::{Call, Heard, NO_DOMAIN};
+use self::message::{AGENT_SILENT, Call, Domain, Heard, NO_DOMAIN};
 use self::xdr::{Reader, UUID};
+use super::live::Size;
 use super::state::{Reason, State};
 use crate::deadline::Deadline;
 
@@ -138,6 +139,25 @@ fn plain(value: &str) -> Option<String> {
 ///
 /// See [`Trouble`]. None of them says anything about the domain.
 pub fn state(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Result<Option<Answer>, Trouble> {
+    converse(socket, driver, look, deadline, |conversation, driver, question| conversation.about(driver, question))
+}
+
+/// Asks how large a domain is, as [`state`] does.
+///
+/// # Errors
+///
+/// As of [`state`].
+pub fn size(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Result<Option<Size>, Trouble> {
+    converse(socket, driver, look, deadline, |conversation, driver, question| conversation.size(driver, question))
+}
+
+fn converse<T>(
+    socket: &Path,
+    driver: &str,
+    look: Look,
+    deadline: &Deadline,
+    about: impl FnOnce(Conversation, &str, Call) -> Result<Option<T>, Trouble>,
+) -> Result<Option<T>, Trouble> {
     let unexpected = |text: &str| Trouble::Unexpected(text.to_owned());
     if driver.len() > LONGEST_NAME || !driver.contains(":///") || driver.contains(['+', '?', '\0']) {
         return Err(unexpected("not the name of a driver"));
@@ -154,7 +174,27 @@ pub fn state(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Re
         }
     };
     let stream = connect(socket, deadline)?;
-    Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }.about(driver, question)
+    about(Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }, driver, question)
+}
+
+/// What a guest agent said to a ping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// It has answered.
+    Beats,
+    /// It has not, or nothing in the guest listens; libvirt's words.
+    Silent(String),
+}
+
+/// Asks the agent in a running domain of `driver` for a sign of life; libvirt waits for it until a second before the deadline.
+///
+/// # Errors
+///
+/// See [`Trouble`]; `Unexpected` also when the domain has no channel for an agent, or none of that name runs.
+pub fn ping(socket: &Path, driver: &str, name: &str, deadline: &Deadline) -> Result<Pulse, Trouble> {
+    let seconds = i32::try_from(deadline.left().as_secs().saturating_sub(1)).unwrap_or(i32::MAX).max(1);
+    let stream = connect(socket, deadline)?;
+    Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }.ping(driver, name, seconds)
 }
 
 /// Connects, by the deadline. A daemon that was stopped has a listening socket whose queue may be full: then `connect` blocks, for
@@ -203,12 +243,45 @@ struct Conversation<'a> {
 
 impl Conversation<'_> {
     fn about(mut self, driver: &str, question: Call) -> Result<Option<Answer>, Trouble> {
+        let Some(domain) = self.find(driver, question)? else { return Ok(None) };
+        // An error here, "no such domain" too, is not an answer: the domain was there a moment ago.
+        let (state, reason) = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
+        self.farewell();
+        Ok(Some(Answer { uuid: dashed(&domain.uuid), name: domain.name, id: domain.id, state, reason }))
+    }
+
+    fn size(mut self, driver: &str, question: Call) -> Result<Option<Size>, Trouble> {
+        let Some(domain) = self.find(driver, question)? else { return Ok(None) };
+        let size = self.ask(Call::Info(&domain), message::size)?.map_err(|(_, text)| self.unexpected(&text))?;
+        self.farewell();
+        Ok(Some(size))
+    }
+
+    fn ping(mut self, driver: &str, name: &str, seconds: i32) -> Result<Pulse, Trouble> {
+        self.begin(Call::OpenForAgent(driver))?;
+        let domain = self.ask(Call::Name(name), message::found)?.map_err(|(_, text)| self.unexpected(&text))?;
+        let pulse = match self.ask(Call::PingAgent(&domain, seconds), message::pulse)? {
+            Ok(()) => Pulse::Beats,
+            Err((AGENT_SILENT, text)) => Pulse::Silent(text),
+            Err((_, text)) => return Err(self.unexpected(&text)),
+        };
+        self.farewell();
+        Ok(pulse)
+    }
+
+    /// The beginning of every conversation, up to the driver's opening.
+    fn begin(&mut self, opening: Call) -> Result<(), Trouble> {
         match self.ask(Call::Authentication, message::open_to_all)? {
             Ok(true) => {}
             Ok(false) => return Err(self.unexpected("asks for authentication")),
             Err((_, text)) => return Err(self.unexpected(&text)),
         }
-        self.ask(Call::Open(driver), |reader| reader.end())?.map_err(|(_, text)| self.unexpected(&text))?;
+        self.ask(opening, |reader| reader.end())?.map_err(|(_, text)| self.unexpected(&text))
+    }
+
+    /// Opens the conversation and looks the domain up.
+    fn find(&mut self, driver: &str, question: Call) -> Result<Option<Domain>, Trouble> {
+        self.begin(Call::Open(driver))?;
         let domain = match self.ask(question, message::found)? {
             Ok(domain) => domain,
             Err((NO_DOMAIN, _)) => {
@@ -225,10 +298,7 @@ impl Conversation<'_> {
         if !right {
             return Err(self.unexpected("answered about another domain"));
         }
-        // An error here, "no such domain" too, is not an answer: the domain was there a moment ago.
-        let (state, reason) = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
-        self.farewell();
-        Ok(Some(Answer { uuid: dashed(&domain.uuid), name: domain.name, id: domain.id, state, reason }))
+        Ok(Some(domain))
     }
 
     /// Closes the connection as libvirt's clients do. A daemon whose client just goes away writes an error into its log.

@@ -37,7 +37,7 @@ macro_rules! libvirt_symbols {
             }
             // A number, -1 on failure; and the few without an answer.
             minus_one: {
-                virConnectClose virConnectCompareCPU virConnectGetAllDomainStats virConnectGetCPUModelNames virConnectGetLibVersion
+                virConnectClose virConnectCompareCPU virConnectCompareHypervisorCPU virConnectGetAllDomainStats virConnectGetCPUModelNames virConnectGetLibVersion
                 virConnectGetMaxVcpus virConnectGetVersion virConnectIsAlive virConnectIsEncrypted virConnectIsSecure
                 virConnectListAllDomains virConnectListAllInterfaces virConnectListAllNWFilters virConnectListAllNetworks
                 virConnectListAllNodeDevices virConnectListAllSecrets virConnectListAllStoragePools virConnectListDefinedDomains
@@ -59,7 +59,7 @@ macro_rules! libvirt_symbols {
                 virDomainMigrateStartPostCopy virDomainMigrateToURI virDomainMigrateToURI2 virDomainMigrateToURI3 virDomainOpenChannel
                 virDomainOpenConsole virDomainOpenGraphics virDomainOpenGraphicsFD virDomainPMWakeup virDomainPinEmulator virDomainPinVcpu
                 virDomainPinVcpuFlags virDomainReboot virDomainRef virDomainRename virDomainReset virDomainRestore virDomainRestoreFlags
-                virDomainResume virDomainRevertToSnapshot virDomainSaveImageDefineXML virDomainSendKey virDomainSetAutostart
+                virDomainResume virDomainRevertToSnapshot virDomainSaveFlags virDomainSaveImageDefineXML virDomainSendKey virDomainSetAutostart
                 virDomainSetBlockThreshold virDomainSetLifecycleAction virDomainSetMaxMemory virDomainSetMemory virDomainSetMemoryFlags
                 virDomainSetMemoryParameters virDomainSetMemoryStatsPeriod virDomainSetMetadata virDomainSetNumaParameters
                 virDomainSetSchedulerParameters virDomainSetSchedulerParametersFlags virDomainSetTime virDomainSetUserPassword
@@ -73,7 +73,8 @@ macro_rules! libvirt_symbols {
                 virNetworkDestroy virNetworkFree virNetworkGetAutostart virNetworkGetUUID virNetworkGetUUIDString virNetworkIsActive
                 virNetworkIsPersistent virNetworkRef virNetworkSetAutostart virNetworkUndefine virNetworkUpdate virNodeDeviceDestroy
                 virNodeDeviceDetachFlags virNodeDeviceDettach virNodeDeviceFree virNodeDeviceListCaps virNodeDeviceNumOfCaps
-                virNodeDeviceReAttach virNodeDeviceRef virNodeDeviceReset virNodeGetCellsFreeMemory virNodeGetFreePages virNodeGetInfo
+                virNodeDeviceReAttach virNodeDeviceRef virNodeDeviceReset virNodeAllocPages virNodeGetCellsFreeMemory virNodeGetFreePages virNodeGetInfo
+                virNodeGetMemoryStats
                 virNodeNumOfDevices virSecretFree virSecretGetUUID virSecretGetUUIDString virSecretGetUsageType virSecretRef
                 virSecretSetValue virSecretUndefine virSetErrorFunc virStoragePoolBuild virStoragePoolCreate virStoragePoolDelete
                 virStoragePoolDestroy virStoragePoolFree virStoragePoolGetAutostart virStoragePoolGetInfo virStoragePoolGetUUID

@@ -1,13 +1,16 @@
-//! The messages: the six calls, and the answers to them.
+//! The messages: the few calls, and the answers to them.
 //!
-//! From libvirt's `src/rpc/virnetprotocol.x` (frame, header, error), `src/remote/remote_protocol.x` (procedures and what goes with them)
-//! and `src/rpc/virkeepaliveprotocol.x`. Numbers and layouts there never change: a daemon of any version understands a client of any other.
+//! From libvirt's `src/rpc/virnetprotocol.x` (frame, header, error), `src/remote/remote_protocol.x` (procedures and what goes with them),
+//! `src/remote/qemu_protocol.x` (the guest agent) and `src/rpc/virkeepaliveprotocol.x`. Numbers and layouts there never change: a daemon of any version understands a client of any other.
 
 use super::xdr::{Reader, UUID, Writer};
+use crate::domain::live::Size;
 use crate::domain::state::{Reason, State};
 
 /// `REMOTE_PROGRAM`, `REMOTE_PROTOCOL_VERSION`.
 const PROGRAM: (u32, u32) = (0x2000_8086, 1);
+/// `QEMU_PROGRAM`, `QEMU_PROTOCOL_VERSION`.
+const QEMU: (u32, u32) = (0x2000_8087, 1);
 /// `KEEPALIVE_PROGRAM`, `KEEPALIVE_PROTOCOL_VERSION`.
 const KEEPALIVE: (u32, u32) = (0x6b65_6570, 1);
 /// `KEEPALIVE_PROC_PING`, `KEEPALIVE_PROC_PONG`.
@@ -27,6 +30,11 @@ const READ_ONLY: u32 = 1;
 const NO_AUTHENTICATION: u32 = 0;
 /// `VIR_ERR_NO_DOMAIN` of `include/libvirt/virterror.h`.
 pub(super) const NO_DOMAIN: i32 = 42;
+/// `VIR_ERR_AGENT_UNRESPONSIVE`: also where nothing in the guest has opened the channel.
+pub(super) const AGENT_SILENT: i32 = 86;
+
+/// What the guest agent is asked; the only question there is for it, and it changes nothing.
+const PING_AGENT: &str = "{\"execute\":\"guest-ping\"}";
 
 /// Bytes of the length word and the header of six words; the length counts itself.
 pub(super) const HEAD: usize = 28;
@@ -39,6 +47,14 @@ pub(super) struct Domain {
     pub(super) name: String,
     pub(super) uuid: [u8; UUID],
     pub(super) id: i32,
+}
+
+impl Domain {
+    fn put(&self, writer: &mut Writer) {
+        writer.string(&self.name);
+        writer.uuid(&self.uuid);
+        writer.signed(self.id);
+    }
 }
 
 /// All that can be said: there is no call here that changes anything.
@@ -54,16 +70,29 @@ pub(super) enum Call<'a> {
     Uuid(&'a [u8; UUID]),
     /// The state of a domain and the reason for it.
     State(&'a Domain),
+    /// Open the driver of this URI for more than reading: the daemon passes nothing on to a guest agent otherwise.
+    OpenForAgent(&'a str),
+    /// Ask a domain's guest agent for a sign of life; the daemon waits so many seconds for it.
+    PingAgent(&'a Domain, i32),
+    /// How large a domain is.
+    Info(&'a Domain),
     /// The end of the conversation.
     Close,
 }
 
 impl Call<'_> {
-    /// `remote_procedure`.
+    /// The program that the procedure is of.
+    fn program(self) -> (u32, u32) {
+        if matches!(self, Self::PingAgent(..)) { QEMU } else { PROGRAM }
+    }
+
+    /// `remote_procedure`, `qemu_procedure`.
     fn number(self) -> u32 {
         match self {
-            Self::Open(_) => 1,
+            Self::Open(_) | Self::OpenForAgent(_) => 1,
             Self::Close => 2,
+            Self::PingAgent(..) => 3,
+            Self::Info(_) => 16,
             Self::Name(_) => 23,
             Self::Uuid(_) => 24,
             Self::Authentication => 66,
@@ -73,19 +102,24 @@ impl Call<'_> {
 
     /// The whole message.
     pub(super) fn message(self, serial: u32) -> Vec<u8> {
-        framed(PROGRAM, self.number(), CALL, serial, |writer| match self {
+        framed(self.program(), self.number(), CALL, serial, |writer| match self {
             Self::Authentication | Self::Close => {}
-            Self::Open(uri) => {
+            Self::Open(uri) | Self::OpenForAgent(uri) => {
                 writer.number(1); // the URI is there
                 writer.string(uri);
-                writer.number(READ_ONLY);
+                writer.number(if matches!(self, Self::Open(_)) { READ_ONLY } else { 0 });
             }
             Self::Name(name) => writer.string(name),
             Self::Uuid(uuid) => writer.uuid(uuid),
+            Self::Info(domain) => domain.put(writer),
             Self::State(domain) => {
-                writer.string(&domain.name);
-                writer.uuid(&domain.uuid);
-                writer.signed(domain.id);
+                domain.put(writer);
+                writer.number(0); // flags: none are defined
+            }
+            Self::PingAgent(domain, seconds) => {
+                domain.put(writer);
+                writer.string(PING_AGENT);
+                writer.signed(seconds);
                 writer.number(0); // flags: none are defined
             }
         })
@@ -140,7 +174,7 @@ pub(super) fn hear<'a>(message: &'a [u8], call: Call, serial: u32) -> Result<Hea
     if program == KEEPALIVE {
         return Ok(if procedure == PING { Heard::Ping } else { Heard::Nothing });
     }
-    if program != PROGRAM {
+    if program != PROGRAM && program != call.program() {
         return Err(format!("a message of program {:#x} version {}", program.0, program.1));
     }
     match (kind, status) {
@@ -175,6 +209,19 @@ pub(super) fn state(mut reader: Reader) -> Option<(State, Reason)> {
     let (state, reason) = (reader.signed()?, reader.signed()?);
     reader.end()?;
     Some((State::from_number(state), Reason(reason)))
+}
+
+/// The agent's own words (`qemu_domain_agent_command_ret`); what they are does not matter, it has answered.
+pub(super) fn pulse(mut reader: Reader) -> Option<()> {
+    reader.optional(Reader::string)?;
+    reader.end()
+}
+
+/// The size of the domain (`remote_domain_get_info_ret`): its state, the most memory it may have, what it has now, CPUs, CPU time.
+pub(super) fn size(mut reader: Reader) -> Option<Size> {
+    let (_state, memory, _now, cpus, _time) = (reader.number()?, reader.long()?, reader.long()?, reader.number()?, reader.long()?);
+    reader.end()?;
+    Some(Size { cpus: cpus.into(), memory })
 }
 
 /// Number (`virErrorNumber`) and text of an error (`virNetMessageError`); the rest of it is read, and has to be right, but is not used.
@@ -249,6 +296,19 @@ pub(super) mod tests {
                 Call::State(&domain),
                 "0000003c 20008086 00000001 000000d4 00000000 00000007 00000000 00000004 77656231 4dea22b3 1d52d8f3 2516782e 98ab3fa0 00000003 00000000",
             ),
+            (
+                Call::OpenForAgent("qemu:///system"),
+                "00000038 20008086 00000001 00000001 00000000 00000007 00000000 00000001 0000000e 71656d753a2f2f2f 73797374656d 0000 00000000",
+            ),
+            (
+                Call::PingAgent(&domain, 5),
+                "0000005c 20008087 00000001 00000003 00000000 00000007 00000000 00000004 77656231 4dea22b3 1d52d8f3 2516782e 98ab3fa0 00000003 \
+                 00000018 7b2265786563757465223a2267756573742d70696e67227d 00000005 00000000",
+            ),
+            (
+                Call::Info(&domain),
+                "00000038 20008086 00000001 00000010 00000000 00000007 00000000 00000004 77656231 4dea22b3 1d52d8f3 2516782e 98ab3fa0 00000003",
+            ),
             (Call::Close, "0000001c 20008086 00000001 00000002 00000000 00000007 00000000"),
         ];
         for (call, bytes) in cases {
@@ -271,6 +331,9 @@ pub(super) mod tests {
         assert_eq!(found(body(&lookup)), Some(Domain { name: "web12".into(), uuid: WEB1, id: -1 }));
         let states = reply(212, 4, true, |writer| [3, 5].map(|word| writer.signed(word)).into_iter().collect());
         assert_eq!(state(body(&states)), Some((State::Paused, Reason(5))));
+        let info = hex("00000001 0000000000014000 0000000000010000 00000002 0000000012345678");
+        assert_eq!(size(Reader(&info)), Some(Size { cpus: 2, memory: 80 * 1024 }));
+        assert_eq!(size(Reader(&info[..28])), None);
         let error = reply(23, 3, false, |writer| not_there(writer, NO_DOMAIN));
         assert_eq!(failure(body(&error)), Some((42, "Domain not found: no domain with matching name 'web1'".into())));
         let offer = |kinds: &[u32]| {

@@ -8,6 +8,7 @@ use nix::sys::socket::Backlog;
 use super::message::tests::{by_the_way, not_there, reply};
 use super::message::{HEAD, LONGEST};
 use super::*;
+use crate::mangled::Dice;
 
 const WEB1: [u8; UUID] = [0x4d, 0xea, 0x22, 0xb3, 0x1d, 0x52, 0xd8, 0xf3, 0x25, 0x16, 0x78, 0x2e, 0x98, 0xab, 0x3f, 0xa0];
 const LONG: Duration = Duration::from_secs(20);
@@ -125,18 +126,6 @@ fn cut_off_at_every_byte() {
     }
 }
 
-/// xorshift64*: the same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % u64::try_from(limit).unwrap()).unwrap()
-    }
-}
-
 fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..=dice.below(4) {
         let at = dice.below(bytes.len());
@@ -160,7 +149,7 @@ fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
 /// to the look-up, found here by other means, is an error with the right number.
 #[test]
 fn mad_daemons_are_not_believed() {
-    let mut dice = Dice(0x6b_766d_6861);
+    let mut dice = Dice::new(0x6b_766d_6861);
     let mut believed = 0;
     for round in 0..30_000 {
         let mut bytes = daemon(round % 2 == 0).concat();

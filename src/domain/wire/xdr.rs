@@ -1,4 +1,4 @@
-//! What libvirt's messages are made of: XDR (RFC 4506), as far as six calls need it. Nothing here can panic or allocate more than it is given.
+//! What libvirt's messages are made of: XDR (RFC 4506), as far as seven calls need it. Nothing here can panic or allocate more than it is given.
 
 /// Bytes of a UUID (`VIR_UUID_BUFLEN` of libvirt's `include/libvirt/libvirt-host.h`).
 pub(super) const UUID: usize = 16;
@@ -44,6 +44,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn number(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn long(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
     }
 
     pub(super) fn signed(&mut self) -> Option<i32> {

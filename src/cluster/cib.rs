@@ -1,0 +1,428 @@
+//! The cluster's configuration and what it remembers of each node, as `cibadmin` gives it.
+
+use super::tool::{self, Trouble};
+use crate::deadline::Deadline;
+use roxmltree::{Document, Node};
+use std::collections::BTreeMap;
+
+/// A resource as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Primitive {
+    /// Its name.
+    pub id: String,
+    /// `ocf:heartbeat:VirtualDomain`: class, provider and type; what comes from a template is not in it.
+    pub agent: String,
+    /// The template it is made from.
+    pub template: Option<String>,
+    /// `clone` or `bundle`, if it is part of one.
+    pub multiple: Option<String>,
+    /// Its parameters, of all sets; the first set wins.
+    pub parameters: BTreeMap<String, String>,
+    /// Its meta attributes, likewise.
+    pub meta: BTreeMap<String, String>,
+    /// Its operations.
+    pub operations: Vec<Operation>,
+}
+
+/// An operation as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operation {
+    /// `start`, `monitor` ...
+    pub name: String,
+    /// Its interval, as it is written.
+    pub interval: String,
+    /// What else is said of it: `timeout`, `on-fail`, `enabled` ...
+    pub settings: BTreeMap<String, String>,
+}
+
+/// An operation that a node has run, the last of its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// The node.
+    pub node: String,
+    /// The resource.
+    pub resource: String,
+    /// Resource, operation and interval: `web1_monitor_10000`.
+    pub key: String,
+    /// `start`, `monitor` ...
+    pub operation: String,
+    /// Its number on that node.
+    pub call: String,
+    /// The agent's exit code.
+    pub code: i32,
+    /// When it had this result first, in seconds since 1970 by that node's clock.
+    pub at: Option<u64>,
+}
+
+/// What a node's executor remembers of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The node.
+    pub node: String,
+    /// The agent that was called there.
+    pub agent: String,
+    /// What the probe said, when it has ended: its exit code.
+    pub probe: Option<i32>,
+    /// The exit reason of the probe.
+    pub reason: String,
+    /// Whether an operation is kept as failed. A probe that found what was not expected is one.
+    pub failed: bool,
+}
+
+/// The CIB at a moment.
+#[derive(Clone, Debug)]
+pub struct Cib {
+    text: String,
+}
+
+impl Cib {
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub fn query(deadline: &Deadline) -> Result<Self, Trouble> {
+        Self::parse(tool::run("cibadmin", &["--query"], deadline)?)
+    }
+
+    /// Understands `text`.
+    ///
+    /// # Errors
+    /// It is no XML.
+    pub fn parse(text: String) -> Result<Self, Trouble> {
+        match Document::parse(&text).map(drop) {
+            Ok(()) => Ok(Self { text }),
+            Err(error) => Err(Trouble::Failed(0, format!("cibadmin: what it says is no XML: {error}"))),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn with<T: Default>(&self, read: impl FnOnce(&Document) -> T) -> T {
+        // It was parsed before, so it can be again.
+        Document::parse(&self.text).map(|document| read(&document)).unwrap_or_default()
+    }
+
+    /// All resources, in the order of the configuration.
+    #[must_use]
+    pub fn primitives(&self) -> Vec<Primitive> {
+        self.with(|document| {
+            let resources = document.descendants().filter(|node| node.has_tag_name("resources"));
+            resources.flat_map(|node| node.descendants()).filter(|node| node.has_tag_name("primitive")).map(primitive).collect()
+        })
+    }
+
+    /// A resource with what it has from its template, if it is made from one. Rules are not evaluated: the first value of a name counts.
+    #[must_use]
+    pub fn resource(&self, id: &str) -> Option<Primitive> {
+        self.resources().into_iter().find(|resource| resource.id == id)
+    }
+
+    /// All resources as [`Cib::resource`] gives them.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Primitive> {
+        let templates: Vec<Primitive> =
+            self.with(|document| document.descendants().filter(|node| node.has_tag_name("template")).map(primitive).collect());
+        let mut resources = self.primitives();
+        for resource in &mut resources {
+            let name = resource.template.as_ref();
+            let Some(template) = templates.iter().find(|template| Some(&template.id) == name) else { continue };
+            if resource.agent.is_empty() {
+                resource.agent.clone_from(&template.agent);
+            }
+            let add = |to: &mut BTreeMap<String, String>, from: &BTreeMap<String, String>| {
+                for (name, value) in from {
+                    to.entry(name.clone()).or_insert_with(|| value.clone());
+                }
+            };
+            add(&mut resource.parameters, &template.parameters);
+            add(&mut resource.meta, &template.meta);
+            for operation in &template.operations {
+                let same = |own: &Operation| own.name == operation.name && own.interval == operation.interval;
+                if !resource.operations.iter().any(same) {
+                    resource.operations.push(operation.clone());
+                }
+            }
+        }
+        resources
+    }
+
+    /// The value of an option of the whole cluster (`crm_config`).
+    #[must_use]
+    pub fn option(&self, name: &str) -> Option<String> {
+        self.pairs("crm_config").remove(name)
+    }
+
+    /// All name-value pairs below an element, for instance `rsc_defaults`; the first of a name wins.
+    #[must_use]
+    pub fn pairs(&self, element: &str) -> BTreeMap<String, String> {
+        self.with(|document| {
+            let found = document.descendants().filter(|node| node.has_tag_name(element)).flat_map(|node| node.descendants());
+            let mut values = BTreeMap::new();
+            for (name, value) in found.filter(|node| node.has_tag_name("nvpair")).filter_map(pair) {
+                values.entry(name).or_insert(value);
+            }
+            values
+        })
+    }
+
+    /// The transient attributes of the nodes whose names begin with `prefix`: node, name, value.
+    #[must_use]
+    pub fn transient(&self, prefix: &str) -> Vec<(String, String, String)> {
+        self.with(|document| {
+            let attributes = document.descendants().filter(|node| node.has_tag_name("transient_attributes"));
+            let pairs = attributes.flat_map(|node| node.descendants()).filter(|node| node.has_tag_name("nvpair"));
+            let named = |node: Node| {
+                let state = node.ancestors().find(|parent| parent.has_tag_name("node_state"))?;
+                let (name, value) = pair(node)?;
+                name.starts_with(prefix).then(|| Some((state.attribute("uname")?.to_owned(), name, value)))?
+            };
+            pairs.filter_map(named).collect()
+        })
+    }
+
+    /// The constraints on where resources may be that `crm_resource --move` and `--ban` leave: resource, and the constraint's name.
+    #[must_use]
+    pub fn moves_left(&self) -> Vec<(String, String)> {
+        self.with(|document| {
+            let constraints = document.descendants().filter(|node| node.has_tag_name("rsc_location"));
+            let named = constraints.filter_map(|node| Some((node.attribute("rsc")?.to_owned(), node.attribute("id")?.to_owned())));
+            named.filter(|(_, id)| id.starts_with("cli-")).collect()
+        })
+    }
+
+    /// What the nodes have run.
+    #[must_use]
+    pub fn ran(&self) -> Vec<Ran> {
+        self.with(|document| document.descendants().filter(|node| node.has_tag_name("lrm_rsc_op")).filter_map(ran).collect())
+    }
+
+    /// What the nodes remember of a resource.
+    #[must_use]
+    pub fn histories(&self, resource: &str) -> Vec<History> {
+        self.with(|document| {
+            let entries = document.descendants().filter(|node| node.has_tag_name("lrm_resource") && node.attribute("id") == Some(resource));
+            entries.filter_map(history).collect()
+        })
+    }
+
+    /// Whether an operation of the executor of `node` is remembered, of any resource.
+    #[must_use]
+    pub fn has_history(&self, node: &str) -> bool {
+        self.with(|document| {
+            let states = document.descendants().filter(|state| {
+                state.has_tag_name("node_state") && state.attribute("uname").is_some_and(|name| name.eq_ignore_ascii_case(node))
+            });
+            states.flat_map(|state| state.descendants()).any(|entry| entry.has_tag_name("lrm_rsc_op"))
+        })
+    }
+
+    /// Whether there is an element with this id.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.with(|document| document.descendants().any(|node| node.attribute("id") == Some(id)))
+    }
+
+    /// The value of the name-value pair with this id.
+    #[must_use]
+    pub fn value(&self, id: &str) -> Option<String> {
+        self.with(|document| {
+            let pair = document.descendants().find(|node| node.attribute("id") == Some(id));
+            pair.and_then(|pair| pair.attribute("value")).map(Into::into)
+        })
+    }
+
+    /// The CIB without the elements that have these ids.
+    #[must_use]
+    pub fn without(&self, ids: &[String]) -> Self {
+        let ranges = self.with(|document| {
+            let found = document.descendants().filter(|node| node.attribute("id").is_some_and(|id| ids.iter().any(|wanted| wanted == id)));
+            found.map(|node| node.range()).collect::<Vec<_>>()
+        });
+        self.edited(ranges.into_iter().map(|range| (range, String::new())).collect())
+    }
+
+    /// The CIB as it would be if these resources had this provider, and the nodes had always known them so.
+    #[must_use]
+    pub fn with_provider(&self, resources: &[String], provider: &str) -> Self {
+        let ranges = self.with(|document| {
+            let named = document.descendants().filter(|node| {
+                ["primitive", "lrm_resource"].iter().any(|tag| node.has_tag_name(*tag))
+                    && node.attribute("id").is_some_and(|id| resources.iter().any(|wanted| wanted == id))
+            });
+            named.filter_map(|node| node.attribute_node("provider")).map(|attribute| attribute.range_value()).collect::<Vec<_>>()
+        });
+        self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
+    }
+
+    fn edited(&self, mut edits: Vec<(std::ops::Range<usize>, String)>) -> Self {
+        let mut text = self.text.clone();
+        edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
+        for (range, new) in edits {
+            text.replace_range(range, &new);
+        }
+        Self { text }
+    }
+}
+
+fn agent(node: Node) -> String {
+    let parts = ["class", "provider", "type"].map(|name| node.attribute(name));
+    parts.into_iter().flatten().collect::<Vec<_>>().join(":")
+}
+
+fn pair(node: Node) -> Option<(String, String)> {
+    Some((node.attribute("name")?.to_owned(), node.attribute("value")?.to_owned()))
+}
+
+/// The name-value pairs of the sets called `tag` of an element.
+fn sets(node: Node, tag: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let sets = node.children().filter(|child| child.has_tag_name(tag));
+    for (name, value) in sets.flat_map(|set| set.children()).filter(|child| child.has_tag_name("nvpair")).filter_map(pair) {
+        found.entry(name).or_insert(value);
+    }
+    found
+}
+
+fn operation(node: Node) -> Operation {
+    let word = |name: &str| node.attribute(name).unwrap_or_default().to_owned();
+    let mut settings: BTreeMap<String, String> =
+        node.attributes().map(|attribute| (attribute.name().to_owned(), attribute.value().to_owned())).collect();
+    settings.extend(sets(node, "meta_attributes"));
+    Operation { name: word("name"), interval: word("interval"), settings }
+}
+
+fn ran(node: Node) -> Option<Ran> {
+    let word = |name: &str| node.attribute(name).unwrap_or_default().to_owned();
+    let state = node.ancestors().find(|parent| parent.has_tag_name("node_state"))?;
+    Some(Ran {
+        node: state.attribute("uname")?.to_owned(),
+        resource: node.parent()?.attribute("id")?.to_owned(),
+        key: word("operation_key"),
+        operation: word("operation"),
+        call: word("call-id"),
+        code: node.attribute("rc-code")?.parse().ok()?,
+        at: node.attribute("last-rc-change").and_then(|text| text.parse().ok()),
+    })
+}
+
+fn primitive(node: Node) -> Primitive {
+    let multiple = node.ancestors().find(|parent| ["clone", "master", "bundle"].iter().any(|tag| parent.has_tag_name(*tag)));
+    Primitive {
+        id: node.attribute("id").unwrap_or_default().to_owned(),
+        agent: agent(node),
+        template: node.attribute("template").map(Into::into),
+        multiple: multiple.map(|parent| parent.tag_name().name().to_owned()),
+        parameters: sets(node, "instance_attributes"),
+        meta: sets(node, "meta_attributes"),
+        operations: node
+            .children()
+            .filter(|child| child.has_tag_name("operations"))
+            .flat_map(|list| list.children())
+            .filter(|child| child.has_tag_name("op"))
+            .map(operation)
+            .collect(),
+    }
+}
+
+fn history(node: Node) -> Option<History> {
+    let state = node.ancestors().find(|parent| parent.has_tag_name("node_state"))?;
+    let mut probes = node.children().filter(|op| op.attribute("operation") == Some("monitor") && op.attribute("interval") == Some("0"));
+    // Pending: op-status -1, and 193 for a code (`PCMK_OCF_UNKNOWN`).
+    let ended = probes.rfind(|op| op.attribute("op-status").is_some_and(|status| status != "-1"));
+    let failed = node.children().any(|op| op.attribute("id").is_some_and(|id| id.ends_with("_last_failure_0")));
+    Some(History {
+        node: state.attribute("uname")?.to_owned(),
+        agent: agent(node),
+        probe: ended.and_then(|op| op.attribute("rc-code")?.parse().ok()).filter(|code| *code != 193),
+        reason: ended.and_then(|op| op.attribute("exit-reason")).unwrap_or_default().to_owned(),
+        failed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"<cib><configuration><resources>
+        <primitive id="web1" class="ocf" provider="heartbeat" type="VirtualDomain">
+          <meta_attributes id="web1-kvmha-adopt"><nvpair id="x" name="maintenance" value="true"/></meta_attributes>
+          <instance_attributes id="a"><nvpair id="a1" name="config" value="/srv/a&amp;b.xml"/></instance_attributes></primitive>
+        <clone id="c"><primitive id="web2" class="ocf" provider="heartbeat" type="VirtualDomain"/></clone>
+        <primitive id="web3" template="t"/></resources></configuration><status>
+        <node_state id="1" uname="node1"><lrm><lrm_resources><lrm_resource id="web1" type="VirtualDomain" class="ocf" provider="heartbeat">
+          <lrm_rsc_op id="o" operation="monitor" interval="0" rc-code="7" op-status="0" exit-reason=""/></lrm_resource></lrm_resources></lrm></node_state>
+        <node_state id="2" uname="node2"><lrm><lrm_resources><lrm_resource id="web1" type="VirtualDomain" class="ocf" provider="heartbeat">
+          <lrm_rsc_op id="p" operation="monitor" interval="0" rc-code="193" op-status="-1"/></lrm_resource></lrm_resources></lrm></node_state>
+        </status></cib>"#;
+
+    #[test]
+    fn resources_and_what_nodes_remember() {
+        let cib = Cib::parse(TEXT.to_owned()).unwrap();
+        let found = cib.primitives();
+        assert_eq!(found.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["web1", "web2", "web3"]);
+        assert_eq!((found[0].agent.as_str(), found[0].multiple.as_deref()), ("ocf:heartbeat:VirtualDomain", None));
+        assert_eq!(found[0].parameters.get("config").map(String::as_str), Some("/srv/a&b.xml"));
+        assert_eq!((found[1].multiple.as_deref(), found[2].template.as_deref()), (Some("clone"), Some("t")));
+        let histories = cib.histories("web1");
+        assert_eq!(histories.iter().map(|one| (one.node.as_str(), one.probe)).collect::<Vec<_>>(), [("node1", Some(7)), ("node2", None)]);
+        assert!(cib.has_history("NODE2") && !cib.has_history("node3"));
+        let fenced = r#"<cib><status><node_state id="2" uname="node2" crmd="offline"/></status></cib>"#;
+        assert!(!Cib::parse(fenced.to_owned()).unwrap().has_history("node2"));
+        assert_eq!(cib.value("x").as_deref(), Some("true"));
+    }
+
+    #[test]
+    fn a_primitive_with_a_template() {
+        let text = r#"<cib><configuration><crm_config><cluster_property_set id="o"><nvpair id="o1" name="no-quorum-policy" value="freeze"/></cluster_property_set></crm_config><resources>
+            <template id="vm" class="ocf" provider="kvmha" type="VirtualDomain"><instance_attributes id="a">
+              <nvpair id="b" name="migration_transport" value="tls"/><nvpair id="c" name="hypervisor" value="qemu:///x"/></instance_attributes>
+              <operations><op id="p" name="monitor" interval="10s" timeout="30s"/><op id="q" name="stop" interval="0s" timeout="9s"/></operations></template>
+            <group id="g"><primitive id="web1" template="vm"><instance_attributes id="d"><nvpair id="e" name="config" value="/srv/web1.xml"/>
+              <nvpair id="f" name="hypervisor" value="qemu:///system"/></instance_attributes>
+              <operations><op id="r" name="stop" interval="0s"><meta_attributes id="s"><nvpair id="t" name="timeout" value="90s"/></meta_attributes></op></operations>
+              <meta_attributes id="m"><nvpair id="n" name="allow-migrate" value="true"/></meta_attributes></primitive></group></resources>
+            <constraints><rsc_location id="cli-ban-web1-on-node2" rsc="web1"/><rsc_location id="own" rsc="web1"/></constraints></configuration></cib>"#;
+        let cib = Cib::parse(text.to_owned()).unwrap();
+        let web1 = cib.resource("web1").unwrap();
+        let get = |name: &str| web1.parameters.get(name).map(String::as_str);
+        assert_eq!(
+            (get("config"), get("hypervisor"), get("migration_transport")),
+            (Some("/srv/web1.xml"), Some("qemu:///system"), Some("tls"))
+        );
+        assert_eq!((web1.agent.as_str(), web1.meta.get("allow-migrate").map(String::as_str)), ("ocf:kvmha:VirtualDomain", Some("true")));
+        let timeouts = web1.operations.iter().map(|operation| (operation.name.as_str(), operation.settings["timeout"].as_str()));
+        assert_eq!(timeouts.collect::<Vec<_>>(), [("stop", "90s"), ("monitor", "30s")]);
+        assert_eq!(cib.resource("web2"), None);
+        assert_eq!(cib.primitives()[0].agent, "", "as it is written");
+        assert_eq!(cib.option("no-quorum-policy").as_deref(), Some("freeze"));
+        assert_eq!(cib.moves_left(), [("web1".to_owned(), "cli-ban-web1-on-node2".to_owned())]);
+    }
+
+    #[test]
+    fn what_nodes_have_run_and_their_attributes() {
+        let text = r#"<cib><status><node_state id="1" uname="node1"><transient_attributes id="1"><instance_attributes id="s">
+            <nvpair id="x" name="kvmha-move-web1" value="moved to=node2"/><nvpair id="y" name="fail-count" value="1"/></instance_attributes></transient_attributes>
+            <lrm id="1"><lrm_resources><lrm_resource id="web1"><lrm_rsc_op id="web1_last_0" operation_key="web1_start_0" operation="start"
+            call-id="12" rc-code="0" last-rc-change="1700000000"/></lrm_resource></lrm_resources></lrm></node_state></status></cib>"#;
+        let cib = Cib::parse(text.to_owned()).unwrap();
+        assert_eq!(cib.transient("kvmha-move-"), [("node1".to_owned(), "kvmha-move-web1".to_owned(), "moved to=node2".to_owned())]);
+        let [ran] = &cib.ran()[..] else { panic!() };
+        assert_eq!(ran.resource, "web1");
+        assert_eq!((ran.node.as_str(), ran.operation.as_str(), ran.call.as_str(), ran.at), ("node1", "start", "12", Some(1_700_000_000)));
+    }
+
+    #[test]
+    fn edited_in_memory() {
+        let cib = Cib::parse(TEXT.to_owned()).unwrap();
+        let other = cib.with_provider(&["web1".to_owned()], "kvmha").without(&["web1-kvmha-adopt".to_owned()]);
+        assert_eq!(other.primitives()[0].agent, "ocf:kvmha:VirtualDomain");
+        assert_eq!(other.primitives()[1].agent, "ocf:heartbeat:VirtualDomain");
+        assert!(other.histories("web1").iter().all(|one| one.agent == "ocf:kvmha:VirtualDomain"));
+        assert!(cib.has("web1-kvmha-adopt") && !other.has("web1-kvmha-adopt"));
+        assert!(Cib::parse("no xml".to_owned()).is_err());
+    }
+}

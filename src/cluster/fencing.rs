@@ -1,0 +1,240 @@
+//! What Pacemaker knows of a node that is out of reach: whether it has been turned off, and since when.
+//!
+//! `crm_mon --output-as=xml --fence-history=3` says whether this partition has quorum, what it holds of the node, and the fencer's
+//! history. That history stays when a node comes back, so an entry alone proves nothing. What the node's executor has run stands in the
+//! CIB: fencing deletes it (`send_stonith_update` in Pacemaker's `daemons/controld/controld_fencing.c`), so that what stands there is
+//! younger, also when the node has left again.
+
+use super::cib::Cib;
+use crate::deadline::Deadline;
+use crate::program::{self, Outcome};
+use roxmltree::{Document, Node};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
+
+/// By how much the clocks of two nodes may differ.
+const SKEW: u64 = 5;
+
+/// Whom a person confirms to be down, without any device (`stonith_admin --confirm`, `fenced_remote.c`), is in the history as fenced by
+/// this delegate.
+const PERSON: &str = "a human";
+
+/// What the record is measured by.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// When the node was last seen up, if that is known; seconds since 1970.
+    pub seen: Option<u64>,
+    /// How old the record may be.
+    pub within: Duration,
+}
+
+/// When `node` was turned off, in seconds since 1970, if the cluster's record of that is proof that nothing runs there: the last thing
+/// that a device did to it, or tried or is about to, is an `off` that succeeded, in time and later than the node was seen up; and the
+/// cluster, with quorum, neither has it as a member nor has had it since. After a `reboot` it may be up again and run what it ran before.
+///
+/// # Errors
+/// Why it is no proof, for a person.
+pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, String> {
+    let finished = program::run("crm_mon", &["--one-shot", "--output-as=xml", "--fence-history=3"], deadline)
+        .map_err(|error| format!("the cluster cannot be asked whether {node} was fenced: crm_mon: {error}"))?;
+    let text = match finished.outcome {
+        Outcome::Exited(0) => String::from_utf8_lossy(&finished.stdout).into_owned(),
+        Outcome::Exited(code) => return Err(format!("the cluster cannot be asked whether {node} was fenced: crm_mon ended with {code}")),
+        Outcome::Late => return Err(format!("the cluster did not say in time whether {node} was fenced")),
+    };
+    // Asked after the history: a node that came back in between is seen.
+    let cib = Cib::query(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} came back: {trouble}"))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let last = judge(&text, node, since, now)?;
+    if cib.has_history(node) {
+        return Err(format!("{node} has joined the cluster after it was fenced"));
+    }
+    if since.seen.is_none() {
+        // What was seen of it is forgotten with a reboot of this node.
+        let up = std::fs::read_to_string("/proc/uptime").ok();
+        let up = up.as_deref().and_then(uptime).ok_or("/proc/uptime cannot be read")?;
+        remembered(node, last, now.saturating_sub(up))?;
+    }
+    Ok(last)
+}
+
+/// Whole seconds, from the text of `/proc/uptime`.
+fn uptime(text: &str) -> Option<u64> {
+    text.split(['.', ' ']).next()?.parse().ok()
+}
+
+/// That `node` was not seen up since `last` is known only if this host is up, since `booted`, for longer than that.
+fn remembered(node: &str, last: u64, booted: u64) -> Result<(), String> {
+    if booted + SKEW < last {
+        return Ok(());
+    }
+    Err(format!("this host was started after {node} was fenced and does not know whether it was seen up since"))
+}
+
+/// The proof, from what crm_mon says at the moment `now`.
+fn judge(text: &str, node: &str, since: Since, now: u64) -> Result<u64, String> {
+    let document = Document::parse(text).map_err(|error| format!("crm_mon: {error}"))?;
+    let elements = |name: &'static str| document.descendants().filter(move |element| element.has_tag_name(name));
+    // Pacemaker compares the names of nodes without regard to case.
+    let named = |element: &Node<'_, '_>, attribute| element.attribute(attribute).is_some_and(|name| name.eq_ignore_ascii_case(node));
+    if !elements("current_dc").any(|dc| dc.attribute("with_quorum") == Some("true")) {
+        return Err(format!("the cluster has no quorum and knows nothing of {node} for certain"));
+    }
+    let members = elements("nodes").flat_map(|nodes| nodes.children()).filter(|member| named(member, "name"));
+    for member in members {
+        for (attribute, wanted, text) in [
+            ("online", "false", "has it as a member"),
+            ("pending", "false", "sees it joining"),
+            ("unclean", "false", "still has to fence it"),
+        ] {
+            if member.attribute(attribute) != Some(wanted) {
+                return Err(format!("{node} is not known to be off: the cluster {text}"));
+            }
+        }
+    }
+    let time = |event: &Node<'_, '_>| {
+        let completed = event.attribute("completed").unwrap_or_default();
+        seconds(completed).ok_or_else(|| format!("crm_mon: {completed:?} is no time that is understood"))
+    };
+    let events = || elements("fence_event").filter(|event| named(event, "target") && event.attribute("delegate") != Some(PERSON));
+    let is_off = |event: &Node<'_, '_>| event.attribute("action") == Some("off");
+    let mut last = None;
+    for event in events().filter(|event| is_off(event) && event.attribute("status") == Some("success")) {
+        last = last.max(Some(time(&event)?));
+    }
+    // Whatever became of it: what failed may have been done, and what is pending is about to be.
+    for event in events().filter(|event| !is_off(event)) {
+        let action = event.attribute("action").unwrap_or_default();
+        if !matches!(event.attribute("status"), Some("success" | "failed")) {
+            return Err(format!("{action:?} of {node} is pending, after which it may be up again"));
+        }
+        if Some(time(&event)?) >= last {
+            return Err(format!("the last fencing of {node} was {action:?}, after which it may be up again"));
+        }
+    }
+    let Some(last) = last else {
+        return Err(format!("the cluster has no record that a device fenced {node}"));
+    };
+    if since.seen.is_some_and(|seen| seen >= last) {
+        return Err(format!("{node} was seen up after it was fenced"));
+    }
+    if last > now + SKEW {
+        return Err(format!("the record of the fencing of {node} is from the future: clocks differ"));
+    }
+    let age = now.saturating_sub(last);
+    if age > since.within.as_secs() {
+        return Err(format!("{node} was fenced {age} s ago, which proves nothing after {} s", since.within.as_secs()));
+    }
+    Ok(last)
+}
+
+/// Seconds since 1970 of a time as Pacemaker writes it, `2026-11-24 15:10:50Z` or `2026-11-24 15:10:50 +01:00` (`crm_time_as_string` in
+/// its `lib/common/iso8601.c`).
+fn seconds(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u16>().ok();
+    let small = |from: usize, to: usize| number(from, to).and_then(|number| u8::try_from(number).ok());
+    let month = Month::try_from(small(5, 7)?).ok()?;
+    let date = Date::from_calendar_date(number(0, 4)?.into(), month, small(8, 10)?).ok()?;
+    let clock = Time::from_hms(small(11, 13)?, small(14, 16)?, small(17, 19)?).ok()?;
+    let offset = match text.get(19..)?.trim_start() {
+        "Z" => UtcOffset::UTC,
+        zone => {
+            let sign = match zone.get(..1)? {
+                "+" => 1,
+                "-" => -1,
+                _ => return None,
+            };
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            UtcOffset::from_hms(sign * hours.parse::<i8>().ok()?, sign * minutes.parse::<i8>().ok()?, 0).ok()?
+        }
+    };
+    u64::try_from(PrimitiveDateTime::new(date, clock).assume_offset(offset).unix_timestamp()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: u64 = 1_795_533_050; // 2026-11-24 15:10:50 UTC
+
+    fn event(action: &str, status: &str, time: &str) -> String {
+        format!(r#"<fence_event action="{action}" target="node3" status="{status}" completed="{time}"/>"#)
+    }
+
+    fn said(quorum: bool, member: (bool, bool, bool), events: &[String]) -> String {
+        let (online, pending, unclean) = member;
+        format!(
+            r#"<r><summary><current_dc present="true" with_quorum="{quorum}"/></summary><nodes><node name="node1" online="true"/><node
+               name="node3" online="{online}" pending="{pending}" unclean="{unclean}"/></nodes><fence_history>{}</fence_history></r>"#,
+            events.concat()
+        )
+    }
+
+    #[test]
+    fn times_as_pacemaker_writes_them() {
+        for text in ["2026-11-24 15:10:50Z", "2026-11-24 16:10:50 +01:00", "2026-11-24 09:40:50 -05:30"] {
+            assert_eq!(seconds(text), Some(TIME), "{text}");
+        }
+        for text in ["", "2026-11-24", "2026-11-24 15:10:50", "2026-13-24 15:10:50Z", "Tue Nov 24 15:10:50 2026", "ä026-11-24 15:10:50Z"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_proof_and_what_is_not() {
+        let gone = (false, false, false);
+        let off = event("off", "success", "2026-11-24 15:10:50Z");
+        let ask = |text: &str, seen| judge(text, "node3", Since { seen, within: Duration::from_secs(600) }, TIME + 60);
+        assert_eq!(ask(&said(true, gone, std::slice::from_ref(&off)), Some(TIME - 1)), Ok(TIME));
+        // A name that is no node of the cluster, but can be fenced by it.
+        let stranger = said(true, gone, std::slice::from_ref(&off)).replace("name=\"node3\"", "name=\"other\"");
+        assert_eq!(ask(&stranger, None), Ok(TIME));
+        let with = |more: String| said(true, gone, &[off.clone(), more]);
+        assert_eq!(ask(&with(event("off", "failed", "2026-11-24 15:11:00Z")), None), Ok(TIME), "one that failed changed nothing");
+        assert_eq!(ask(&with(event("on", "failed", "2026-11-24 15:10:40Z")), None), Ok(TIME), "the off came after it");
+        assert_eq!(ask(&with(event("off", "pending", "")), None), Ok(TIME), "another off");
+        let loud = said(true, gone, &[off.replace("node3", "NODE3")]);
+        assert_eq!(ask(&loud, None), Ok(TIME), "names have no case");
+        let person = off.replace("/>", r#" delegate="a human"/>"#);
+        let device = off.replace("/>", r#" delegate="node1"/>"#);
+        assert_eq!(ask(&said(true, gone, &[person.clone(), device]), None), Ok(TIME));
+        for (text, seen, word) in [
+            (said(true, gone, &[person]), None, "no record that a device"),
+            (with(event("on", "failed", "2026-11-24 15:11:20Z")), None, "up again"),
+            (with(event("reboot", "failed", "2026-11-24 15:10:50Z")), None, "up again"),
+            (with(event("reboot", "failed", "")), None, "no time"),
+            (with(event("on", "pending", "")), None, "pending"),
+            (with(event("reboot", "what", "2026-11-24 15:10:40Z")), None, "pending"),
+            (with(event("on", "failed", "2026-11-24 15:11:20Z").replace("node3", "Node3")), None, "up again"),
+            (said(true, (true, false, false), std::slice::from_ref(&off)).replace("name=\"node3", "name=\"NODE3"), None, "member"),
+            (said(false, gone, std::slice::from_ref(&off)), None, "quorum"),
+            (said(true, (true, false, false), std::slice::from_ref(&off)), None, "member"),
+            (said(true, (false, true, false), std::slice::from_ref(&off)), None, "joining"),
+            (said(true, (false, false, true), std::slice::from_ref(&off)), None, "fence it"),
+            (said(true, gone, &[]), None, "no record"),
+            (said(true, gone, &[event("off", "failed", "2026-11-24 15:10:50Z")]), None, "no record"),
+            (said(true, gone, &[event("off", "success", "")]), None, "no time"),
+            (said(true, gone, &[event("reboot", "success", "2026-11-24 15:10:50Z")]), None, "up again"),
+            (with(event("on", "success", "2026-11-24 15:10:50Z")), None, "up again"),
+            (with(event("on", "success", "2026-11-24 15:11:20Z")), None, "up again"),
+            (said(true, gone, std::slice::from_ref(&off)), Some(TIME), "seen up"),
+            (said(true, gone, &[event("off", "success", "2026-11-24 14:10:50Z")]), None, "s ago"),
+            (said(true, gone, &[event("off", "success", "2026-11-24 15:20:50Z")]), None, "future"),
+            (String::new(), None, "crm_mon"),
+            ("<r/>".into(), None, "quorum"),
+        ] {
+            let answer = ask(&text, seen);
+            assert!(answer.as_ref().is_err_and(|text| text.contains(word)), "{word}: {answer:?} of {text}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_known_since_the_boot() {
+        assert_eq!(uptime("350735.47 234388.90\n"), Some(350_735));
+        assert_eq!(uptime(""), None);
+        assert_eq!(remembered("node3", TIME, TIME - 60), Ok(()));
+        for booted in [TIME - SKEW, TIME, TIME + 60] {
+            assert!(remembered("node3", TIME, booted).is_err_and(|text| text.contains("was started after")));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! One resource: how it is configured, and what Pacemaker says of it at a moment.
+
+use super::cib::{Cib, Primitive};
+use super::tool;
+use super::view::View;
+use crate::deadline::Deadline;
+
+/// Reads a resource's configuration (`cibadmin --query`), with what it has from its template.
+///
+/// # Errors
+/// Pacemaker does not answer, or has no such resource.
+pub fn read(id: &str, deadline: &Deadline) -> Result<Primitive, String> {
+    let text = tool::run("cibadmin", &["--query", "--scope", "resources"], deadline).map_err(|trouble| trouble.to_string())?;
+    let cib = Cib::parse(text).map_err(|trouble| trouble.to_string())?;
+    cib.resource(id).ok_or_else(|| format!("there is no resource {id}"))
+}
+
+/// What Pacemaker says of a resource at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The nodes on which it is active.
+    pub nodes: Vec<String>,
+    /// What is being done with it: `Migrating`, `Starting`...
+    pub pending: Option<String>,
+    /// Its failed moves, each with the node and the reason.
+    pub failed_moves: Vec<String>,
+    /// How many of its actions have failed, moves included.
+    pub failures: usize,
+}
+
+/// Asks what Pacemaker says of a resource (`crm_mon`).
+///
+/// # Errors
+/// Pacemaker does not answer, or has no such resource.
+pub fn look(id: &str, deadline: &Deadline) -> Result<Sight, String> {
+    let view = View::query(deadline).map_err(|trouble| trouble.to_string())?;
+    let placed = view.resource(id).ok_or_else(|| format!("Pacemaker has no resource {id}"))?;
+    let moves = view.failures.iter().filter(|failure| failure.is_move_of(id));
+    Ok(Sight {
+        nodes: placed.nodes.clone(),
+        pending: placed.pending.clone(),
+        failures: view.failures.iter().filter(|failure| failure.is_of(id)).count(),
+        failed_moves: moves.map(|failure| format!("{}: {}", failure.node, failure.reason)).collect(),
+    })
+}

@@ -1,0 +1,91 @@
+//! What Pacemaker would do: its scheduler, asked by `crm_simulate`.
+
+use super::cib::Cib;
+use super::tool::{self, Trouble};
+use crate::deadline::Deadline;
+use roxmltree::Document;
+use std::fmt;
+use std::io::Write;
+
+/// One thing that would be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The resource; nothing for what is done to a node.
+    pub resource: Option<String>,
+    /// `start`, `stop`, `monitor`, `migrate_to`, `fence` ...
+    pub operation: String,
+    /// Where.
+    pub node: String,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.resource {
+            Some(resource) => write!(f, "{} {resource} on {}", self.operation, self.node),
+            None => write!(f, "{} {}", self.operation, self.node),
+        }
+    }
+}
+
+/// What would be done now, in the order in which it is listed.
+///
+/// # Errors
+/// The scheduler cannot be asked.
+pub fn plan(deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
+    ask(&["--live-check", "--simulate", "--output-as=xml"], deadline)
+}
+
+/// What would be done if the CIB were `cib`.
+///
+/// # Errors
+/// The scheduler cannot be asked.
+pub fn plan_for(cib: &Cib, deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
+    let failed = |error: std::io::Error| Trouble::Silent(format!("a file for crm_simulate cannot be written: {error}"));
+    // Memory, and only for root: the configuration has passwords in it. It has to be called .xml.
+    let mut file = tempfile::Builder::new().prefix("kvmha-").suffix(".xml").tempfile_in("/run").map_err(failed)?;
+    file.write_all(cib.text().as_bytes()).map_err(failed)?;
+    let path = file.path().to_string_lossy().into_owned();
+    ask(&["--xml-file", &path, "--simulate", "--output-as=xml"], deadline)
+}
+
+fn ask(words: &[&str], deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
+    let text = tool::run("crm_simulate", words, deadline)?;
+    parse(&text).ok_or_else(|| Trouble::Failed(0, "crm_simulate: what it says is not understood".into()))
+}
+
+fn parse(text: &str) -> Option<Vec<Step>> {
+    let document = Document::parse(text).ok()?;
+    let transition = document.descendants().find(|node| node.has_tag_name("transition"))?;
+    let word = |node: roxmltree::Node, names: &[&str]| names.iter().find_map(|name| node.attribute(*name)).unwrap_or_default().to_owned();
+    let steps = transition.children().filter(|node| node.is_element()).filter_map(|node| match node.tag_name().name() {
+        // Marks in the order of things; nobody does them.
+        "pseudo_action" => None,
+        "rsc_action" => {
+            Some(Step { resource: Some(word(node, &["resource"])), operation: word(node, &["op", "task"]), node: word(node, &["node"]) })
+        }
+        "fencing_action" => Some(Step { resource: None, operation: "fence".into(), node: word(node, &["target"]) }),
+        _ => Some(Step { resource: None, operation: word(node, &["task"]), node: word(node, &["node"]) }),
+    });
+    Some(steps.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mangled_answers_of_crm_simulate() {
+        let sample = "<r><actions/><transition><rsc_action resource='vm1' op='stop' node='node2'/><fencing_action target='node3' op='off'/></transition></r>";
+        crate::mangled::texts(&[sample], 4000, |text| parse(text).is_some());
+    }
+
+    #[test]
+    fn what_pacemaker_2_1_says() {
+        let text = "<r><actions/><transition><rsc_action resource='vm1' op='stop' node='node2'/><pseudo_action task='all_stopped'/>\
+            <fencing_action target='node3' op='off'/></transition></r>";
+        let steps = parse(text).unwrap();
+        assert_eq!(steps.iter().map(ToString::to_string).collect::<Vec<_>>(), ["stop vm1 on node2", "fence node3"]);
+        assert_eq!(parse("<r><transition/></r>"), Some(Vec::new()));
+        assert_eq!(parse("<r/>"), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! What one libvirt holds of a guest: a copy that is active, a definition, a saved state.
+
+use super::connection::Connection;
+use super::definition::Identity;
+use super::{Kind, Reason, Result, State, ffi};
+use crate::deadline::{Deadline, Task};
+use crate::domain::migration;
+
+/// What it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The state.
+    pub state: State,
+    /// Why it is in that state.
+    pub reason: Reason,
+    /// The guest's UUID.
+    pub uuid: String,
+    /// Whether libvirt keeps a definition of its own.
+    pub persistent: bool,
+    /// Whether libvirt would start it with the host.
+    pub autostart: bool,
+    /// Whether libvirt has a saved state of it (`virsh managedsave`).
+    pub saved: bool,
+    /// Whether a job is under way: a migration, a dump. Of a copy that is coming in libvirt does not say.
+    pub busy: Option<bool>,
+}
+
+impl Held {
+    /// Whether there is a copy, running or not: an emulator, by libvirt's word.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.state != State::ShutOff
+    }
+
+    /// Whether its CPUs run.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        matches!(self.state, State::Running | State::Blocked)
+    }
+
+    /// Whether it may still be coming in by a move.
+    #[must_use]
+    pub fn is_incoming(&self) -> bool {
+        migration::is_incoming(self.state, self.reason)
+    }
+
+    /// State and reason in libvirt's words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{} ({})", self.state, self.reason.text(self.state))
+    }
+}
+
+/// Asks libvirt over a connection; `None`: it positively has no such guest. One of that name with another UUID is another guest.
+///
+/// # Errors
+/// libvirt's, or `Unresponsive` at the deadline.
+pub fn at(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Result<Option<Held>> {
+    let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
+    let answer = guest.call("asking for", deadline, |domain| {
+        let virt = |error: virt::error::Error| ffi::error(&error);
+        let (state, reason) = ffi::state(domain)?;
+        let persistent = domain.is_persistent().map_err(virt)?;
+        // "Migration statistics are available only on the source host", and not at all of what is shut off.
+        let busy = ffi::job(domain, ffi::Which::Current).ok().map(|job| job.is_some());
+        Ok(Held {
+            state,
+            reason,
+            uuid: domain.uuid_string().map_err(virt)?,
+            persistent,
+            // Only what has a definition of its own can have either.
+            autostart: persistent && domain.autostart().map_err(virt)?,
+            saved: persistent && domain.has_managed_save(0).map_err(virt)?,
+            busy,
+        })
+    });
+    match answer {
+        Ok(held) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != held.uuid) => Ok(None),
+        Ok(held) => Ok(Some(held)),
+        // It ended between the questions.
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks several libvirts side by side, each for its own guests over one connection: per URI either why it cannot be asked, or the answers
+/// in the order of the guests.
+#[must_use]
+pub fn everywhere(questions: Vec<(String, Vec<Identity>)>, deadline: &Deadline) -> Vec<Result<Vec<Result<Option<Held>>>>> {
+    let tasks: Vec<_> = questions
+        .into_iter()
+        .map(|(uri, guests)| {
+            let deadline = *deadline;
+            let address = uri.clone();
+            let task = Task::start(move || {
+                let connection = Connection::open(&address, &deadline)?;
+                Ok(guests.iter().map(|identity| at(&connection, identity, &deadline)).collect())
+            });
+            (uri, task)
+        })
+        .collect();
+    let silent = |uri: &str| super::Error::new(Kind::Unresponsive, format!("{uri}: no answer in time"));
+    tasks.into_iter().map(|(uri, task)| task.wait(deadline).unwrap_or_else(|| Err(silent(&uri)))).collect()
+}

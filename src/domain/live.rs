@@ -1,0 +1,63 @@
+//! What libvirt has of a guest that is there: how large it is, and its definition with what was changed while it ran.
+
+use super::definition::Identity;
+use super::wire::{self, Look, Trouble};
+use super::{Connection, Definition, Error, Kind, Result, Uri, ffi};
+use crate::deadline::Deadline;
+use crate::log;
+use std::path::Path;
+
+/// What of a host a guest takes, as `virsh dominfo` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// CPUs.
+    pub cpus: u64,
+    /// The most memory it may have, in KiB.
+    pub memory: u64,
+}
+
+/// Asks libvirt for the size of a guest; `None` if it has no such guest.
+///
+/// # Errors
+/// As of [`super::status::ask`].
+pub fn size(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<Size>> {
+    if let Some(socket) = wire::socket(Some(&uri.to_string())) {
+        match wire::size(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline) {
+            Ok(answer) => return Ok(answer),
+            Err(Trouble::Unreachable(text)) => return Err(Error::new(Kind::Unreachable, text)),
+            Err(Trouble::Unresponsive(text)) => return Err(Error::new(Kind::Unresponsive, text)),
+            Err(Trouble::Unexpected(text)) => log::debug(|| format!("{text}; asking through libvirt's own client")),
+        }
+    }
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
+    let info = guest.call("asking the size of", deadline, |domain| domain.info().map_err(|error| ffi::error(&error)))?;
+    Ok(Some(Size { cpus: info.nr_virt_cpu.into(), memory: info.max_mem }))
+}
+
+/// The definition that libvirt has of the guest, as it would be written to the file `path`, passwords and all; `None` if it is not active.
+///
+/// # Errors
+/// libvirt's; `State` for a guest that also has a persistent definition: libvirt gives that one, and not what runs.
+pub fn definition(identity: &Identity, path: &Path, uri: &Uri, deadline: &Deadline) -> Result<Option<Definition>> {
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
+    let answer = guest.call("reading the definition of", deadline, |domain| {
+        let virt = |error: virt::error::Error| ffi::error(&error);
+        if !domain.is_active().map_err(virt)? {
+            return Ok(None);
+        }
+        if domain.is_persistent().map_err(virt)? {
+            return Err(Error::new(Kind::State, "libvirt also has a persistent definition of it"));
+        }
+        let flags = virt::sys::VIR_DOMAIN_XML_INACTIVE | virt::sys::VIR_DOMAIN_XML_SECURE;
+        domain.xml_desc(flags).map(Some).map_err(virt)
+    });
+    let Some(xml) = answer? else { return Ok(None) };
+    let seen = Definition::parse(path, xml.into_bytes())?;
+    let other = identity.uuid.as_ref().is_some_and(|uuid| seen.identity.uuid.as_ref() != Some(uuid));
+    if seen.identity.name != identity.name || other {
+        return Err(Error::new(Kind::Refused, "libvirt gave the definition of another guest"));
+    }
+    Ok(Some(seen))
+}

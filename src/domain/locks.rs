@@ -1,0 +1,115 @@
+//! Who keeps a second emulator from a disk: QEMU's own image locks, or a lock manager of libvirt's.
+//!
+//! QEMU locks image files, on a file system that has locks for other hosts too. It locks no block device, nothing behind libnfs,
+//! libiscsi, NBD or gfapi (each was tried: the second start succeeded), so there only virtlockd, sanlock or the storage itself can.
+
+use super::process;
+use super::{Error, Kind};
+use crate::deadline::Deadline;
+use roxmltree::{Document, Node};
+use std::fs;
+use std::path::Path;
+
+/// QEMU's settings of libvirt, of libvirtd and virtqemud alike.
+const SETTINGS: &str = "/etc/libvirt/qemu.conf";
+
+/// Whether an error of libvirt says that a disk's lock is held: by QEMU (`raw_check_lock_bytes`), virtlockd or sanlock.
+#[must_use]
+pub fn is_held(error: &Error) -> bool {
+    ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock", "Lockspace resource", "resource busy"]
+        .iter()
+        .any(|text| error.text.contains(text))
+}
+
+/// Who holds the lock that an error of [`is_held`] is about, for a person: the emulator on this host that has the image open, or that
+/// there is none. `None` if the error names no image, or the process table cannot be read in time.
+#[must_use]
+pub fn holder(error: &Error, deadline: &Deadline) -> Option<String> {
+    let image = image(&error.text)?.to_owned();
+    let wanted = image.clone();
+    let guests = deadline.run(move || process::guests_with(Path::new(&wanted)).ok())??;
+    Some(match guests.first() {
+        Some((pid, guest)) => format!("emulator {pid} of {guest} has {image} open here"),
+        None => format!("no emulator here has {image} open: another host's, or its lock has not yet run out"),
+    })
+}
+
+/// The image that QEMU names: `Is another process using the image [/srv/vms/web1.img]?`
+fn image(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("using the image [")?;
+    rest.split_once(']').map(|(image, _)| image).filter(|image| image.starts_with('/'))
+}
+
+/// The disks of a definition that nothing keeps a second emulator from writing to, by their targets' names and what they are.
+///
+/// # Errors
+/// `Internal`: libvirt's settings cannot be read. They are a file of this host's own disk.
+pub fn unprotected(xml: &str) -> Result<Vec<String>, Error> {
+    let settings = match fs::read_to_string(SETTINGS) {
+        Ok(settings) => settings,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::new(Kind::Internal, format!("{SETTINGS} cannot be read: {error}"))),
+    };
+    Ok(if manager(&settings).is_some() { Vec::new() } else { unlocked(xml) })
+}
+
+/// The lock manager in libvirt's settings; libvirt's default is none (`nop`).
+fn manager(settings: &str) -> Option<&str> {
+    let lines = settings.lines().filter_map(|line| line.trim().strip_prefix("lock_manager")?.trim().strip_prefix('='));
+    lines.map(|value| value.trim().trim_matches('"')).rfind(|name| !matches!(*name, "" | "nop"))
+}
+
+/// The disks that QEMU does not lock and that are written to by one guest at a time.
+fn unlocked(xml: &str) -> Vec<String> {
+    let Ok(document) = Document::parse(xml) else { return Vec::new() };
+    let child = |node: Node, name: &str| node.children().any(|child| child.has_tag_name(name));
+    let disks = document.descendants().filter(|node| node.has_tag_name("disk") && node.parent().is_some_and(|p| p.has_tag_name("devices")));
+    let written = disks.filter(|disk| !child(*disk, "readonly") && !child(*disk, "shareable"));
+    let text = |disk: Node| {
+        let target = disk.children().find(|child| child.has_tag_name("target"))?.attribute("dev")?;
+        let source = disk.children().find(|child| child.has_tag_name("source"))?;
+        match disk.attribute("type")? {
+            "block" => Some(format!("{target} ({})", source.attribute("dev")?)),
+            // Ceph has locks of its own, and QEMU takes them.
+            "network" if source.attribute("protocol") != Some("rbd") => {
+                Some(format!("{target} ({} {})", source.attribute("protocol")?, source.attribute("name").unwrap_or_default()))
+            }
+            _ => None,
+        }
+    };
+    written.filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_manager_in_the_settings() {
+        assert_eq!(manager(""), None);
+        assert_eq!(manager("#lock_manager = \"lockd\"\n"), None);
+        assert_eq!(manager("lock_manager = \"nop\"\n"), None);
+        assert_eq!(manager("user = \"root\"\n  lock_manager=\"sanlock\"\n"), Some("sanlock"));
+    }
+
+    #[test]
+    fn disks_that_nobody_locks() {
+        let xml = "<domain><devices>\
+            <disk type='file'><source file='/a'/><target dev='vda'/></disk>\
+            <disk type='block'><source dev='/dev/mapper/b'/><target dev='vdb'/></disk>\
+            <disk type='block'><source dev='/dev/sr0'/><target dev='sda'/><readonly/></disk>\
+            <disk type='block'><source dev='/dev/quorum'/><target dev='vdq'/><shareable/></disk>\
+            <disk type='network'><source protocol='iscsi' name='iqn:t/1'/><target dev='vdc'/></disk>\
+            <disk type='network'><source protocol='rbd' name='pool/image'/><target dev='vdd'/></disk>\
+            <disk type='block'><target dev='hdc'/></disk></devices></domain>";
+        assert_eq!(unlocked(xml), ["vdb (/dev/mapper/b)", "vdc (iscsi iqn:t/1)"]);
+    }
+
+    #[test]
+    fn the_image_that_is_locked() {
+        let text = "Failed to get \"write\" lock Is another process using the image [/srv/vms/a b.img]?";
+        assert_eq!(image(text), Some("/srv/vms/a b.img"));
+        assert_eq!(image("Failed to get \"write\" lock"), None);
+        assert!(is_held(&Error::new(Kind::Refused, text)));
+    }
+}

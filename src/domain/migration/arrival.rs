@@ -1,0 +1,129 @@
+//! Moves that another action began: awaited, called off, or ended where they arrived.
+
+use super::side::{QUESTION, Side, There};
+use crate::deadline::Deadline;
+use crate::domain::connection::{Connection, Guest};
+use crate::domain::definition::Identity;
+use crate::domain::lifecycle::{DESTROY_RESERVE, REQUEST};
+use crate::domain::{Error, Kind, Reason, Result, State, Uri, ffi};
+use crate::log;
+use std::time::Duration;
+
+/// Waits for a migration that an earlier, killed action left in flight; it may yet succeed.
+///
+/// # Errors
+/// It is still in flight when `working` is over: it was called off. Or libvirt's own.
+pub(super) fn settle(here: &Connection, name: &str, working: &Deadline, deadline: &Deadline) -> Result<()> {
+    let Some(mut guest) = outgoing(here, name, working)? else { return Ok(()) };
+    log::info(format_args!("waiting for a migration of {name} that is in flight"));
+    while working.before(Duration::from_millis(500)).pause(Duration::from_millis(500)) {
+        match outgoing(here, name, working) {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => guest = found,
+            // The time was over in the middle of the question: what was known last counts, or it would be left to itself.
+            Err(_) if working.expired() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    // One in post-copy cannot be: neither host has all of the guest.
+    let end = match abort(&guest, &deadline.within(QUESTION)) {
+        Ok(()) => "was called off".to_owned(),
+        Err(error) => format!("cannot be called off: {error}"),
+    };
+    Err(Error::new(Kind::TimedOut, format!("an earlier migration of {name} is still in flight and {end}")))
+}
+
+/// The guest, if it is being moved away.
+fn outgoing(here: &Connection, name: &str, deadline: &Deadline) -> Result<Option<Guest>> {
+    let Some(guest) = here.guest(name, deadline)? else { return Ok(None) };
+    Ok(is_outgoing(&guest, deadline)?.then_some(guest))
+}
+
+fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
+    match guest.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current)) {
+        Ok(job) => Ok(job.is_some_and(|job| job.operation == Some(ffi::OPERATION_MIGRATION_OUT))),
+        // It left in the meantime; or it is coming in: "migration statistics are available only on the source host".
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls off what is under way; its end is yet to come.
+pub(super) fn abort(guest: &Guest, deadline: &Deadline) -> Result<()> {
+    guest.call("calling off the migration of", deadline, ffi::abort_job).inspect_err(|error| log::warning(error))
+}
+
+/// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw; asks it first, unless `force`.
+///
+/// The proof that it is gone there is that host's own stop, which Pacemaker calls too; this is for a guest that came after it. So a
+/// host that cannot be asked is passed over.
+///
+/// # Errors
+/// It is there and has not ended at the deadline.
+pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadline) -> Result<()> {
+    let name = &identity.name;
+    let polite = deadline.before(DESTROY_RESERVE.min(deadline.left() / 2));
+    let patience = deadline.within(Duration::from_secs(10).min(deadline.left() / 3));
+    let mut there = There::new(uri);
+    let mut asked = false;
+    loop {
+        match there.side(identity, deadline) {
+            Side::Absent => return Ok(()),
+            Side::Unknown(_) if patience.pause(Duration::from_millis(500)) => {}
+            Side::Unknown(text) => {
+                log::warning(format_args!("whether {name} has come to {uri} cannot be asked: {text}"));
+                return Ok(());
+            }
+            // The next look decides, whatever becomes of the request: the other host may be ending it at this moment.
+            side @ (Side::Runs | Side::Waits(..) | Side::Half(..)) => {
+                let force = force || polite.expired() || matches!(side, Side::Waits(..) | Side::Half(true, _));
+                if let Some(connection) = there.connection.as_ref().filter(|_| force || !asked) {
+                    asked = true;
+                    log::warning(format_args!("{name} has come to {uri} by a move that was given up, ending it there"));
+                    if let Err(error) = end_at(connection, name, force, &deadline.within(REQUEST)) {
+                        log::warning(error);
+                    }
+                }
+            }
+        }
+        if !deadline.pause(Duration::from_millis(250)) {
+            return Err(Error::new(Kind::Lives, format!("{name} is still at {uri}")));
+        }
+    }
+}
+
+fn end_at(connection: &Connection, name: &str, force: bool, deadline: &Deadline) -> Result<()> {
+    let Some(guest) = connection.guest(name, deadline)? else { return Ok(()) };
+    guest.call("ending", deadline, move |domain| {
+        let result = if force { domain.destroy() } else { domain.shutdown() };
+        result.map_err(|error| ffi::error(&error))
+    })
+}
+
+/// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended.
+///
+/// # Errors
+/// It could not be asked for or called off.
+pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let here = Connection::open(&uri.to_string(), deadline)?;
+    let Some(guest) = here.guest(&identity.name, deadline)? else { return Ok(()) };
+    // The job of a broken post-copy cannot be called off, and does not end.
+    let (state, reason) = guest.call("asking for the state of", deadline, ffi::state)?;
+    if reason.is_broken_postcopy(state) || !is_outgoing(&guest, deadline)? {
+        return Ok(());
+    }
+    log::warning(format_args!("calling off a migration of {} that is in flight", identity.name));
+    let _ = abort(&guest, deadline);
+    while is_outgoing(&guest, deadline)? {
+        if !deadline.pause(Duration::from_millis(100)) {
+            return Err(Error::new(Kind::TimedOut, format!("the migration of {} did not end in time", identity.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a state may mean that the guest is still coming in. At the source it looks the same for the moment of the handover.
+#[must_use]
+pub fn is_incoming(state: State, reason: Reason) -> bool {
+    state == State::Paused && matches!(reason, Reason::PAUSED_MIGRATION | Reason::PAUSED_STARTING_UP | Reason::PAUSED_POSTCOPY)
+}

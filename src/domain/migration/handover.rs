@@ -1,0 +1,103 @@
+//! The moment in which both hosts have a copy: the one here is stopped, the one there is let run, and this host's libvirt waits to hear of
+//! it.
+//!
+//! If it does not hear of it, it takes the move for failed and lets the copy here go on, though the other one may run: its source says so
+//! itself ("There is a small chance that the ddomain is NULL due to an RPC failure, in which case ddomain could in fact be running
+//! on the dest", `qemuMigrationSrcPerformPeer2Peer3`) and leaves it to lock managers. Disks on iSCSI or RBD have none. So this watches:
+//! a copy here that waits while the guest runs there is ended, and one that waits while nobody can say whether the guest runs there is
+//! held, so that it cannot go on, until somebody can.
+
+use super::side::{Here, Side, There};
+use crate::deadline::Deadline;
+use crate::domain::evidence::Emulator;
+use crate::domain::{Reason, Result, lifecycle};
+use crate::log;
+use std::time::{Duration, Instant};
+
+/// How long the copy here may wait before the other host is asked. A handover takes milliseconds, or as long as the greatest downtime.
+const ASK_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the copy here may wait, with no word from there, before it is held: less than libvirt takes to give up a connection
+/// (`keepalive_interval` 5 s, `keepalive_count` 5, in `libvirtd.conf`).
+const HOLD_AFTER: Duration = Duration::from_secs(12);
+
+/// Watches the handover.
+#[derive(Debug)]
+pub(super) struct Handover {
+    emulators: Vec<Emulator>,
+    since: Option<Instant>,
+    held: bool,
+}
+
+impl Handover {
+    /// Of the guest that these emulators run here.
+    pub(super) fn new(emulators: Vec<Emulator>) -> Self {
+        Self { emulators, since: None, held: false }
+    }
+
+    /// Looks at both sides if the copy here waits. Says whether the guest runs there and the copy here was ended.
+    ///
+    /// # Errors
+    /// The guest runs there, and the copy here could not be ended.
+    pub(super) fn settled(&mut self, here: &Here, there: &mut There, deadline: &Deadline) -> Result<bool> {
+        if !matches!(here.side(deadline), Side::Waits(Reason::PAUSED_MIGRATION, _)) {
+            self.since = None;
+            return Ok(false);
+        }
+        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
+        if waited < ASK_AFTER {
+            return Ok(false);
+        }
+        let (identity, name) = (&here.trace.identity, &here.trace.identity.name);
+        match there.side(identity, deadline) {
+            Side::Runs => {
+                log::warning(format_args!("{name} runs on the target, ending its copy here: libvirt here was not told"));
+                lifecycle::end_copy(identity, here.uri, deadline)?;
+                return Ok(true);
+            }
+            Side::Unknown(text) if waited >= HOLD_AFTER => {
+                self.hold(name, &text);
+                // libvirt may have let it go on while the other host was asked: then it knew what this does not.
+                if matches!(here.side(deadline), Side::Runs) {
+                    self.release(name);
+                }
+            }
+            // A copy there that waits may be about to be let run: the request for it may be waiting its turn.
+            Side::Unknown(_) | Side::Half(..) | Side::Waits(..) => {}
+            Side::Absent => self.release(name),
+        }
+        Ok(false)
+    }
+
+    fn hold(&mut self, name: &str, text: &str) {
+        if self.held {
+            return;
+        }
+        log::warning(format_args!("nobody can say whether {name} runs on the target: its copy here is held; {text}"));
+        self.held = true;
+        for emulator in &self.emulators {
+            if let Err(error) = emulator.hold(name) {
+                log::error(error);
+            }
+        }
+    }
+
+    /// Lets the copy here go on, if it was held.
+    pub(super) fn release(&mut self, name: &str) {
+        if !self.held {
+            return;
+        }
+        log::info(format_args!("the copy of {name} here is released"));
+        self.held = false;
+        for emulator in &self.emulators {
+            if let Err(error) = emulator.release(name) {
+                log::error(error);
+            }
+        }
+    }
+
+    /// Whether the copy here is held.
+    pub(super) fn held(&self) -> bool {
+        self.held
+    }
+}

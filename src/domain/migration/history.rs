@@ -1,0 +1,182 @@
+//! What became of the moves of this host's guests: one file each, the newest ones kept.
+
+use crate::domain::ffi::Job;
+use crate::log;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// So many are kept.
+const KEPT: usize = 200;
+
+/// What was seen of a move while it was under way. What is not known is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Course {
+    /// Milliseconds of preparation.
+    pub setup_ms: Option<u64>,
+    /// Milliseconds in which the guest stood still, by QEMU's own count.
+    pub pause_ms: Option<u64>,
+    /// Bytes sent.
+    pub bytes: Option<u64>,
+    /// Passes over the memory.
+    pub passes: Option<u64>,
+    /// Bytes that the guest dirtied in a second.
+    pub dirtied: Option<u64>,
+    /// Bytes sent in a second.
+    pub speed: Option<u64>,
+    /// How much the guest's CPUs were throttled at last, in percent.
+    pub throttle: Option<u64>,
+    /// Whether the guest ran at the target before all of its memory was there.
+    #[serde(default)]
+    pub postcopy: bool,
+}
+
+impl Course {
+    /// Takes over what a job says.
+    pub(super) fn learn(&mut self, job: &Job) {
+        let dirtied = super::transfer::dirtied(job);
+        *self = Self {
+            setup_ms: job.setup.or(self.setup_ms),
+            pause_ms: job.downtime.or(self.pause_ms),
+            bytes: job.data_processed.or(self.bytes),
+            passes: job.memory_iteration.or(self.passes),
+            dirtied: dirtied.or(self.dirtied),
+            speed: job.memory_bps.or(self.speed),
+            throttle: job.throttle.or(self.throttle),
+            postcopy: self.postcopy,
+        };
+    }
+}
+
+/// One move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When it ended, in seconds since 1970.
+    pub ended: u64,
+    /// The guest.
+    pub guest: String,
+    /// Where it was.
+    pub from: String,
+    /// Where it was to go.
+    pub to: String,
+    /// Whether it has arrived.
+    pub moved: bool,
+    /// Why it has not; empty if it has.
+    pub reason: String,
+    /// How long it took, in milliseconds.
+    pub total_ms: u64,
+    /// The policy's name.
+    pub policy: String,
+    /// What was seen of it.
+    #[serde(flatten)]
+    pub course: Course,
+}
+
+impl Entry {
+    /// Now, in seconds since 1970.
+    #[must_use]
+    pub fn now() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { guest, to, course, .. } = self;
+        let total = Duration::from_millis(self.total_ms).as_secs_f64();
+        write!(f, "{guest} {} {to}: {total:.2} s", if self.moved { "moved to" } else { "not moved to" })?;
+        let number = |f: &mut fmt::Formatter<'_>, what: &str, value: Option<u64>, unit: &str| match value {
+            Some(value) => write!(f, ", {what} {value}{unit}"),
+            None => Ok(()),
+        };
+        let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / (1024 * 1024));
+        number(f, "setup", course.setup_ms, " ms")?;
+        number(f, "pause", course.pause_ms, " ms")?;
+        number(f, "sent", mib(course.bytes), " MiB")?;
+        number(f, "passes", course.passes, "")?;
+        number(f, "dirtied", mib(course.dirtied), " MiB/s")?;
+        number(f, "throttled", course.throttle.filter(|percent| *percent > 0), " %")?;
+        if course.postcopy {
+            f.write_str(", post-copy")?;
+        }
+        if self.reason.is_empty() { Ok(()) } else { write!(f, "; {}", self.reason) }
+    }
+}
+
+/// Keeps an entry in `folder`, and the newest ones only. A failure is only worth a warning.
+pub fn keep(folder: &Path, entry: &Entry) {
+    if let Err(error) = try_keep(folder, entry) {
+        log::warning(format_args!("the record of the move cannot be written to {}: {error}", folder.display()));
+    }
+}
+
+fn try_keep(folder: &Path, entry: &Entry) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&mut file, entry)?;
+    // Names sort by time; the random part keeps two moves of one second apart.
+    let random = file.path().file_name().map(|name| name.to_string_lossy().trim_start_matches('.').to_owned()).unwrap_or_default();
+    let path = folder.join(format!("{:012}-{random}.json", entry.ended));
+    file.persist(path)?;
+    let files = files(folder);
+    for old in files.iter().take(files.len().saturating_sub(KEPT)) {
+        fs::remove_file(old)?;
+    }
+    Ok(())
+}
+
+/// The entries in `folder`, the newest last. What cannot be read is left out.
+#[must_use]
+pub fn read(folder: &Path) -> Vec<Entry> {
+    files(folder).iter().filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    files.sort();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(ended: u64) -> Entry {
+        Entry {
+            ended,
+            guest: "web1".into(),
+            from: "node1".into(),
+            to: "node2".into(),
+            moved: true,
+            reason: String::new(),
+            total_ms: 840,
+            policy: "converge".into(),
+            course: Course { pause_ms: Some(92), bytes: Some(65 * 1024 * 1024), ..Course::default() },
+        }
+    }
+
+    #[test]
+    fn one_line_says_what_is_known() {
+        assert_eq!(entry(1).to_string(), "web1 moved to node2: 0.84 s, pause 92 ms, sent 65 MiB");
+        let failed = Entry { moved: false, reason: "web1 still runs here".into(), course: Course::default(), ..entry(1) };
+        assert_eq!(failed.to_string(), "web1 not moved to node2: 0.84 s; web1 still runs here");
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("migrations");
+        assert_eq!(read(&folder), []);
+        for second in 0..KEPT as u64 + 5 {
+            keep(&folder, &entry(second));
+        }
+        fs::write(folder.join("x.json"), "{").unwrap();
+        let kept = read(&folder);
+        assert_eq!((kept.len(), kept[0].ended, kept[KEPT - 1].clone()), (KEPT, 5, entry(KEPT as u64 + 4)));
+    }
+}

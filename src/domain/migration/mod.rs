@@ -1,0 +1,149 @@
+//! A guest's live migration to another host: peer-to-peer, watched, called off in time, and verified on both hosts.
+//!
+//! Peer-to-peer, the source's daemon brings a migration to its end alone if this process is killed. So a later action first asks
+//! whether one is in flight, and this one calls its own off before its deadline instead of leaving it.
+
+mod arrival;
+pub mod defects;
+mod handover;
+pub mod history;
+mod plan;
+pub mod policy;
+pub mod preflight;
+mod recover;
+mod side;
+mod transfer;
+
+pub use arrival::{call_off, end_arrival, is_incoming};
+pub use plan::{Plan, StorageCheck};
+
+use super::connection::Connection;
+use super::definition::Identity;
+use super::status::{Trace, ask_through};
+use super::{Error, Kind, Result, State, Uri, evidence, ffi};
+use crate::deadline::Deadline;
+use crate::log;
+use handover::Handover;
+use history::Course;
+use preflight::{Subject, Verdict};
+use recover::Sides;
+use side::{Here, Side, There};
+use std::time::Duration;
+use transfer::Transfer;
+
+/// What is kept free at the end of the time: calling the migration off and looking at both hosts.
+const RESERVE: Duration = Duration::from_secs(10);
+
+/// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success. `begin` is called right before
+/// the move is asked for: from then on it may come to its end without this process. `course` takes what was seen of it.
+///
+/// # Errors
+/// The guest was not moved: the text says why, and where it is. `TimedOut`, `Unreachable` and `Unresponsive`: it may yet move.
+pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), course: &mut Course, deadline: &Deadline) -> Result<()> {
+    let (name, target) = (&identity.name, &plan.target);
+    let working = deadline.before(RESERVE.min(deadline.left() / 3));
+    let unknown = |error: Error| error.context(format_args!("migration of {name} to {target}"));
+    let connection = Connection::open(&uri.to_string(), &working).map_err(unknown)?;
+    let mut seen = ask_through(&connection, identity, &working).map_err(unknown)?;
+    // The job of a broken post-copy does not end by itself.
+    if !seen.as_ref().is_some_and(|(state, reason, _)| reason.is_broken_postcopy(*state)) {
+        arrival::settle(&connection, name, &working, deadline).map_err(unknown)?;
+        seen = ask_through(&connection, identity, &working).map_err(unknown)?;
+    }
+    let mut broken = None;
+    let (paused, uuid) = match seen {
+        Some((_, _, uuid)) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => {
+            return Err(unknown(Error::new(Kind::State, format!("the guest {name} here is another one, UUID {uuid}"))));
+        }
+        // An earlier move, whose agent could not resume it: only its source can. At its target the CPUs run, and what is missing there cannot
+        // be moved on.
+        Some((state @ State::Paused, reason, uuid)) if reason.is_broken_postcopy(state) => {
+            broken = Some(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state))));
+            (false, uuid)
+        }
+        Some((state, reason, _)) if reason.is_broken_postcopy(state) => {
+            let text = format!("{name} is {state} ({}), part of its memory has not come", reason.text(state));
+            return Err(unknown(Error::new(Kind::State, text)));
+        }
+        Some((State::Running | State::Blocked, _, uuid)) => (false, uuid),
+        Some((State::Paused, reason, uuid)) if !reason.will_run() => (true, uuid),
+        Some((State::ShutOff, ..)) | None => return arrived(identity, plan, &working),
+        Some((state, reason, _)) => {
+            return Err(unknown(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state)))));
+        }
+    };
+    // A definition may have no UUID; the guest that runs has one, and another guest of its name has not.
+    let identity = &Identity { uuid: Some(uuid), ..identity.clone() };
+    // Pacemaker keeps 128 characters of a reason: what matters most stands first.
+    let still_here =
+        |error: Error| error.context(format_args!("{name} {} here, not moved to {target}", if paused { "is still" } else { "still runs" }));
+    let Some(guest) = connection.guest(name, &working).map_err(unknown)? else { return arrived(identity, plan, &working) };
+    let mut there = match &broken {
+        None => free_target(&connection, identity, plan, &working).map_err(still_here)?,
+        Some(_) => There::new(&plan.remote),
+    };
+    let emulators = evidence::find(identity, None, &working).map_err(still_here)?;
+    let trace = Trace { emulator: emulators.first().copied(), ..identity.clone().into() };
+    let here = Here { uri, trace };
+    begin();
+    let handover = Handover::new(emulators);
+    let postcopy = broken.is_some();
+    let mut transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, postcopy, handover };
+    let result = match broken {
+        None => transfer.run(&working, deadline),
+        Some(error) => transfer.resume(error, deadline),
+    };
+    let (last, mut handover) = (transfer.last.take(), transfer.handover);
+    course.postcopy = transfer.postcopy;
+    if let Some(job) = &last {
+        course.learn(job);
+    }
+    let mut sides = Sides { here: &here, there: &mut there, plan, paused };
+    match result {
+        Ok(()) => sides.confirm(deadline),
+        Err(error) => sides.recover(&error, &mut handover, deadline),
+    }?;
+    if let Some(job) = completed(&mut there, name, deadline) {
+        course.learn(&job);
+    }
+    Ok(())
+}
+
+/// What the target's libvirt says of the move that has brought the guest: the source's numbers go with its end.
+fn completed(there: &mut There, name: &str, deadline: &Deadline) -> Option<ffi::Job> {
+    let deadline = deadline.within(Duration::from_secs(2));
+    let guest = there.connection(&deadline).ok()?.guest(name, &deadline).ok()??;
+    guest.call("asking for the past job of", &deadline, |domain| ffi::job(domain, ffi::Which::Completed)).ok()?
+}
+
+/// The target, if nothing is in the way of the move.
+fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<There> {
+    let mut there = There::new(&plan.remote);
+    let connection = there.connection(deadline)?;
+    let definition =
+        preflight::running(here, &identity.name, deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))?;
+    let checks = preflight::with(&Subject { identity, definition: &definition, here }, plan, &connection, deadline);
+    for check in checks.iter().filter(|check| check.verdict == Verdict::Warning) {
+        log::warning(format_args!("before moving {} to {}: {}: {}", identity.name, plan.target, check.name, check.text));
+    }
+    match checks.into_iter().find(|check| check.verdict == Verdict::Refuse) {
+        Some(check) => Err(Error::new(Kind::State, format!("{}: {}", check.name, check.text))),
+        None => Ok(there),
+    }
+}
+
+/// The guest is not here. Is it there?
+fn arrived(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<()> {
+    let name = &identity.name;
+    match There::new(&plan.remote).side(identity, deadline) {
+        Side::Runs => {
+            log::info(format_args!("{name} runs on {} already", plan.target));
+            Ok(())
+        }
+        Side::Waits(_, state) | Side::Half(_, state) => {
+            Err(Error::new(Kind::State, format!("{name} is not here, and {state} on {}", plan.target)))
+        }
+        Side::Absent => Err(Error::new(Kind::State, format!("{name} runs neither here nor on {}", plan.target))),
+        Side::Unknown(text) => Err(Error::new(Kind::Unreachable, format!("{name} is not here; {text}"))),
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether a move will work, said before the guest is touched.
+//!
+//! libvirt has no dry run. What can be asked of the two daemons is asked, all at once; what they do not answer is a warning. A refusal
+//! is only what would surely make the move fail, or harm the guest.
+
+mod certificate;
+mod needs;
+mod reader;
+mod safe;
+pub mod servers;
+pub mod shared;
+mod target;
+mod tls;
+mod way;
+
+use super::plan::Plan;
+use super::side::There;
+use crate::deadline::Deadline;
+use crate::domain::Result;
+use crate::domain::connection::Connection;
+use crate::domain::definition::{Definition, Identity};
+use needs::Needs;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+use target::Target;
+
+/// How long all questions together may take, and never more than half of the time.
+const TIME: Duration = Duration::from_secs(10);
+
+/// What a check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing is in the way.
+    Ok,
+    /// Something may be in the way, or cannot be told.
+    Warning,
+    /// The move would fail, or do harm.
+    Refuse,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Refuse => "refuse",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which.
+    pub name: &'static str,
+    /// What follows.
+    pub verdict: Verdict,
+    /// What was found.
+    pub text: String,
+    /// What a person can do about it; empty if there is nothing to do.
+    pub advice: &'static str,
+}
+
+impl Check {
+    fn ok(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, text: text.into(), advice: "" }
+    }
+
+    fn warning(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
+        Self { name, verdict: Verdict::Warning, text: text.into(), advice }
+    }
+
+    fn refuse(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
+        Self { name, verdict: Verdict::Refuse, text: text.into(), advice }
+    }
+}
+
+/// The guest that is to move.
+pub struct Subject<'a> {
+    /// Which it is.
+    pub identity: &'a Identity,
+    /// Its definition: the running guest's, if it runs.
+    pub definition: &'a Definition,
+    /// This host's libvirt.
+    pub here: &'a Connection,
+}
+
+/// Looks at all of it.
+#[must_use]
+pub fn run(subject: &Subject, plan: &Plan, deadline: &Deadline) -> Vec<Check> {
+    let mut there = There::new(&plan.remote);
+    match there.connection(deadline) {
+        Ok(connection) => {
+            let mut checks = with(subject, plan, &connection, deadline);
+            // A move is not in the way of these, and its log is not the place for them.
+            checks.extend(shared::hazards(&subject.definition.xml, subject.here, deadline));
+            checks
+        }
+        Err(error) => vec![Check::refuse(
+            "target",
+            error.text,
+            "libvirt there must run, listen for this transport and take this host; see migration_transport and remoteuri",
+        )],
+    }
+}
+
+/// The same over a connection to the target that stands.
+pub(super) fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Vec<Check> {
+    let needs = Needs::of(&subject.definition.xml, subject.definition.platform());
+    let mut checks: Vec<Check> = needs
+        .blockers
+        .iter()
+        .map(|(text, advice)| Check::refuse("devices", text, advice))
+        .chain(needs.doubts.iter().map(|(text, advice)| Check::warning("devices", text, advice)))
+        .collect();
+    if checks.is_empty() {
+        checks.push(Check::ok("devices", "none that is bound to this host"));
+    }
+    let xml = subject.definition.xml.clone();
+    let target =
+        Target { there: there.clone(), here: subject.here.clone(), identity: subject.identity.clone(), plan: plan.clone(), needs, xml };
+    let mut all = target.ask(&deadline.within(TIME.min(deadline.left() / 2)));
+    all.extend(checks);
+    all
+}
+
+/// The definition of the guest as it runs at `here`.
+///
+/// # Errors
+/// libvirt's.
+pub fn running(here: &Connection, name: &str, deadline: &Deadline) -> Result<Option<Definition>> {
+    let Some(guest) = here.guest(name, deadline)? else { return Ok(None) };
+    let xml = guest
+        .call("asking for the definition of", deadline, |domain| domain.xml_desc(0).map_err(|error| crate::domain::ffi::error(&error)))?;
+    Definition::parse(std::path::Path::new(name), xml.into_bytes()).map(Some)
+}

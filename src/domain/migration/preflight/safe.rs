@@ -1,0 +1,43 @@
+//! Moves that libvirt refuses as unsafe, unless it is told `--unsafe`: those of files on a file system that no other host can have
+//! (`qemuMigrationSrcIsSafe`). It says so only when the move was asked for, and with Pacemaker a move that fails is a guest that is stopped.
+
+use super::Check;
+use super::shared::Finding;
+use super::target::Target;
+use crate::deadline::Deadline;
+use crate::storage::Source;
+use virt::sys;
+
+/// File systems that libvirt takes for local in each release.
+const LOCAL: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "f2fs"];
+
+/// From about this version on, as distributions have it, `shared_filesystems` in `qemu.conf` may say that a folder is shared all the same.
+const TOLD: u32 = 10_000_000;
+
+const ADVICE: &str = "put the disk on storage that both nodes have; if it is, and only its name is local, migrate_options=--unsafe";
+
+/// What libvirt will say of these disks.
+pub(super) fn checks(findings: &[Finding], target: &Target, deadline: &Deadline) -> Vec<Check> {
+    if target.plan.options.flags & sys::VIR_MIGRATE_UNSAFE != 0 {
+        return Vec::new();
+    }
+    let local = findings.iter().filter_map(|finding| Some((finding, kind(finding)?)));
+    let mut checks = Vec::new();
+    for (finding, kind) in local {
+        let text = format!("{} is on {kind}, which libvirt takes for this host's own: it refuses the move as unsafe", finding.item);
+        let version = target.here.call("asking the version", deadline, virt::connect::Connect::lib_version);
+        checks.push(match version {
+            Ok(version) if version < TOLD => Check::refuse("storage", text, ADVICE),
+            _ => Check::warning("storage", format!("{text}, unless its qemu.conf names the folder in shared_filesystems"), ADVICE),
+        });
+    }
+    checks
+}
+
+/// The local file system of a disk that the guest writes to.
+fn kind(finding: &Finding) -> Option<&str> {
+    let facts = finding.facts().filter(|facts| !facts.block)?;
+    let file = matches!(finding.item.source, Source::Path(_) | Source::Volume { .. });
+    let local = LOCAL.contains(&facts.mount.kind.as_str());
+    (file && local && finding.item.role == crate::storage::Role::Disk).then_some(facts.mount.kind.as_str())
+}

@@ -1,0 +1,184 @@
+//! Disks that the emulator reaches over the network: whether both nodes reach the same server by the words of the definition.
+
+use super::shared::Same;
+use crate::deadline::{Deadline, Task};
+use std::io;
+use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long one server may take to take a connection.
+const CONNECTING: Duration = Duration::from_secs(2);
+
+/// The ports that QEMU's drivers take where the definition has none.
+const PORTS: &[(&str, u16)] =
+    &[("iscsi", 3260), ("gluster", 24007), ("rbd", 6789), ("nfs", 2049), ("ssh", 22), ("http", 80), ("https", 443)];
+
+/// How long the resolver may take.
+const RESOLVING: Duration = Duration::from_secs(2);
+
+/// Compares what `hosts` (`NAME`, `NAME:PORT` or a socket's path) mean here and on the node called `node`, whose table of hosts may be known.
+pub(super) fn compare(hosts: &[String], table: Option<&str>, node: &str, deadline: &Deadline) -> Same {
+    if hosts.is_empty() {
+        return Same::Unknown("names no server, each node takes its own".to_owned());
+    }
+    let mut unknown = None;
+    for host in hosts {
+        match server(host, table, node, deadline) {
+            Same::Proven(_) => {}
+            Same::Different(text) => return Same::Different(text),
+            Same::Alike(text) | Same::Unknown(text) => unknown = Some(text),
+        }
+    }
+    unknown.map_or_else(|| Same::Proven(format!("is at the same address for {node}")), Same::Unknown)
+}
+
+/// Whether one of `hosts` takes a connection; `None` if there is none that could be tried. NBD servers are not: `qemu-nbd` ends when its last
+/// client leaves, which would be this one.
+///
+/// # Errors
+/// A sentence about one that does not.
+#[must_use]
+pub fn answers(protocol: &str, hosts: &[String], deadline: &Deadline) -> Option<Result<(), String>> {
+    let usual = PORTS.iter().find(|(known, _)| *known == protocol).map(|(_, port)| *port);
+    let hosts = if protocol == "nbd" { &[] } else { hosts };
+    let mut last = None;
+    for host in hosts {
+        let port = port(host).or(usual);
+        if port.is_none() && !host.starts_with('/') {
+            continue;
+        }
+        let (place, limit) = (host.clone(), deadline.within(CONNECTING));
+        let tried = Task::start(move || connect(&place, port.unwrap_or_default(), limit.left()));
+        last = Some(match tried.wait(&limit) {
+            Some(Ok(())) => return Some(Ok(())),
+            Some(Err(error)) => Err(format!("{host}: {error}")),
+            None => Err(format!("{host} does not answer")),
+        });
+    }
+    last
+}
+
+/// The port in `HOST:PORT` and `[HOST]:PORT`.
+fn port(host: &str) -> Option<u16> {
+    let rest = host.strip_prefix('[').map_or(host, |rest| rest.rsplit(']').next().unwrap_or_default());
+    let (before, port) = rest.rsplit_once(':')?;
+    if before.contains(':') { None } else { port.parse().ok() }
+}
+
+fn connect(host: &str, port: u16, patience: Duration) -> io::Result<()> {
+    if host.starts_with('/') {
+        return UnixStream::connect(host).map(drop);
+    }
+    let name = name(host);
+    let mut last = io::Error::other("has no address");
+    for address in (name, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn server(host: &str, table: Option<&str>, node: &str, deadline: &Deadline) -> Same {
+    if host.starts_with('/') {
+        return Same::Different(format!("is another one on {node}: {host} is a socket of each node's own"));
+    }
+    let name = name(host);
+    let own = || Same::Different(format!("is another one on {node}: {name} is each node itself"));
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return if address.is_loopback() || address.is_unspecified() { own() } else { Same::Proven(String::new()) };
+    }
+    let (wanted, task_name) = (table.map(|table| addresses(table, name)).unwrap_or_default(), (name.to_owned(), 0));
+    let here: Vec<IpAddr> =
+        Task::start(move || task_name.to_socket_addrs().map(|all| all.map(|one| one.ip()).collect()).unwrap_or_default())
+            .wait(&deadline.within(RESOLVING))
+            .unwrap_or_default();
+    if here.iter().chain(&wanted).any(IpAddr::is_loopback) {
+        return own();
+    }
+    match (here.first(), wanted.first()) {
+        (Some(here), Some(there)) if !wanted.contains(here) => {
+            Same::Different(format!("is another one on {node}: {name} is {there} there, {here} here"))
+        }
+        (Some(_), Some(_)) => Same::Proven(String::new()),
+        _ => Same::Unknown(format!("is at {name}, and each node finds the address by itself")),
+    }
+}
+
+/// The name or address without the port.
+fn name(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    match host.rsplit_once(':') {
+        Some((name, _)) if !name.contains(':') => name,
+        _ => host,
+    }
+}
+
+/// What a table of hosts says of a name, see hosts(5).
+fn addresses(table: &str, name: &str) -> Vec<IpAddr> {
+    let lines = table.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let about = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+    });
+    about.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(host: &str, table: Option<&str>) -> Same {
+        compare(&[host.to_owned()], table, "node2", &Deadline::after(Duration::from_secs(60)))
+    }
+
+    #[test]
+    fn what_the_words_of_a_definition_mean_on_two_nodes() {
+        for host in ["10.0.0.1", "10.0.0.1:3260", "[fd00::1]:3260", "fd00::1"] {
+            assert!(matches!(said(host, None), Same::Proven(_)), "{host}");
+        }
+        for host in ["127.0.0.1:10809", "[::1]:3260", "/run/nbd.sock", "localhost:10809", "0.0.0.0"] {
+            assert!(matches!(said(host, None), Same::Different(_)), "{host}");
+        }
+        assert!(matches!(said("name.invalid:3260", Some("10.0.0.1 other")), Same::Unknown(_)));
+        assert!(matches!(compare(&[], None, "node2", &Deadline::after(Duration::from_secs(1))), Same::Unknown(_)));
+        let all = ["10.0.0.1".to_owned(), "name.invalid".to_owned()];
+        assert!(matches!(compare(&all, None, "node2", &Deadline::after(Duration::from_secs(60))), Same::Unknown(_)));
+    }
+
+    #[test]
+    fn a_table_of_hosts() {
+        let table = "127.0.0.1 localhost\n10.1.0.9\tstore-s store # the old: nas\nfd00::9 Store\n";
+        let expected: Vec<IpAddr> = vec!["10.1.0.9".parse().unwrap(), "fd00::9".parse().unwrap()];
+        assert_eq!(addresses(table, "store"), expected);
+        assert_eq!(addresses(table, "nas"), Vec::<IpAddr>::new());
+    }
+
+    #[test]
+    fn a_server_answers_if_it_takes_a_connection() {
+        let soon = Deadline::after(Duration::from_secs(20));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        assert_eq!(answers("iscsi", &["/no/such/socket".into(), open.clone()], &soon), Some(Ok(())));
+        assert_eq!(answers("nbd", std::slice::from_ref(&open), &soon), None);
+        drop(listener);
+        let refused = answers("iscsi", std::slice::from_ref(&open), &soon).unwrap().unwrap_err();
+        assert!(refused.starts_with(&open), "{refused}");
+        assert_eq!(answers("rbd", &[], &soon), None, "the cluster's own file names them");
+        assert_eq!(answers("vxhs", &["10.0.0.1".into()], &soon), None, "its port is not known");
+    }
+
+    #[test]
+    fn ports() {
+        assert_eq!(port("10.0.0.1:3260"), Some(3260));
+        assert_eq!(port("[fd00::1]:3260"), Some(3260));
+        for without in ["10.0.0.1", "fd00::1", "[fd00::1]", "name"] {
+            assert_eq!(port(without), None, "{without}");
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Whether what is under the guest is the same thing at the target, by proof and not by name.
+//!
+//! libvirt takes every block device and every network disk for shared, and every file with `--unsafe`: it compares nothing. The connection
+//! to the target runs no program there, but it can have that libvirt read a folder, as a pool that lives for a moment and is not defined.
+//! So a folder with a random word in it is made beside an image here, and read there: who can read the word has the same folder. That
+//! folder holds links too, and what they lead to there can be seen: a device's size and contents, whether a name of udev's with its WWID or
+//! UUID is there. Nothing has to run at the target but libvirt's storage driver, no login is needed beside the move's own, and the answer is
+//! of this moment, where an attribute that a probe left in the cluster would be of its own time.
+
+use super::Check;
+use super::reader::{Answer, There, ask, see};
+use super::safe;
+use super::servers;
+use super::target::Target;
+use crate::deadline::{Deadline, Task};
+use crate::domain::connection::Connection;
+use crate::domain::migration::plan::{Plan, StorageCheck};
+use crate::log;
+use crate::storage::look::{self, Facts, Sight};
+use crate::storage::nonce::Nonce;
+use crate::storage::{Item, Kind, Role, Source, chain, hazards, item};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a look at one thing here may take.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Where udev's names are.
+const BY_ID: &str = "/dev/disk/by-id";
+
+/// Which of the links is the table of hosts.
+const HOSTS: usize = 1;
+
+/// What is known about a thing at the target, each with a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Same {
+    /// It is the same.
+    Proven(String),
+    /// It looks the same; two that were copied from one another would too.
+    Alike(String),
+    /// It is another one, or none.
+    Different(String),
+    /// Cannot be told.
+    Unknown(String),
+}
+
+/// A thing under the guest, what was seen of it here, and what is known of it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The thing.
+    pub item: Item,
+    /// Its path here, if it has one; that of a volume is its pool's word.
+    pub path: Option<PathBuf>,
+    /// What was seen of it here; `None` if it is nothing that this host's kernel knows.
+    pub sight: Option<Sight>,
+    /// What is known of it at the target, if that was asked.
+    pub same: Option<Same>,
+}
+
+impl Finding {
+    /// The facts, if it could be looked at.
+    #[must_use]
+    pub fn facts(&self) -> Option<&Facts> {
+        match &self.sight {
+            Some(Sight::Facts(facts)) => Some(facts),
+            _ => None,
+        }
+    }
+
+    /// Its kind, if that could be told.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        match &self.item.source {
+            Source::Network { protocol, .. } => Some(Kind::of_protocol(protocol)),
+            _ => self.facts().map(|facts| facts.kind),
+        }
+    }
+
+    /// What tells it apart, printable; `local` for what only this host has, as far as it shows.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        match &self.item.source {
+            Source::Network { .. } => Some(self.item.source.to_string()),
+            _ => self.facts().map(|facts| facts.token.clone().unwrap_or_else(|| "local".to_owned())),
+        }
+    }
+}
+
+/// Everything under the guest with this definition, as it is here.
+#[must_use]
+pub fn look(xml: &str, here: Option<&Connection>, deadline: &Deadline) -> Vec<Finding> {
+    let mut findings = look_at(item::items(xml), here, deadline);
+    // An image is not opened before its storage was seen to answer.
+    let mut based = Vec::new();
+    for finding in findings.iter().filter(|finding| finding.item.chain_unknown && finding.facts().is_some()) {
+        let read = finding.path.as_deref().map(|path| chain::read(&finding.item, path, &deadline.within(LOOK)));
+        match read {
+            Some(Ok(items)) => based.extend(items),
+            Some(Err(text)) => log::warning(format_args!("what {} is based on cannot be told: {text}", finding.item)),
+            None => {}
+        }
+    }
+    findings.extend(look_at(based, here, deadline));
+    findings
+}
+
+fn look_at(items: Vec<Item>, here: Option<&Connection>, deadline: &Deadline) -> Vec<Finding> {
+    let tasks: Vec<_> = items
+        .into_iter()
+        .map(|item| {
+            let path = path(&item, here, deadline);
+            let (wanted, deadline) = (path.clone(), deadline.within(LOOK));
+            (item, path, wanted.map(|path| Task::start(move || look::look(&path, &deadline))))
+        })
+        .collect();
+    let answer = |task: Task<Sight>| task.wait(deadline).unwrap_or(Sight::Silent);
+    tasks.into_iter().map(|(item, path, task)| Finding { item, path, sight: task.map(answer), same: None }).collect()
+}
+
+/// Where a thing is for the host of this connection.
+fn path(item: &Item, host: Option<&Connection>, deadline: &Deadline) -> Option<PathBuf> {
+    match &item.source {
+        Source::Path(path) => Some(path.clone()),
+        Source::Volume { pool, volume } => {
+            let (pool, volume) = (pool.clone(), volume.clone());
+            let found = host?.call("looking up the volume", deadline, move |connect| {
+                connect.lookup_storage_pool_by_name(&pool)?.lookup_storage_vol_by_name(&volume)?.path()
+            });
+            found.ok().map(PathBuf::from)
+        }
+        _ => None,
+    }
+}
+
+/// The question of the preflight.
+pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
+    let mut findings = look(&target.xml, Some(&target.here), deadline);
+    let mut checks = safe::checks(&findings, target, deadline);
+    if target.plan.storage == StorageCheck::Off {
+        checks.push(Check::ok("storage", "is not compared (migration_storage_check=off)"));
+        return checks;
+    }
+    compare(&mut findings, &target.there, &target.plan, deadline);
+    checks.extend(findings.iter().filter_map(|finding| check(finding, &target.plan)));
+    checks
+}
+
+/// What will hurt the guest, here as well as there.
+pub(super) fn hazards(xml: &str, here: &Connection, deadline: &Deadline) -> Vec<Check> {
+    let findings = look(xml, Some(here), deadline);
+    let said = findings.iter().flat_map(|finding| {
+        let said = hazards::hazards(&finding.item, finding.facts());
+        said.into_iter().map(|text| Check::warning("storage", format!("{}: {text}", finding.item), ""))
+    });
+    said.collect()
+}
+
+/// What follows for a move.
+fn check(finding: &Finding, plan: &Plan) -> Option<Check> {
+    const NAME: &str = "storage";
+    let (item, strict) = (&finding.item, plan.storage == StorageCheck::Proven);
+    Some(match finding.same.as_ref()? {
+        Same::Proven(text) => Check::ok(NAME, format!("{item} {text}")),
+        Same::Alike(text) if !item.matters() => Check::ok(NAME, format!("{item} {text}")),
+        Same::Different(text) if item.matters() => Check::refuse(
+            NAME,
+            format!("{item} {text}"),
+            "the guest would go on with other data; see that both nodes have the same storage there",
+        ),
+        Same::Different(text) => {
+            Check::warning(NAME, format!("{item} {text}"), "the guest would have another one after the move or a start there")
+        }
+        Same::Alike(text) | Same::Unknown(text) if strict && item.matters() => {
+            Check::refuse(NAME, format!("{item} {text}"), "migration_storage_check=different moves it all the same")
+        }
+        Same::Alike(text) => Check::warning(NAME, format!("{item} {text}"), "that is no proof"),
+        Same::Unknown(text) => Check::warning(NAME, format!("{item} {text}"), "see that it is the same there"),
+    })
+}
+
+/// A folder here, by its name there, with what was asked.
+struct Asked {
+    here: PathBuf,
+    there: PathBuf,
+    answer: Answer,
+    nonce: Option<Nonce>,
+}
+
+/// Fills in what is known at the target.
+pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
+    let places: Vec<Option<PathBuf>> = findings.iter().map(|finding| path(&finding.item, Some(there), deadline)).collect();
+    let mut folders: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
+    for (finding, place) in findings.iter().zip(&places) {
+        if let (Some(facts), Some(place)) = (finding.facts(), place) {
+            if finding.item.matters() && !facts.block {
+                // Not looked at by a link: that host would keep what it read of an image in its page cache.
+                folders.extend(pairs(finding, facts, place));
+                continue;
+            }
+            links.push(place.clone());
+            links.extend(facts.lasting.clone());
+        }
+    }
+    // Where only devices and names are asked for, the definition's folder is what both nodes may have.
+    folders.extend(plan.config.parent().map(|folder| (folder.to_owned(), folder.to_owned())));
+    folders.sort();
+    folders.dedup();
+    let asked = ask_all(folders, &links, there, deadline);
+    let carrier = asked.iter().find(|asked| asked.answer == Answer::Same);
+    let seen = match carrier.and_then(|asked| Some((asked, asked.nonce.as_ref()?))) {
+        // What is left of the time is for taking everything away again.
+        Some((asked, nonce)) => see(there, &asked.there, nonce, links.len(), HOSTS, &deadline.before(deadline.left() / 4)),
+        None => Err("cannot be looked at there: no folder of the guest's is known to be the same on both nodes".to_owned()),
+    };
+    let target = At {
+        asked: &asked,
+        hosts: seen.as_ref().ok().and_then(|seen| seen.text.as_deref()),
+        seen: seen.as_ref().map(|seen| links.iter().map(PathBuf::as_path).zip(seen.links.iter().copied()).collect()).map_err(Clone::clone),
+        name: &plan.target,
+    };
+    for (finding, place) in findings.iter_mut().zip(&places) {
+        finding.same = Some(target.verdict(finding, place.as_deref(), deadline));
+    }
+    for nonce in asked.iter().filter_map(|asked| asked.nonce.as_ref()) {
+        if let Err(text) = nonce.take(&deadline.within(LOOK)) {
+            log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
+        }
+    }
+}
+
+/// The folders that decide what a file's path means, here and there. A volume has one path here and may have another there.
+fn pairs(finding: &Finding, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBuf)> {
+    if finding.path.as_deref() == Some(place) {
+        return facts.folders.iter().map(|folder| (folder.clone(), folder.clone())).collect();
+    }
+    let folders = facts.folders.first().cloned().zip(place.parent().map(Path::to_owned));
+    folders.into_iter().collect()
+}
+
+fn ask_all(folders: Vec<(PathBuf, PathBuf)>, links: &[PathBuf], there: &Connection, deadline: &Deadline) -> Vec<Asked> {
+    let unwritten = |folder: &Path, text: &str| Answer::Unknown(format!("no proof can be written to {}: {text}", folder.display()));
+    let start = |(here, place): (PathBuf, PathBuf)| {
+        let nonce = match Nonce::new(&here) {
+            Ok(nonce) => nonce,
+            Err(error) => return (Asked { answer: unwritten(&here, &error.to_string()), here, there: place, nonce: None }, None),
+        };
+        let (links, there, deadline) = (links.to_vec(), there.clone(), *deadline);
+        let (mine, name) = (nonce.clone(), place.clone());
+        let task = Task::start(move || match mine.put(&links, &deadline.within(LOOK)) {
+            Ok(()) => ask(&there, &name, &mine, &deadline),
+            Err(text) => unwritten(&mine.folder, &text),
+        });
+        (Asked { here, there: place, answer: Answer::Unknown("no answer in time".to_owned()), nonce: Some(nonce) }, Some(task))
+    };
+    let begun: Vec<_> = folders.into_iter().map(start).collect();
+    // Time is left for the links, and for taking it away again.
+    let limit = deadline.before(deadline.left() / 4);
+    begun
+        .into_iter()
+        .map(|(asked, task)| Asked { answer: task.and_then(|task| task.wait(&limit)).unwrap_or(asked.answer), ..asked })
+        .collect()
+}
+
+/// What is known of the target.
+struct At<'a> {
+    asked: &'a [Asked],
+    hosts: Option<&'a str>,
+    seen: Result<Vec<(&'a Path, Option<There>)>, String>,
+    name: &'a str,
+}
+
+impl At<'_> {
+    fn verdict(&self, finding: &Finding, place: Option<&Path>, deadline: &Deadline) -> Same {
+        if let Source::Network { hosts, .. } = &finding.item.source {
+            return servers::compare(hosts, self.hosts, self.name, deadline);
+        }
+        let Some(place) = place else {
+            return match &finding.item.source {
+                // The pool itself is asked for apart; it may only have to be refreshed there.
+                Source::Volume { .. } => Same::Unknown(format!("cannot be found in that pool on {}", self.name)),
+                _ => Same::Unknown("is of a kind that cannot be looked at".to_owned()),
+            };
+        };
+        match &finding.sight {
+            Some(Sight::Facts(facts)) if facts.block => self.device(finding, facts, place, deadline),
+            Some(Sight::Facts(facts)) if finding.item.matters() => self.file(finding, facts, place),
+            Some(Sight::Facts(facts)) => self.thing(finding, facts, place),
+            Some(Sight::Missing(text)) => Same::Unknown(format!("cannot be looked at here: {text}")),
+            Some(Sight::Silent) => Same::Unknown("does not answer here".to_owned()),
+            None => Same::Unknown("cannot be found here".to_owned()),
+        }
+    }
+
+    /// A file: it is the same if its folder is, and each folder that a link on the way to it stands in.
+    fn file(&self, finding: &Finding, facts: &Facts, place: &Path) -> Same {
+        let folders = pairs(finding, facts, place);
+        let mut unknown = (folders.is_empty()).then(|| "is in no folder".to_owned());
+        for (here, there) in &folders {
+            match self.asked.iter().find(|asked| asked.here == *here && asked.there == *there).map(|asked| &asked.answer) {
+                Some(Answer::Same) => {}
+                Some(Answer::Other) => {
+                    return Same::Different(format!("is not the same on {}: {} is another folder there", self.name, there.display()));
+                }
+                Some(Answer::Unknown(text)) => unknown = Some(text.clone()),
+                None => unknown = Some("was not asked for".to_owned()),
+            }
+        }
+        match unknown {
+            Some(text) => Same::Unknown(format!("cannot be compared: {text}")),
+            None => Same::Proven(format!("is the same file on {}", self.name)),
+        }
+    }
+
+    /// What a guest can do without, or what comes with it in a move: it only has to be there.
+    fn thing(&self, finding: &Finding, facts: &Facts, place: &Path) -> Same {
+        if finding.item.role != Role::Folder && matches!(self.file(finding, facts, place), Same::Proven(_)) {
+            return Same::Proven(format!("is the same file on {}", self.name));
+        }
+        match self.at(place) {
+            Err(text) => Same::Unknown(text),
+            Ok(None) => Same::Different(format!("is not there on {}", self.name)),
+            Ok(Some(_)) if finding.item.role == Role::Folder => {
+                Same::Unknown(format!("is a folder on {} too, of which nothing is known", self.name))
+            }
+            Ok(Some(seen)) if seen.size != facts.size => Same::Different(format!("is a file of another size on {}", self.name)),
+            Ok(Some(_)) => Same::Alike(format!("is a file of the same size on {}", self.name)),
+        }
+    }
+
+    /// A device: by the name of udev's that holds its WWID or UUID, and without one by what is on it.
+    fn device(&self, finding: &Finding, facts: &Facts, place: &Path, deadline: &Deadline) -> Same {
+        let node = self.name;
+        let there = match self.at(place) {
+            Err(text) => return Same::Unknown(text),
+            Ok(None) => return Same::Different(format!("is not there on {node}")),
+            Ok(Some(there)) => there,
+        };
+        if let Some(lasting) = &facts.lasting {
+            match self.at(lasting) {
+                // Both were read there, of one device the same is read.
+                Ok(Some(known)) if known == there => return Same::Proven(format!("is the same device on {node}, {}", lasting.display())),
+                Ok(Some(_)) => return Same::Different(format!("is another device on {node} than {}", lasting.display())),
+                Ok(None) if self.at(Path::new(BY_ID)).is_ok_and(|folder| folder.is_some()) => {
+                    return Same::Different(format!("is another device on {node}: {} is not there", lasting.display()));
+                }
+                _ => {}
+            }
+        }
+        if there.size != facts.size {
+            return Same::Different(format!("is another device on {node}: {} bytes there, {} here", there.size, facts.size));
+        }
+        // The guest writes to it: only what is the same before and after the look there can be compared.
+        let again = finding.path.as_deref().map(|path| look::look(path, &deadline.within(LOOK)));
+        let (Some(before), Some(Sight::Facts(after))) = (facts.samples, again) else {
+            return Same::Unknown("cannot be looked at here again".to_owned());
+        };
+        let stable: Vec<bool> = (0..2)
+            .filter(|at| after.samples.is_some_and(|after| after[*at] == before[*at]))
+            .map(|at| before[at] == there.samples[at])
+            .collect();
+        match stable.as_slice() {
+            [] => Same::Unknown("is being written to where it would be compared".to_owned()),
+            same if same.iter().all(|same| *same) => {
+                Same::Alike(format!("has the same size and, where it was looked, the same contents on {node}"))
+            }
+            _ => Same::Different(format!("is another device on {node}: other contents there")),
+        }
+    }
+
+    /// What a path leads to at the target.
+    fn at(&self, path: &Path) -> Result<Option<There>, String> {
+        let seen = self.seen.as_ref().map_err(Clone::clone)?;
+        Ok(seen.iter().find(|(link, _)| *link == path).and_then(|(_, there)| *there))
+    }
+}

@@ -1,0 +1,264 @@
+//! What is asked of the target, each question in a task of its own.
+
+use super::needs::Needs;
+use super::{Check, Verdict};
+use super::{shared, tls, way};
+use crate::deadline::{Deadline, Task};
+use crate::domain::connection::Connection;
+use crate::domain::definition::Identity;
+use crate::domain::host::Version;
+use crate::domain::migration::defects::{self, Defect, Versions, Way};
+use crate::domain::migration::plan::Plan;
+use crate::domain::status::ask_through;
+use crate::domain::{Error, Kind, State, ffi};
+use std::sync::Arc;
+
+/// Both hosts, the guest, and the move.
+pub(super) struct Target {
+    pub(super) there: Connection,
+    pub(super) here: Connection,
+    pub(super) identity: Identity,
+    pub(super) plan: Plan,
+    pub(super) needs: Needs,
+    /// The guest's definition.
+    pub(super) xml: String,
+}
+
+type Question = fn(&Target, &Deadline) -> Vec<Check>;
+
+const QUESTIONS: &[(&str, Question)] = &[
+    ("name", Target::name),
+    ("version", Target::version),
+    ("machine", Target::machine),
+    ("cpu", Target::cpu),
+    ("memory", Target::memory),
+    ("network", Target::networks),
+    ("storage", Target::pools),
+    ("storage", shared::question),
+    ("ports", way::question),
+    ("tls", tls::question),
+];
+
+impl Target {
+    /// All answers, in the order of the questions.
+    pub(super) fn ask(self, deadline: &Deadline) -> Vec<Check> {
+        let shared = Arc::new(self);
+        let transport = Check::ok("target", format!("{} answers", shared.plan.remote));
+        let tasks: Vec<_> = QUESTIONS
+            .iter()
+            .map(|(name, question)| {
+                let (target, deadline, question) = (Arc::clone(&shared), *deadline, *question);
+                (*name, Task::start(move || question(&target, &deadline)))
+            })
+            .collect();
+        let answers = tasks
+            .into_iter()
+            .flat_map(|(name, task)| task.wait(deadline).unwrap_or_else(|| vec![Check::warning(name, "no answer in time", "")]));
+        [transport].into_iter().chain(answers).collect()
+    }
+
+    /// A guest of this name or UUID at the target.
+    fn name(&self, deadline: &Deadline) -> Vec<Check> {
+        let (name, target) = (&self.identity.name, &self.plan.target);
+        let other = match ask_through(&self.there, &self.identity, deadline) {
+            Ok(Some((state, reason, _))) if state != State::ShutOff => {
+                let text = format!("{target} already has a guest of this name, {state} ({})", reason.text(state));
+                return vec![Check::refuse("name", text, "end it there if it is not this resource's, or clean up the resource if it is")];
+            }
+            Ok(Some((_, _, uuid))) => self.identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid),
+            Ok(None) => false,
+            Err(error) => return vec![unanswered("name", &error)],
+        };
+        if other {
+            let text = format!("{target} has another guest called {name} defined");
+            return vec![Check::refuse("name", text, "undefine it there, or rename it")];
+        }
+        let Some(uuid) = self.identity.uuid.clone() else { return vec![Check::ok("name", format!("{name} is free"))] };
+        let found = self.there.call("looking up the UUID", deadline, move |connect| connect.lookup_domain_by_uuid_string(&uuid)?.name());
+        match found {
+            Ok(owner) if owner != *name => {
+                let text = format!("{target} knows this guest's UUID as {owner}");
+                vec![Check::refuse("name", text, "two guests must not share a UUID: undefine the other, or give one a new UUID")]
+            }
+            Ok(_) => vec![Check::ok("name", format!("{name} is defined there too and will stay so"))],
+            Err(error) if error.kind == Kind::NotFound => vec![Check::ok("name", format!("{name} is free"))],
+            Err(error) => vec![unanswered("name", &error)],
+        }
+    }
+
+    /// Defects of libvirt, and a QEMU that is older than the one here.
+    fn version(&self, deadline: &Deadline) -> Vec<Check> {
+        let ask = |connection: &Connection| {
+            let numbers = connection.call("asking the version", deadline, |connect| Ok((connect.lib_version()?, connect.hyp_version()?)));
+            numbers.map(|(libvirt, qemu)| Versions { libvirt: Version(libvirt), qemu: Version(qemu) })
+        };
+        let (here, there) = match (ask(&self.here), ask(&self.there)) {
+            (Ok(here), Ok(there)) => (here, there),
+            (Err(error), _) | (_, Err(error)) => return vec![unanswered("version", &error)],
+        };
+        let text = format!("libvirt {} and QEMU {} there, {} and {} here", there.libvirt, there.qemu, here.libvirt, here.qemu);
+        let way = Way::of(&self.xml, self.plan.policy, self.plan.options.flags & virt::sys::VIR_MIGRATE_TLS != 0);
+        let warn = |defect: &Defect| Check::warning("version", format!("{text}: {}", defect.text), defect.remedy());
+        let mut checks: Vec<Check> = defects::met(&way, &here, &there).map(warn).collect();
+        if there.qemu < here.qemu {
+            checks.push(Check::warning(
+                "version",
+                format!("{text}: to an older QEMU"),
+                "QEMU supports moves to the same or a newer version only",
+            ));
+        }
+        if checks.is_empty() {
+            checks.push(Check::ok("version", text));
+        }
+        checks
+    }
+
+    /// Emulator, architecture, machine type, domain type, firmware.
+    fn machine(&self, deadline: &Deadline) -> Vec<Check> {
+        let platform = self.needs.platform.clone();
+        let machine = platform.machine.clone().unwrap_or_default();
+        let answer = self.there.call("asking for the machine type", deadline, move |connect| {
+            let [emulator, architecture, machine, kind] = [&platform.emulator, &platform.architecture, &platform.machine, &platform.kind];
+            connect.domain_capabilities(emulator.as_deref(), architecture.as_deref(), machine.as_deref(), kind.as_deref(), 0)
+        });
+        match answer {
+            Ok(_) if self.needs.loader.is_none() => vec![Check::ok("machine", format!("{machine} is there"))],
+            Ok(text) => {
+                let loader = self.needs.loader.clone().unwrap_or_default();
+                if text.contains(&format!("<value>{loader}</value>")) {
+                    return vec![Check::ok("machine", format!("{machine} with {loader} is there"))];
+                }
+                vec![Check::warning(
+                    "machine",
+                    format!("libvirt there does not list the firmware {loader}"),
+                    "install the same firmware package there",
+                )]
+            }
+            Err(error) if error.kind == Kind::Refused => {
+                vec![Check::refuse("machine", error.text, "install the same emulator there, or one that has this machine type")]
+            }
+            Err(error) => vec![unanswered("machine", &error)],
+        }
+    }
+
+    /// The guest's CPU on the target's.
+    fn cpu(&self, deadline: &Deadline) -> Vec<Check> {
+        let Some((xml, mode)) = self.needs.cpu.clone() else { return vec![Check::ok("cpu", "the emulator's default")] };
+        if mode == "host-passthrough" {
+            return vec![self.same_cpu(deadline)];
+        }
+        let platform = self.needs.platform.clone();
+        let answer = self.there.call("comparing the CPU", deadline, move |connect| Ok(ffi::accepts_cpu(connect, &platform, &xml)));
+        match answer.and_then(|answer| answer) {
+            Ok(true) => vec![Check::ok("cpu", "accepted")],
+            Ok(false) => {
+                vec![Check::refuse(
+                    "cpu",
+                    "the target's CPU or emulator has not got all features of the guest's",
+                    "give the guest a CPU model that all nodes have",
+                )]
+            }
+            Err(error) => vec![unanswered("cpu", &error)],
+        }
+    }
+
+    /// A guest that sees the host's own CPU must find the same one.
+    fn same_cpu(&self, deadline: &Deadline) -> Check {
+        let model = |connection: &Connection| {
+            let text = connection.call("asking for the CPU", deadline, virt::connect::Connect::capabilities)?;
+            let document = roxmltree::Document::parse(&text).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+            let cpu =
+                document.descendants().find(|node| node.has_tag_name("cpu") && node.parent().is_some_and(|node| node.has_tag_name("host")));
+            let model = cpu.and_then(|cpu| cpu.children().find(|node| node.has_tag_name("model"))).and_then(|node| node.text());
+            Ok(model.unwrap_or_default().to_owned())
+        };
+        match (model(&self.here), model(&self.there)) {
+            (Ok(here), Ok(there)) if here == there => Check::ok("cpu", format!("host-passthrough, {here} on both hosts")),
+            (Ok(here), Ok(there)) => {
+                let text = format!("host-passthrough, but the CPU is {here} here and {there} there");
+                Check::warning("cpu", text, "the guest may crash there: give it a CPU model that all nodes have")
+            }
+            (Err(error), _) | (_, Err(error)) => unanswered("cpu", &error),
+        }
+    }
+
+    fn memory(&self, deadline: &Deadline) -> Vec<Check> {
+        let answer =
+            self.there.call("asking for the memory", deadline, |connect| Ok((connect.node_info()?.memory, ffi::available_memory(connect))));
+        let mib = |kib: u64| kib / 1024;
+        let needed = self.needs.memory;
+        match answer {
+            Ok((whole, _)) if whole < needed => {
+                let text = format!("the target has {} MiB in all, the guest {}", mib(whole), mib(needed));
+                vec![Check::refuse("memory", text, "choose another node")]
+            }
+            Ok((_, Ok(free))) if free < needed => {
+                let text = format!("{} MiB are available there, the guest has {}", mib(free), mib(needed));
+                vec![Check::warning("memory", text, "move another guest away first, or let utilization place them")]
+            }
+            Ok((_, Ok(free))) => vec![Check::ok("memory", format!("{} MiB are available, {} needed", mib(free), mib(needed)))],
+            Ok((_, Err(error))) | Err(error) => vec![unanswered("memory", &error)],
+        }
+    }
+
+    fn networks(&self, deadline: &Deadline) -> Vec<Check> {
+        let mut checks = Vec::new();
+        for name in &self.needs.networks {
+            let wanted = name.clone();
+            let active =
+                self.there.call("looking up the network", deadline, move |connect| connect.lookup_network_by_name(&wanted)?.is_active());
+            checks.push(thing("network", name, active));
+        }
+        for name in &self.needs.bridges {
+            let wanted = name.clone();
+            // libvirt may have no driver that lists interfaces; then nothing can be said.
+            let found =
+                self.there.call("looking up the bridge", deadline, move |connect| connect.lookup_interface_by_name(&wanted).map(|_| ()));
+            checks.push(match found {
+                Ok(()) => Check::ok("network", format!("bridge {name} is there")),
+                Err(error) => Check::warning("network", format!("bridge {name}: {}", error.text), "see that the bridge is there and up"),
+            });
+        }
+        checks
+    }
+
+    fn pools(&self, deadline: &Deadline) -> Vec<Check> {
+        let mut checks = Vec::new();
+        for name in &self.needs.pools {
+            let wanted = name.clone();
+            let active =
+                self.there.call("looking up the pool", deadline, move |connect| connect.lookup_storage_pool_by_name(&wanted)?.is_active());
+            checks.push(thing("storage", name, active));
+        }
+        checks
+    }
+}
+
+/// A network or pool, which must be there and active.
+fn thing(kind: &'static str, name: &str, active: Result<bool, Error>) -> Check {
+    match active {
+        Ok(true) => Check::ok(kind, format!("{name} is active")),
+        Ok(false) => Check { name: kind, verdict: Verdict::Refuse, text: format!("{name} is not active there"), advice: "start it there" },
+        Err(error) if error.text.contains("not found") => Check::refuse(kind, format!("{name} is not there"), "define and start it there"),
+        Err(error) => unanswered(kind, &error),
+    }
+}
+
+fn unanswered(name: &'static str, error: &Error) -> Check {
+    Check::warning(name, format!("cannot be told: {}", error.text), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_refused_and_what_cannot_be_told_is_not() {
+        let verdict = |active| thing("network", "default", active).verdict;
+        assert_eq!(verdict(Ok(true)), Verdict::Ok);
+        assert_eq!(verdict(Ok(false)), Verdict::Refuse);
+        assert_eq!(verdict(Err(Error::new(Kind::Refused, "Network not found: no network with matching name 'default'"))), Verdict::Refuse);
+        assert_eq!(verdict(Err(Error::new(Kind::Refused, "this function is not supported by the connection driver"))), Verdict::Warning);
+        assert_eq!(verdict(Err(Error::new(Kind::Unresponsive, "no answer"))), Verdict::Warning);
+    }
+}

@@ -1,0 +1,131 @@
+//! The certificates of a move with `--tls`: QEMU reads them when the move begins, and says no then.
+
+use super::Check;
+use super::certificate;
+use super::reader;
+use super::target::Target;
+use crate::deadline::Deadline;
+use crate::domain::connection::Connection;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+use virt::sys;
+
+const NAME: &str = "tls";
+
+/// Before its end this long, a certificate is worth a word.
+const SOON: i64 = 14 * 86400;
+
+const RENEW: &str = "renew it; a move without --tls sends the memory in clear text";
+
+/// Which host, as it is called, and the files that it has to have, and may have to have.
+struct Host<'a> {
+    place: &'a str,
+    connection: &'a Connection,
+    musts: &'static [&'static str],
+    mays: &'static [&'static str],
+}
+
+/// The question of the preflight: missing or outdated certificates at either host.
+pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
+    if target.plan.options.flags & sys::VIR_MIGRATE_TLS == 0 {
+        return Vec::new();
+    }
+    let hosts = [
+        // A target that verifies its clients, libvirt's default, wants the second one.
+        Host { place: "here", connection: &target.here, musts: &["ca-cert.pem"], mays: &["client-cert.pem"] },
+        Host { place: "there", connection: &target.there, musts: &["ca-cert.pem", "server-cert.pem"], mays: &[] },
+    ];
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
+    let mut checks: Vec<Check> = hosts.iter().flat_map(|host| host.look(now, deadline)).collect();
+    if checks.is_empty() {
+        checks.push(Check::ok(NAME, "the certificates are there on both hosts and valid"));
+    }
+    checks
+}
+
+impl Host<'_> {
+    /// What is wrong with them.
+    fn look(&self, now: i64, deadline: &Deadline) -> Vec<Check> {
+        let unknown = |text| vec![Check::warning(NAME, format!("the certificates {} cannot be looked at: {text}", self.place), "")];
+        let configuration = match reader::texts(self.connection, Path::new("/etc/libvirt"), &["qemu.conf"], deadline) {
+            Ok(texts) => texts.and_then(|mut texts| texts.pop().flatten()).unwrap_or_default(),
+            Err(text) => return unknown(text),
+        };
+        let names = [self.musts, self.mays].concat();
+        let mut places = folders(&configuration);
+        let last = places.pop();
+        for folder in places.iter().chain(&last) {
+            match reader::texts(self.connection, Path::new(folder), &names, deadline) {
+                Ok(Some(texts)) => {
+                    let files = names.iter().zip(texts);
+                    return files.filter_map(|(name, text)| self.judge(folder, name, text.as_deref(), now)).collect();
+                }
+                Ok(None) => {}
+                Err(text) => return unknown(text),
+            }
+        }
+        vec![self.missing(&last.unwrap_or_default())]
+    }
+
+    fn missing(&self, path: &str) -> Check {
+        Check::refuse(NAME, format!("{path} is not {}", self.place), "see libvirt's tlscerts page; qemu.conf has the folder")
+    }
+
+    fn judge(&self, folder: &str, name: &str, text: Option<&str>, now: i64) -> Option<Check> {
+        let path = format!("{folder}/{name}");
+        let Some(text) = text else {
+            let verified = format!("{path} is not {}", self.place);
+            let may = Check::warning(NAME, verified, "the target takes none without, unless it has migrate_tls_x509_verify = 0");
+            return Some(if self.musts.contains(&name) { self.missing(&path) } else { may });
+        };
+        let Some(all) = certificate::read(text) else {
+            return Some(Check::warning(NAME, format!("{path} {} is no certificate", self.place), "see libvirt's tlscerts page"));
+        };
+        let until = all.iter().map(|one| one.until).min()?;
+        let from = all.iter().map(|one| one.from).max()?;
+        if until < now {
+            return Some(Check::refuse(NAME, format!("{path} {} has expired {} ago", self.place, days(now - until)), RENEW));
+        }
+        if from > now {
+            let text = format!("{path} {} is valid in {} only", self.place, days(from - now));
+            return Some(Check::refuse(NAME, text, "see that the clocks of the nodes are right"));
+        }
+        let soon = until - now < SOON;
+        soon.then(|| Check::warning(NAME, format!("{path} {} expires in {}", self.place, days(until - now)), RENEW))
+    }
+}
+
+/// Where libvirt looks for the certificates of a move, in its order: the first that is there (`virQEMUDriverConfigSetDefaults`).
+fn folders(configuration: &str) -> Vec<String> {
+    let value = |name: &str| {
+        let mut lines = configuration.lines().filter_map(|line| line.trim_start().strip_prefix(name)?.trim_start().strip_prefix('='));
+        lines.next_back().map(|value| value.trim().trim_matches('"').trim_end_matches('/').to_owned())
+    };
+    if let Some(folder) = value("migrate_tls_x509_cert_dir") {
+        return vec![folder];
+    }
+    let default = value("default_tls_x509_cert_dir").unwrap_or_else(|| "/etc/pki/qemu".to_owned());
+    vec!["/etc/pki/libvirt-migrate".to_owned(), default]
+}
+
+/// Whole days, for people.
+fn days(seconds: i64) -> String {
+    match seconds / 86400 {
+        0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_certificates_are() {
+        assert_eq!(folders(""), ["/etc/pki/libvirt-migrate", "/etc/pki/qemu"]);
+        assert_eq!(folders("#migrate_tls_x509_cert_dir = \"/a\"\n"), ["/etc/pki/libvirt-migrate", "/etc/pki/qemu"]);
+        assert_eq!(folders("default_tls_x509_cert_dir = \"/b\"\n"), ["/etc/pki/libvirt-migrate", "/b"]);
+        assert_eq!(folders("default_tls_x509_cert_dir = \"/b\"\n  migrate_tls_x509_cert_dir=\"/c/\"\n"), ["/c"]);
+    }
+}

@@ -1,0 +1,114 @@
+//! The way that the memory takes: whether this host can reach the place at the target at all. Nothing listens there before the move, so a
+//! target that answers "nobody here" is reached; one that says nothing, or that there is no way, is behind a firewall or not routed to.
+
+use super::Check;
+use super::target::Target;
+use crate::deadline::{Deadline, Task};
+use crate::domain::Uri;
+use std::io::{Error, ErrorKind};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+use virt::sys;
+
+const NAME: &str = "ports";
+
+/// libvirt's first port for memory (`migration_port_min` in `qemu.conf`).
+const FIRST: u16 = 49152;
+
+/// How long an answer may take; a SYN that was lost is sent again after a second.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// What is kept of it for looking at the other addresses of a name, of which the first kept silent.
+const LAST: Duration = Duration::from_millis(300);
+
+const ADVICE: &str = "open the ports of qemu.conf for this host there (libvirt's are 49152 to 49215), or see migration_network";
+
+/// The question of the preflight.
+pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
+    let here = Uri::parse(target.here.uri()).is_ok_and(|uri| uri.is_own_socket());
+    // Tunnelled memory goes by the connection that stands. From another host than the guest's nothing can be said.
+    if !here || target.plan.options.flags & sys::VIR_MIGRATE_TUNNELLED != 0 {
+        return Vec::new();
+    }
+    let (host, port) = match &target.plan.migrate_uri {
+        Some(uri) => match place(uri) {
+            Some(place) => place,
+            None => return Vec::new(),
+        },
+        // Then libvirt there says its own name, or `migration_host` of its qemu.conf, of which nothing is known here.
+        None => match target.there.call("asking the name", deadline, virt::connect::Connect::hostname) {
+            Ok(host) => (host, None),
+            Err(_) => return Vec::new(),
+        },
+    };
+    let limit = deadline.within(PATIENCE);
+    let (name, tried) = (format!("{host}:{}", port.unwrap_or(FIRST)), port.unwrap_or(FIRST));
+    // The resolver has no time limit of the caller's.
+    let answer = Task::start(move || reach(&host, tried, &limit.before(LAST)));
+    let text = match answer.wait(&limit) {
+        Some(Ok(())) => return vec![Check::ok(NAME, format!("{name} is reached"))],
+        Some(Err(error)) if error.kind() == ErrorKind::TimedOut => "no answer".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "no answer".to_owned(),
+    };
+    // A port or an address that libvirt chooses may be another one.
+    let text = format!("{name}, where the memory is to go, is not reached: {text}");
+    vec![if port.is_some() { Check::refuse(NAME, text, ADVICE) } else { Check::warning(NAME, text, ADVICE) }]
+}
+
+/// Whether one of the addresses answers, as QEMU tries them all: each in a task of its own, since one may keep silent.
+fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
+    let connect = |address: SocketAddr| {
+        Task::start(move || match TcpStream::connect_timeout(&address, PATIENCE) {
+            // Somebody has said that nobody listens.
+            Err(error) if error.kind() != ErrorKind::ConnectionRefused => Err(error),
+            _ => Ok(()),
+        })
+    };
+    let tasks: Vec<_> = (host, port).to_socket_addrs()?.map(connect).collect();
+    let mut last = Error::other("the name has no address");
+    for task in tasks {
+        match task.wait(limit) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => last = error,
+            None => last = ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Host and port of a migration URI, if memory goes by TCP: `tcp://HOST[:PORT]`, and `tcp:HOST` as of old.
+fn place(uri: &str) -> Option<(String, Option<u16>)> {
+    let rest = uri.strip_prefix("tcp:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let rest = rest.split(['/', '?']).next()?;
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
+        _ => (rest, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_memory_goes() {
+        let cases = [
+            ("tcp://node2", Some(("node2", None))),
+            ("tcp://node2:49160", Some(("node2", Some(49160)))),
+            ("tcp:node2:49160", Some(("node2", Some(49160)))),
+            ("tcp://[fd00::2]:1/", Some(("fd00::2", Some(1)))),
+            ("tcp://[fd00::2]", Some(("fd00::2", None))),
+            ("rdma://node2:1", None),
+            ("unix:///run/a.sock", None),
+            ("tcp://node2:http", None),
+            ("tcp://", None),
+        ];
+        for (uri, expected) in cases {
+            assert_eq!(place(uri), expected.map(|(host, port): (&str, Option<u16>)| (host.to_owned(), port)), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the two hosts of a move say about the guest.
+
+use crate::deadline::Deadline;
+use crate::domain::connection::Connection;
+use crate::domain::definition::Identity;
+use crate::domain::status::{self, Presence, Sight, Trace, ask_through};
+use crate::domain::{Error, Reason, State, Uri};
+use std::time::Duration;
+
+/// How long one question to a host may take when it is asked again and again.
+pub(super) const QUESTION: Duration = Duration::from_secs(3);
+
+/// What a host says about the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// It runs.
+    Runs,
+    /// An emulator is there, its CPUs stopped.
+    Waits(Reason, String),
+    /// Part of it is there, by post-copy, running or not; and whether that is broken.
+    Half(bool, String),
+    /// It is positively not there.
+    Absent,
+    /// Cannot tell.
+    Unknown(String),
+}
+
+impl Side {
+    fn of(state: State, reason: Reason) -> Self {
+        match state {
+            State::ShutOff => Self::Absent,
+            state if reason.is_postcopy(state) => Self::Half(reason.is_broken_postcopy(state), format!("{state} ({})", reason.text(state))),
+            State::Running | State::Blocked => Self::Runs,
+            state => Self::Waits(reason, format!("{state} ({})", reason.text(state))),
+        }
+    }
+}
+
+/// This host: libvirt's word and the process table together, so that "absent" is proven.
+pub(super) struct Here<'a> {
+    pub(super) uri: &'a Uri,
+    pub(super) trace: Trace,
+}
+
+impl Here<'_> {
+    /// What this host says.
+    pub(super) fn side(&self, deadline: &Deadline) -> Side {
+        match status::look(&self.trace, self.uri, &deadline.within(QUESTION)) {
+            Ok(Presence::Absent) => Side::Absent,
+            Ok(Presence::Active(Sight::Libvirt { state, reason, .. })) => Side::of(state, reason),
+            Ok(Presence::Active(Sight::Process { emulator, trouble })) => {
+                Side::Unknown(format!("{emulator} of {} is here, but libvirt cannot be asked: {trouble}", self.trace.identity.name))
+            }
+            Err(error) => Side::Unknown(error.text),
+        }
+    }
+}
+
+/// The other host, which is asked again and again: a connection that fails is made anew, since a daemon may have been restarted.
+pub(super) struct There {
+    pub(super) uri: String,
+    pub(super) connection: Option<Connection>,
+}
+
+impl There {
+    /// The host whose libvirt is at `uri`.
+    pub(super) fn new(uri: &str) -> Self {
+        Self { uri: uri.to_owned(), connection: None }
+    }
+
+    /// Its connection.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub(super) fn connection(&mut self, deadline: &Deadline) -> Result<Connection, Error> {
+        match &self.connection {
+            Some(connection) => Ok(connection.clone()),
+            None => {
+                let connection = Connection::open(&self.uri, deadline)?;
+                self.connection = Some(connection.clone());
+                Ok(connection)
+            }
+        }
+    }
+
+    /// What it says.
+    pub(super) fn side(&mut self, identity: &Identity, deadline: &Deadline) -> Side {
+        let deadline = deadline.within(QUESTION);
+        match self.connection(&deadline).and_then(|connection| ask_through(&connection, identity, &deadline)) {
+            Ok(None) => Side::Absent,
+            // Another guest of that name.
+            Ok(Some((_, _, uuid))) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => Side::Absent,
+            Ok(Some((state, reason, _))) => Side::of(state, reason),
+            Err(error) => {
+                self.connection = None;
+                Side::Unknown(error.text)
+            }
+        }
+    }
+}

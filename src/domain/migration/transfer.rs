@@ -1,0 +1,298 @@
+//! The move itself: asked for, watched, steered, and called off in time.
+
+use super::arrival::abort;
+use super::handover::Handover;
+use super::plan::Plan;
+use super::policy::{Advice, Policy, Steering, may_resume};
+use super::side::{Here, Side, There};
+use crate::deadline::{Deadline, Task};
+use crate::domain::connection::Guest;
+use crate::domain::ffi::{self, Job};
+use crate::domain::{Error, Kind, Result};
+use crate::log;
+use std::time::{Duration, Instant};
+use virt::sys;
+
+/// How often the move is looked at. Its end is not waited for by this.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How often progress is logged.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// How long one question about the job may take.
+const GLANCE: Duration = Duration::from_secs(2);
+
+/// What is kept of the time, when post-copy is resumed, for finding out where the guest is.
+const RESUME_RESERVE: Duration = Duration::from_secs(6);
+
+/// How long after a look at a broken post-copy the next one comes.
+const RESUME_AGAIN: Duration = Duration::from_secs(1);
+
+/// Flags that post-copy does not go with: libvirt refuses the first (`qemuMigrationSrcBeginPhase`), and before QEMU 10.1 a move with both
+/// post-copy and several connections loses the guest.
+const NOT_WITH_POSTCOPY: u32 = sys::VIR_MIGRATE_TUNNELLED | sys::VIR_MIGRATE_PARALLEL;
+
+/// A move that is under way.
+pub(super) struct Transfer<'a> {
+    pub(super) guest: &'a Guest,
+    pub(super) here: &'a Here<'a>,
+    pub(super) there: &'a mut There,
+    pub(super) plan: &'a Plan,
+    /// What was seen last of its job.
+    pub(super) last: Option<Job>,
+    /// Whether the guest was let run at the target before its memory was there.
+    pub(super) postcopy: bool,
+    /// Keeps libvirt from letting the copy here go on.
+    pub(super) handover: Handover,
+}
+
+impl Transfer<'_> {
+    /// Moves the guest; calls it off if it has not ended when `working` is over.
+    ///
+    /// # Errors
+    /// libvirt's, or that it was called off. Where the guest is then has to be found out.
+    pub(super) fn run(&mut self, working: &Deadline, deadline: &Deadline) -> Result<()> {
+        let extra = self.extra_flags();
+        match self.attempt(extra, working, deadline) {
+            Err(error) if self.postcopy => self.resume(error, deadline),
+            // libvirt compares what it was asked for with what QEMU says that it can, on both hosts, before it moves a byte
+            // (`qemuMigrationParamsCheck`).
+            Err(error) if extra != 0 && is_missing_capability(&error) => {
+                log::warning(format_args!("{error}; trying without what the policy adds"));
+                self.attempt(0, working, deadline)
+            }
+            other => other,
+        }
+    }
+
+    /// What the policy adds to `migrate_options`.
+    fn extra_flags(&self) -> u32 {
+        let (wanted, options) = (self.plan.policy.flags(), self.plan.options.flags);
+        if wanted & sys::VIR_MIGRATE_POSTCOPY != 0 && options & NOT_WITH_POSTCOPY != 0 {
+            log::warning("post-copy does not go with --tunnelled or --parallel and is left out");
+            return wanted & !sys::VIR_MIGRATE_POSTCOPY;
+        }
+        wanted & !options
+    }
+
+    fn attempt(&mut self, extra: u32, working: &Deadline, deadline: &Deadline) -> Result<()> {
+        let (guest, plan) = (self.guest, self.plan);
+        let name = &guest.name;
+        let may_postcopy = extra & sys::VIR_MIGRATE_POSTCOPY != 0;
+        let policy = if plan.policy == Policy::Postcopy && !may_postcopy { Policy::Converge } else { plan.policy };
+        let mut steering = Steering::new(policy, plan.downtime);
+        if steering.first() > 0 {
+            self.set_downtime(steering.first(), working);
+        }
+        log::info(format_args!("moving {name} to {} by {}", plan.target, plan.remote));
+        let task = self.ask(extra);
+        let (begin, total) = (Instant::now(), working.left());
+        let mut reported = begin;
+        while !working.expired() {
+            if let Some(result) = task.wait(&working.within(LOOK)) {
+                return result;
+            }
+            self.look(&mut steering, begin.elapsed(), total, working);
+            if self.handover.settled(self.here, self.there, deadline)? {
+                return Ok(());
+            }
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                self.report(&steering);
+            }
+        }
+        if self.postcopy {
+            // It cannot be called off: neither host has all of it.
+            return task.wait(&deadline.before(Duration::from_secs(1))).unwrap_or_else(|| {
+                Err(Error::new(Kind::TimedOut, format!("{name} runs on {} already, but not all of its memory has come", plan.target)))
+            });
+        }
+        log::warning(format_args!("moving {name} to {} takes too long and is called off", plan.target));
+        self.call_off(&task, &steering, deadline)
+    }
+
+    /// Asks libvirt to move the guest, with more flags. The request has no deadline of its own: it ends by itself, or by being called off.
+    fn ask(&self, extra: u32) -> Task<Result<()>> {
+        let plan = self.plan;
+        let mut parameters = plan.options.parameters();
+        parameters.uri.clone_from(&plan.migrate_uri);
+        if parameters.listen_address.is_none() {
+            parameters.listen_address.clone_from(&plan.listen);
+        }
+        if plan.speed > 0 {
+            parameters.bandwidth = Some(plan.speed);
+        }
+        let flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_ABORT_ON_ERROR | plan.options.flags | extra;
+        let (remote, mover) = (plan.remote.clone(), self.guest.clone());
+        Task::start(move || {
+            mover.call("moving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| {
+                domain.migrate_to_uri3(Some(&remote), parameters, flags).map_err(|error| ffi::error(&error))
+            })
+        })
+    }
+
+    /// Lets the rest of the memory flow again after post-copy has lost its connection: both emulators wait then, with all that is needed
+    /// (`VIR_MIGRATE_POSTCOPY_RESUME`, libvirt 8.5). Tried again until the time is over, since a line may come back; not when one side has
+    /// lost its part.
+    ///
+    /// # Errors
+    /// The one it came with, when it cannot be resumed.
+    pub(super) fn resume(&mut self, mut error: Error, deadline: &Deadline) -> Result<()> {
+        let identity = &self.here.trace.identity;
+        let working = deadline.before(RESUME_RESERVE.min(deadline.left() / 4));
+        loop {
+            match (self.here.side(&working), self.there.side(identity, &working)) {
+                (Side::Half(true, _), Side::Half(true, _)) => {
+                    if !self.there_may_resume(&working) {
+                        return Err(error);
+                    }
+                    log::warning(format_args!(
+                        "the move of {} to {} has stopped half done and is resumed: {error}",
+                        identity.name, self.plan.target
+                    ));
+                    let task = self.ask(sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME);
+                    match task.wait(&working) {
+                        Some(Ok(())) => return Ok(()),
+                        Some(Err(again)) => error = again,
+                        None => return Err(error),
+                    }
+                }
+                // One of the daemons has not noticed yet, or cannot be asked; or the memory has come after all.
+                (Side::Half(..), Side::Half(..) | Side::Unknown(_)) | (Side::Unknown(_), Side::Half(..)) => {}
+                _ => return Err(error),
+            }
+            if !working.pause(RESUME_AGAIN) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whether resuming ends no daemon at the target; one that does not tell its version is not tried on.
+    fn there_may_resume(&mut self, working: &Deadline) -> bool {
+        let version = self
+            .there
+            .connection(working)
+            .and_then(|connection| connection.call("asking the version", &working.within(GLANCE), |connect| connect.lib_version()));
+        match version {
+            Ok(version) if may_resume(version) => true,
+            Ok(_) => {
+                log::warning("the move is not resumed: libvirtd at the target would end by it (libvirt 11.2 to 11.3)");
+                false
+            }
+            Err(error) => {
+                log::warning(error);
+                false
+            }
+        }
+    }
+
+    fn call_off(&self, task: &Task<Result<()>>, steering: &Steering, deadline: &Deadline) -> Result<()> {
+        let (name, target) = (&self.guest.name, &self.plan.target);
+        let last = deadline.within(deadline.left() / 2);
+        let _ = abort(self.guest, &last);
+        match task.wait(&last) {
+            // It ended well while it was being called off.
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) if error.text.contains("canceled") || error.text.contains("aborted") => {
+                let why = self.last.as_ref().map(|job| why_late(job, steering.still())).unwrap_or_default();
+                Err(Error::new(Kind::TimedOut, format!("did not end in time and was called off{why}")))
+            }
+            Some(Err(error)) => Err(error),
+            None => {
+                Err(Error::new(Kind::Unresponsive, format!("moving {name} to {target} did not end in time and could not be called off")))
+            }
+        }
+    }
+
+    /// Looks at the job and does what the policy advises.
+    fn look(&mut self, steering: &mut Steering, used: Duration, total: Duration, working: &Deadline) {
+        let question = |domain: &virt::domain::Domain| ffi::job(domain, ffi::Which::Current);
+        let Ok(Some(job)) = self.guest.call("asking for the job of", &working.within(GLANCE), question) else { return };
+        let advice = steering.advise(&job, used, total);
+        self.last = Some(job);
+        match advice {
+            None => {}
+            Some(Advice::Downtime(time)) => {
+                log::info(format_args!("{} does not come to an end, it may now stand still for {time} ms", self.guest.name));
+                self.set_downtime(time, working);
+            }
+            Some(Advice::Postcopy) => {
+                log::warning(format_args!("{} does not come to an end and is let run on {} now", self.guest.name, self.plan.target));
+                match self.guest.call("starting post-copy of", &working.within(GLANCE), ffi::start_postcopy) {
+                    Ok(()) => self.postcopy = true,
+                    Err(error) => log::warning(error),
+                }
+            }
+        }
+    }
+
+    /// Sets the greatest downtime, in milliseconds. A wish, as with the incumbent: the move works without.
+    fn set_downtime(&self, time: u64, working: &Deadline) {
+        let set = self.guest.call("setting the downtime of", &working.within(GLANCE), move |domain| {
+            domain.migrate_set_max_downtime(time, 0).map_err(|error| ffi::error(&error))
+        });
+        if let Err(error) = set {
+            log::warning(error);
+        }
+    }
+
+    fn report(&self, steering: &Steering) {
+        let Some(job) = &self.last else { return };
+        let mib = |bytes: Option<u64>| bytes.unwrap_or(0) / (1024 * 1024);
+        log::info(format_args!(
+            "moving {} to {}: {} MiB sent, {} MiB left, pass {}, {} MiB/s sent, {} MiB/s dirtied, CPUs throttled by {} %{}",
+            self.guest.name,
+            self.plan.target,
+            mib(job.data_processed),
+            mib(job.data_remaining),
+            job.memory_iteration.unwrap_or(0),
+            mib(job.memory_bps),
+            mib(dirtied(job)),
+            job.throttle.unwrap_or(0),
+            if steering.still() >= REPORT { "; nothing flows" } else { "" }
+        ));
+    }
+}
+
+/// Bytes of memory that the guest dirties in a second.
+pub(super) fn dirtied(job: &Job) -> Option<u64> {
+    Some(job.memory_dirty_rate? * job.memory_page_size?)
+}
+
+/// Why a move was late, in a few words that follow "called off".
+fn why_late(job: &Job, still: Duration) -> String {
+    if still >= Duration::from_secs(3) {
+        return format!(": no data flowed for {} s", still.as_secs());
+    }
+    let rate = |bytes: u64| format!("{:.1} MiB/s", bytes as f64 / (1024.0 * 1024.0));
+    match (dirtied(job), job.memory_bps) {
+        (Some(dirtied), Some(sent)) if dirtied > 0 => format!(": it dirties {} and {} are sent", rate(dirtied), rate(sent)),
+        (_, Some(sent)) => format!(": {} are sent", rate(sent)),
+        _ => String::new(),
+    }
+}
+
+/// Whether libvirt says that one of the emulators has not got what was asked for.
+fn is_missing_capability(error: &Error) -> bool {
+    error.text.contains("Migration option") && error.text.contains("not supported")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ffi::JobKind;
+
+    #[test]
+    fn why_a_move_was_late() {
+        let mib = 1024 * 1024;
+        let job = Job {
+            memory_dirty_rate: Some(25600),
+            memory_page_size: Some(4096),
+            memory_bps: Some(50 * mib),
+            ..Job::new(JobKind::Unbounded)
+        };
+        assert_eq!(why_late(&job, Duration::ZERO), ": it dirties 100.0 MiB/s and 50.0 MiB/s are sent");
+        assert_eq!(why_late(&job, Duration::from_secs(12)), ": no data flowed for 12 s");
+        assert_eq!(why_late(&Job::new(JobKind::Unbounded), Duration::ZERO), "");
+    }
+}

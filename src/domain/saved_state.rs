@@ -1,0 +1,228 @@
+//! A guest's saved state (`snapshot`): its memory in a file, from which it goes on later.
+//!
+//! A state belongs to the disks as they were when it was written; a guest that is booted, or goes on, writes to them, and the state would
+//! then destroy them. So a state that was used, or whose guest ran on without it, is taken out of the way before that can happen:
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `NAME.state` | to be restored; libvirt marks one that it has not written to its end, and does not take it |
+//! | `NAME.state.restored` | being used: the guest was created from it, and may run |
+//! | `NAME.state.outdated-TIME` | the guest has run since, or it is not whole: kept for a person, never used |
+
+use super::connection::{Connection, Guest};
+use super::definition::{Definition, Identity};
+use super::files::Look;
+use super::lifecycle::DESTROY_RESERVE;
+use super::{Error, Kind, Result, State, Uri, ffi, files, status};
+use crate::deadline::{Deadline, Task};
+use crate::log;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// By how much a disk may be younger than the state: the emulator closes its images when the state is written.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// Where the state of a guest is kept in `folder`.
+#[must_use]
+pub fn place(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.state"))
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// Saves the state of the guest to `file` and ends it; says whether it did. One that is not running, or could not be saved in time, goes
+/// on: the caller ends it in another way.
+///
+/// # Errors
+/// The state was not saved, and why.
+pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) -> Result<bool> {
+    match status::ask(identity, uri, &deadline.within(Duration::from_secs(10).min(deadline.left() / 4)))? {
+        Some((State::Running | State::Blocked, ..)) => {}
+        Some((State::Paused, reason, _)) if !reason.will_run() => {}
+        _ => return Ok(false),
+    }
+    retire(file, deadline)?;
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(false) };
+    let text = file.to_string_lossy().into_owned();
+    log::info(format_args!("saving the state of {} to {text}", identity.name));
+    let saver = guest.clone();
+    let task = Task::start(move || {
+        saver.call("saving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| ffi::save(domain, &text))
+    });
+    // Ending the guest must still be possible afterwards, by asking it.
+    let working = deadline.before(DESTROY_RESERVE.min(deadline.left() / 2));
+    match task.wait(&working.within(working.left() * 2 / 3)) {
+        Some(result) => result?,
+        None => call_off(&guest, &task, &working)?,
+    }
+    log::info(format_args!("the state of {} is saved in {}", identity.name, file.display()));
+    Ok(true)
+}
+
+fn call_off(guest: &Guest, task: &Task<Result<()>>, deadline: &Deadline) -> Result<()> {
+    if let Err(error) = guest.call("calling off the saving of", &deadline.within(Duration::from_secs(3)), ffi::abort_job) {
+        log::warning(error);
+    }
+    match task.wait(&deadline.within(deadline.left() / 2)) {
+        // It ended well while it was being called off.
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => Err(Error::new(Kind::TimedOut, format!("saving did not end in time and was called off: {}", error.text))),
+        None => Err(Error::new(Kind::Unresponsive, "saving did not end in time and could not be called off")),
+    }
+}
+
+/// Takes what is there for a guest that runs out of the way: it has run without that state, or from it.
+fn retire(file: &Path, deadline: &Deadline) -> Result<()> {
+    let used = beside(file, ".restored");
+    let looks = files::look(&[file, &used], deadline)?;
+    if looks.get(1).copied().flatten().is_some() {
+        set_aside(&used, file, "the guest has gone on from it", deadline)?;
+    }
+    if looks.first().copied().flatten().is_some() {
+        set_aside(file, file, "it is older than the guest that runs", deadline)?;
+    }
+    Ok(())
+}
+
+/// Gives `path` a name under which it is never used, and that nothing else has.
+fn set_aside(path: &Path, file: &Path, why: &str, deadline: &Deadline) -> Result<()> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let names: Vec<PathBuf> = (time..time.saturating_add(10)).map(|time| beside(file, &format!(".outdated-{time}"))).collect();
+    let looks = files::look(&names.iter().map(PathBuf::as_path).collect::<Vec<_>>(), deadline)?;
+    let free = names.iter().zip(looks).find(|(_, look)| look.is_none());
+    let Some((outdated, _)) = free else {
+        return Err(Error::new(Kind::Internal, format!("{}: there is no free name to keep it under", path.display())));
+    };
+    log::warning(format_args!("{}: {why}, keeping it as {}", path.display(), outdated.display()));
+    files::rename(path, outdated, deadline)
+}
+
+/// Whether there is a state of the guest that is to be restored. What an earlier start used is set aside, so that what is found under
+/// that name later is of the start that comes now; so is a state that libvirt says was not written to its end: its node was lost.
+///
+/// # Errors
+/// `TimedOut`, `Internal`: cannot tell. `State`: there is one, but a disk of the guest was written after it.
+pub fn is_there(file: &Path, definition: &Definition, uri: &Uri, deadline: &Deadline) -> Result<bool> {
+    let (name, disks, used) = (&definition.identity.name, definition.writable_disks(), beside(file, ".restored"));
+    let mut paths = vec![file, used.as_path()];
+    paths.extend(disks.iter().map(PathBuf::as_path));
+    let looks = files::look(&paths, deadline)?;
+    if looks.get(1).copied().flatten().is_some() {
+        set_aside(&used, file, &format!("{name} has gone on from it before"), deadline)?;
+    }
+    let Some(state) = looks.first().copied().flatten() else { return Ok(false) };
+    if is_partial(file, uri, deadline) {
+        set_aside(file, file, &format!("it was not written to its end, {name} is booted without it"), deadline)?;
+        return Ok(false);
+    }
+    if let Some((disk, _)) = disks.iter().zip(looks.iter().skip(2)).find(|(_, look)| look.is_some_and(|look| is_younger(look, state))) {
+        let text = format!("{} is older than {}: remove it to boot {name} without it", file.display(), disk.display());
+        return Err(Error::new(Kind::State, text));
+    }
+    Ok(true)
+}
+
+/// Whether a disk was written after the state. A device has the time of its file in `/dev`, which says nothing about what is on it.
+fn is_younger(disk: Look, state: Look) -> bool {
+    disk.regular && disk.written > state.written + SLACK
+}
+
+/// Whether libvirt says that the state was not written to its end. What else it says comes up when the state is restored.
+fn is_partial(file: &Path, uri: &Uri, deadline: &Deadline) -> bool {
+    let image = file.to_string_lossy().into_owned();
+    let asked = Connection::open(&uri.to_string(), deadline)
+        .and_then(|connection| connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0)));
+    asked.is_err_and(|error| says_partial(&error))
+}
+
+/// The words of `src/qemu/qemu_saveimage.c` for a file that has still the mark (`QEMU_SAVE_PARTIAL`) it gets before the memory is written.
+fn says_partial(error: &Error) -> bool {
+    error.kind == Kind::Refused && error.text.ends_with("save image is incomplete")
+}
+
+/// For the copy of a guest that the start which used the state has left, paused, and that never ran: when it is proven gone the state is
+/// good again. The caller knows all that; nothing here can tell it from a state that was used long ago.
+///
+/// # Errors
+/// As of [`files::look`].
+pub fn take_back(file: &Path, deadline: &Deadline) -> Result<()> {
+    let used = beside(file, ".restored");
+    match files::look(&[file, &used], deadline)?.as_slice() {
+        [None, Some(_)] => files::rename(&used, file, deadline),
+        _ => Ok(()),
+    }
+}
+
+/// Creates the guest from its state, paused.
+///
+/// # Errors
+/// It was not created, or it cannot be told; the state is where it was.
+pub fn restore(identity: &Identity, connection: &Connection, file: &Path, deadline: &Deadline) -> Result<Guest> {
+    let (name, path) = (&identity.name, file.to_string_lossy().into_owned());
+    let image = path.clone();
+    let refused = |error: Error| {
+        let text = format!("{path} cannot be restored: {}; remove it to boot {name} without it", error.text);
+        Error { kind: error.kind, ..Error::new(error.kind, text) }
+    };
+    let xml =
+        connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0)).map_err(refused)?;
+    let owner = Definition::parse(file, xml.into_bytes()).map_err(refused)?.identity;
+    let other = owner.uuid.as_ref().zip(identity.uuid.as_ref()).is_some_and(|(theirs, ours)| theirs != ours);
+    if owner.name != *name || other {
+        return Err(refused(Error::new(Kind::Refused, format!("it is the state of another guest, {}", owner.name))));
+    }
+    let image = path.clone();
+    let paused = virt::sys::VIR_DOMAIN_SAVE_PAUSED;
+    let restored =
+        connection.call(&format!("restoring {name}"), deadline, move |connect| connect.restore_domain_flags(&image, None, paused));
+    restored.map_err(refused)?;
+    match connection.guest(name, deadline)? {
+        Some(guest) => Ok(guest),
+        None => Err(refused(Error::new(Kind::State, "it ended at once"))),
+    }
+}
+
+/// Marks the state as used; before the guest is let run.
+///
+/// # Errors
+/// It may not be let run.
+pub fn use_up(file: &Path, deadline: &Deadline) -> Result<()> {
+    files::rename(file, &beside(file, ".restored"), deadline)
+}
+
+/// Removes the used state; after the guest was let run. What is left is never used.
+pub fn clear(file: &Path, deadline: &Deadline) {
+    let used = beside(file, ".restored");
+    if let Err(error) = files::remove(&used, deadline) {
+        log::warning(format_args!("{error}; it was restored and can be removed"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_tell_that_they_were_written_later() {
+        let look = |regular, seconds| Look { folder: false, regular, length: 1, written: Duration::from_secs(seconds) };
+        let state = look(true, 100);
+        for (disk, younger) in [(look(true, 90), false), (look(true, 110), false), (look(true, 111), true), (look(false, 1000), false)] {
+            assert_eq!(is_younger(disk, state), younger, "{disk:?}");
+        }
+    }
+
+    #[test]
+    fn only_one_answer_is_that_of_a_state_not_written_to_its_end() {
+        let text = "reading the saved state at qemu:///system: operation failed: save image is incomplete";
+        assert!(says_partial(&Error::new(Kind::Refused, text)));
+        assert!(!says_partial(&Error::new(Kind::Unresponsive, text)));
+        for other in ["image magic is incorrect", "failed to read qemu header", "save image is incomplete or so"] {
+            assert!(!says_partial(&Error::new(Kind::Refused, other)), "{other}");
+        }
+    }
+}

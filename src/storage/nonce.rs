@@ -1,0 +1,184 @@
+//! A folder of this program's own beside a disk, with a word in it that nobody else knows: whoever can read the word at the same place has
+//! the same folder. In it may be links, so that somebody who can read that folder there also sees what those names mean there.
+
+use crate::deadline::Deadline;
+use crate::program::{self, Outcome};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The word by which this program calls itself for this work.
+pub const WORD: &str = "storage-nonce";
+
+/// How the folders' names begin; then comes when they were made, in seconds since 1970.
+pub const BEGIN: &str = ".kvmha-proof-";
+
+/// The file with the word.
+pub const FILE: &str = "word";
+
+/// The folder of the links, in the folder: whoever reads the one does not have to follow the others.
+pub const LINKS: &str = "links";
+
+/// After this time a folder that an earlier call could not remove is removed by the next.
+const STALE: Duration = Duration::from_secs(3600);
+
+/// A folder that is made for a moment.
+#[derive(Clone, Debug)]
+pub struct Nonce {
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// The word in it.
+    pub word: String,
+}
+
+impl Nonce {
+    /// One that can be made in `folder`.
+    ///
+    /// # Errors
+    /// The kernel gives no random bits.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        let word = uuid()?;
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let name = format!("{BEGIN}{seconds}-{}", word.get(..8).unwrap_or_default());
+        Ok(Self { folder: folder.to_owned(), name, word })
+    }
+
+    /// Makes it, with links to `targets`, which are called by their number.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn put(&self, targets: &[PathBuf], deadline: &Deadline) -> Result<(), String> {
+        let mut words: Vec<&OsStr> = vec!["put".as_ref(), self.folder.as_os_str(), self.name.as_ref(), self.word.as_ref()];
+        words.extend(targets.iter().map(|target| target.as_os_str()));
+        work(&words, deadline)
+    }
+
+    /// Removes it; it is no error if it is not there.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn take(&self, deadline: &Deadline) -> Result<(), String> {
+        work(&["take".as_ref(), self.folder.as_os_str(), self.name.as_ref()], deadline)
+    }
+}
+
+/// 128 random bits of the kernel's.
+fn uuid() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
+}
+
+fn work(words: &[&OsStr], deadline: &Deadline) -> Result<(), String> {
+    let mut all = vec![OsStr::new(WORD)];
+    all.extend(words);
+    let finished = program::run_self(&all, deadline).map_err(|error| error.to_string())?;
+    match finished.outcome {
+        Outcome::Exited(0) => Ok(()),
+        Outcome::Exited(_) => Err(String::from_utf8_lossy(&finished.stderr).trim().to_owned()),
+        Outcome::Late => Err("its storage does not answer".to_owned()),
+    }
+}
+
+/// The child's side.
+///
+/// # Errors
+/// What went wrong.
+pub fn perform(words: &[OsString]) -> io::Result<()> {
+    let [what, folder, name, rest @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let (folder, name) = (Path::new(folder), name.to_str().filter(|name| name.starts_with(BEGIN) && !name.contains('/')));
+    let place = folder.join(name.ok_or(io::ErrorKind::InvalidInput)?);
+    match (what.to_str(), rest) {
+        (Some("put"), [word, targets @ ..]) => {
+            sweep(folder);
+            fs::create_dir(&place)?;
+            let made =
+                fs::write(place.join(FILE), word.as_encoded_bytes()).and_then(|()| fs::create_dir(place.join(LINKS))).and_then(|()| {
+                    targets.iter().enumerate().try_for_each(|(at, target)| symlink(target, place.join(LINKS).join(at.to_string())))
+                });
+            made.inspect_err(|_| drop(remove(&place)))
+        }
+        (Some("take"), []) => remove(&place),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Removes what [`perform`] has made, and nothing else: a folder with something else in it stays.
+fn remove(place: &Path) -> io::Result<()> {
+    let links = place.join(LINKS);
+    for link in fs::read_dir(&links).into_iter().flatten().flatten() {
+        if link.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            fs::remove_file(link.path())?;
+        }
+    }
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    gone(fs::remove_dir(links))?;
+    gone(fs::remove_file(place.join(FILE)))?;
+    gone(fs::remove_dir(place))
+}
+
+/// Removes what calls left that were killed. What cannot be removed stays.
+fn sweep(folder: &Path) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if made(&entry.file_name().to_string_lossy()).is_some_and(|time| now.saturating_sub(time) > STALE) {
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
+/// When a folder of this name was made, since 1970; `None` if the name is none of ours.
+#[must_use]
+pub fn made(name: &str) -> Option<Duration> {
+    let (seconds, _) = name.strip_prefix(BEGIN)?.split_once('-')?;
+    seconds.parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(words: &[&OsStr]) -> io::Result<()> {
+        perform(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn put_and_taken_and_nothing_else_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let (name, old) = (format!("{BEGIN}9999999999-a"), format!("{BEGIN}1000-b"));
+        let stale = root.path().join(&old);
+        done(&["put".as_ref(), root.path().as_os_str(), old.as_ref(), "word".as_ref()]).unwrap();
+        let other = root.path().join(format!("{BEGIN}1000-c"));
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("somebody's"), "data").unwrap();
+        done(&["put".as_ref(), root.path().as_os_str(), name.as_ref(), "secret".as_ref(), "/dev/null".as_ref()]).unwrap();
+        let place = root.path().join(&name);
+        assert_eq!(fs::read_to_string(place.join(FILE)).unwrap(), "secret");
+        assert_eq!(fs::read_link(place.join(LINKS).join("0")).unwrap(), Path::new("/dev/null"));
+        assert!(!stale.exists() && other.join("somebody's").exists());
+        fs::write(place.join("more"), "data").unwrap();
+        assert!(done(&["take".as_ref(), root.path().as_os_str(), name.as_ref()]).is_err());
+        fs::remove_file(place.join("more")).unwrap();
+        done(&["take".as_ref(), root.path().as_os_str(), name.as_ref()]).unwrap();
+        assert!(!place.exists());
+        done(&["take".as_ref(), root.path().as_os_str(), name.as_ref()]).unwrap();
+    }
+
+    #[test]
+    fn only_names_of_ours() {
+        for words in
+            [&["take", "/tmp", "a"][..], &["take", "/tmp", ".kvmha-proof-1/../x"], &["put", "/tmp"], &["look", "/tmp", ".kvmha-proof-1-a"]]
+        {
+            let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+            assert!(done(&words).is_err());
+        }
+        assert_eq!(made(".kvmha-proof-12-ab"), Some(Duration::from_secs(12)));
+        assert_eq!(made("kvmha"), None);
+    }
+}
