@@ -30,42 +30,66 @@ pub struct Action {
     pub word: &'static str,
     /// Which action; `meta-data` has no handler.
     pub name: Option<Name>,
+    /// What it does, for the manual: whole sentences.
+    pub text: &'static str,
     /// The least timeout that is advised, in seconds: `ocf:heartbeat:VirtualDomain`'s.
     pub timeout: u32,
     /// The advised interval, in seconds.
     pub interval: Option<u32>,
     /// Whether OCF 1.0 has the action (`ra-api-1.dtd`).
     pub since_1_0: bool,
-    /// What it does.
+    /// What is called.
     pub run: fn(&Call) -> Result<(), Failure>,
 }
 
 /// The actions, in the order of the metadata.
 pub const ACTIONS: &[Action] = &[
-    Action { word: "start", name: Some(Name::Start), timeout: 90, interval: None, since_1_0: true, run: guest::start },
-    Action { word: "stop", name: Some(Name::Stop), timeout: 90, interval: None, since_1_0: true, run: guest::stop },
-    Action { word: "status", name: Some(Name::Status), timeout: 30, interval: Some(10), since_1_0: true, run: guest::status },
-    Action { word: "monitor", name: Some(Name::Monitor), timeout: 30, interval: Some(10), since_1_0: true, run: guest::monitor },
-    Action { word: "migrate_from", name: Some(Name::MigrateFrom), timeout: 60, interval: None, since_1_0: true, run: moving::migrate_from },
-    Action { word: "migrate_to", name: Some(Name::MigrateTo), timeout: 120, interval: None, since_1_0: true, run: moving::migrate_to },
     Action {
-        word: "reload-agent",
-        name: Some(Name::ReloadAgent),
-        timeout: 20,
-        interval: None,
+        text: "Creates the guest from config as a transient domain and waits until it runs and the monitor scripts agree. Asks the other nodes \
+               first whether they run it, if the parameters say how to reach their libvirt.",
+        ..row("start", Name::Start, 90, guest::start)
+    },
+    Action {
+        text: "Asks the guest to shut down, ends it by force when time runs short, and succeeds only when its emulator is gone from /proc with \
+               every thread. Without libvirt it ends the emulator itself.",
+        ..row("stop", Name::Stop, 90, guest::stop)
+    },
+    Action {
+        text: "Says whether the guest is there. The monitor scripts are not asked.",
+        interval: Some(10),
+        ..row("status", Name::Status, 30, guest::status)
+    },
+    Action {
+        text: "Says whether the guest is there and the monitor scripts agree. Works from the emulator's process when libvirt gives no answer.",
+        interval: Some(10),
+        ..row("monitor", Name::Monitor, 30, guest::monitor)
+    },
+    Action {
+        text: "Waits until the guest that was moved here runs here and the monitor scripts agree.",
+        ..row("migrate_from", Name::MigrateFrom, 60, moving::migrate_from)
+    },
+    Action {
+        text: "Checks both ends, moves the guest live and peer-to-peer, and calls the move off in time if it does not end. Succeeds only if the \
+               guest runs at the target; else it says where it is.",
+        ..row("migrate_to", Name::MigrateTo, 120, moving::migrate_to)
+    },
+    Action {
+        text: "Takes over new values of reloadable parameters. The guest is not touched.",
         since_1_0: false,
-        run: validate::reload_agent,
+        ..row("reload-agent", Name::ReloadAgent, 20, validate::reload_agent)
     },
     Action {
-        word: "validate-all",
-        name: Some(Name::ValidateAll),
-        timeout: 5,
-        interval: None,
-        since_1_0: true,
-        run: validate::validate_all,
+        text: "Checks the words of the parameters (OCF_CHECK_LEVEL 0: the same answer on every host), and with OCF_CHECK_LEVEL 10 that this host can \
+               run the guest.",
+        ..row("validate-all", Name::ValidateAll, 5, validate::validate_all)
     },
-    Action { word: "meta-data", name: None, timeout: 5, interval: None, since_1_0: true, run: |_| Ok(()) },
+    Action { text: "Prints the metadata.", name: None, ..row("meta-data", Name::ValidateAll, 5, |_| Ok(())) },
 ];
+
+/// A row with the most frequent properties.
+const fn row(word: &'static str, name: Name, timeout: u32, run: fn(&Call) -> Result<(), Failure>) -> Action {
+    Action { word, name: Some(name), text: "", timeout, interval: None, since_1_0: true, run }
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //! `lib/services` and `daemons/execd` for what Pacemaker adds. Nothing of it is required: the agent works by hand.
 
 use super::exit::Failure;
-use crate::log;
+use crate::{log, parameter, program};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct Environment {
     pub parameters: BTreeMap<String, String>,
     /// Parameters whose values are no text.
     pub unreadable: Vec<String>,
+    /// Where programs are: `PATH`, and the folders that the cluster's shell agents add to it.
+    pub path: Vec<PathBuf>,
     /// Where messages go.
     pub log: log::Settings,
 }
@@ -81,6 +83,7 @@ impl Environment {
         let get = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let meta = |name: &str| get(&format!("OCF_RESKEY_CRM_meta_{name}"));
         let instance = get("OCF_RESOURCE_INSTANCE");
+        let trace = get("OCF_RESKEY_trace_ra").is_some_and(|value| parameter::boolean(value) == Ok(true));
         let version = match (get("OCF_RA_VERSION_MAJOR"), get("OCF_RA_VERSION_MINOR")) {
             (Some("1"), Some(minor)) if minor.parse().is_ok_and(|minor: u32| minor >= 1) => Version::V1_1,
             _ => Version::V1_0,
@@ -105,12 +108,17 @@ impl Environment {
                 .map(|(name, value)| (name.to_owned(), value.clone()))
                 .collect(),
             unreadable: Vec::new(),
+            path: std::env::split_paths(get("PATH").unwrap_or_default())
+                .chain(["/sbin", "/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from))
+                .filter(|folder| folder.is_absolute())
+                .collect(),
             log: log::Settings {
                 tag: get("HA_LOGTAG").map_or_else(|| format!("VirtualDomain({})", instance.unwrap_or("default")), Into::into),
                 facility: get("HA_LOGFACILITY").map(Into::into),
                 file: get("HA_LOGFILE").map(PathBuf::from),
-                debug_file: get("HA_DEBUGLOG").map(PathBuf::from),
-                debug: get("HA_debug").is_some_and(|value| value != "0"),
+                // The tracing of the shell agents: here, everything that is said, in the file that is named.
+                debug_file: get("OCF_RESKEY_trace_file").filter(|_| trace).or_else(|| get("HA_DEBUGLOG")).map(PathBuf::from),
+                debug: trace || get("HA_debug").is_some_and(|value| value != "0"),
             },
             instance: instance.map(Into::into),
             host: String::new(),
@@ -122,6 +130,12 @@ impl Environment {
     pub fn budget(&self) -> Duration {
         let margin = (self.timeout / 10).clamp(Duration::from_millis(500), Duration::from_secs(3));
         self.timeout.saturating_sub(margin).max(self.timeout / 2)
+    }
+
+    /// Where a program is, if it is installed.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        self.path.iter().map(|folder| folder.join(name)).find(|path| program::check(path).is_ok())
     }
 
     /// The node a guest is to be moved to.

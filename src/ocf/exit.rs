@@ -28,6 +28,26 @@ pub enum Code {
     Degraded = 190,
 }
 
+impl Code {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Success, Self::Generic, Self::Unimplemented, Self::Installed, Self::Configured, Self::NotRunning, Self::Degraded];
+
+    /// What it means, for the manual.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "done; for monitor, probe and status: the guest is there",
+            Self::Generic => "it failed, or it cannot be told; the exit reason says which",
+            Self::Unimplemented => "no such action",
+            Self::Installed => "start and validate-all: something is missing on this node; Pacemaker tries another",
+            Self::Configured => "a parameter is wrong; Pacemaker tries no other node",
+            Self::NotRunning => "the guest is proven not to be here",
+            Self::Degraded => "recurring monitor: the guest is there but hurt; Pacemaker shows it and does nothing",
+        }
+    }
+}
+
 /// Why an action did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -68,8 +88,8 @@ impl Failure {
             Name::MigrateTo | Name::MigrateFrom => Code::Generic,
             // Without `config` there is no guest to speak of; the incumbent says 6 on every action.
             _ if missing => Code::Configured,
-            Name::Start | Name::ValidateAll | Name::ReloadAgent => Code::Configured,
-            Name::Stop | Name::Monitor | Name::Status => Code::Generic,
+            Name::Start | Name::ValidateAll => Code::Configured,
+            Name::Stop | Name::Monitor | Name::Status | Name::ReloadAgent => Code::Generic,
         };
         Self::new(code, text)
     }

@@ -2,6 +2,7 @@
 
 use super::actions::Name;
 use super::exit::{Code, Failure};
+use super::outage::Course;
 use super::parameters::PausePolicy;
 use super::{Call, moving};
 use crate::cluster;
@@ -10,7 +11,7 @@ use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Creation, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Error, Kind, Reason, State, migration};
+use crate::domain::{Error, Kind, Reason, State, evidence, locks, migration};
 use crate::log;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ fn observe(call: &Call) -> Result<Found, Failure> {
                 let found = look(guess.into())?;
                 if found.presence != Presence::Absent {
                     log::warning(format_args!("{error}; a guest {} runs here and is taken for it", found.trace.identity.name));
+                    call.note_guess(&found.trace.identity);
                     return Ok(found);
                 }
             }
@@ -64,33 +66,71 @@ fn observe(call: &Call) -> Result<Found, Failure> {
     }
 }
 
-/// Is the guest there, and do the scripts agree? 0, 7 (proven not there) or 1; 190 for a guest that a fault has paused.
+/// Is the guest there, and do the scripts agree? 0, 7 (proven not there) or 1; 190 for a guest that a fault has paused, or one with a
+/// parameter that is wrong.
 pub(super) fn monitor(call: &Call) -> Result<(), Failure> {
-    status(call)?;
-    call.scripts()
+    match running(call)? {
+        Seen::Runs(name) => call.pulse(&name)?,
+        Seen::Exists => {}
+        Seen::GoesOn => return Ok(()),
+    }
+    let result = call.scripts();
+    call.attend();
+    result?;
+    // The guest is well, but it could not be started again: an operator has to see that, and Pacemaker must not act on it.
+    match call.faults.first().filter(|_| !call.environment.probe) {
+        Some(fault) => Err(Failure::new(Code::Degraded, fault.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Is the guest there? 0, 7 (proven not there) or 1.
 pub(super) fn status(call: &Call) -> Result<(), Failure> {
+    running(call).map(drop)
+}
+
+/// How a guest is there.
+enum Seen {
+    /// libvirt says that it runs; its name.
+    Runs(String),
+    /// It exists.
+    Exists,
+    /// It runs again after it stood still: what is in it may need a moment.
+    GoesOn,
+}
+
+/// As [`status`]; says how it is there.
+fn running(call: &Call) -> Result<Seen, Failure> {
     call.tolerate_parameters()?;
     loop {
         let Found { trace, presence } = observe(call)?;
         let name = &trace.identity.name;
         match &presence {
             Presence::Absent => return Err(Failure::not_running()),
-            Presence::Active(Sight::Libvirt { state: State::Paused, reason: Reason::PAUSED_USER, .. }) if trace.creating => {
+            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if trace.creating && is_unfinished(call, *reason) => {
                 return Err(Failure::generic(format!("{name} is paused, its start was not finished")));
             }
             // A guest that is coming in belongs to the node it comes from, until it has come; a probe waits for the outcome.
             Presence::Active(Sight::Libvirt { state, reason, .. })
-                if call.environment.probe && migration::is_incoming(*state, *reason) && call.deadline.pause(Duration::from_millis(200)) => {
+                if call.environment.probe && migration::is_incoming(*state, *reason) && call.deadline.again(Duration::from_millis(200)) => {
             }
             Presence::Active(sight @ Sight::Libvirt { state, reason, .. }) => {
                 call.remember(&trace.identity, sight);
                 let seen = format!("{name} is {state} ({})", reason.text(*state));
+                if *reason == Reason::PAUSED_IO_ERROR && *state == State::Paused {
+                    return match call.outage(&trace.identity, seen)? {
+                        Course::GoesOn => Ok(Seen::GoesOn),
+                        Course::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Exists),
+                    };
+                }
+                if matches!(state, State::Running | State::Blocked) {
+                    call.end_outage();
+                }
                 return match state {
-                    State::Paused if reason.is_fault() => judge_fault(call, seen),
-                    State::NoState | State::Running | State::Blocked | State::Paused | State::ShuttingDown => Ok(()),
+                    State::Paused if reason.is_fault() => judge_fault(call, seen).map(|()| Seen::Exists),
+                    State::Running if reason.is_broken_postcopy(*state) => judge_fault(call, seen).map(|()| Seen::Exists),
+                    State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
+                    State::NoState | State::Paused | State::ShuttingDown => Ok(Seen::Exists),
                     _ => Err(Failure::generic(seen)),
                 };
             }
@@ -103,7 +143,7 @@ pub(super) fn status(call: &Call) -> Result<(), Failure> {
                 }
                 log::warning(format_args!("{emulator} of {name} runs, but libvirt cannot be asked: {trouble}"));
                 call.remember(&trace.identity, sight);
-                return Ok(());
+                return Ok(Seen::Exists);
             }
         }
     }
@@ -122,29 +162,32 @@ fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
 /// The other nodes of the cluster that can be asked about guests: those of this partition, if the parameters say how to reach their
 /// libvirt, as they do for guests that are moved.
 fn other_nodes(call: &Call) -> Vec<Host> {
-    let reachable = call.parameters.migration_transport.is_some() || call.parameters.remoteuri.is_some();
-    let Some(here) = call.environment.node.as_ref().filter(|_| reachable) else { return Vec::new() };
+    let Some(here) = call.environment.node.as_ref().filter(|_| call.reaches_others()) else { return Vec::new() };
     let nodes = cluster::partition(&call.deadline.within(ASKING));
     nodes.into_iter().filter(|node| node != here).map(|node| Host { uri: moving::remote(call, &node), name: node }).collect()
-}
-
-/// Whether an error of libvirt says that a disk's lock is held: by QEMU (`raw_check_lock_bytes`), virtlockd or sanlock.
-fn is_lock_held(error: &Error) -> bool {
-    ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock", "Lockspace resource", "resource busy"]
-        .iter()
-        .any(|text| error.text.contains(text))
 }
 
 /// Starts the guest and sees it run, scripts included.
 pub(super) fn start(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
-    let definition = call.definition().map_err(|error| call.failure(error))?;
+    let record = call.record();
+    let definition = match (call.definition(), &record) {
+        (Ok(definition), _) => definition,
+        (Err(error), Some(record)) => return start_without_definition(call, record, error),
+        (Err(error), None) => return Err(call.failure(error)),
+    };
     let identity = &definition.identity;
     let name = &identity.name;
     let failed = |error: Error| call.failure(error.context(format_args!("start of {name}")));
+    // Under another name it may well have the same disks.
+    if let Some(before) = record.as_ref().filter(|record| record.name != *name)
+        && status::look(&before.trace(), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
+    {
+        return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
+    }
     loop {
-        let trace = call.record().map(|record| record.trace()).filter(|trace| trace.identity.name == *name);
-        let trace = trace.unwrap_or_else(|| identity.clone().into());
+        let record = call.record().filter(|record| record.name == *name);
+        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace);
         match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
             Presence::Absent => match create(call, &definition)? {
                 Ok(()) => {
@@ -152,24 +195,37 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
                     break;
                 }
                 // A host that was fenced leaves its locks on a file server until their lease ends.
-                Err(error) if is_lock_held(&error) && call.deadline.before(LEASE_POLL).pause(LEASE_POLL) => {
-                    log::warning(format_args!("{error}; waiting for the lock"));
+                Err(error) if locks::is_held(&error) => {
+                    let holder = locks::holder(&error, &call.deadline).unwrap_or_else(|| "its holder cannot be told".into());
+                    if !call.deadline.before(LEASE_POLL).pause(LEASE_POLL) {
+                        return Err(failed(error.context(holder)));
+                    }
+                    log::warning(format_args!("{error}; {holder}; waiting for the lock"));
                 }
                 // The daemon may be on its way up, or was lost in the middle: then the guest may be there, look again.
-                Err(error) if error.kind == Kind::Unreachable && call.deadline.pause(Duration::from_secs(1)) => log::warning(error),
+                Err(error) if error.kind == Kind::Unreachable && call.deadline.again(Duration::from_secs(1)) => log::warning(error),
                 Err(error) => return Err(failed(error)),
             },
             // What a start left that was not finished never ran; its view of the disks is as old as it is.
-            Presence::Active(Sight::Libvirt { state: State::Paused, reason: Reason::PAUSED_USER, .. }) if trace.creating => {
+            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if trace.creating && is_unfinished(call, reason) => {
                 log::warning(format_args!("{name} is left from a start that was not finished, ending it"));
                 lifecycle::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
+                if record.is_some_and(|record| record.restoring) && reason == Reason::PAUSED_MIGRATION {
+                    call.take_back(name);
+                }
                 call.shelf().remove();
             }
             // Whether the emulator of such a start was let run, only libvirt can say.
-            Presence::Active(Sight::Process { .. }) if trace.creating && call.deadline.pause(Duration::from_millis(500)) => {}
-            Presence::Active(Sight::Libvirt { state: State::ShuttingDown, .. }) => {
-                if !call.deadline.pause(Duration::from_millis(250)) {
-                    return Err(Failure::generic(format!("start of {name}: it is still shutting down")));
+            Presence::Active(Sight::Process { .. }) if trace.creating && call.deadline.again(Duration::from_millis(500)) => {}
+            // It was seen to run, and it is the same emulator.
+            Presence::Active(Sight::Process { emulator, trouble }) if record.is_some_and(|record| record.is_current(&trace.identity)) => {
+                log::warning(format_args!("{emulator} of {name} runs already, but libvirt cannot be asked: {trouble}"));
+                return settle(call, identity, "start");
+            }
+            Presence::Active(Sight::Libvirt { state: State::ShuttingDown, reason, .. }) => {
+                if !call.deadline.again(Duration::from_millis(250)) {
+                    let text = format!("start of {name}: it is still {} ({})", State::ShuttingDown, reason.text(State::ShuttingDown));
+                    return Err(Failure::generic(text));
                 }
             }
             Presence::Active(sight @ Sight::Libvirt { state: State::Paused, reason, .. }) if !reason.will_run() => {
@@ -177,14 +233,44 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
                 call.remember(identity, &sight);
                 return Ok(());
             }
-            Presence::Active(_) => {
-                log::info(format_args!("{name} is here already"));
-                break;
+            // A libvirt that has not noticed an end lists a guest that is not there.
+            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. })
+                if evidence::find(&trace.identity, trace.emulator, &call.deadline).map_err(failed)?.is_empty() =>
+            {
+                if !call.deadline.again(Duration::from_millis(250)) {
+                    return Err(Failure::generic(format!("start of {name}: libvirt lists it as running, but it has no emulator")));
+                }
             }
+            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. }) => {
+                log::info(format_args!("{name} is here already"));
+                return settle(call, identity, "start");
+            }
+            // On its way, or not: that will be seen.
+            Presence::Active(_) => break,
         }
     }
     lifecycle::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
-    settle(call, identity, "start")
+    settle(call, identity, "start")?;
+    call.attend();
+    Ok(())
+}
+
+/// Whether a guest that is paused for this reason is what a start left that was not finished: created, or restored, and not let run.
+fn is_unfinished(call: &Call, reason: Reason) -> bool {
+    reason == Reason::PAUSED_USER || reason == Reason::PAUSED_MIGRATION && call.parameters.snapshot.is_some()
+}
+
+/// A start whose definition cannot be had, because of `error`: there is nothing to do if this resource's guest is here already, and a
+/// failure would end it.
+fn start_without_definition(call: &Call, record: &Record, error: Error) -> Result<(), Failure> {
+    let trace = record.trace();
+    match status::look(&trace, &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))? {
+        Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. } | Sight::Process { .. }) if !trace.creating => {
+            log::warning(format_args!("{error}; {} is here already", record.name));
+            settle(call, &trace.identity, "start")
+        }
+        _ => Err(call.failure(error)),
+    }
 }
 
 /// Creates the guest if no other node has it. The inner result is libvirt's.
@@ -193,13 +279,21 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
     if let Some(place) = elsewhere::find(&definition.identity, other_nodes(call), &call.deadline.within(ASKING)) {
         return Err(Failure::generic(format!("start of {name} refused: {place}")));
     }
+    let state = call.state_to_restore(definition)?;
+    call.insist_on_programs()?;
+    if let Err(error) = call.make_ready(definition, state.is_some()) {
+        return Ok(Err(error));
+    }
     let creation = match Creation::prepare(definition, &call.hypervisor, &call.deadline) {
         Ok(creation) => creation,
         Err(error) => return Ok(Err(error)),
     };
     // Written first: whoever comes after a start that did not live to see its end has to know of it.
-    call.shelf().write(&Record { creating: true, ..call.new_record(&definition.identity) });
-    let result = creation.run(&call.deadline);
+    call.shelf().write(&Record { creating: true, restoring: state.is_some(), ..call.new_record(&definition.identity) });
+    let result = match state {
+        Some(file) => creation.restore(&file, &call.deadline),
+        None => creation.run(&call.deadline),
+    };
     if result.as_ref().is_err_and(|error| !error.leaves_open()) {
         call.shelf().remove();
     }
@@ -215,7 +309,7 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
         call.remember(identity, &sight);
         match call.scripts() {
             Ok(()) => return Ok(()),
-            Err(failure) if !call.deadline.pause(Duration::from_secs(1)) => return Err(failure),
+            Err(failure) if !call.deadline.again(Duration::from_secs(1)) => return Err(failure),
             Err(_) => {}
         }
     }
@@ -223,17 +317,24 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
 
 /// Ends the guest and proves it gone.
 pub(super) fn stop(call: &Call) -> Result<(), Failure> {
-    let record = call.record();
+    let record = call.record().map(|record| call.with_rings(record));
     if record.is_none() {
         call.tolerate_parameters()?;
     }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
     let end = |trace: &Trace| {
+        call.before_end(trace);
         lifecycle::stop(trace, &call.hypervisor, &manner, &call.deadline)
             .map_err(|error| call.failure(error.context(format_args!("stop of {}", trace.identity.name))))
     };
     if let Some(record) = &record {
-        end(&record.trace())?;
+        if call.is_restored_only(record) {
+            lifecycle::stop(&record.trace(), &call.hypervisor, &Manner::Force, &call.deadline)
+                .map_err(|error| call.failure(error.context(format_args!("stop of {}", record.name))))?;
+            call.take_back(&record.name);
+        } else {
+            end(&record.trace())?;
+        }
         if let Some(uri) = &record.moving {
             migration::end_arrival(&record.identity(), uri, call.parameters.force_stop, &call.deadline)
                 .map_err(|error| call.failure(error))?;
@@ -241,7 +342,11 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     }
     match call.definition() {
         Ok(definition) if record.as_ref().is_some_and(|record| record.name == definition.identity.name) => {}
-        Ok(definition) => end(&definition.identity.into())?,
+        Ok(definition) => {
+            // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
+            call.with_rings(call.new_record(&definition.identity));
+            end(&definition.identity.into())?;
+        }
         Err(error) if record.is_some() => log::debug(|| error.text),
         Err(error) => {
             log::warning(format_args!("{error}; looking for guests named like it"));
@@ -253,6 +358,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
             }
         }
     }
+    call.end_outage();
     call.shelf().remove();
     Ok(())
 }

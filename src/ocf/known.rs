@@ -5,7 +5,7 @@ use super::actions::Name;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
-use crate::domain::{Error, Kind, State, evidence};
+use crate::domain::{Error, Kind, State, evidence, rings};
 use std::path::Path;
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
@@ -15,6 +15,11 @@ impl Call {
     /// Where this resource's state file is.
     pub(super) fn shelf(&self) -> Shelf {
         Shelf::new(Path::new(STATE_DIRECTORY), self.environment.instance.as_deref().unwrap_or("default"))
+    }
+
+    /// Whether the parameters say how to reach the libvirt of other nodes.
+    pub(super) fn reaches_others(&self) -> bool {
+        self.parameters.migration_transport.is_some() || self.parameters.remoteuri.is_some()
     }
 
     /// What was seen last of this resource's guest. A resource that has a name has its state file to itself, whatever its parameters
@@ -35,7 +40,10 @@ impl Call {
             pid: None,
             start: None,
             creating: false,
+            restoring: false,
+            guessed: false,
             moving: None,
+            rings: Some(false),
         }
     }
 
@@ -54,10 +62,38 @@ impl Call {
         let runs = matches!(sight, Sight::Libvirt { state: State::Running | State::Blocked, .. });
         let creating = !runs && old.as_ref().is_some_and(|record| record.creating);
         let glance = matches!(self.name, Name::Monitor | Name::Status);
+        let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);
+        let guessed = old.as_ref().is_some_and(|record| record.guessed);
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
         let emulator = evidence::find(&seen, None, &self.deadline).ok().and_then(|found| found.first().copied());
+        let rings = Some(emulator.is_some_and(rings::has));
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
-        self.shelf().write(&Record { pid, start, creating, moving, ..self.new_record(&seen) });
+        self.shelf().write(&Record { pid, start, creating, restoring, guessed, moving, rings, ..self.new_record(&seen) });
+    }
+
+    /// Notes that only its name speaks for a guest that was found, and nothing else is known of one.
+    pub(super) fn note_guess(&self, guess: &Identity) {
+        if self.record().is_none() {
+            self.shelf().write(&Record { guessed: true, ..self.new_record(guess) });
+        }
+    }
+
+    /// Whether a guest is this resource's by more than a guess: it was seen, or the definition says so.
+    pub(super) fn is_sure(&self, identity: &Identity) -> bool {
+        self.record().is_some_and(|record| record.name == identity.name && !record.guessed)
+            || self.definition().is_ok_and(|definition| definition.identity.name == identity.name)
+    }
+
+    /// The record with what the guest's emulator shows before it is ended; written if it has a ring, which cannot be seen any more later.
+    pub(super) fn with_rings(&self, record: Record) -> Record {
+        if record.rings == Some(true) {
+            return record;
+        }
+        let found = evidence::find(&record.identity(), record.trace().emulator, &self.deadline).unwrap_or_default();
+        let Some(emulator) = found.into_iter().find(|emulator| rings::has(*emulator)) else { return record };
+        let record = Record { rings: Some(true), pid: Some(emulator.pid), start: Some(emulator.start), ..record };
+        self.shelf().write(&record);
+        record
     }
 
     /// The definition, read in a part of the time: on storage that hangs, the rest is for what can be done without it.

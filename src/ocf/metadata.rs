@@ -9,9 +9,11 @@ use super::table::TABLE;
 use crate::parameter::{Change, Kind, Parameter, Sharing};
 use crate::xml::Document;
 
-const SHORT: &str = "Manages KVM guests through libvirt: start, stop, live migration, and the truth about them";
+/// What the agent is, in one line.
+pub(super) const SHORT: &str = "Manages KVM guests through libvirt: start, stop, live migration, and the truth about them";
 
-const LONG: &str = "Places, fails over and live-migrates a KVM guest on shared storage. Takes the parameters of ocf:heartbeat:VirtualDomain. \
+/// What it is for.
+pub(super) const LONG: &str = "Places, fails over and live-migrates a KVM guest on shared storage. Takes the parameters of ocf:heartbeat:VirtualDomain. \
 A guest is reported stopped only when its emulator's process is proven gone, and a libvirt daemon that is down or hangs costs no guest its \
 life: monitor and stop then work from the process. Every action ends before its timeout with a reason.";
 

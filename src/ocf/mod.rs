@@ -1,19 +1,31 @@
 //! The resource agent `ocf:kvmha:VirtualDomain`: the protocol. One call is one action; what the guest needs is done in `domain`.
 
 mod actions;
+mod alone;
+pub mod answers;
+mod asked;
+pub mod differences;
 mod environment;
 mod exit;
 mod guest;
+mod keeping;
 mod known;
+mod manual;
 mod metadata;
 mod moving;
+mod outage;
 mod parameters;
+mod pulse;
 mod scripts;
 mod table;
+mod utilization;
 mod validate;
 
+pub use asked::Asked;
 pub use environment::{Environment, Version};
+pub use manual::page;
 pub use metadata::document;
+pub use moving::HISTORY;
 
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Uri, evidence};
@@ -22,6 +34,7 @@ use crate::parameter::Fault;
 use actions::{ACTIONS, Name};
 use exit::{Code, Failure};
 use parameters::Parameters;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::time::Instant;
@@ -65,13 +78,15 @@ impl Call {
     /// # Errors
     /// The first parameter that is wrong; they are all logged.
     fn insist_on_parameters(&self) -> Result<(), Failure> {
-        for fault in self.faults.iter().skip(1) {
-            log::error(fault);
-        }
-        if let Some(fault) = self.faults.first() {
-            return Err(Failure::of_fault(self.name, fault.missing, fault.to_string()));
-        }
-        Ok(())
+        self.insist_on(|_| true)
+    }
+
+    /// The same for those that an action needs; the others keep their defaults.
+    fn insist_on(&self, needs: impl Fn(&str) -> bool) -> Result<(), Failure> {
+        let (wrong, others): (Vec<&Fault>, Vec<&Fault>) = self.faults.iter().partition(|fault| needs(fault.name));
+        others.iter().for_each(|fault| log::warning(format_args!("{fault}; the default is used")));
+        wrong.iter().skip(1).for_each(log::error);
+        wrong.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, fault.missing, fault.to_string())))
     }
 
     /// # Errors
@@ -110,6 +125,19 @@ impl Call {
         }
     }
 
+    /// A stop without parameters, of a resource that has its state file: what stands there is taken for them. Pacemaker calls so for what was
+    /// deleted from its configuration while it ran, if it had only found it by a probe: it keeps the parameters of a start or a reload
+    /// (`update_history_cache`, pacemaker 2.1.5). To refuse that would cost the node its power.
+    fn take_from_record(&mut self) {
+        let unset = self.name == Name::Stop && self.environment.instance.is_some() && self.faults.iter().any(|fault| fault.missing);
+        let Some(record) = unset.then(|| self.shelf().read()).flatten().filter(|record| !record.guessed) else { return };
+        let Ok(hypervisor) = Uri::parse(&record.hypervisor) else { return };
+        log::warning(format_args!("config is not set, the state file has {}", record.config.display()));
+        self.parameters.config = record.config;
+        self.hypervisor = hypervisor;
+        self.faults.retain(|fault| !fault.missing);
+    }
+
     /// For actions that have to work with wrong parameters too: only what says which guest is needed, the others keep their defaults.
     ///
     /// # Errors
@@ -121,6 +149,20 @@ impl Call {
         let missing = self.faults.iter().find(|fault| fault.missing);
         missing.map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, true, fault.to_string())))
     }
+}
+
+/// The least timeout that is advised for an action, in seconds.
+#[must_use]
+pub fn advised_timeout(action: &str) -> Option<u32> {
+    actions::ACTIONS.iter().find(|row| row.word == action).map(|row| row.timeout)
+}
+
+/// What is wrong with the parameters of a resource, each a sentence.
+#[must_use]
+pub fn faults(given: &BTreeMap<String, String>) -> Vec<String> {
+    let mut environment = Environment::new(&BTreeMap::new());
+    environment.parameters.clone_from(given);
+    parameters::read(&environment).1.iter().map(ToString::to_string).collect()
 }
 
 /// Runs the action that the first of `words` names, and gives its exit code. Further words are ignored, as the API says.
@@ -142,7 +184,11 @@ pub fn run(words: &[OsString]) -> u8 {
     let deadline = Deadline::after(environment.budget().saturating_sub(begin.elapsed()));
     let (mut parameters, faults) = parameters::read(&environment);
     let result = match parameters.hypervisor.take() {
-        Some(hypervisor) => Call { name, environment, parameters, hypervisor, faults, deadline }.run(action.run),
+        Some(hypervisor) => {
+            let mut call = Call { name, environment, parameters, hypervisor, faults, deadline };
+            call.take_from_record();
+            call.run(action.run)
+        }
         None => Err(Failure::new(Code::Configured, "hypervisor: no default")),
     };
     match result {

@@ -5,35 +5,76 @@
 use super::Call;
 use super::exit::Failure;
 use super::guest::settle;
+use crate::cluster;
 use crate::domain::definition::Identity;
+use crate::domain::migration::history::{self, Course, Entry};
+use crate::domain::migration::policy::Policy;
 use crate::domain::migration::{self, Plan};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight};
-use crate::domain::{Error, Kind, State, uri};
+use crate::domain::{Error, Kind, Reason, State, uri};
 use crate::log;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Where the records of the moves from this host are.
+pub const HISTORY: &str = "/run/kvmha/migrations";
+
+/// How long the resolver may take.
+const RESOLVING: Duration = Duration::from_secs(5);
 
 /// How long migrate_from waits for a guest of which nothing is to be seen: it is there before migrate_to ends.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Moves the guest to the node that Pacemaker names; success only if it runs there.
 pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
-    call.insist_on_parameters()?;
+    // For a word that has nothing to do with a move the guest would be stopped, and then not be started.
+    call.insist_on(|name| name.starts_with("migrat") || matches!(name, "config" | "hypervisor" | "remoteuri" | "start_resources"))?;
     let plan = plan(call)?;
     let record = record(call)?;
     let identity = record.identity();
+    call.before_move(&identity, &plan)?;
     // Written first: a move goes on without the agent, and stop has to know where the guest may have gone.
     let mut begun = false;
     let begin = || {
         begun = true;
         call.shelf().write(&Record { moving: Some(plan.remote.clone()), ..record.clone() });
     };
-    let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &call.deadline);
+    let (mut course, start) = (Course::default(), Instant::now());
+    let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &mut course, &call.deadline);
     // A guest that has arrived settles an earlier move too, whose agent did not live to see it.
     if result.is_ok() || begun && !result.as_ref().is_err_and(Error::leaves_open) {
         call.shelf().write(&Record { moving: None, ..record });
     }
+    keep(call, &plan, &identity.name, &result, course, start.elapsed());
     result.map_err(|error| call.failure(error))
+}
+
+/// Keeps what became of the move: in the log, as a file, and, if Pacemaker is there, as an attribute of this node.
+fn keep(call: &Call, plan: &Plan, guest: &str, result: &Result<(), Error>, course: Course, time: Duration) {
+    let policy = Policy::NAMES.iter().find(|(_, policy)| *policy == plan.policy).map_or("", |(name, _)| name);
+    let entry = Entry {
+        ended: Entry::now(),
+        guest: guest.to_owned(),
+        from: call.environment.node.clone().unwrap_or_else(|| call.environment.host.clone()),
+        to: plan.target.clone(),
+        moved: result.is_ok(),
+        reason: result.as_ref().err().map(|error| error.text.clone()).unwrap_or_default(),
+        total_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        policy: policy.to_owned(),
+        course,
+    };
+    log::info(&entry);
+    history::keep(Path::new(HISTORY), &entry);
+    if let (Some(node), Some(instance)) = (&call.environment.node, &call.environment.instance) {
+        let what = if entry.moved { "moved" } else { "failed" };
+        let pause = entry.course.pause_ms.map(|pause| format!(" pause={pause}ms")).unwrap_or_default();
+        let value = format!("{what} to={} time={}ms{pause} at={}", entry.to, entry.total_ms, entry.ended);
+        let (name, deadline) = (format!("kvmha-move-{instance}"), call.deadline.within(Duration::from_secs(1)));
+        if let Err(trouble) = cluster::set_attribute(node, &name, Some(&value), &deadline) {
+            log::debug(|| trouble.to_string());
+        }
+    }
 }
 
 /// The state file, or what would stand in it.
@@ -45,7 +86,7 @@ fn record(call: &Call) -> Result<Record, Failure> {
 }
 
 /// The URIs of a migration: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name.
-fn plan(call: &Call) -> Result<Plan, Failure> {
+pub(super) fn plan(call: &Call) -> Result<Plan, Failure> {
     let parameters = &call.parameters;
     let target = call.environment.target()?;
     let host = uri::on_network(target, &parameters.migration_network_suffix);
@@ -53,18 +94,31 @@ fn plan(call: &Call) -> Result<Plan, Failure> {
     // With remoteuri set, %n is the plain name in migrateuri too.
     let place = if parameters.remoteuri.is_some() { target } else { &host };
     let written = parameters.migrateuri.as_ref().or(parameters.migrate_options.migrateuri.as_ref());
-    let migrate_uri = match written {
-        Some(written) => Some(written.replace("%n", place)),
-        None if parameters.migration_network_suffix.is_empty() => None,
-        None => Some(uri::migration(&host, parameters.migrateport)),
+    // An address that is found is listened at too: nothing else there is to take the memory.
+    let listen = match (written, parameters.migration_network) {
+        (None, Some(network)) => {
+            let address = uri::address_in(&host, network, &call.deadline.within(RESOLVING));
+            Some(address.map_err(|text| Failure::generic(format!("migration_network: {text}")))?.to_string())
+        }
+        _ => None,
+    };
+    let migrate_uri = match (written, &listen) {
+        (Some(written), _) => Some(written.replace("%n", place)),
+        (None, Some(address)) => Some(uri::migration(address, parameters.migrateport)),
+        (None, None) if parameters.migration_network_suffix.is_empty() => None,
+        (None, None) => Some(uri::migration(&host, parameters.migrateport)),
     };
     Ok(Plan {
         target: target.to_owned(),
         remote,
         migrate_uri,
+        listen,
         options: parameters.migrate_options.clone(),
         speed: parameters.migration_speed,
         downtime: parameters.migration_downtime,
+        config: parameters.config.clone(),
+        storage: parameters.migration_storage_check,
+        policy: parameters.migration_policy,
     })
 }
 
@@ -84,36 +138,77 @@ pub(super) fn remote(call: &Call, node: &str) -> String {
 /// Waits until the guest that was moved here runs here, scripts included.
 pub(super) fn migrate_from(call: &Call) -> Result<(), Failure> {
     call.tolerate_parameters()?;
-    let identity = record(call)?.identity();
+    let (identity, guessed) = arriving(call)?;
     let source = call.environment.migrate_source.as_deref().unwrap_or("another node");
     await_arrival(call, &identity)
         .map_err(|error| call.failure(error.context(format_args!("migration of {} from {source}", identity.name))))?;
+    if guessed {
+        call.note_guess(&identity);
+    }
     settle(call, &identity, "migration")?;
+    call.keep_definition(&identity);
     log::info(format_args!("{} has come from {source}", identity.name));
     Ok(())
+}
+
+/// Which guest is to come, and whether that is a guess. Without a definition here, one that is named like it and has come all the same is taken for it: a failure
+/// would end it, and without a definition it could not be started again.
+fn arriving(call: &Call) -> Result<(Identity, bool), Failure> {
+    let failure = match record(call) {
+        Ok(record) => return Ok((record.identity(), false)),
+        Err(failure) => failure,
+    };
+    for guess in call.guesses() {
+        let presence = status::look(&guess.clone().into(), &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
+        if presence != Presence::Absent {
+            log::warning(format_args!(
+                "the definition of {} cannot be had here; a guest of that name has come and is taken for it",
+                guess.name
+            ));
+            return Ok((guess, true));
+        }
+    }
+    Err(failure)
 }
 
 fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
     let name = &identity.name;
     let (trace, grace, half) = (identity.clone().into(), call.deadline.within(GRACE), call.deadline.within(call.deadline.left() / 2));
+    // What libvirt has said of a guest that does not run yet, a look without libvirt cannot take back.
+    let mut doubt = None;
     loop {
         let text = match status::look(&trace, &call.hypervisor, &call.deadline)? {
             Presence::Absent if grace.expired() => return Err(Error::new(Kind::State, format!("{name} is not here and is not coming"))),
             Presence::Absent => "not here".to_owned(),
+            // It runs, but what it has not got of its memory may never come.
+            Presence::Active(Sight::Libvirt { state, reason, .. }) if reason.is_broken_postcopy(state) => {
+                let text = format!("{name} is {state} ({}), part of its memory has not come", reason.text(state));
+                return Err(Error::new(Kind::State, text));
+            }
+            Presence::Active(Sight::Libvirt { state: State::Running, reason: Reason::RUNNING_POSTCOPY, .. }) => {
+                "running, but not all of its memory has come".to_owned()
+            }
             Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. }) => return Ok(()),
             // libvirt was lost since migrate_to saw the guest run here.
-            Presence::Active(Sight::Process { emulator, trouble }) if half.expired() => {
+            Presence::Active(Sight::Process { emulator, trouble }) if half.expired() && doubt.is_none() => {
                 log::warning(format_args!("{emulator} of {name} runs, but libvirt cannot be asked: {trouble}"));
                 return Ok(());
             }
-            Presence::Active(Sight::Process { trouble, .. }) => trouble,
+            Presence::Active(Sight::Process { trouble, .. }) => doubt.clone().unwrap_or(trouble),
             Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if !reason.will_run() => {
                 log::warning(format_args!("{name} is paused ({}), as it was where it came from", reason.text(State::Paused)));
                 return Ok(());
             }
-            Presence::Active(Sight::Libvirt { state, reason, .. }) => format!("{state} ({})", reason.text(state)),
+            Presence::Active(Sight::Libvirt { state, reason, .. }) => {
+                let text = format!("{state} ({})", reason.text(state));
+                if matches!(state, State::Crashed | State::Suspended) {
+                    return Err(Error::new(Kind::State, format!("{name} is {text}")));
+                }
+                doubt = Some(text.clone());
+                text
+            }
         };
-        if !call.deadline.pause(Duration::from_millis(100)) {
+        if !call.deadline.again(Duration::from_millis(100)) {
             return Err(Error::new(Kind::TimedOut, format!("{name} does not run here yet, it is {text}")));
         }
     }
@@ -174,6 +269,17 @@ mod tests {
             let plan = planned(&[pairs, &[node]].concat()).unwrap();
             assert_eq!((plan.remote.as_str(), plan.migrate_uri.as_deref()), (remote, migrate_uri), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn the_network_by_its_address() {
+        let node = ("CRM_meta_migrate_target", "127.0.0.1");
+        let found = planned(&[node, ("migration_network", "127.0.0.0/8"), ("migrateport", "49160")]).unwrap();
+        assert_eq!((found.migrate_uri.as_deref(), found.listen.as_deref()), (Some("tcp://127.0.0.1:49160"), Some("127.0.0.1")));
+        let none = planned(&[node, ("migration_network", "10.0.0.0/8")]).unwrap_err();
+        assert_eq!(none, Failure::generic("migration_network: the name 127.0.0.1 has no address in 10.0.0.0/8"));
+        let written = planned(&[node, ("migration_network", "10.0.0.0/8"), ("migrateuri", "tcp://%n:1")]).unwrap();
+        assert_eq!((written.migrate_uri.as_deref(), written.listen), (Some("tcp://127.0.0.1:1"), None));
     }
 
     #[test]

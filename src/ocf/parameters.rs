@@ -3,8 +3,10 @@
 use super::environment::Environment;
 use super::table::TABLE;
 use crate::domain::lifecycle::ShutdownMode;
+use crate::domain::migration::StorageCheck;
+use crate::domain::migration::policy::Policy;
 use crate::domain::options::Options;
-use crate::domain::uri::Uri;
+use crate::domain::uri::{Subnet, Uri};
 use crate::parameter::{self, Fault};
 use std::path::PathBuf;
 
@@ -39,8 +41,56 @@ pub struct Parameters {
     pub remoteuri: Option<String>,
     /// How the guest is asked to shut down.
     pub shutdown_mode: Vec<ShutdownMode>,
+    /// What is done with the resource's utilization attributes.
+    pub utilization: Utilization,
+    /// Whether the definition of the running guest is written to `config`.
+    pub save_config_on_stop: bool,
+    /// The same, and csync2 distributes it.
+    pub sync_config_on_stop: bool,
+    /// Where stop saves the guest's state.
+    pub snapshot: Option<PathBuf>,
+    /// What the copy-on-write image is made on.
+    pub backingfile: Option<PathBuf>,
+    /// Whether it is made at each start.
+    pub stateless: bool,
+    /// What is copied into it.
+    pub copyindirs: Vec<PathBuf>,
+    /// Whether networks and pools are started.
+    pub start_resources: bool,
     /// What a recurring monitor says of a guest that a fault has stopped.
     pub pause_policy: PausePolicy,
+    /// What is done about a guest that an error of its storage has paused.
+    pub outage_policy: OutagePolicy,
+    /// How many seconds its storage may be out before it is given up.
+    pub outage_delay: u64,
+    /// After how many silent pings of the guest's agent in a row the guest hangs; 0: the agent is not asked.
+    pub guest_agent_failures: u64,
+    /// What is done about a guest that dirties its memory faster than it can be sent.
+    pub migration_policy: Policy,
+    /// Which moves are refused for what is under the guest.
+    pub migration_storage_check: StorageCheck,
+    /// The network on which the memory goes.
+    pub migration_network: Option<Subnet>,
+}
+
+/// What is done with one utilization attribute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attribute {
+    /// It is written.
+    pub autoset: bool,
+    /// It is removed, if it is not written.
+    pub unset: bool,
+}
+
+/// What is done with the utilization attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Utilization {
+    /// `cpu`: CPUs.
+    pub cpu: Attribute,
+    /// `host_memory`: MiB.
+    pub host_memory: Attribute,
+    /// `hv_memory`: MiB.
+    pub hv_memory: Attribute,
 }
 
 /// What a recurring monitor says of a guest whose CPUs a fault has stopped: I/O error, watchdog, crash, failed post-copy.
@@ -62,6 +112,25 @@ impl PausePolicy {
     pub const WORDS: &'static [&'static str] = &["ignore", "degraded", "fail"];
 }
 
+/// What is done about a guest that an error of its storage has paused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutagePolicy {
+    /// Nothing: a person lets it go on.
+    #[default]
+    Wait,
+    /// It goes on when its storage answers again.
+    Resume,
+    /// The same; and it has failed when its storage is out for too long.
+    Stop,
+}
+
+impl OutagePolicy {
+    /// The policies by name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("resume", Self::Resume), ("stop", Self::Stop)];
+    /// The names.
+    pub const WORDS: &'static [&'static str] = &["wait", "resume", "stop"];
+}
+
 /// The environment name of the parameter that `shutdown_mode` was read from by `ocf:heartbeat:VirtualDomain`, by accident.
 const ACCIDENTAL_SHUTDOWN_MODE: &str = "CRM_shutdown_mode";
 
@@ -72,12 +141,26 @@ pub fn read(environment: &Environment) -> (Parameters, Vec<Fault>) {
     if let Some(mode) = given.remove(ACCIDENTAL_SHUTDOWN_MODE) {
         given.entry("shutdown_mode".into()).or_insert(mode);
     }
-    let (values, mut faults) = parameter::read(TABLE, &given);
+    let (mut values, mut faults) = parameter::read(TABLE, &given);
     for row in TABLE.iter().filter(|row| environment.unreadable.iter().any(|name| name == row.name)) {
         faults.retain(|fault| fault.name != row.name);
         faults.push(Fault { name: row.name, text: "value is not valid UTF-8".into(), missing: row.required });
     }
+    faults.extend(contradictions(&mut values));
     (values, faults)
+}
+
+/// Parameters that are right each for itself and make no sense together; the first named is then as if it were not set.
+fn contradictions(values: &mut Parameters) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |name, text: &str| faults.push(Fault { name, text: text.into(), missing: false });
+    if values.force_stop && values.snapshot.take().is_some() {
+        fault("snapshot", "a guest cannot be saved with force_stop, set one of the two");
+    }
+    if values.backingfile.is_none() && std::mem::take(&mut values.stateless) {
+        fault("stateless", "needs backingfile");
+    }
+    faults
 }
 
 #[cfg(test)]
@@ -101,8 +184,11 @@ mod tests {
             assert!(row.long.ends_with('.') && !row.long.contains('\n'), "{name}");
             assert!(!(row.required && row.default.is_some()), "{name}");
         }
-        // Those of ocf:heartbeat:VirtualDomain, and pause_policy.
-        assert_eq!(TABLE.len(), 27 + 1);
+        // Those of ocf:heartbeat:VirtualDomain, pause_policy, outage_policy, outage_delay, guest_agent_failures, migration_policy,
+        // migration_storage_check and migration_network.
+        assert_eq!(TABLE.len(), 27 + 7);
+        assert_eq!(StorageCheck::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), StorageCheck::WORDS);
+        assert_eq!(OutagePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), OutagePolicy::WORDS);
         assert_eq!(PausePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), PausePolicy::WORDS);
         assert!(of(&[]).1.is_empty(), "the defaults are right");
     }
@@ -135,15 +221,21 @@ mod tests {
             ("unset_utilization_hv_memory", "maybe"),
             ("migrateport", "65536"),
             ("remoteuri", "http://%n/"),
-            ("save_config_on_stop", "true"),
-            ("sync_config_on_stop", "true"),
-            ("snapshot", "/var/lib/x"),
-            ("backingfile", "/x"),
-            ("stateless", "true"),
-            ("copyindirs", "/x"),
+            ("save_config_on_stop", "maybe"),
+            ("sync_config_on_stop", "maybe"),
+            ("snapshot", "states"),
+            ("backingfile", "base.img"),
+            ("stateless", "maybe"),
+            ("copyindirs", "/x y"),
             ("shutdown_mode", "acpi,shout"),
-            ("start_resources", "true"),
+            ("start_resources", "maybe"),
             ("pause_policy", "panic"),
+            ("outage_policy", "pray"),
+            ("outage_delay", "soon"),
+            ("guest_agent_failures", "often"),
+            ("migration_policy", "hope"),
+            ("migration_storage_check", "hope"),
+            ("migration_network", "10.0.0.0"),
         ];
         for (name, value) in wrong {
             let (_, faults) = of(&[(name, value)]);
@@ -151,6 +243,16 @@ mod tests {
         }
         // monitor_scripts takes any words; a script that is not there makes monitor fail with its name.
         assert_eq!(wrong.len() + 1, TABLE.len());
+    }
+
+    #[test]
+    fn what_makes_no_sense_together() {
+        for pairs in [[("force_stop", "1"), ("snapshot", "/srv")], [("stateless", "1"), ("copyindirs", "/x")]] {
+            let (values, faults) = of(&pairs);
+            assert_eq!(faults.len(), 1, "{pairs:?}");
+            assert!(values.snapshot.is_none() && !values.stateless);
+        }
+        assert_eq!(of(&[("stateless", "1"), ("backingfile", "/x")]).1, []);
     }
 
     #[test]

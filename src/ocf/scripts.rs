@@ -7,9 +7,10 @@ use crate::program::{self, Finished, Outcome};
 impl Call {
     /// Runs the monitor scripts one after the other until one fails.
     pub(super) fn scripts(&self) -> Result<(), Failure> {
+        let owner = self.environment.instance.as_deref().unwrap_or_default();
         for script in &self.parameters.monitor_scripts {
             let failed = |text: String| Failure::generic(format!("monitor script {script}: {text}"));
-            let finished = program::run_apart(script, &self.deadline).map_err(|error| failed(error.to_string()))?;
+            let finished = program::run_apart(script, owner, &self.deadline).map_err(|error| failed(error.to_string()))?;
             match finished.outcome {
                 Outcome::Exited(0) => {}
                 Outcome::Exited(code) => return Err(failed(format!("exited with {code}: {}", said(&finished)))),

@@ -1,9 +1,11 @@
 //! The table of the resource agent's parameters: one row describes one parameter, and nothing else describes it.
 
-use super::parameters::{Parameters, PausePolicy};
+use super::parameters::{OutagePolicy, Parameters, PausePolicy};
 use crate::domain::lifecycle::ShutdownMode;
+use crate::domain::migration::StorageCheck;
+use crate::domain::migration::policy::Policy;
 use crate::domain::options::Options;
-use crate::domain::uri::{self, Uri};
+use crate::domain::uri::{self, Subnet, Uri};
 use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer};
 use std::path::PathBuf;
 
@@ -25,18 +27,6 @@ type Setter = fn(&mut Parameters, &str) -> Result<(), String>;
 const NUMBER: Kind = Kind::Integer { min: 0, max: u32::MAX as u64 };
 const PORT: Kind = Kind::Integer { min: 1, max: u16::MAX as u64 };
 
-/// For a parameter of `ocf:heartbeat:VirtualDomain` that this version does not have: off is accepted, on is refused, not ignored.
-const NOT_YET: Setter = |_, value| match boolean(value) {
-    Ok(false) => Ok(()),
-    _ => Err("not supported by this version, leave it unset".into()),
-};
-
-/// The same for a parameter whose effect nothing but the placement of resources depends on: accepted with any boolean.
-const UTILIZATION: Setter = |_, value| boolean(value).map(drop);
-
-const UTILIZATION_TEXT: &str = "Accepted for compatibility. This version does not write utilization attributes; \
-set them with pcs resource utilization or crm resource utilization.";
-
 /// The parameters, in the order of the metadata.
 pub static TABLE: &[Parameter<Parameters>] = &[
     Parameter {
@@ -53,10 +43,7 @@ pub static TABLE: &[Parameter<Parameters>] = &[
                 guest. The guest's name and UUID are taken from it.",
             ],
             |values, value| {
-                if !value.starts_with('/') {
-                    return Err(format!("{value:?} is not an absolute path"));
-                }
-                values.config = PathBuf::from(value);
+                values.config = absolute(value)?;
                 Ok(())
             },
         )
@@ -205,24 +192,90 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row("autoset_utilization_cpu", Kind::Boolean, Some("false"), ["Write the guest's CPUs as utilization", UTILIZATION_TEXT], UTILIZATION),
+    row(
+        "autoset_utilization_cpu",
+        Kind::Boolean,
+        Some("true"),
+        [
+            "Write the guest's CPUs as utilization cpu",
+            "Write the guest's number of CPUs to the resource's utilization attribute cpu, for Pacemaker's placement. start does it, and monitor when the \
+            guest's own number has changed, which it looks at once a minute; the attribute is looked at every ten minutes. Nothing is written \
+            if it is right.",
+        ],
+        |values, value| {
+            values.utilization.cpu.autoset = boolean(value)?;
+            Ok(())
+        },
+    ),
     row(
         "autoset_utilization_host_memory",
         Kind::Boolean,
-        Some("false"),
-        ["Write the guest's memory as utilization host_memory", UTILIZATION_TEXT],
-        UTILIZATION,
+        Some("true"),
+        [
+            "Write the guest's memory as utilization host_memory",
+            "Write the guest's memory in MiB to the resource's utilization attribute host_memory, for Pacemaker's placement. start does it, and monitor when the \
+            guest's own number has changed, which it looks at once a minute; the attribute is looked at every ten minutes. Nothing is written \
+            if it is right.",
+        ],
+        |values, value| {
+            values.utilization.host_memory.autoset = boolean(value)?;
+            Ok(())
+        },
     ),
     row(
         "autoset_utilization_hv_memory",
         Kind::Boolean,
-        Some("false"),
-        ["Write the guest's memory as utilization hv_memory", UTILIZATION_TEXT],
-        UTILIZATION,
+        Some("true"),
+        [
+            "Write the guest's memory as utilization hv_memory",
+            "Write the guest's memory in MiB to the resource's utilization attribute hv_memory, for Pacemaker's placement. start does it, and monitor when the \
+            guest's own number has changed, which it looks at once a minute; the attribute is looked at every ten minutes. Nothing is written \
+            if it is right.",
+        ],
+        |values, value| {
+            values.utilization.hv_memory.autoset = boolean(value)?;
+            Ok(())
+        },
     ),
-    row("unset_utilization_cpu", Kind::Boolean, Some("false"), ["Remove utilization cpu", UTILIZATION_TEXT], UTILIZATION),
-    row("unset_utilization_host_memory", Kind::Boolean, Some("false"), ["Remove utilization host_memory", UTILIZATION_TEXT], UTILIZATION),
-    row("unset_utilization_hv_memory", Kind::Boolean, Some("false"), ["Remove utilization hv_memory", UTILIZATION_TEXT], UTILIZATION),
+    row(
+        "unset_utilization_cpu",
+        Kind::Boolean,
+        Some("false"),
+        [
+            "Remove utilization cpu",
+            "Remove the resource's utilization attribute cpu if it is there. Only if autoset_utilization_cpu is off.",
+        ],
+        |values, value| {
+            values.utilization.cpu.unset = boolean(value)?;
+            Ok(())
+        },
+    ),
+    row(
+        "unset_utilization_host_memory",
+        Kind::Boolean,
+        Some("false"),
+        [
+            "Remove utilization host_memory",
+            "Remove the resource's utilization attribute host_memory if it is there. Only if autoset_utilization_host_memory is off.",
+        ],
+        |values, value| {
+            values.utilization.host_memory.unset = boolean(value)?;
+            Ok(())
+        },
+    ),
+    row(
+        "unset_utilization_hv_memory",
+        Kind::Boolean,
+        Some("false"),
+        [
+            "Remove utilization hv_memory",
+            "Remove the resource's utilization attribute hv_memory if it is there. Only if autoset_utilization_hv_memory is off.",
+        ],
+        |values, value| {
+            values.utilization.hv_memory.unset = boolean(value)?;
+            Ok(())
+        },
+    ),
     row(
         "migrateport",
         PORT,
@@ -252,18 +305,95 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row("save_config_on_stop", Kind::Boolean, Some("false"), ["Save the definition on stop", "Not supported by this version."], NOT_YET),
+    row(
+        "save_config_on_stop",
+        Kind::Boolean,
+        Some("false"),
+        [
+            "Keep changes of the running guest in config",
+            "Write the definition of the running guest, with what was changed while it ran, to the file config: on stop, before and after a \
+            migration, and on monitor when it has changed. The file is replaced whole or not at all and keeps its owner and mode. What \
+            somebody else had written to it is kept beside it for good, with .original added to its name (a later one with the time too), and the \
+            last one of this agent with .previous. The definition has the passwords of the guest's displays in it. Not done for \
+            a guest that only its name speaks for, or that libvirt also has a persistent definition of.",
+        ],
+        |values, value| {
+            values.save_config_on_stop = boolean(value)?;
+            Ok(())
+        },
+    ),
     row(
         "sync_config_on_stop",
         Kind::Boolean,
         Some("false"),
-        ["Distribute the saved definition", "Not supported by this version."],
-        NOT_YET,
+        [
+            "Distribute config with csync2 after it was saved",
+            "After config was saved run csync2 -x on it, which brings it to the other nodes. Has the effect of save_config_on_stop too. csync2 must be \
+            installed where the guest is started; a distribution that fails is only logged.",
+        ],
+        |values, value| {
+            values.sync_config_on_stop = boolean(value)?;
+            Ok(())
+        },
     ),
-    row("snapshot", Kind::Text, None, ["Folder for saved states", "Not supported by this version."], NOT_YET),
-    row("backingfile", Kind::Text, None, ["Base of a copy-on-write image", "Not supported by this version."], NOT_YET),
-    row("stateless", Kind::Boolean, Some("false"), ["New copy-on-write image at each start", "Not supported by this version."], NOT_YET),
-    row("copyindirs", Kind::Text, None, ["Folders copied into the image", "Not supported by this version."], NOT_YET),
+    row(
+        "snapshot",
+        Kind::Text,
+        None,
+        [
+            "Folder for saved states",
+            "Absolute path of a folder. stop then saves the state of the guest (its memory) to a file NAME.state in it instead of shutting the \
+            guest down, and start lets it go on from there. A guest that cannot be saved in time is shut down. A state that cannot be restored, \
+            or is older than an image file that the guest writes to, makes start fail and stays where it is: remove the file to boot the guest without \
+            it. One that was not written to its end, because its host was lost, is kept as NAME.state.outdated-TIME, and the guest is booted. The folder \
+            should be on storage that all nodes share. Not together with force_stop.",
+        ],
+        |values, value| {
+            values.snapshot = Some(absolute(value)?);
+            Ok(())
+        },
+    ),
+    row(
+        "backingfile",
+        Kind::Text,
+        None,
+        [
+            "Base of a copy-on-write image",
+            "Absolute path of a disk image. start makes a copy-on-write image on top of it if there is none yet: beside config, named like it up \
+            to the first dot, with .qcow2 added; config should have it as a disk. Needs qemu-img.",
+        ],
+        |values, value| {
+            values.backingfile = Some(absolute(value)?);
+            Ok(())
+        },
+    ),
+    row(
+        "stateless",
+        Kind::Boolean,
+        Some("false"),
+        [
+            "New copy-on-write image at each start",
+            "Make the copy-on-write image anew at each start: the guest then forgets what it wrote. Needs backingfile.",
+        ],
+        |values, value| {
+            values.stateless = boolean(value)?;
+            Ok(())
+        },
+    ),
+    row(
+        "copyindirs",
+        Kind::Text,
+        None,
+        [
+            "Folders copied into the image",
+            "Absolute paths of files and folders, separated by blanks, that are copied to the root of the copy-on-write image whenever it was made. \
+            Needs backingfile and virt-copy-in, which is part of libguestfs.",
+        ],
+        |values, value| {
+            values.copyindirs = value.split_whitespace().map(absolute).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    ),
     row(
         "shutdown_mode",
         Kind::Text,
@@ -282,7 +412,20 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row("start_resources", Kind::Boolean, Some("false"), ["Start storage pools and networks", "Not supported by this version."], NOT_YET),
+    row(
+        "start_resources",
+        Kind::Boolean,
+        Some("false"),
+        [
+            "Start storage pools and networks that the guest needs",
+            "Start the libvirt networks and storage pools that config names if they are not active, and refresh pools that are: here before the guest \
+            is started, at the target before it is moved.",
+        ],
+        |values, value| {
+            values.start_resources = boolean(value)?;
+            Ok(())
+        },
+    ),
     row(
         "pause_policy",
         Kind::Select(PausePolicy::WORDS),
@@ -300,7 +443,114 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
+    row(
+        "outage_policy",
+        Kind::Select(OutagePolicy::WORDS),
+        Some("wait"),
+        [
+            "What is done about a guest that an error of its storage has paused",
+            "What a recurring monitor does about a guest that is paused by an I/O error. wait: nothing, pause_policy says how it is shown. resume: \
+            it goes on when two monitors in a row have read from all its disks, and it is certain that no other node has it: every node \
+            says so through libvirt (migration_transport or remoteuri must be set) or is down for certain, this one has quorum, and Pacemaker manages \
+            the resource here. After three times in ten minutes it is left to a person. stop: the same; but when a disk cannot be read for \
+            outage_delay, the guest has failed, and Pacemaker stops it and starts it where it can. Whether another node can read the disk is \
+            not known before, so that is for storage that one node may lose alone; set the meta attribute failure-timeout then, or a node on which \
+            it could not be started is not tried again. An emulator that hangs on another disk cannot be ended, and its node is fenced. Only \
+            errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full file system); storage that hangs pauses \
+            nobody. Disks on NBD servers are not asked, and keep the guest paused. With pause_policy=fail the guest has failed at once, whatever this says.",
+        ],
+        |values, value| {
+            let known = OutagePolicy::NAMES.iter().find(|(name, _)| *name == value);
+            values.outage_policy = known.map(|(_, policy)| *policy).ok_or_else(|| format!("{value:?} is unknown"))?;
+            Ok(())
+        },
+    ),
+    row(
+        "outage_delay",
+        NUMBER,
+        Some("60"),
+        [
+            "Seconds before a guest without storage is given up",
+            "How long, in seconds, a disk of a guest that is paused by an I/O error may be out before outage_policy=stop gives it up here.",
+        ],
+        |values, value| {
+            values.outage_delay = integer(value, 0, u64::from(u32::MAX))?;
+            Ok(())
+        },
+    ),
+    row(
+        "guest_agent_failures",
+        NUMBER,
+        Some("0"),
+        [
+            "Silent pings of the guest agent before the guest hangs",
+            "When not 0, each recurring monitor asks the guest's agent (qemu-guest-agent) for a sign of life. A guest whose agent has fallen silent \
+            has failed when its disks and network stood still from one monitor to the next so many times in a row. Only an agent that has \
+            answered before is missed, and only as long as it holds its channel open. A guest that is paused or moved is not asked. With 0 \
+            only a monitor with OCF_CHECK_LEVEL=10 asks, as if it were 3.",
+        ],
+        |values, value| {
+            values.guest_agent_failures = integer(value, 0, u64::from(u32::MAX))?;
+            Ok(())
+        },
+    ),
+    row(
+        "migration_policy",
+        Kind::Select(Policy::WORDS),
+        Some("converge"),
+        [
+            "What is done about a guest that is too busy to be moved",
+            "What is done about a guest that changes its memory faster than it can be sent. plain: nothing, libvirt's defaults, as \
+            ocf:heartbeat:VirtualDomain. gentle: it is never slowed down, but may stand still for up to half a second at the end. converge: \
+            it is slowed down as far as needed (auto-converge) and may stand still for up to a second, near the timeout for up to five. \
+            postcopy: the same, and when half of the time is over it runs on at the target before all of its memory has come; if the network or \
+            a host fails before it has, the guest is lost and has to be started anew. With migration_downtime set, that is the longest \
+            standstill. A move that has not ended before the timeout of migrate_to is called off, and the guest runs on where it was.",
+        ],
+        |values, value| {
+            let known = Policy::NAMES.iter().find(|(name, _)| *name == value);
+            values.migration_policy = known.map(|(_, policy)| *policy).ok_or_else(|| format!("{value:?} is unknown"))?;
+            Ok(())
+        },
+    ),
+    row(
+        "migration_storage_check",
+        Kind::Select(StorageCheck::WORDS),
+        Some("different"),
+        [
+            "Which moves are refused for the guest's disks",
+            "Which moves are refused for what is under the guest, whatever libvirt thinks of it (also with --unsafe). different: those to a node \
+            where a disk is proven to be another one or not to be there; what cannot be told is a warning in the log. proven: also those to \
+            a node where it is not proven that every disk is the same. off: none, nothing is compared. For the proof a folder .kvmha-proof-… is \
+            made for a moment beside each image and beside config, which the target's libvirt reads; block devices are compared by what udev \
+            knows of them there. It needs libvirt's storage driver there, and a folder that both nodes have.",
+        ],
+        |values, value| {
+            let known = StorageCheck::NAMES.iter().find(|(name, _)| *name == value);
+            values.migration_storage_check = known.map(|(_, check)| *check).ok_or_else(|| format!("{value:?} is unknown"))?;
+            Ok(())
+        },
+    ),
+    row(
+        "migration_network",
+        Kind::Text,
+        None,
+        [
+            "Network that the guest's memory is sent over",
+            "Network that the guest's memory is sent over, such as 10.1.2.0/24. The target's address in it is looked for among those that its \
+            name stands for (hosts file, DNS; with migration_network_suffix), and the target listens at that address only. If there is none \
+            the move is refused; the guest's memory takes no other way. Without effect if migrateuri is set.",
+        ],
+        |values, value| {
+            values.migration_network = Some(Subnet::parse(value)?);
+            Ok(())
+        },
+    ),
 ];
+
+fn absolute(value: &str) -> Result<PathBuf, String> {
+    if value.starts_with('/') { Ok(PathBuf::from(value)) } else { Err(format!("{value:?} is not an absolute path")) }
+}
 
 fn no_blanks(value: &str) -> Result<(), String> {
     if value.chars().any(|c| c.is_whitespace() || c.is_control()) { Err(format!("{value:?} has blanks in it")) } else { Ok(()) }

@@ -2,9 +2,13 @@
 
 use super::Call;
 use super::exit::{Code, Failure};
-use crate::domain::{Connection, Kind};
+use crate::deadline::Deadline;
+use crate::domain::migration::preflight::shared;
+use crate::domain::{Connection, Definition, Kind, locks};
 use crate::log;
 use crate::program::{self, Outcome};
+use crate::storage::Sight;
+use crate::storage::hazards::hazards;
 
 /// Checks the parameters. Level 0: the words, the same answer on every host. Level 10: that this host can run the guest.
 pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
@@ -23,6 +27,8 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
         };
         return Err(Failure::new(Code::Installed, format!("monitor_scripts: {script} cannot be executed: {text}")));
     }
+    call.insist_on_programs()?;
+    call.insist_on_files()?;
     let definition = call.definition().map_err(|error| call.failure(error))?;
     let platform = definition.platform();
     let connection = Connection::open(&call.hypervisor.to_string(), &call.deadline).map_err(|error| call.failure(error))?;
@@ -36,12 +42,53 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
         .map_err(|error| match error.kind {
             Kind::Refused => Failure::new(Code::Installed, error.text),
             _ => call.failure(error),
-        })
+        })?;
+    warn_of_locks(&definition);
+    warn_of_storage(&definition, &connection, &call.deadline);
+    Ok(())
+}
+
+/// Says what of the guest's storage will hurt it, and what of it does not answer. Half of the time is enough for that.
+fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &Deadline) {
+    let name = &definition.identity.name;
+    for finding in shared::look(&definition.xml, Some(connection), &deadline.within(deadline.left() / 2)) {
+        let seen = match &finding.sight {
+            Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
+            Some(Sight::Missing(text)) => Some(text.clone()),
+            _ => None,
+        };
+        for text in seen.into_iter().chain(hazards(&finding.item, finding.facts())) {
+            let text = format!("{name}: {}: {text}", finding.item);
+            log::warning(&text);
+            log::complain(&text);
+        }
+    }
+}
+
+/// Says which disks nothing keeps a second emulator from. That is no fault of the parameters: with fencing it may be as it should be.
+fn warn_of_locks(definition: &Definition) {
+    let name = &definition.identity.name;
+    match locks::unprotected(&definition.xml) {
+        Ok(disks) if disks.is_empty() => {}
+        Ok(disks) => {
+            let text = format!(
+                "no lock protects {} of {name} from a second emulator: QEMU does not lock it, and libvirt has no lock_manager in qemu.conf",
+                disks.join(", ")
+            );
+            log::warning(&text);
+            // Also for the person who asks through crm_resource, which shows this.
+            log::complain(&text);
+        }
+        Err(error) => log::warning(error),
+    }
 }
 
 /// Takes over new values of reloadable parameters. There is nothing to do: each action reads them anew.
+///
+/// A wrong value is no failure here: Pacemaker would stop the guest for it, and not start it again. monitor shows it, and the next start or
+/// move is refused.
 pub(super) fn reload_agent(call: &Call) -> Result<(), Failure> {
-    call.insist_on_parameters()?;
+    call.tolerate_parameters()?;
     log::info("parameters reloaded");
     Ok(())
 }

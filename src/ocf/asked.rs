@@ -1,0 +1,109 @@
+//! A resource as a person asks about it: its parameters read as the agent reads them, without an action.
+
+use super::actions::Name;
+use super::exit::Failure;
+use super::{Call, Environment, moving, parameters};
+use crate::deadline::Deadline;
+use crate::domain::migration::Plan;
+use crate::domain::migration::policy::Policy;
+use crate::domain::record::{Record, Shelf};
+use crate::domain::{Definition, Identity, Uri, saved_state};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A resource, and a node it may be moved to.
+pub struct Asked {
+    call: Call,
+}
+
+impl Asked {
+    /// A resource with these parameters, to be moved to `target`. Wrong ones are reported as the agent would.
+    ///
+    /// # Errors
+    /// What the agent would say.
+    pub fn new(instance: Option<&str>, given: &BTreeMap<String, String>, target: &str, deadline: Deadline) -> Result<Self, String> {
+        let mut variables: BTreeMap<String, String> =
+            given.iter().map(|(name, value)| (format!("OCF_RESKEY_{name}"), value.clone())).collect();
+        variables.insert("OCF_RESKEY_CRM_meta_migrate_target".into(), target.into());
+        if let Some(instance) = instance {
+            variables.insert("OCF_RESOURCE_INSTANCE".into(), instance.into());
+        }
+        let environment = Environment::new(&variables);
+        let (mut parameters, faults) = parameters::read(&environment);
+        if let Some(fault) = faults.first() {
+            return Err(fault.to_string());
+        }
+        let hypervisor = parameters.hypervisor.take().ok_or("hypervisor: no default")?;
+        Ok(Self { call: Call { name: Name::MigrateTo, environment, parameters, hypervisor, faults, deadline } })
+    }
+
+    /// How it would be moved.
+    ///
+    /// # Errors
+    /// What the agent would say.
+    pub fn plan(&self) -> Result<Plan, String> {
+        moving::plan(&self.call).map_err(said)
+    }
+
+    /// Its definition, from `config`.
+    ///
+    /// # Errors
+    /// What the agent would say.
+    pub fn definition(&self) -> Result<Definition, String> {
+        self.call.definition().map_err(|error| error.text)
+    }
+
+    /// Whether the parameters say how to reach the libvirt of other nodes, as they do for guests that are moved.
+    #[must_use]
+    pub fn reaches_others(&self) -> bool {
+        self.call.reaches_others()
+    }
+
+    /// The guest that the resource means, as far as this node knows: by its state file, its definition, or its names.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        let seen = self.record().map(|record| record.identity());
+        seen.or_else(|| self.call.definition().ok().map(|definition| definition.identity))
+            .or_else(|| self.call.guesses().into_iter().next())
+    }
+
+    /// Where stop would save the state of the guest `name`, if it does (`snapshot`).
+    #[must_use]
+    pub fn saved_state(&self, name: &str) -> Option<PathBuf> {
+        self.call.parameters.snapshot.as_ref().map(|folder| saved_state::place(folder, name))
+    }
+
+    /// What was seen last of the guest on this node.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        self.call.record()
+    }
+
+    /// Where that is kept.
+    #[must_use]
+    pub fn shelf(&self) -> Shelf {
+        self.call.shelf()
+    }
+
+    /// How the memory is sent: the policy's, and whether it is encrypted.
+    #[must_use]
+    pub fn way(&self) -> (Policy, bool) {
+        (self.call.parameters.migration_policy, self.call.parameters.migrate_options.flags & virt::sys::VIR_MIGRATE_TLS != 0)
+    }
+
+    /// The libvirt of this node.
+    #[must_use]
+    pub fn hypervisor(&self) -> &Uri {
+        &self.call.hypervisor
+    }
+
+    /// The URI of the libvirt of another node.
+    #[must_use]
+    pub fn remote(&self, node: &str) -> String {
+        moving::remote(&self.call, node)
+    }
+}
+
+fn said(failure: Failure) -> String {
+    failure.reason.unwrap_or_default()
+}

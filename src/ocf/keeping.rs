@@ -1,0 +1,212 @@
+//! What is done around a guest's life because parameters ask for it: its definition kept, its state saved, what it needs made ready.
+
+use super::Call;
+use super::actions::Name;
+use super::exit::{Code, Failure};
+use crate::domain::definition::{Definition, Identity};
+use crate::domain::migration::Plan;
+use crate::domain::overlay::{self, Recipe};
+use crate::domain::record::Record;
+use crate::domain::resources::Needs;
+use crate::domain::status::{self, Trace};
+use crate::domain::{Error, Reason, State, files, live, saved_state};
+use crate::log;
+use crate::program::{self, Outcome};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long reading the definition from libvirt, or bringing it to the disk, may take.
+const KEEPING: Duration = Duration::from_secs(10);
+
+/// The note that has the definition that was kept last.
+const NOTE: &str = "xml";
+
+impl Call {
+    /// What belongs to a monitor of a guest that is here and healthy.
+    pub(super) fn attend(&self) {
+        if self.name == Name::Monitor && self.environment.probe {
+            return;
+        }
+        self.update_utilization();
+        if self.keeps()
+            && let Some(record) = self.record()
+        {
+            self.keep_definition(&record.identity());
+        }
+    }
+
+    /// Whether the definition is to be kept.
+    fn keeps(&self) -> bool {
+        self.parameters.save_config_on_stop || self.parameters.sync_config_on_stop
+    }
+
+    /// Writes the definition of the guest, as it runs, to `config`, if that is wanted. A failure is only logged: the guest is none the worse.
+    /// Not for a guess: another guest's definition there would make it this resource's.
+    pub(super) fn keep_definition(&self, identity: &Identity) {
+        if !self.keeps() || self.parameters.config.as_os_str().is_empty() {
+            return;
+        }
+        if !self.is_sure(identity) {
+            return log::warning(format_args!(
+                "definition of {} is not saved: only its name says that it is this resource's",
+                identity.name
+            ));
+        }
+        if let Err(error) = self.try_keep(identity) {
+            log::warning(format_args!("definition of {} is not saved: {error}", identity.name));
+        }
+    }
+
+    fn try_keep(&self, identity: &Identity) -> Result<(), Error> {
+        let config = &self.parameters.config;
+        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        let Some(Definition { xml, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else { return Ok(()) };
+        let shelf = self.shelf();
+        // A monitor of a guest that is as it was does not touch the shared storage.
+        if self.name == Name::Monitor && shelf.note(NOTE).is_some_and(|kept| kept == xml.as_bytes()) {
+            return Ok(());
+        }
+        shelf.write_note(NOTE, xml.as_bytes());
+        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        let replaced = files::replace(config, &shelf.note_file(NOTE), &deadline).inspect_err(|_| shelf.write_note(NOTE, &[]))?;
+        if replaced {
+            log::info(format_args!("definition of {} saved to {}", identity.name, config.display()));
+            if self.parameters.sync_config_on_stop {
+                self.distribute();
+            }
+        }
+        Ok(())
+    }
+
+    fn distribute(&self) {
+        let config = &self.parameters.config;
+        let Some(csync2) = self.environment.program("csync2") else {
+            return log::warning(format_args!("{} is not distributed: csync2 is not installed", config.display()));
+        };
+        match program::run(&csync2, &[OsStr::new("-x"), config.as_os_str()], &self.deadline.within(self.deadline.left() / 2)) {
+            Ok(finished) if matches!(finished.outcome, Outcome::Exited(0)) => log::info(format_args!("{} distributed", config.display())),
+            Ok(finished) => {
+                let said = String::from_utf8_lossy(&finished.stderr).trim().replace('\n', "; ");
+                log::warning(format_args!("{} is not distributed: csync2: {:?}: {said}", config.display(), finished.outcome));
+            }
+            Err(error) => log::warning(format_args!("{} is not distributed: csync2: {error}", config.display())),
+        }
+    }
+
+    /// Where the guest's state is saved, if it is.
+    pub(super) fn state_file(&self, name: &str) -> Option<PathBuf> {
+        self.parameters.snapshot.as_ref().map(|folder| saved_state::place(folder, name))
+    }
+
+    /// What comes before the end of a guest that is here: its definition is kept, its state saved. Ending it is not kept from succeeding.
+    pub(super) fn before_end(&self, trace: &Trace) {
+        if trace.creating {
+            return;
+        }
+        let identity = &trace.identity;
+        self.keep_definition(identity);
+        if let Some(file) = self.state_file(&identity.name)
+            && let Err(error) = saved_state::save(identity, &self.hypervisor, &file, &self.deadline)
+        {
+            log::warning(format_args!("the state of {} is not saved, it is shut down instead: {error}", identity.name));
+        }
+    }
+
+    /// The state that the guest is to be started from, if there is one.
+    pub(super) fn state_to_restore(&self, definition: &Definition) -> Result<Option<PathBuf>, Failure> {
+        let Some(file) = self.state_file(&definition.identity.name) else { return Ok(None) };
+        let deadline = self.deadline.within(self.deadline.left() / 4);
+        let there = saved_state::is_there(&file, definition, &self.hypervisor, &deadline);
+        there.map(|there| there.then_some(file)).map_err(|error| Failure::generic(error.text))
+    }
+
+    /// Whether the guest of a start that was not finished was restored and, by libvirt's word, never let run: it is paused as it was then,
+    /// and not as a person does it.
+    pub(super) fn is_restored_only(&self, record: &Record) -> bool {
+        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        record.creating
+            && record.restoring
+            && self.parameters.snapshot.is_some()
+            && matches!(
+                status::ask(&record.identity(), &self.hypervisor, &deadline),
+                Ok(Some((State::Paused, Reason::PAUSED_MIGRATION, _)))
+            )
+    }
+
+    /// Makes a state good again whose guest never ran and is proven gone. If that fails it is kept all the same, but the next start boots.
+    pub(super) fn take_back(&self, name: &str) {
+        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 2));
+        if let Some(file) = self.state_file(name)
+            && let Err(error) = saved_state::take_back(&file, &deadline)
+        {
+            log::warning(format_args!("the state of {name} was not used, but is not taken back: {error}"));
+        }
+    }
+
+    /// What comes before the start of a guest that is proven not to be here: what it needs is started, its image made.
+    pub(super) fn make_ready(&self, definition: &Definition, restoring: bool) -> Result<(), Error> {
+        if self.parameters.start_resources {
+            Needs::of(&definition.xml).start(&self.hypervisor.to_string(), &self.deadline)?;
+        }
+        let Some(base) = self.parameters.backingfile.as_deref().filter(|_| !restoring) else { return Ok(()) };
+        let [qemu_img, copy_in] = ["qemu-img", "virt-copy-in"].map(|name| self.environment.program(name));
+        let Some(qemu_img) = qemu_img.as_deref() else { return Ok(()) };
+        let recipe = Recipe {
+            base,
+            stateless: self.parameters.stateless,
+            copies: &self.parameters.copyindirs,
+            qemu_img,
+            copy_in: copy_in.as_deref(),
+        };
+        overlay::prepare(definition, &recipe, &self.deadline)
+    }
+
+    /// What comes before a move: the definition is kept, what the guest needs is started at the target.
+    pub(super) fn before_move(&self, identity: &Identity, plan: &Plan) -> Result<(), Failure> {
+        self.keep_definition(identity);
+        if !self.parameters.start_resources {
+            return Ok(());
+        }
+        let seen = status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)).map_err(|error| self.failure(error))?;
+        if seen.is_none_or(|(state, ..)| state == State::ShutOff) {
+            return Ok(());
+        }
+        let Ok(definition) = self.definition().inspect_err(|error| log::warning(error)) else { return Ok(()) };
+        Needs::of(&definition.xml)
+            .start(&plan.remote, &self.deadline.within(self.deadline.left() / 2))
+            .map_err(|error| Failure::generic(format!("{} still runs here, not moved to {}: {}", identity.name, plan.target, error.text)))
+    }
+
+    /// # Errors
+    /// A program that a parameter needs is not installed on this host.
+    pub(super) fn insist_on_programs(&self) -> Result<(), Failure> {
+        let parameters = &self.parameters;
+        let needs = [
+            ("sync_config_on_stop", "csync2", parameters.sync_config_on_stop),
+            ("backingfile", "qemu-img", parameters.backingfile.is_some()),
+            ("copyindirs", "virt-copy-in", parameters.backingfile.is_some() && !parameters.copyindirs.is_empty()),
+        ];
+        let missing = needs.iter().find(|(_, program, needed)| *needed && self.environment.program(program).is_none());
+        missing.map_or(Ok(()), |(parameter, program, _)| {
+            Err(Failure::new(Code::Installed, format!("{parameter}: the program {program} is not installed on this host")))
+        })
+    }
+
+    /// # Errors
+    /// A file or folder that a parameter names is not there.
+    pub(super) fn insist_on_files(&self) -> Result<(), Failure> {
+        let parameters = &self.parameters;
+        let named = [("snapshot", parameters.snapshot.as_deref(), true), ("backingfile", parameters.backingfile.as_deref(), false)];
+        for (name, path, folder) in named {
+            let Some(path) = path else { continue };
+            let look = files::look(&[path], &self.deadline.within(self.deadline.left() / 4));
+            let look = look.map_err(|error| Failure::generic(format!("{name}: {error}")))?.first().copied().flatten();
+            if look.is_none_or(|look| look.folder != folder) {
+                let what = if folder { "folder" } else { "file" };
+                return Err(Failure::new(Code::Installed, format!("{name}: there is no {what} {}", path.display())));
+            }
+        }
+        Ok(())
+    }
+}

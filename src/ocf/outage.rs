@@ -1,0 +1,340 @@
+//! What becomes of a guest that an error of its storage has paused: a part of the recurring monitor, `outage_policy`.
+//!
+//! The emulator keeps the request that failed and makes it again when the guest goes on, so nothing is lost by waiting. What must not be
+//! is that it goes on here after another node has started it: the disks are the other's then, see [`super::alone`].
+
+use super::Call;
+use super::actions::Name;
+use super::exit::Failure;
+use super::parameters::OutagePolicy;
+use crate::cluster;
+use crate::deadline::Deadline;
+use crate::domain::definition::Identity;
+use crate::domain::migration::preflight::{self, servers, shared};
+use crate::domain::{Connection, Error, Kind, lifecycle};
+use crate::log;
+use crate::storage::look::Sight;
+use crate::storage::{Role, Source};
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The note beside the state file.
+const NOTE: &str = "outage";
+
+/// In how many looks in a row all storage must have answered before the guest goes on, or a disk must be out before it is given up.
+const STEADY: u32 = 2;
+
+/// How often it may be let go on within [`FLAPPING`] seconds. Storage that fails again and again needs a person: reading it may work
+/// where writing does not, on a file system that is full or read-only.
+const OFTEN: usize = 3;
+/// See [`OFTEN`].
+const FLAPPING: i64 = 600;
+
+/// How long all looks at the storage may take, and the questions to other nodes.
+const LOOKING: Duration = Duration::from_secs(5);
+
+/// What is remembered from one monitor to the next. Times are seconds since boot, as the note lives as long as the boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    /// Since when the guest is paused; `None`: it runs.
+    since: Option<i64>,
+    /// When the last look was.
+    looked: Option<i64>,
+    /// In how many looks in a row all its storage has answered.
+    steady: u32,
+    /// In how many looks in a row a disk was out, and since when.
+    out: u32,
+    out_since: Option<i64>,
+    /// When it was let go on.
+    resumed: Vec<i64>,
+    /// What was shown last in the cluster.
+    said: String,
+}
+
+/// What a look at all of the storage has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// All of it answers.
+    Answers,
+    /// A disk cannot be read.
+    Out,
+    /// Whether all can be read cannot be told.
+    Unclear,
+}
+
+/// What follows from a look at the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing yet.
+    Wait,
+    /// Nothing until a person lets it go on: it was let go on too often.
+    Held,
+    /// The guest may go on, as far as its storage is concerned.
+    GoOn,
+    /// It is out for too long.
+    Over,
+}
+
+impl Note {
+    /// Takes in one look at all of the storage.
+    fn judge(&mut self, policy: OutagePolicy, delay: u64, look: Look, now: i64) -> Verdict {
+        self.since.get_or_insert(now);
+        // Monitors may come at the same moment, of two intervals or by hand.
+        let again = self.looked.replace(now) != Some(now);
+        match look {
+            Look::Answers => (self.steady, self.out, self.out_since) = (self.steady + u32::from(again), 0, None),
+            Look::Out => {
+                (self.steady, self.out) = (0, self.out + u32::from(again));
+                self.out_since.get_or_insert(now);
+            }
+            Look::Unclear => (self.steady, self.out) = (0, 0),
+        }
+        let gone = self.out_since.and_then(|since| u64::try_from(now - since).ok());
+        match look {
+            Look::Answers if self.is_held() => Verdict::Held,
+            Look::Answers if self.steady >= STEADY => Verdict::GoOn,
+            Look::Out if policy == OutagePolicy::Stop && self.out >= STEADY && gone.is_some_and(|gone| gone >= delay) => Verdict::Over,
+            _ => Verdict::Wait,
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        self.resumed.len() >= OFTEN
+    }
+
+    /// The guest was let go on.
+    fn went_on(&self, now: i64) -> Self {
+        let mut resumed: Vec<i64> = self.resumed.iter().copied().filter(|time| (0..FLAPPING).contains(&(now - time))).collect();
+        resumed.push(now);
+        Self { resumed, ..Self::default() }
+    }
+
+    /// It was seen to run, or was proven gone. After it was left to a person, a person has acted, and it begins anew.
+    fn ended(self) -> Self {
+        let resumed = if self.is_held() { Vec::new() } else { self.resumed };
+        Self { resumed, ..Self::default() }
+    }
+}
+
+/// What became of a guest that was paused.
+pub(super) enum Course {
+    /// It was let go on.
+    GoesOn,
+    /// It is still paused; a sentence for a person.
+    Paused(String),
+}
+
+impl Call {
+    /// Looks after a guest that an I/O error has paused; `seen` says so.
+    ///
+    /// # Errors
+    /// It is given up here.
+    pub(super) fn outage(&self, identity: &Identity, seen: String) -> Result<Course, Failure> {
+        let (name, policy, now) = (&identity.name, self.parameters.outage_policy, seconds_since_boot());
+        if self.name != Name::Monitor || self.environment.probe || policy == OutagePolicy::Wait {
+            return Ok(Course::Paused(seen));
+        }
+        let mut note = self.outage_note().unwrap_or_default();
+        let (look, trouble) = self.look_at_storage(name);
+        let text = match note.judge(policy, self.parameters.outage_delay, look, now) {
+            Verdict::Wait => trouble.unwrap_or_else(|| "its storage answers".into()),
+            Verdict::Held => {
+                format!("its storage answers, but it was let go on {OFTEN} times in {} min: that is left to a person", FLAPPING / 60)
+            }
+            Verdict::GoOn => match self.let_go_on(identity) {
+                Ok(true) => {
+                    log::info(format_args!("{name} goes on after {} s, its storage answers again", now - note.since.unwrap_or(now)));
+                    self.close_outage(note.went_on(now));
+                    return Ok(Course::GoesOn);
+                }
+                Ok(false) => {
+                    note = Note { since: note.since, said: note.said.clone(), ..note.went_on(now) };
+                    "it was to go on, and is not seen to".into()
+                }
+                Err(text) => format!("its storage answers, but it is not let go on: {text}"),
+            },
+            Verdict::Over => {
+                let text = format!("{seen}; {} (outage_policy=stop)", trouble.unwrap_or_default());
+                self.keep_outage(note, &text);
+                return Err(Failure::generic(text));
+            }
+        };
+        let text = format!("{seen}; {text}");
+        self.keep_outage(note, &text);
+        Ok(Course::Paused(text))
+    }
+
+    /// The guest runs, or has ended: an outage is over, by a person's hand if this has not ended it. Costs a look for a file when there was none.
+    pub(super) fn end_outage(&self) {
+        if let Some(note) = self.outage_note().filter(|note| note.since.is_some()) {
+            log::info("the outage of the guest's storage is over");
+            self.close_outage(note.ended());
+        }
+    }
+
+    /// Looks at all that the guest needs to run; a sentence about a part that does not answer.
+    fn look_at_storage(&self, name: &str) -> (Look, Option<String>) {
+        let deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 3));
+        let here = Connection::open(&self.hypervisor.to_string(), &deadline);
+        let definition = here
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|here| preflight::running(here, name, &deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{name} is gone"))));
+        let (Ok(here), Ok(definition)) = (here, definition) else {
+            return (Look::Unclear, Some("libvirt does not say what its disks are".into()));
+        };
+        let mut unclear = None;
+        for finding in shared::look(&definition.xml, Some(&here), &deadline) {
+            let item = &finding.item;
+            let out = match (&finding.sight, &item.source) {
+                _ if item.role == Role::Folder => continue,
+                (Some(Sight::Facts(_)), _) => continue,
+                // The time was over before its turn came.
+                (Some(Sight::Silent), _) if deadline.expired() => None,
+                (Some(Sight::Silent), _) => Some(format!("{item} does not answer")),
+                (Some(Sight::Missing(text)), _) => Some(format!("{item} cannot be read: {text}")),
+                (None, Source::Network { protocol, hosts, .. }) => match servers::answers(protocol, hosts, &deadline) {
+                    Some(Ok(())) => continue,
+                    Some(Err(text)) if !deadline.expired() => Some(format!("{item}: {text}")),
+                    _ => None,
+                },
+                (None, _) => None,
+            };
+            match out {
+                // What it can do without is no reason to give it up.
+                Some(text) if item.matters() => return (Look::Out, Some(text)),
+                Some(text) => unclear = Some(text),
+                None => unclear = Some(format!("whether {item} answers cannot be told")),
+            }
+        }
+        (if unclear.is_some() { Look::Unclear } else { Look::Answers }, unclear)
+    }
+
+    /// Lets the guest go on, if no other node has it or could have it. Whether it is seen to: a request without an answer may be carried out
+    /// later, and the guest may be paused again at once.
+    fn let_go_on(&self, identity: &Identity) -> Result<bool, String> {
+        self.alone(identity, &self.deadline.within(LOOKING.min(self.deadline.left() / 2)))?;
+        let deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 2));
+        match lifecycle::go_on(identity, &self.hypervisor, &deadline) {
+            Ok(runs) => Ok(runs),
+            Err(error) if error.leaves_open() => {
+                log::warning(error);
+                Ok(false)
+            }
+            Err(error) => Err(error.text),
+        }
+    }
+
+    fn outage_note(&self) -> Option<Note> {
+        self.shelf().note(NOTE).and_then(|text| serde_json::from_slice(&text).ok())
+    }
+
+    fn close_outage(&self, note: Note) {
+        let shown = self.show_outage(None);
+        // Otherwise the next monitor tries again to take it away.
+        let since = if shown { None } else { Some(seconds_since_boot()) };
+        self.write_outage(&Note { since, ..note });
+    }
+
+    fn keep_outage(&self, mut note: Note, text: &str) {
+        if note.said != text && self.show_outage(Some(text)) {
+            text.clone_into(&mut note.said);
+        }
+        self.write_outage(&note);
+    }
+
+    fn write_outage(&self, note: &Note) {
+        self.shelf().write_note(NOTE, &serde_json::to_vec(note).unwrap_or_default());
+    }
+
+    /// Shows in the cluster how it stands, in the node attribute `kvmha-outage-RESOURCE`, or takes that away. Pacemaker itself keeps the
+    /// reason of the first of many monitors with the same code. Whether that was done; it is where there is no cluster.
+    fn show_outage(&self, text: Option<&str>) -> bool {
+        let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return true };
+        let deadline: Deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 4));
+        let set = cluster::set_attribute(node, &format!("kvmha-outage-{instance}"), text, &deadline);
+        set.inspect_err(|trouble| log::warning(format_args!("the outage cannot be shown: {trouble}"))).is_ok()
+    }
+}
+
+fn seconds_since_boot() -> i64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks ten seconds apart: `a`nswers, `o`ut, `u`nclear; the verdicts by their first letters.
+    fn course(policy: OutagePolicy, delay: u64, looks: &str) -> String {
+        let mut note = Note::default();
+        let verdict = |(at, look): (usize, char)| {
+            let now = 1000 + 10 * i64::try_from(at).unwrap();
+            let look = match look {
+                'a' => Look::Answers,
+                'o' => Look::Out,
+                _ => Look::Unclear,
+            };
+            let verdict = note.judge(policy, delay, look, now);
+            if verdict == Verdict::GoOn {
+                note = note.went_on(now);
+            }
+            match verdict {
+                Verdict::Wait => 'w',
+                Verdict::Held => 'h',
+                Verdict::GoOn => 'g',
+                Verdict::Over => 'o',
+            }
+        };
+        looks.chars().enumerate().map(verdict).collect()
+    }
+
+    #[test]
+    fn each_policy_does_what_it_says() {
+        use OutagePolicy::{Resume, Stop};
+        for policy in [Resume, Stop] {
+            assert_eq!(course(policy, 600, "ooaa"), "wwwg", "two looks in a row");
+            assert_eq!(course(policy, 600, "oaoaa"), "wwwwg");
+            assert_eq!(course(policy, 600, "auaa"), "wwwg", "what is not known is no answer");
+        }
+        assert_eq!(course(Resume, 0, "oooooo"), "wwwwww");
+        assert_eq!(course(Stop, 20, "oooo"), "wwoo", "after the delay, and again");
+        assert_eq!(course(Stop, 0, "oo"), "wo", "one look is none");
+        assert_eq!(course(Stop, 0, "uuuu"), "wwww", "what cannot be asked is not given up");
+    }
+
+    #[test]
+    fn the_time_of_an_outage_begins_anew_when_the_storage_answered() {
+        assert_eq!(course(OutagePolicy::Stop, 20, "oaooo"), "wwwwo");
+        let mut note = Note { since: Some(0), resumed: vec![1, 2, 3], ..Note::default() };
+        assert_eq!(note.judge(OutagePolicy::Stop, 60, Look::Answers, 3600), Verdict::Held);
+        assert_eq!(note.judge(OutagePolicy::Stop, 60, Look::Out, 3610), Verdict::Wait, "a look that is late after an hour");
+    }
+
+    #[test]
+    fn storage_that_comes_and_goes_is_left_to_a_person() {
+        assert_eq!(course(OutagePolicy::Resume, 0, "aaaaaaaaa"), "wgwgwghhh");
+        // One that was not seen to run at once, and runs at the next look, was not let go on by a person.
+        let unseen = Note { since: Some(620), resumed: vec![600, 610], ..Note::default() };
+        assert_eq!(unseen.ended().resumed, [600, 610]);
+        let held = Note { since: Some(640), resumed: vec![600, 610, 620], ..Note::default() };
+        assert_eq!(held.ended(), Note::default());
+        let later = Note { resumed: vec![10, 20], ..Note::default() }.went_on(615);
+        assert_eq!(later.resumed, [20, 615], "the first of them is ten minutes ago");
+    }
+
+    #[test]
+    fn monitors_at_the_same_moment_are_one_look() {
+        let mut note = Note::default();
+        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Answers, 5), Verdict::Wait);
+        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Answers, 5), Verdict::Wait);
+        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Answers, 6), Verdict::GoOn);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_gives_nothing_up() {
+        let mut note = Note { since: Some(1000), out: 5, out_since: Some(1000), ..Note::default() };
+        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Out, 10), Verdict::Wait);
+    }
+}

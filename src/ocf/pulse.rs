@@ -1,0 +1,67 @@
+//! Whether what runs in the guest gives a sign of life: a part of the recurring monitor, if it is wanted.
+
+use super::Call;
+use super::actions::Name;
+use super::exit::Failure;
+use crate::domain::agent::{self, Record};
+use crate::domain::wire::Pulse;
+use crate::log;
+use std::time::Duration;
+
+/// How long the agent may take: libvirt itself gives it 5 s to be in step.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// How often in a row it must have been silent when only `OCF_CHECK_LEVEL` asks for it.
+const USUAL: u64 = 3;
+
+/// The note beside the state file.
+pub(super) const NOTE: &str = "pulse";
+
+impl Call {
+    /// Asks the guest's agent, if that is wanted. A failure only when it has answered before, has been silent often enough in a row, and
+    /// the guest's disks and network stood still all the time.
+    pub(super) fn pulse(&self, name: &str) -> Result<(), Failure> {
+        let wanted = match self.parameters.guest_agent_failures {
+            0 if self.environment.check_level < 10 => return Ok(()),
+            0 => USUAL,
+            wanted => wanted,
+        };
+        if self.name != Name::Monitor || self.environment.probe {
+            return Ok(());
+        }
+        let Some(pid) = self.record().and_then(|record| record.pid) else { return Ok(()) };
+        let shelf = self.shelf();
+        let old = shelf.note(NOTE).and_then(|note| serde_json::from_slice::<Record>(&note).ok()).filter(|old| old.pid == pid);
+        let keep = |record: Record| {
+            if Some(record) != old {
+                shelf.write_note(NOTE, &serde_json::to_vec(&record).unwrap_or_default());
+            }
+        };
+        let patience = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));
+        match (agent::ping(name, &self.hypervisor, &patience), old) {
+            (Ok(Pulse::Beats), _) => keep(Record { pid, ..Record::default() }),
+            // It was never heard: it may not be installed.
+            (Ok(Pulse::Silent(text)), None) => log::debug(|| format!("the agent of {name} was never heard: {text}")),
+            // Nobody in the guest has the channel open: it was stopped, or the guest boots. A guest that hangs keeps it open.
+            (Ok(Pulse::Silent(text)), _) if text.contains("not connected") => log::debug(|| format!("the agent of {name}: {text}")),
+            (Ok(Pulse::Silent(text)), Some(old)) => {
+                match agent::activity(name, &self.hypervisor, &self.deadline.within(self.deadline.left() / 4)) {
+                    Ok(activity) => {
+                        let record = old.missed(activity);
+                        keep(record);
+                        if record.silent >= wanted {
+                            let text = format!(
+                                "the agent of {name} is silent, and its disks and network stand still, {wanted} monitors long: {text}"
+                            );
+                            return Err(Failure::generic(text));
+                        }
+                        log::warning(format_args!("the agent of {name} is silent: {text}"));
+                    }
+                    Err(error) => log::warning(format_args!("the agent of {name} is silent; {error}")),
+                }
+            }
+            (Err(error), _) => log::debug(|| error.text),
+        }
+        Ok(())
+    }
+}
