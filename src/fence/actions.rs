@@ -1,13 +1,16 @@
 //! The actions, and what each says when it is done: the words and codes are those of fencing.py, which people's scripts know.
 
-use super::options::{Options, uuid};
-use super::pool::{Limits, Pool};
+use super::host::Limits;
+use super::options::{Options, Secret, uuid};
+use super::pool::Pool;
 use super::power::{Done, Plug, Status};
 use super::sight::Target;
 use crate::deadline::{Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
+use crate::program::{self, Outcome};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// The actions of the API.
@@ -119,6 +122,14 @@ fn limits(options: &Options, by_fencer: bool) -> Limits {
 /// Carries out `name`. `by_fencer`: Pacemaker's fencer has called.
 pub(super) fn run(name: Name, options: &Options, by_fencer: bool) -> Report {
     let limits = limits(options, by_fencer);
+    let mut options = options.clone();
+    if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && name != Name::ValidateAll) {
+        match printed(&program, &Deadline::after(limits.login)) {
+            Ok(password) => options.password = Some(password),
+            Err(text) => return Report::failed(text),
+        }
+    }
+    let options = &options;
     let pool = match Pool::new(options, limits) {
         Ok(pool) => pool,
         Err(text) => return Report::failed(text),
@@ -162,6 +173,22 @@ pub(super) fn run(name: Name, options: &Options, by_fencer: bool) -> Report {
             report.complaints.extend(started.err().map(|text| format!("is off, but was not started again: {text}")));
             report
         }
+    }
+}
+
+/// The password that a program prints, in its first line. Nothing that it says is told.
+fn printed(file: &Path, deadline: &Deadline) -> std::result::Result<Secret, String> {
+    let failed = |text: &str| format!("password_script {}: {text}", file.display());
+    let finished = program::run(file, &[] as &[&str], deadline).map_err(|error| failed(&error.to_string()))?;
+    match finished.outcome {
+        Outcome::Late => return Err(failed("no answer in time")),
+        Outcome::Exited(0) => {}
+        Outcome::Exited(code) => return Err(failed(&format!("exit code {code}"))),
+    }
+    let text = String::from_utf8(finished.stdout).map_err(|_| failed("what it prints is no UTF-8"))?;
+    match text.lines().next().filter(|line| !line.is_empty()) {
+        Some(line) => Ok(Secret(line.to_owned())),
+        None => Err(failed("it prints nothing")),
     }
 }
 
@@ -243,9 +270,9 @@ where
     if failures.is_empty() { Ok(done) } else { Err(failures.join("; ")) }
 }
 
-/// Succeeds only if every host takes a connection that may change things, and lists its guests.
+/// Succeeds only if every host takes a connection, lists its guests, and lets this connection change something.
 fn monitor(pool: &Pool, deadline: &Deadline) -> Report {
-    let complaints: Vec<String> = pool.list(deadline).into_iter().filter_map(|list| list.err().map(|error| error.text)).collect();
+    let complaints: Vec<String> = pool.ready(deadline).into_iter().filter_map(|answer| answer.err().map(|error| error.text)).collect();
     Report { code: u8::from(!complaints.is_empty()), output: String::new(), complaints }
 }
 

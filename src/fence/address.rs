@@ -1,6 +1,8 @@
 //! URIs from what the options say: as they are written, or from addresses as fence_virsh has them.
 
 use super::options::Options;
+use crate::domain::Uri;
+use crate::domain::ffi::Login;
 
 /// A URI for an address, as fence_virsh means it.
 pub(super) fn from_address(address: &str, options: &Options) -> String {
@@ -32,4 +34,15 @@ pub(super) fn with_key(uri: &str, options: &Options) -> String {
 fn escaped(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
     value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Who asks, for a libvirt that wants a name and a password. One that is reached by ssh has asked for a key.
+pub(super) fn login(uri: &Uri, options: &Options) -> Login {
+    if !matches!(uri.transport(), None | Some("tls" | "tcp" | "unix")) {
+        return Login::default();
+    }
+    Login {
+        name: uri.user().map(Into::into).or_else(|| options.username.clone()),
+        password: options.password.as_ref().map(|password| password.0.clone()),
+    }
 }

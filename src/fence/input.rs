@@ -112,6 +112,9 @@ pub fn command() -> Command {
         .about(super::metadata::SHORT)
         .long_about(super::metadata::LONG)
         .version(env!("CARGO_PKG_VERSION"))
+        .after_help(
+            "Examples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert --help",
+        )
         .disable_help_flag(true)
         .disable_version_flag(true);
     TABLE.iter().fold(command, |command, row| command.arg(argument(row)))
@@ -145,6 +148,8 @@ fn long(name: &'static str) -> &'static str {
         ("uuid_map", "uuid-map"),
         ("use_uuid", "use-uuid"),
         ("missing_as_off", "missing-as-off"),
+        ("fenced_hosts", "fenced-hosts"),
+        ("fenced_within", "fenced-within"),
         ("power_timeout", "power-timeout"),
         ("power_wait", "power-wait"),
         ("shell_timeout", "shell-timeout"),
@@ -177,6 +182,15 @@ mod tests {
 
     fn line(words: &[&str]) -> Result<Given, String> {
         read(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn mangled_input() {
+        let sample =
+            "# a comment\naction=off\nplug=web1\nuri=\"qemu+tls://a/system\"\n uri = qemu:///system \nnodename=x\npower_timeout=20\n";
+        let mut counts = [0; 2];
+        crate::mangled::mangled(&[sample], 4000, |bytes| counts[usize::from(parse(bytes).is_ok())] += 1);
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     }
 
     #[test]

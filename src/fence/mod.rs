@@ -4,6 +4,8 @@
 
 mod actions;
 mod address;
+mod carried;
+mod host;
 mod input;
 mod metadata;
 mod note;
@@ -15,8 +17,10 @@ mod table;
 mod verdict;
 mod victim;
 
+pub use carried::{Carried, carried};
 pub use input::command;
 pub use metadata::document;
+pub use note::{Unproven, unproven};
 
 use crate::log;
 use actions::{Name, Report};

@@ -31,8 +31,25 @@ pub(super) struct Note {
     pub(super) host: String,
     /// Its definition, if the host had none of its own.
     pub(super) xml: Option<String>,
-    /// When a destroy was begun whose end has not been seen; seconds since 1970.
-    pub(super) begun: Option<u64>,
+    /// The destroys whose ends have not been seen. The guest may have been run again since, on another host or on the same.
+    pub(super) ends: Vec<Begun>,
+}
+
+/// A destroy that was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Begun {
+    /// On this host.
+    pub(super) host: String,
+    /// When; seconds since 1970.
+    pub(super) begun: u64,
+}
+
+impl Begun {
+    /// Whether it may have ended without ending the emulator.
+    pub(super) fn is_open(&self) -> bool {
+        // A clock that was set back makes it look begun in the future: that proves nothing either.
+        now().checked_sub(self.begun).is_none_or(|age| age >= ORDINARY.as_secs())
+    }
 }
 
 impl Note {
@@ -109,8 +126,85 @@ impl Note {
 
     /// Whether a destroy was begun that may have ended without ending the emulator.
     pub(super) fn is_open(&self) -> bool {
-        // A clock that was set back makes it look begun in the future: that proves nothing either.
-        self.begun.is_some_and(|begun| now().checked_sub(begun).is_none_or(|age| age >= ORDINARY.as_secs()))
+        self.ends.iter().any(Begun::is_open)
+    }
+
+    /// A destroy at `host` is begun now. One that is not open yet may be the one that libvirt still has in its hands: it stays as old
+    /// as it is. An open one is about an emulator that libvirt may have forgotten, and stands beside this.
+    pub(super) fn begin(&mut self, host: &str) {
+        if !self.ends.iter().any(|end| end.host == host && !end.is_open()) {
+            self.ends.push(Begun { host: host.to_owned(), begun: now() });
+        }
+    }
+
+    /// The emulator that libvirt had at `host` has ended. That says nothing of another host, nor of the ends in `stands`, which were
+    /// open before: the emulator that was ended now may be a later one.
+    pub(super) fn ended(&mut self, host: &str, stands: &[Begun]) {
+        self.ends.retain(|end| end.host != host || stands.contains(end));
+    }
+
+    /// Forgets the ends that were ordinary ones: `host` said in time that the guest does not run there.
+    pub(super) fn quiet(&mut self, host: &str) {
+        self.ends.retain(|end| end.host != host || end.is_open());
+    }
+}
+
+/// An end that `fence_kvmha` has begun on this node and not seen: nothing proves that the emulator there is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unproven {
+    /// The host's libvirt.
+    pub host: String,
+    /// When it was begun, in seconds since 1970.
+    pub begun: u64,
+    /// The file that keeps it.
+    pub file: PathBuf,
+}
+
+/// The unproven ends of a guest, by its name or UUID.
+///
+/// # Errors
+/// There may be one, but that cannot be read.
+pub fn unproven(word: &str) -> Result<Vec<Unproven>> {
+    let folder = Path::new(FOLDER);
+    let notes = Note::find(folder, word)?;
+    let of = |note: &Note| {
+        let open = note.ends.iter().filter(|end| end.is_open());
+        open.map(|end| Unproven { host: end.host.clone(), begun: end.begun, file: note.path(folder) }).collect::<Vec<_>>()
+    };
+    Ok(notes.iter().flat_map(of).collect())
+}
+
+/// The file that says when a host was last seen up from here. Two hosts with one file are both as young as the younger.
+fn seen_path(folder: &Path, label: &str) -> PathBuf {
+    let plain: String = label.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
+    folder.join(format!("{plain}.seen"))
+}
+
+/// Writes down that a host was seen up now: a record that it was turned off before this moment is out of date.
+///
+/// # Errors
+/// `Internal`, with the file's name.
+pub(super) fn saw(folder: &Path, label: &str) -> Result<()> {
+    let path = seen_path(folder, label);
+    let failed = |error: std::io::Error| Error::new(Kind::Internal, format!("{} cannot be written: {error}", path.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    write!(file, "{}", now()).map_err(failed)?;
+    file.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// When a host was last seen up from here, in seconds since 1970.
+///
+/// # Errors
+/// It may have been, but that cannot be read.
+pub(super) fn seen(folder: &Path, label: &str) -> Result<Option<u64>> {
+    let path = seen_path(folder, label);
+    let failed = |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("{} cannot be read: {error}", path.display()));
+    match fs::read_to_string(&path) {
+        Ok(text) => text.parse().map(Some).map_err(|error| failed(&error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&error)),
     }
 }
 
@@ -124,8 +218,16 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const A: &str = "qemu+tcp://a/system";
+    const B: &str = "qemu+tcp://b/system";
+
+    fn at(host: &str, begun: u64) -> Begun {
+        Begun { host: host.into(), begun }
+    }
+
     fn note(begun: Option<u64>) -> Note {
-        Note { name: "web1".into(), uuid: "u-1".into(), host: "qemu+tcp://a/system".into(), xml: Some("<domain/>".into()), begun }
+        let ends = begun.into_iter().map(|begun| at(A, begun)).collect();
+        Note { name: "web1".into(), uuid: "u-1".into(), host: A.into(), xml: Some("<domain/>".into()), ends }
     }
 
     #[test]
@@ -146,6 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_as_young_as_it_was_last_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let label = "qemu+tcp://a/system";
+        assert_eq!(seen(folder.path(), label).unwrap(), None);
+        saw(folder.path(), label).unwrap();
+        assert!(seen(folder.path(), label).unwrap().is_some_and(|time| now() - time < 3600));
+        assert_eq!(seen(folder.path(), "qemu+tcp://b/system").unwrap(), None);
+        assert_eq!(Note::find(folder.path(), "web1").unwrap(), [], "it is no note");
+        fs::write(seen_path(folder.path(), label), "soon").unwrap();
+        assert!(seen(folder.path(), label).is_err());
+    }
+
+    #[test]
     fn a_note_that_cannot_be_read_is_no_absence() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("x.json"), "{").unwrap();
@@ -158,5 +273,38 @@ mod tests {
         assert!(!note(Some(now())).is_open());
         assert!(note(Some(now() - 60)).is_open());
         assert!(note(Some(now() + 600)).is_open());
+    }
+
+    #[test]
+    fn an_open_end_outlives_those_that_came_after() {
+        let old = at(A, now() - 100);
+        let stands = [old.clone()];
+        for host in [A, B] {
+            let mut note = note(Some(old.begun));
+            note.begin(host);
+            assert_eq!(note.ends.len(), 2, "{host}");
+            note.begin(host);
+            assert_eq!(note.ends.len(), 2, "one that is under way is not begun again");
+            note.ended(host, &stands);
+            note.quiet(host);
+            assert_eq!(note.ends, stands, "{host}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_proven_for_its_own_host_alone() {
+        let mut note = note(None);
+        note.begin(A);
+        note.begin(B);
+        note.ended(B, &[]);
+        assert_eq!(note.ends.iter().map(|end| end.host.as_str()).collect::<Vec<_>>(), [A]);
+        note.quiet(B);
+        assert_eq!(note.ends.len(), 1);
+        note.quiet(A);
+        assert_eq!(note.ends, []);
+        // One that grew old in the same action, while libvirt had the guest all the time.
+        note.ends.push(at(A, now() - 100));
+        note.ended(A, &[]);
+        assert_eq!(note.ends, []);
     }
 }

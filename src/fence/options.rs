@@ -7,6 +7,7 @@
 use super::table::TABLE;
 use crate::parameter::{self, Fault, Kind, Parameter};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,8 +26,12 @@ pub(super) struct Options {
     pub(super) ip: Vec<String>,
     /// Port at these hosts.
     pub(super) ipport: Option<u16>,
-    /// User at these hosts.
+    /// User at these hosts, and for SASL at all.
     pub(super) username: Option<String>,
+    /// Password for SASL.
+    pub(super) password: Option<Secret>,
+    /// A program that prints it.
+    pub(super) password_script: Option<PathBuf>,
     /// Private key.
     pub(super) identity_file: Option<PathBuf>,
     /// Whether these hosts are reached by ssh, or by TLS.
@@ -39,6 +44,10 @@ pub(super) struct Options {
     pub(super) use_uuid: bool,
     /// Whether a guest that no host knows is off.
     pub(super) missing_as_off: bool,
+    /// Hosts that are fenced by this cluster, with the names of their nodes.
+    pub(super) fenced_hosts: BTreeMap<String, String>,
+    /// How old the record of their fencing may be.
+    pub(super) fenced_within: Duration,
     /// Wait before off and reboot.
     pub(super) delay: Duration,
     /// For the end or start of a guest.
@@ -69,6 +78,16 @@ pub(super) struct Options {
     pub(super) help: bool,
     /// Options given that are without effect here, with the reason.
     pub(super) without_effect: Vec<String>,
+}
+
+/// A text that no log, no message and no debug output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(pub(super) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// How an option is written, beside what its value is.
@@ -130,6 +149,13 @@ pub(super) fn read(given: &BTreeMap<String, String>) -> (Options, Vec<Fault>) {
         {
             faults.push(Fault { name: parameter.name, text, missing: false });
         }
+    }
+    // A device of fence_virsh has it for ssh.
+    let by_ssh = values.uri.iter().all(|uri| uri.starts_with("qemu+ssh://")) && (values.ip.is_empty() || values.ssh);
+    if by_ssh && (values.password.is_some() || values.password_script.is_some()) {
+        values
+            .without_effect
+            .push("the password is not used: ssh wants a key (identity_file); libvirt asks for one over TLS and tcp only".into());
     }
     (values, faults)
 }
@@ -217,8 +243,14 @@ mod tests {
             ("method", "pull"),
             ("username", "-oProxyCommand=x"),
             ("identity_file", "id_rsa"),
+            ("password_script", "echo Geheim"),
             ("uuid_map", "web1"),
             ("uuid_map", "web1:7"),
+            ("fenced_hosts", "hosta"),
+            ("fenced_hosts", "hosta:"),
+            ("fenced_hosts", "a:n;a:m"),
+            ("fenced_within", "0"),
+            ("fenced_within", "86401"),
             ("port_as_ip", "1"),
             ("retry_on", "x"),
         ] {
@@ -228,10 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_kept() {
-        let (options, _) = of(&[("password", "Geheim1"), ("password_script", "/Geheim2")]);
+    fn secrets_are_not_shown() {
+        let (options, _) = of(&[("password", "Geheim1"), ("password_script", "/usr/bin/tell")]);
         assert!(!format!("{options:?}").contains("Geheim"));
-        assert_eq!(options.without_effect.len(), 2);
+        assert_eq!(options.without_effect.len(), 1);
+        let (options, _) = of(&[("password", "Geheim1"), ("uri", "qemu+ssh://a/system,qemu+tls://b/system")]);
+        assert!(options.without_effect.is_empty() && options.password == Some(Secret("Geheim1".into())));
     }
 
     #[test]

@@ -2,61 +2,24 @@
 //! in time is one that cannot tell.
 
 use super::address::{from_address, with_key};
+use super::host::{Entry, Host, Limits};
 use super::options::Options;
-use super::sight::{Found, Target, lookup, sight};
+use super::sight::Target;
 use super::verdict::Answer;
-use super::victim::{CALLING_OFF, End, Victim, hold};
+use super::victim::{CALLING_OFF, End, Victim};
 use crate::deadline::{Deadline, Task};
-use crate::domain::evidence;
-use crate::domain::ffi;
-use crate::domain::{Connection, Error, Kind, Result, Uri};
+use crate::domain::{Error, Kind, Result};
 use crate::log;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use virt::connect::Connect;
-use virt::domain::Domain;
-use virt::sys;
 
 /// What an answer may be later than its limits: threads that wait for each other.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// The time limits of single calls.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Opening a connection.
-    pub(super) login: Duration,
-    /// One question.
-    pub(super) shell: Duration,
-    /// Ending or starting a guest.
-    pub(super) power: Duration,
-}
-
-/// One libvirt.
-pub(super) struct Host {
-    /// Its URI without parameters, for people.
-    pub(super) label: String,
-    uri: Uri,
-    /// Whether its processes can be seen from here: the URI names no host.
-    local: bool,
-    limits: Limits,
-    connection: Mutex<Option<Connection>>,
-}
 
 /// All hosts.
 #[derive(Clone)]
 pub(super) struct Pool {
     hosts: Arc<[Arc<Host>]>,
-}
-
-/// A guest in a host's list.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
-    /// Its name.
-    pub(super) name: String,
-    /// Its UUID.
-    pub(super) uuid: String,
-    /// Whether it runs there.
-    pub(super) active: bool,
 }
 
 impl Pool {
@@ -74,8 +37,12 @@ impl Pool {
         if texts.is_empty() {
             return Err("no host is given: set uri (or ip) to all hosts on which the guest could run".into());
         }
-        let hosts: std::result::Result<Vec<_>, String> = texts.iter().map(|text| Host::new(text, limits).map(Arc::new)).collect();
-        Ok(Self { hosts: hosts?.into() })
+        let hosts: std::result::Result<Vec<Host>, String> = texts.iter().map(|text| Host::new(text, limits, options)).collect();
+        let hosts = hosts?;
+        if let Some(host) = options.fenced_hosts.keys().find(|wanted| !hosts.iter().any(|host| host.uri.host() == *wanted)) {
+            return Err(format!("fenced_hosts: {host:?} is no host of uri or ip"));
+        }
+        Ok(Self { hosts: hosts.into_iter().map(Arc::new).collect() })
     }
 
     /// How a host is called.
@@ -172,19 +139,14 @@ impl Pool {
     /// Starts a guest on a host: from `xml`, or from the definition that is there.
     pub(super) fn start(&self, host: usize, target: &Target, xml: Option<String>, deadline: &Deadline) -> Result<()> {
         let Some(host) = self.hosts.get(host) else { return Err(Error::new(Kind::Internal, "no such host")) };
-        let limit = deadline.within(host.limits.power);
-        let connection = host.connect(&limit)?;
-        let what = format!("starting {}", target.word);
-        let wanted = target.clone();
-        let started = connection.call(&what, &limit, move |connect| match xml {
-            Some(xml) => connect.create_domain_xml(&xml, 0).map(|_| Ok(())),
-            None => match lookup(connect, &wanted) {
-                Ok(Some(Found::Guest(domain))) => domain.create().map(Ok),
-                Ok(_) => Ok(Err(Error::new(Kind::NotFound, "it is not defined there any more"))),
-                Err(error) => Ok(Err(error)),
-            },
-        })?;
-        started.map_err(|error| error.context(what))
+        host.start(target, xml, deadline)
+    }
+
+    /// Whether every host is there and takes orders, in the order of the hosts.
+    pub(super) fn ready(&self, deadline: &Deadline) -> Vec<Result<()>> {
+        let answers = self.each(0..self.hosts.len(), self.question(), deadline, |host, _, limit| host.ready(limit));
+        let late = |host| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host))));
+        answers.into_iter().map(|(host, answer)| answer.unwrap_or_else(|| late(host))).collect()
     }
 
     /// The guests of every host, in the order of the hosts.
@@ -196,115 +158,6 @@ impl Pool {
                 list.unwrap_or_else(|| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host)))))
             })
             .collect()
-    }
-}
-
-impl Host {
-    fn new(text: &str, limits: Limits) -> std::result::Result<Self, String> {
-        let label = text.split_once('?').map_or(text, |(label, _)| label).to_owned();
-        if label.split_once('@').is_some_and(|(user, _)| user.split_once("://").is_some_and(|(_, user)| user.contains(':'))) {
-            return Err("a uri holds a password, which libvirt does not use".into());
-        }
-        let uri = Uri::parse(text)?;
-        let local = text.split_once("://").is_some_and(|(_, rest)| rest.starts_with('/'));
-        Ok(Self { label, uri, local, limits, connection: Mutex::new(None) })
-    }
-
-    fn connect(&self, deadline: &Deadline) -> Result<Connection> {
-        let held = || self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = held().clone() {
-            return Ok(connection);
-        }
-        let connection = Connection::open(&self.uri.to_string(), &deadline.within(self.limits.login))?;
-        Ok(held().insert(connection).clone())
-    }
-
-    /// Makes one question. A connection that has broken since the last one is made again, once.
-    fn question<T, F>(&self, what: &str, deadline: &Deadline, question: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Fn(&Connect) -> Result<T> + Clone + Send + 'static,
-    {
-        let mut fresh = self.connection.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-        loop {
-            let connection = self.connect(deadline)?;
-            let asked = question.clone();
-            let answer = connection
-                .call(what, &deadline.within(self.limits.shell), move |connect| Ok(asked(connect)))
-                .and_then(|answer| answer.map_err(|error| error.context(format_args!("{what} at {}", self.label))));
-            match answer {
-                Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Unresponsive | Kind::Internal) => {
-                    *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    if fresh || error.kind == Kind::Unresponsive || deadline.expired() {
-                        return Err(error);
-                    }
-                    fresh = true;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    fn look(&self, target: &Target, deadline: &Deadline) -> Answer {
-        let wanted = target.clone();
-        let answer = match self.question(&format!("looking for {}", target.word), deadline, move |connect| sight(connect, &wanted)) {
-            Ok(answer) => answer,
-            Err(error) => return Answer::Unknown(error.text),
-        };
-        // Here the process table is a witness too: libvirt may have forgotten a guest whose emulator hangs.
-        if self.local && matches!(answer, Answer::Defined { .. } | Answer::Absent) {
-            return match evidence::find(&target.identity(), None, deadline) {
-                Ok(emulators) => match emulators.first() {
-                    Some(emulator) => {
-                        let uuid = answer.uuid().map(Into::into);
-                        Answer::Active { uuid, state: format!("not known to libvirt, but its {emulator} is left") }
-                    }
-                    None => answer,
-                },
-                Err(error) => Answer::Unknown(error.text),
-            };
-        }
-        answer
-    }
-
-    fn victim(&self, target: &Target, number: usize, deadline: &Deadline) -> Result<Option<Victim>> {
-        let wanted = target.clone();
-        let found = self.question(&format!("taking hold of {}", target.word), deadline, move |connect| {
-            let Some(Found::Guest(domain)) = lookup(connect, &wanted)? else { return Ok(None) };
-            hold(domain)
-        });
-        let held = match found {
-            Ok(Some(held)) => held,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind == Kind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let guest = self.connect(deadline)?.with(&held.name, held.domain);
-        Ok(Some(Victim {
-            host: number,
-            name: held.name,
-            uuid: held.uuid,
-            xml: held.xml,
-            leaving: held.leaving,
-            moving: held.moving,
-            guest,
-        }))
-    }
-
-    fn list(&self, deadline: &Deadline) -> Result<Vec<Entry>> {
-        self.question("listing the guests", deadline, |connect| {
-            let virt = |error: virt::error::Error| ffi::error(&error);
-            let all = connect.list_all_domains(0).map_err(virt)?;
-            let active = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE).map_err(virt)?;
-            let active: std::result::Result<Vec<String>, _> = active.iter().map(Domain::uuid_string).collect();
-            let active = active.map_err(virt)?;
-            all.iter()
-                .map(|domain| {
-                    let uuid = domain.uuid_string().map_err(virt)?;
-                    Ok(Entry { name: domain.name().map_err(virt)?, active: active.contains(&uuid), uuid })
-                })
-                .collect()
-        })
     }
 }
 
@@ -347,6 +200,11 @@ mod tests {
             uris(&[("uri", "qemu+ssh://a/system?keyfile=/k"), ("identity_file", "/other")]),
             ["qemu+ssh://a/system?keyfile=/k&no_tty=1"]
         );
+        let node = |pairs: &[(&str, &str)]| Pool::new(&options(pairs), LIMITS).map(|pool| pool.hosts[0].node.clone());
+        assert_eq!(node(&[("uri", "qemu+tcp://a/system"), ("fenced_hosts", "a:node-a")]), Ok(Some("node-a".into())));
+        assert_eq!(node(&[("ip", "fe80::1"), ("fenced_hosts", "[fe80::1]:node-a")]), Ok(Some("node-a".into())));
+        assert_eq!(node(&[("uri", "qemu+tcp://a/system")]), Ok(None));
+        assert!(node(&[("uri", "qemu+tcp://a/system"), ("fenced_hosts", "b:node-b")]).is_err());
         for wrong in ["", "vbox:///session", "qemu+tcp://u:secret@a/system", "a"] {
             let error = Pool::new(&options(&[("uri", wrong)]), LIMITS).map(drop).unwrap_err();
             assert!(!error.contains("secret"), "{error}");

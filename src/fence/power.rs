@@ -1,6 +1,6 @@
 //! Turning one guest off and on: the loop of asking all hosts, judging, and acting, until the verdict is stable.
 
-use super::note::{self, Note, ORDINARY};
+use super::note::{self, Begun, Note, ORDINARY};
 use super::pool::Pool;
 use super::sight::Target;
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
@@ -8,6 +8,7 @@ use super::victim::End;
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
 use crate::log;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -68,18 +69,36 @@ impl Plug {
         Ok(Note::find(Path::new(note::FOLDER), word)?.into_iter().max_by_key(Note::is_open))
     }
 
-    /// Why an end that was not seen forbids to say "off", unless the processes of its host can be seen from here.
-    fn open(&self, note: Option<&Note>) -> Option<Error> {
-        let note = note.filter(|note| note.is_open())?;
-        if self.pool.labelled(&note.host).is_some_and(|host| self.pool.is_local(host)) {
+    /// Why ends that were not seen forbid to say "off": those at hosts whose processes cannot be seen from here, and that were not
+    /// turned off since.
+    fn open(&self, note: Option<&Note>, answers: &[Answer]) -> Option<Error> {
+        let note = note?;
+        let absolved = |end: &&Begun| {
+            self.pool.labelled(&end.host).is_some_and(|host| {
+                self.pool.is_local(host) || matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > end.begun)
+            })
+        };
+        let mut hosts: Vec<&str> = note.ends.iter().filter(|end| end.is_open() && !absolved(end)).map(|end| end.host.as_str()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        if hosts.is_empty() {
             return None;
         }
         Some(self.failure(format_args!(
             "an earlier action began to end it at {} and did not see its end in time; its emulator may hang in the kernel there and still \
             write. When it is certain that none is left (or the host was restarted), remove {}",
-            note.host,
+            hosts.join(", "),
             note.path(Path::new(note::FOLDER)).display()
         )))
+    }
+
+    /// Takes down that hosts say in time that it does not run there: what was begun there was an ordinary end.
+    fn settle(&self, note: &mut Note, answers: &[Answer]) {
+        for (host, answer) in answers.iter().enumerate() {
+            if matches!(answer, Answer::Defined { .. } | Answer::Absent) {
+                note.quiet(self.pool.label(host));
+            }
+        }
     }
 
     /// Why a verdict is neither on nor off.
@@ -128,7 +147,7 @@ impl Plug {
             return Ok(Status::On);
         }
         let note = self.note()?;
-        if let Some(error) = self.open(note.as_ref()) {
+        if let Some(error) = self.open(note.as_ref(), &answers) {
             return Err(error);
         }
         match verdict {
@@ -147,21 +166,28 @@ impl Plug {
         let mut progress = Progress { missing_is_off: self.missing_as_off || note.is_some(), needed: ROUNDS, ..Progress::default() };
         let (mut refusals, mut refused) = (0, None);
         // Since when an end is under way that nothing proves but that the guest is no longer there: somebody else's, or one that
-        // libvirt refused, until it does not.
-        let (mut unseen, mut pending): (Option<Instant>, Option<Instant>) = (None, None);
+        // libvirt refused on a host, until it does not.
+        let mut unseen: Option<Instant> = None;
+        let mut pending = BTreeMap::new();
+        // Ends that were open before: nothing that is done from here on proves them.
+        let mut stands = open_ends(note.as_ref());
+        let mut answers;
         loop {
-            let answers = self.pool.ask(&self.target, deadline);
+            answers = self.pool.ask(&self.target, deadline);
             self.target.learn(&answers);
             if note.as_ref().is_some_and(|note| self.target.uuid.as_ref().is_some_and(|uuid| *uuid != note.uuid)) {
                 note = self.note()?;
+                stands = open_ends(note.as_ref());
+            }
+            if let Some(note) = &mut note {
+                self.settle(note, &answers);
             }
             let verdict = judge(&answers);
             let next = step(&verdict, &mut progress);
             let pause = match next {
                 Step::Done => break,
-                Step::Kill(ref hosts) => match self.kill(hosts, &mut note, &mut progress, deadline) {
+                Step::Kill(ref hosts) => match self.kill(hosts, &mut note, &stands, &mut pending, &mut progress, deadline) {
                     Ok(Ended::Proven) => {
-                        pending = None;
                         if !self.power_wait.is_zero() && !deadline.pause(self.power_wait) {
                             return Err(self.late(&verdict, refused));
                         }
@@ -175,7 +201,6 @@ impl Plug {
                     }
                     Err(Failed::ForGood(error)) => return Err(error),
                     Err(Failed::ForNow(error)) => {
-                        pending.get_or_insert_with(Instant::now);
                         refusals += 1;
                         if refusals >= REFUSALS {
                             return Err(self.failure(format_args!("it cannot be ended: {error}")));
@@ -192,14 +217,14 @@ impl Plug {
                 return Err(self.late(&verdict, refused));
             }
         }
-        if let Some(error) = self.open(note.as_ref()) {
+        if let Some(error) = self.open(note.as_ref(), &answers) {
             return Err(error);
         }
-        if unseen.into_iter().chain(pending).any(|since| since.elapsed() > ORDINARY) {
+        if unseen.into_iter().chain(pending.into_values()).any(|since| since.elapsed() > ORDINARY) {
             return Err(self.failure("it is gone, but its end took so long that its emulator may hang in the kernel and still write"));
         }
         if let Some(mut note) = note {
-            note.begun = None;
+            note.ends.clear();
             let folder = Path::new(note::FOLDER);
             let kept = if note.xml.is_some() { note.write(folder) } else { note.remove(folder) };
             if let Err(error) = kept {
@@ -222,10 +247,20 @@ impl Plug {
         &self,
         hosts: &[usize],
         note: &mut Option<Note>,
+        stands: &[Begun],
+        pending: &mut BTreeMap<usize, Instant>,
         progress: &mut Progress,
         deadline: &Deadline,
     ) -> std::result::Result<Ended, Failed> {
-        let victims = self.pool.victims(&self.target, hosts, deadline).map_err(Failed::ForNow)?;
+        let victims = match self.pool.victims(&self.target, hosts, deadline) {
+            Ok(victims) => victims,
+            Err(error) => {
+                for host in hosts {
+                    pending.entry(*host).or_insert_with(Instant::now);
+                }
+                return Err(Failed::ForNow(error));
+            }
+        };
         // The copy it is known by: the source of a migration, or one whose definition can be had.
         let best = victims.iter().find(|victim| victim.leaving).or_else(|| victims.iter().find(|victim| victim.xml.is_some()));
         let Some(first) = best.or(victims.first()) else {
@@ -236,47 +271,52 @@ impl Plug {
         }
         // Written before anything is done: if this process is killed, the next one knows that an end was begun.
         let before = note.take();
-        let begun_before = before.as_ref().and_then(|note| note.begun);
-        let written = Note {
+        let begun_before = before.as_ref().map(|note| note.ends.clone()).unwrap_or_default();
+        let mut written = Note {
             name: first.name.clone(),
             uuid: first.uuid.clone(),
             host: self.pool.label(first.host).to_owned(),
             // Of a copy that is coming in nothing is read; what was kept of the other one before is right.
             xml: first.xml.clone().or_else(|| before.as_ref().filter(|_| first.moving).and_then(|note| note.xml.clone())),
-            begun: begun_before.or_else(|| Some(note::now())),
+            ends: begun_before.clone(),
         };
+        victims.iter().for_each(|victim| written.begin(self.pool.label(victim.host)));
         if let Err(error) = written.write(Path::new(note::FOLDER)) {
             log::warning(format_args!("{error}; the guest is ended all the same"));
         }
-        let written_at = written.begun;
-        *note = Some(written);
+        let begun = written.ends.clone();
+        let written = note.insert(written);
         let places = victims.iter().map(|victim| victim.host).collect::<Vec<_>>();
         log::info(format_args!("ending {} at {}", self.target.word, self.pool.labels(&places)));
-        let (mut gone, mut failed, mut begun) = (false, None, None);
+        let (mut gone, mut failed) = (false, None);
         for (host, end) in self.pool.kill(victims, deadline) {
-            log::info(format_args!("{} at {}: {end:?}", self.target.word, self.pool.label(host)));
+            let label = self.pool.label(host);
+            log::info(format_args!("{} at {label}: {end:?}", self.target.word));
             match end {
-                End::Ended => {}
-                End::Gone => (gone, begun) = (true, written_at),
+                End::Ended => {
+                    pending.remove(&host);
+                    written.ended(label, stands);
+                }
+                End::Gone => gone = true,
                 End::Refused(error) => {
+                    pending.entry(host).or_insert_with(Instant::now);
                     // libvirt that says no has done nothing; one that went away may be doing it.
-                    begun = if error.kind == Kind::Refused { begun.or(begun_before) } else { written_at };
+                    if error.kind == Kind::Refused {
+                        written.ended(label, &begun_before);
+                    }
                     failed = failed.or(Some(Failed::ForNow(error)));
                 }
                 // The process table of this host will tell.
-                End::Unproven(_) if self.pool.is_local(host) => (gone, begun) = (true, written_at),
+                End::Unproven(_) if self.pool.is_local(host) => gone = true,
                 End::Unproven(text) => {
-                    begun = written_at;
-                    failed =
-                        Some(Failed::ForGood(self.failure(format_args!("its end at {} is not proven: {text}", self.pool.label(host)))));
+                    failed = Some(Failed::ForGood(self.failure(format_args!("its end at {label} is not proven: {text}"))));
                 }
             }
         }
-        if let Some(note) = note.as_mut().filter(|note| note.begun != begun) {
-            note.begun = begun;
-            if let Err(error) = note.write(Path::new(note::FOLDER)) {
-                log::warning(error);
-            }
+        if written.ends != begun
+            && let Err(error) = written.write(Path::new(note::FOLDER))
+        {
+            log::warning(error);
         }
         match failed {
             Some(failed) => Err(failed),
@@ -295,7 +335,7 @@ impl Plug {
             return Ok(Done::Already);
         }
         let note = self.note()?;
-        if let Some(error) = self.open(note.as_ref()) {
+        if let Some(error) = self.open(note.as_ref(), &answers) {
             return Err(error);
         }
         let before = note.as_ref().and_then(|note| self.pool.labelled(&note.host));
@@ -340,6 +380,11 @@ impl Plug {
             }
         }
     }
+}
+
+/// The ends that are open.
+fn open_ends(note: Option<&Note>) -> Vec<Begun> {
+    note.map(|note| note.ends.iter().filter(|end| end.is_open()).cloned().collect()).unwrap_or_default()
 }
 
 /// How ending it on all hosts went.

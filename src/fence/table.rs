@@ -1,6 +1,6 @@
 //! The table of options: one row describes one, for standard input, command line, metadata and manual.
 
-use super::options::{Options, Row, uuid};
+use super::options::{Options, Row, Secret, uuid};
 use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer};
 use std::time::Duration;
 
@@ -23,6 +23,11 @@ fn seconds(value: &str) -> Result<Duration, String> {
 /// Words between commas or blanks.
 fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
+}
+
+/// Pairs between semicolons, commas or blanks.
+fn pairs(value: &str) -> impl Iterator<Item = &str> {
+    value.split(|c: char| matches!(c, ';' | ',') || c.is_whitespace()).filter(|pair| !pair.is_empty())
 }
 
 /// Marks an option of another fence agent that has nothing to act on here. The value is not looked at and not kept.
@@ -108,7 +113,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         letter: Some('l'),
         obsoletes: Some("login"),
-        ..row("username", "name", Kind::Text, None, "User at the hosts of ip", |values, value| {
+        ..row("username", "name", Kind::Text, None, "User at the hosts of ip, and for libvirts that want a password", |values, value| {
             let starts = value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
             if !starts || !value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
                 return Err("is no user name".into());
@@ -124,6 +129,32 @@ pub(super) static TABLE: &[Row] = &[
                 return Err(format!("{value:?} is not an absolute path"));
             }
             values.identity_file = Some(value.into());
+            Ok(())
+        })
+    },
+    Row {
+        letter: Some('p'),
+        obsoletes: Some("passwd"),
+        ..row(
+            "password",
+            "password",
+            Kind::Text,
+            None,
+            "Password for hosts whose libvirt wants one (SASL); not for ssh",
+            |values, value| {
+                values.password = Some(Secret(value.to_owned()));
+                Ok(())
+            },
+        )
+    },
+    Row {
+        letter: Some('S'),
+        obsoletes: Some("passwd_script"),
+        ..row("password_script", "program", Kind::Text, None, "Program that prints the password", |values, value| {
+            if !value.starts_with('/') {
+                return Err("is not the absolute path of a program".into());
+            }
+            values.password_script = Some(value.into());
             Ok(())
         })
     },
@@ -146,7 +177,7 @@ pub(super) static TABLE: &[Row] = &[
         None,
         "UUIDs of guests: name:uuid pairs with semicolons, commas or blanks between; a guest of that name with another UUID is refused",
         |values, value| {
-            for pair in value.split(|c: char| matches!(c, ';' | ',') || c.is_whitespace()).filter(|pair| !pair.is_empty()) {
+            for pair in pairs(value) {
                 let (name, number) = pair.split_once([':', '=']).ok_or_else(|| format!("{pair:?} is not name:uuid"))?;
                 let number = uuid(number).ok_or_else(|| format!("{number:?} is no UUID"))?;
                 if values.uuid_map.insert(name.to_owned(), number).is_some() {
@@ -168,6 +199,40 @@ pub(super) static TABLE: &[Row] = &[
         "Take a guest for off if every host was reachable and none knows it; otherwise that is a failure",
         |values, value| {
             values.missing_as_off = boolean(value)?;
+            Ok(())
+        },
+    ),
+    row(
+        "fenced_hosts",
+        "map",
+        Kind::Text,
+        None,
+        "Hosts that this cluster fences: host:node pairs with semicolons, commas or blanks between. Such a host may be out of reach if \
+         Pacemaker turned it off within fenced_within and it was not seen up since. Only for hosts whose devices cut the power: after \
+         fabric fencing the guests run on",
+        |values, value| {
+            for pair in pairs(value) {
+                // An IPv6 address has colons of its own.
+                let (host, node) = pair.rsplit_once([':', '=']).ok_or_else(|| format!("{pair:?} is not host:node"))?;
+                if host.is_empty() || node.is_empty() {
+                    return Err(format!("{pair:?} is not host:node"));
+                }
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                if values.fenced_hosts.insert(host.to_owned(), node.to_owned()).is_some() {
+                    return Err(format!("{host:?} stands there twice"));
+                }
+            }
+            Ok(())
+        },
+    ),
+    row(
+        "fenced_within",
+        "seconds",
+        Kind::Integer { min: 1, max: 86400 },
+        Some("600"),
+        "How long Pacemaker's record that a host of fenced_hosts was turned off counts",
+        |values, value| {
+            values.fenced_within = integer(value, 1, 86400).map(Duration::from_secs)?;
             Ok(())
         },
     ),
@@ -283,32 +348,6 @@ pub(super) static TABLE: &[Row] = &[
         })
     },
     // Options of fence_virsh and of the library that nothing here depends on. A device that is carried over keeps working, and says so.
-    Row {
-        letter: Some('p'),
-        obsoletes: Some("passwd"),
-        ..row(
-            "password",
-            "password",
-            Kind::Text,
-            None,
-            "Without effect: libvirt is reached with ssh keys, TLS certificates or SASL",
-            without_effect!("password is not used: libvirt is reached with ssh keys, TLS certificates or the SASL settings of this node"),
-        )
-    },
-    Row {
-        letter: Some('S'),
-        obsoletes: Some("passwd_script"),
-        ..row(
-            "password_script",
-            "script",
-            Kind::Text,
-            None,
-            "Without effect, as password",
-            without_effect!(
-                "password_script is not run: libvirt is reached with ssh keys, TLS certificates or the SASL settings of this node"
-            ),
-        )
-    },
     Row {
         letter: Some('c'),
         obsoletes: Some("cmd_prompt"),

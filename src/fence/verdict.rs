@@ -1,6 +1,6 @@
 //! From what every host answers to what is true of a guest: pure, and the most reviewed page of the fence agent.
 //!
-//! The rule: a guest is off only if every host was reachable and said that it does not run there. It is on if any host says that it
+//! The rule: a guest is off only if every host was reachable and said that it does not run there, or is proven to be off itself. It is on if any host says that it
 //! runs there, in whatever state. Everything else is not known, and what is not known is never off.
 
 use std::collections::BTreeSet;
@@ -22,6 +22,11 @@ pub(super) enum Answer {
     },
     /// The host positively does not know it.
     Absent,
+    /// The host is out of reach, and proven to be off: nothing runs there.
+    Fenced {
+        /// Since when; seconds since 1970.
+        since: u64,
+    },
     /// The host has another guest of this name: the UUID is not the one wanted.
     Foreign {
         /// The other guest's UUID.
@@ -36,9 +41,9 @@ pub(super) enum Answer {
 pub(super) enum Verdict {
     /// It runs on these hosts.
     On(Vec<usize>),
-    /// Every host answered, none runs it, and at least these have its definition.
+    /// Every host answered (or is off), none runs it, and at least these have its definition.
     Off(Vec<usize>),
-    /// Every host answered, and none knows it.
+    /// Every host answered (or is off), and none knows it.
     Missing,
     /// None says that it runs there, but these did not answer.
     Unknown(Vec<usize>),
@@ -76,7 +81,7 @@ impl Answer {
         match self {
             Self::Active { uuid, .. } => uuid.as_deref(),
             Self::Defined { uuid } | Self::Foreign { uuid } => Some(uuid),
-            Self::Absent | Self::Unknown(_) => None,
+            Self::Absent | Self::Fenced { .. } | Self::Unknown(_) => None,
         }
     }
 }
@@ -158,6 +163,7 @@ mod tests {
             Answer::Defined { uuid: uuid("a") },
             Answer::Defined { uuid: uuid("b") },
             Answer::Absent,
+            Answer::Fenced { since: 1 },
             Answer::Foreign { uuid: uuid("c") },
             Answer::Unknown("cut off".into()),
         ]
@@ -182,19 +188,19 @@ mod tests {
     #[test]
     fn off_is_only_said_by_all_hosts() {
         let combinations = every_combination();
-        assert_eq!(combinations.len(), 1 + 8 + 64 + 512);
+        assert_eq!(combinations.len(), 1 + 9 + 81 + 729);
         for answers in combinations {
             let active = at(&answers, |answer| matches!(answer, Answer::Active { .. }));
             let unknown = at(&answers, |answer| matches!(answer, Answer::Unknown(_)));
             let foreign = at(&answers, |answer| matches!(answer, Answer::Foreign { .. }));
             let uuids: BTreeSet<&str> = answers.iter().filter_map(Answer::uuid).collect();
-            let quiet = answers.iter().all(|answer| matches!(answer, Answer::Defined { .. } | Answer::Absent));
+            let quiet = answers.iter().all(|answer| matches!(answer, Answer::Defined { .. } | Answer::Absent | Answer::Fenced { .. }));
             match judge(&answers) {
                 Verdict::Off(defined) => {
                     assert!(quiet && uuids.len() == 1 && !answers.is_empty(), "{answers:?}");
                     assert!(defined.iter().all(|host| matches!(answers[*host], Answer::Defined { .. })));
                 }
-                Verdict::Missing => assert!(!answers.is_empty() && answers.iter().all(|answer| *answer == Answer::Absent), "{answers:?}"),
+                Verdict::Missing => assert!(quiet && uuids.is_empty() && !answers.is_empty(), "{answers:?}"),
                 Verdict::On(hosts) => {
                     assert!(active && !foreign && uuids.len() <= 1, "{answers:?}");
                     assert!(hosts.iter().all(|host| matches!(answers[*host], Answer::Active { .. })));

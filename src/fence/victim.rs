@@ -12,6 +12,9 @@ use virt::sys;
 /// What is given to libvirt to call a migration off, which it does at once or not at all.
 pub(super) const CALLING_OFF: Duration = Duration::from_secs(2);
 
+/// For what libvirt may not say before the emulator answers.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// How long a destroy that ends with "it is not running" may have taken: if longer, it waited for somebody else's, of which
 /// nobody here knows when it began.
 const WAITED: Duration = Duration::from_secs(5);
@@ -47,7 +50,7 @@ pub(super) enum End {
     Unproven(String),
 }
 
-/// A guest with what has to be known before it is ended.
+/// A guest that was found, with what libvirt says of it whatever its emulator does.
 pub(super) struct Held {
     /// The guest.
     pub(super) domain: Domain,
@@ -55,30 +58,62 @@ pub(super) struct Held {
     pub(super) name: String,
     /// See [`Victim`].
     pub(super) uuid: String,
+    /// How it stands.
+    pub(super) standing: Standing,
+}
+
+/// How a guest stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    state: State,
+    reason: Reason,
+    transient: bool,
+}
+
+/// Takes hold of a guest.
+pub(super) fn hold(domain: Domain) -> Result<Held> {
+    let virt = |error: virt::error::Error| ffi::error(&error);
+    let (state, reason) = ffi::state(&domain)?;
+    let transient = !domain.is_persistent().map_err(virt)?;
+    let (name, uuid) = (domain.name().map_err(virt)?, domain.uuid_string().map_err(virt)?);
+    Ok(Held { domain, name, uuid, standing: Standing { state, reason, transient } })
+}
+
+/// What else is known of a guest before it is ended.
+pub(super) struct About {
     /// See [`Victim`].
     pub(super) xml: Option<String>,
     /// See [`Victim`].
     pub(super) leaving: bool,
     /// See [`Victim`].
     pub(super) moving: bool,
+    /// Whether libvirt owes an answer still. Its connection is better not used any more.
+    pub(super) late: bool,
 }
 
-/// Takes hold of a guest.
-pub(super) fn hold(domain: Domain) -> Result<Option<Held>> {
-    let virt = |error: virt::error::Error| ffi::error(&error);
-    let (state, reason) = ffi::state(&domain)?;
-    // A job that cannot be asked for is none that could be called off.
-    let leaving = ffi::job(&domain, Which::Current).is_ok_and(|job| job.is_some_and(|job| job.operation == Some(OPERATION_MIGRATION_OUT)));
-    let coming = state == State::Paused && reason == Reason::PAUSED_MIGRATION && !leaving;
-    let starting = state == State::Paused && reason == Reason::PAUSED_STARTING_UP;
-    let xml = if coming || domain.is_persistent().map_err(virt)? {
-        None
-    } else {
+/// Asks for it. libvirt may have to wait for the emulator, or for somebody else's question to that: an emulator that hangs and a tool that
+/// monitors it are enough. That is no reason not to end it: a destroy waits for neither (`qemuProcessBeginStopJob` in libvirt's
+/// `src/qemu/qemu_process.c`).
+pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> About {
+    let moment = || deadline.within(MOMENT);
+    let late = |error: &Error| error.kind == Kind::Unresponsive;
+    let job = guest.call("asking for the job of", &moment(), |domain| ffi::job(domain, Which::Current));
+    // A job that cannot be asked for is none that could be called off, but it may be a migration.
+    let leaving = matches!(&job, Ok(Some(job)) if job.operation == Some(OPERATION_MIGRATION_OUT));
+    let paused = |reason| standing.state == State::Paused && standing.reason == reason;
+    let coming = paused(Reason::PAUSED_MIGRATION) && !leaving;
+    let starting = paused(Reason::PAUSED_STARTING_UP);
+    let xml = (standing.transient && !coming).then(|| {
         // With its secrets, or it could not be started again; without what belongs to this run of it.
-        domain.xml_desc(sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_INACTIVE).ok()
-    };
-    let (name, uuid) = (domain.name().map_err(virt)?, domain.uuid_string().map_err(virt)?);
-    Ok(Some(Held { domain, name, uuid, xml, leaving, moving: leaving || coming || starting }))
+        let flags = sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_INACTIVE;
+        guest.call("asking for the definition of", &moment(), move |domain| domain.xml_desc(flags).map_err(|error| ffi::error(&error)))
+    });
+    About {
+        leaving,
+        moving: leaving || coming || starting || job.is_err(),
+        late: job.as_ref().is_err_and(late) || xml.as_ref().is_some_and(|xml| xml.as_ref().is_err_and(late)),
+        xml: xml.and_then(Result::ok),
+    }
 }
 
 impl Victim {

@@ -1,0 +1,250 @@
+//! One libvirt on which a guest could be: its connection, and what it is asked.
+
+use super::address::login;
+use super::note;
+use super::options::Options;
+use super::sight::{Found, Target, lookup, sight};
+use super::verdict::Answer;
+use super::victim::{About, Held, Victim, about, hold};
+use crate::cluster::fencing;
+use crate::deadline::Deadline;
+use crate::domain::evidence;
+use crate::domain::ffi::{self, Login};
+use crate::domain::{Connection, Error, Kind, Result, Uri};
+use crate::log;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::sys;
+
+/// The time limits of single calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Opening a connection.
+    pub(super) login: Duration,
+    /// One question.
+    pub(super) shell: Duration,
+    /// Ending or starting a guest.
+    pub(super) power: Duration,
+}
+
+/// One libvirt.
+pub(super) struct Host {
+    /// Its URI without parameters, for people.
+    pub(super) label: String,
+    /// Its URI, whole.
+    pub(super) uri: Uri,
+    login: Login,
+    /// Whether its processes can be seen from here: the URI leads to libvirt's own socket.
+    pub(super) local: bool,
+    /// The time limits of what it is asked.
+    pub(super) limits: Limits,
+    connection: Mutex<Option<Connection>>,
+    /// How Pacemaker calls it, if its record may stand for the host's own answer.
+    pub(super) node: Option<String>,
+    /// How old that record may be.
+    within: Duration,
+    /// Whether the record was found to be good in this action; the host itself then gets little time, should it be back.
+    fenced: AtomicBool,
+}
+
+/// How long a host gets to take a connection after the cluster said that it is off.
+const AFTER_FENCING: Duration = Duration::from_secs(1);
+
+/// A guest in a host's list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// Its name.
+    pub(super) name: String,
+    /// Its UUID.
+    pub(super) uuid: String,
+    /// Whether it runs there.
+    pub(super) active: bool,
+}
+
+impl Host {
+    /// The host of a URI, with what the options say of it.
+    ///
+    /// # Errors
+    /// It is no URI, or holds a password.
+    pub(super) fn new(text: &str, limits: Limits, options: &Options) -> std::result::Result<Self, String> {
+        let label = text.split_once('?').map_or(text, |(label, _)| label).to_owned();
+        if label.split_once('@').is_some_and(|(user, _)| user.split_once("://").is_some_and(|(_, user)| user.contains(':'))) {
+            return Err("a uri holds a password, which libvirt does not use: there is an option password".into());
+        }
+        let uri = Uri::parse(text)?;
+        let local = uri.is_own_socket();
+        let node = options.fenced_hosts.get(uri.host()).cloned();
+        let within = options.fenced_within;
+        let login = login(&uri, options);
+        Ok(Self { label, uri, login, local, limits, connection: Mutex::new(None), node, within, fenced: AtomicBool::new(false) })
+    }
+
+    fn connect(&self, deadline: &Deadline) -> Result<Connection> {
+        let held = || self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = held().clone() {
+            return Ok(connection);
+        }
+        let limit = if self.fenced.load(Ordering::Relaxed) { AFTER_FENCING.min(self.limits.login) } else { self.limits.login };
+        let connection = Connection::open_as(&self.uri.to_string(), &self.login, &deadline.within(limit))?;
+        Ok(held().insert(connection).clone())
+    }
+
+    /// Writes down that it was seen up, if anything is ever made of that.
+    fn up(&self) {
+        if self.node.is_some()
+            && let Err(error) = note::saw(Path::new(note::FOLDER), &self.label)
+        {
+            log::warning(error);
+        }
+    }
+
+    /// Since when it is off, proven, although it did not answer; or the error with which it did not, with why there is no proof.
+    fn off_since(&self, error: Error, deadline: &Deadline) -> Result<u64> {
+        let Some(node) = &self.node else { return Err(error) };
+        let proof = note::seen(Path::new(note::FOLDER), &self.label)
+            .map_err(|error| error.text)
+            .and_then(|seen| fencing::off_since(node, fencing::Since { seen, within: self.within }, deadline));
+        match proof {
+            Ok(since) => {
+                if !self.fenced.swap(true, Ordering::Relaxed) {
+                    log::info(format_args!("{} is out of reach, and {node} was turned off by the cluster", self.label));
+                }
+                Ok(since)
+            }
+            Err(text) => Err(Error::new(error.kind, format!("{}; {text}", error.text))),
+        }
+    }
+
+    /// Makes one question. A connection that has broken since the last one is made again, once.
+    fn question<T, F>(&self, what: &str, deadline: &Deadline, question: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Connect) -> Result<T> + Clone + Send + 'static,
+    {
+        let mut fresh = self.connection.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        loop {
+            let connection = self.connect(deadline)?;
+            let asked = question.clone();
+            let answer = connection
+                .call(what, &deadline.within(self.limits.shell), move |connect| Ok(asked(connect)))
+                .and_then(|answer| answer.map_err(|error| error.context(format_args!("{what} at {}", self.label))));
+            match answer {
+                Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Unresponsive | Kind::Internal) => {
+                    *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    if fresh || error.kind == Kind::Unresponsive || deadline.expired() {
+                        return Err(error);
+                    }
+                    fresh = true;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// What it says of a guest.
+    pub(super) fn look(&self, target: &Target, deadline: &Deadline) -> Answer {
+        let wanted = target.clone();
+        let answer = match self.question(&format!("looking for {}", target.word), deadline, move |connect| sight(connect, &wanted)) {
+            Ok(answer) => answer,
+            Err(error) => {
+                return self.off_since(error, deadline).map_or_else(|error| Answer::Unknown(error.text), |since| Answer::Fenced { since });
+            }
+        };
+        self.up();
+        // Here the process table is a witness too: libvirt may have forgotten a guest whose emulator hangs.
+        if self.local && matches!(answer, Answer::Defined { .. } | Answer::Absent) {
+            return match evidence::find(&target.identity(), None, deadline) {
+                Ok(emulators) => match emulators.first() {
+                    Some(emulator) => {
+                        let uuid = answer.uuid().map(Into::into);
+                        Answer::Active { uuid, state: format!("not known to libvirt, but its {emulator} is left") }
+                    }
+                    None => answer,
+                },
+                Err(error) => Answer::Unknown(error.text),
+            };
+        }
+        answer
+    }
+
+    fn hold(&self, target: &Target, deadline: &Deadline) -> Result<Option<Held>> {
+        let wanted = target.clone();
+        let found = self.question(&format!("taking hold of {}", target.word), deadline, move |connect| {
+            let Some(Found::Guest(domain)) = lookup(connect, &wanted)? else { return Ok(None) };
+            hold(domain).map(Some)
+        });
+        match found {
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Takes hold of a guest; `None`: it is not there any more.
+    pub(super) fn victim(&self, target: &Target, number: usize, deadline: &Deadline) -> Result<Option<Victim>> {
+        let Some(mut held) = self.hold(target, deadline)? else { return Ok(None) };
+        let mut guest = self.connect(deadline)?.with(&held.name, held.domain);
+        let about = about(&guest, held.standing, deadline);
+        if about.late {
+            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let Some(again) = self.hold(target, deadline)? else { return Ok(None) };
+            held = again;
+            guest = self.connect(deadline)?.with(&held.name, held.domain);
+        }
+        let About { xml, leaving, moving, .. } = about;
+        Ok(Some(Victim { host: number, name: held.name, uuid: held.uuid, xml, leaving, moving, guest }))
+    }
+
+    /// Starts a guest: from `xml`, or from the definition that is there.
+    pub(super) fn start(&self, target: &Target, xml: Option<String>, deadline: &Deadline) -> Result<()> {
+        let limit = deadline.within(self.limits.power);
+        let connection = self.connect(&limit)?;
+        let what = format!("starting {}", target.word);
+        let wanted = target.clone();
+        let started = connection.call(&what, &limit, move |connect| match xml {
+            Some(xml) => connect.create_domain_xml(&xml, 0).map(|_| Ok(())),
+            None => match lookup(connect, &wanted) {
+                Ok(Some(Found::Guest(domain))) => domain.create().map(Ok),
+                Ok(_) => Ok(Err(Error::new(Kind::NotFound, "it is not defined there any more"))),
+                Err(error) => Ok(Err(error)),
+            },
+        })?;
+        started.map_err(|error| error.context(what))
+    }
+
+    /// Whether it lists its guests and lets this connection change something; or is off, proven.
+    pub(super) fn ready(&self, deadline: &Deadline) -> Result<()> {
+        self.list(deadline)?;
+        if self.fenced.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.question("the right to end a guest", deadline, ffi::may_write)
+    }
+
+    /// Its guests; none if it is off, proven.
+    pub(super) fn list(&self, deadline: &Deadline) -> Result<Vec<Entry>> {
+        let list = self.question("listing the guests", deadline, |connect| {
+            let virt = |error: virt::error::Error| ffi::error(&error);
+            let all = connect.list_all_domains(0).map_err(virt)?;
+            let active = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE).map_err(virt)?;
+            let active: std::result::Result<Vec<String>, _> = active.iter().map(Domain::uuid_string).collect();
+            let active = active.map_err(virt)?;
+            all.iter()
+                .map(|domain| {
+                    let uuid = domain.uuid_string().map_err(virt)?;
+                    Ok(Entry { name: domain.name().map_err(virt)?, active: active.contains(&uuid), uuid })
+                })
+                .collect()
+        });
+        match list {
+            Ok(list) => {
+                self.up();
+                Ok(list)
+            }
+            Err(error) => self.off_since(error, deadline).map(|_| Vec::new()),
+        }
+    }
+}
