@@ -8,9 +8,12 @@ pub mod deadline;
 pub mod domain;
 pub mod fence;
 pub mod log;
+#[cfg(test)]
+mod mangled;
 pub mod ocf;
 pub mod parameter;
 pub mod program;
+pub mod storage;
 pub mod xml;
 
 use std::ffi::OsString;
@@ -37,7 +40,11 @@ fn face(mut words: Vec<OsString>) -> (Face, Vec<OsString>) {
         Some("VirtualDomain") => (Face::Agent, words),
         Some("fence_kvmha") => (Face::Fence, words),
         _ => match words.first().and_then(|word| word.to_str()) {
+            // Help is for a person; the agent knows no such action.
+            Some("agent") if words.get(1).is_some_and(|word| word == "--help" || word == "-h") => (Face::Command, words),
             Some("agent") => (Face::Agent, words.split_off(1)),
+            // A word for the operator's command, which is no option of the fence agent.
+            Some("fence") if words.get(1).is_some_and(|word| word == "convert") => (Face::Command, words),
             Some("fence") => (Face::Fence, words.split_off(1)),
             _ => (Face::Command, words),
         },
@@ -81,8 +88,13 @@ mod tests {
         let start = vec![OsString::from("start")];
         assert_eq!(chosen(&["/usr/lib/ocf/resource.d/kvmha/VirtualDomain", "start"]), (Face::Agent, start.clone()));
         assert_eq!(chosen(&["kvmha", "agent", "start"]), (Face::Agent, start.clone()));
+        assert_eq!(chosen(&["kvmha", "agent", "--help"]).0, Face::Command);
+        assert_eq!(chosen(&["VirtualDomain", "--help"]).0, Face::Agent);
         assert_eq!(chosen(&["/usr/sbin/fence_kvmha"]), (Face::Fence, vec![]));
         assert_eq!(chosen(&["/usr/sbin/kvmha", "fence"]), (Face::Fence, vec![]));
+        assert_eq!(chosen(&["kvmha", "fence", "-o", "status"]).0, Face::Fence);
+        assert_eq!(chosen(&["kvmha", "fence", "convert"]).0, Face::Command);
+        assert_eq!(chosen(&["fence_kvmha", "convert"]).0, Face::Fence);
         assert_eq!(chosen(&["kvmha", "start"]), (Face::Command, start.clone()));
         assert_eq!(chosen(&["unheard-of", "start"]), (Face::Command, start));
         assert_eq!(chosen(&[]), (Face::Command, vec![]));

@@ -1,18 +1,43 @@
 //! The operator's command `kvmha`.
 
+mod adopt;
+mod check;
+mod convert;
+mod doctor;
+mod find;
 mod generate;
+mod metrics;
+mod migrate;
+mod migrations;
+mod overview;
+mod repair;
+mod status;
+mod storage;
+mod table;
+mod version;
+mod whereabouts;
 
-use crate::domain::definition;
+use crate::cluster::resource;
+use crate::deadline::Deadline;
+use crate::domain::{definition, files};
+use crate::ocf::Asked;
+use crate::storage::{look, nonce};
 use crate::{log, program};
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// High availability for KVM guests on Pacemaker.
 #[derive(Parser)]
-#[command(name = "kvmha", version, about, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "kvmha", version, about, disable_help_subcommand = true, disable_version_flag = true, arg_required_else_help = true)]
 pub(crate) struct Command {
+    /// Print the version; --version also what it was built with, and the libvirt that is installed here
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     what: What,
 }
@@ -20,17 +45,90 @@ pub(crate) struct Command {
 #[derive(Subcommand)]
 enum What {
     /// Run an action of the resource agent ocf:kvmha:VirtualDomain (parameters come from the environment, OCF_RESKEY_*)
+    #[command(
+        after_help = "The code is the action's, see man ocf_kvmha_VirtualDomain.\n\nExamples:\n  OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent status\n  \
+OCF_CHECK_LEVEL=10 OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent validate-all"
+    )]
     Agent {
         /// start, stop, monitor, status, migrate_to, migrate_from, reload-agent, validate-all or meta-data
         action: String,
     },
-    /// Run the fence agent fence_kvmha
-    Fence,
+    /// Run the fence agent fence_kvmha, or print devices of other agents as devices of it (fence convert)
+    Fence {
+        #[command(subcommand)]
+        what: Option<OfFence>,
+    },
+    /// Change running resources from ocf:heartbeat:VirtualDomain to ocf:kvmha:VirtualDomain, or back, without stopping a guest
+    Adopt(adopt::Arguments),
+    /// Say whether a guest can be moved to a node, and what is in the way: 0 it can, 1 it cannot
+    Check(check::Arguments),
+    /// Have Pacemaker move a guest live, and show how far it is; Ctrl-C leaves the guest where it was
+    Migrate(migrate::Arguments),
+    /// List what became of the moves from this node
+    Migrations(migrations::Arguments),
+    /// Show every guest of the cluster: where it is, how it is and since when, its last move and its last failure
+    Status(status::Arguments),
+    /// Ask every node where a guest is and what is left of it: 0 one copy, 1 none, 2 more or cannot tell
+    Where(find::Arguments),
+    /// Say what of a guest has to be cleaned up on this node, and do it with --yes; the last running copy is never touched
+    Repair(repair::Arguments),
+    /// Print guests and moves for Prometheus, in the format of node exporter's textfile collector
+    Metrics(metrics::Arguments),
+    /// Say whether this cluster is fit for guests, and what to do where it is not: 0 it is, 1 something was found
+    Doctor(doctor::Arguments),
+    /// Show what is under a guest, or all: its kind, what proves which thing it is, whether it answers, and whether another node has the same
+    Storage(storage::Arguments),
     /// Write the metadata, manual pages and shell completions, as packages ship them
+    #[command(after_help = "Examples:\n  kvmha generate metadata")]
     Generate {
         /// Folder to write to
         directory: PathBuf,
     },
+}
+
+/// What can be done for fencing, beside it.
+#[derive(Subcommand)]
+enum OfFence {
+    /// Print the devices of fence_virsh, fence_xvm, fence_virt and external/libvirt as devices of fence_kvmha
+    Convert(convert::Words),
+}
+
+/// The code of `kvmha where` when it does not know.
+const CANNOT_TELL: u8 = 2;
+
+/// Which guest is meant.
+#[derive(Args)]
+struct Given {
+    /// A resource of the cluster, or the path of a definition (with a slash)
+    #[arg(value_name = "RESOURCE|CONFIG")]
+    what: String,
+    /// A parameter of the agent, instead of the resource's own
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl Given {
+    /// Its parameters, read as the agent reads them.
+    fn asked(&self, target: &str, deadline: Deadline) -> anyhow::Result<Asked> {
+        let path = self.what.contains('/');
+        let mut parameters = if path {
+            BTreeMap::from([("config".to_owned(), self.what.clone())])
+        } else {
+            resource::read(&self.what, &deadline).map_err(anyhow::Error::msg)?.parameters
+        };
+        for word in &self.set {
+            let (name, value) = word.split_once('=').ok_or_else(|| anyhow::anyhow!("--set: {word:?} is not NAME=VALUE"))?;
+            parameters.insert(name.to_owned(), value.to_owned());
+        }
+        let instance = (!path).then_some(self.what.as_str());
+        Asked::new(instance, &parameters, target, deadline).map_err(anyhow::Error::msg)
+    }
+}
+
+/// Prints; a reader that goes away before the end is no error of ours. Says whether there is one still.
+fn print(text: &str) -> bool {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// Runs the operator's command; 2 is a wrong command line.
@@ -41,21 +139,55 @@ pub fn run(words: &[OsString]) -> u8 {
     {
         return code;
     }
+    if let Some((word, work)) = words.split_first()
+        && word == files::WORD
+    {
+        return change_file(work);
+    }
+    if let Some((word, work)) = words.split_first()
+        && word == nonce::WORD
+    {
+        return done(nonce::perform(work));
+    }
     let command = match Command::try_parse_from([OsString::from("kvmha")].iter().chain(words)) {
         Ok(command) => command,
         Err(error) => {
             let _ = error.print();
+            if error.kind() == ErrorKind::DisplayVersion && words.first().is_some_and(|word| word == "--version") {
+                print(&version::more());
+            }
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
     let result = match command.what {
         // The first word chose another face before; this is for --help.
         What::Agent { action } => return crate::ocf::run(&[action.into()]),
-        What::Fence => return crate::fence::run(&[]),
-        What::Generate { directory } => generate::run(&directory),
+        What::Fence { what: None } => return crate::fence::run(&[]),
+        What::Fence { what: Some(OfFence::Convert(words)) } => convert::run(&words)
+            .and_then(|text| {
+                let mut out = io::stdout();
+                out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("nobody reads the answer")
+            })
+            .map(|()| 0),
+        What::Adopt(arguments) => adopt::run(&arguments).map(|()| 0),
+        What::Check(arguments) => check::run(&arguments),
+        What::Migrate(arguments) => migrate::run(&arguments),
+        What::Migrations(arguments) => migrations::run(&arguments),
+        What::Status(arguments) => status::run(&arguments),
+        What::Where(arguments) => {
+            return find::run(&arguments).unwrap_or_else(|error| {
+                log::complain(&format!("{error:#}"));
+                CANNOT_TELL
+            });
+        }
+        What::Repair(arguments) => repair::run(&arguments),
+        What::Metrics(arguments) => metrics::run(&arguments),
+        What::Doctor(arguments) => doctor::run(&arguments),
+        What::Storage(arguments) => storage::run(&arguments),
+        What::Generate { directory } => generate::run(&directory).map(|()| 0),
     };
     match result {
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(error) => {
             log::complain(&format!("{error:#}"));
             1
@@ -67,13 +199,8 @@ pub fn run(words: &[OsString]) -> u8 {
 fn child(word: &OsStr, path: &Path) -> Option<u8> {
     match word.to_str()? {
         definition::READ_WORD => Some(copy_definition(path)),
-        program::CHECK_WORD => Some(match program::check(path) {
-            Ok(()) => 0,
-            Err(error) => {
-                log::complain(&plain(&error));
-                1
-            }
-        }),
+        program::CHECK_WORD => Some(done(program::check(path))),
+        look::WORD => Some(done(look::perform(path).and_then(|text| writeln!(io::stdout(), "{text}")))),
         program::EXEC_WORD => {
             log::complain(&plain(&program::exec(path)));
             Some(127)
@@ -90,6 +217,22 @@ fn copy_definition(path: &Path) -> u8 {
         Err(error) => {
             log::complain(&plain(&error));
             if definition::is_final(&error) { definition::UNUSABLE } else { definition::UNREADABLE }
+        }
+    }
+}
+
+/// The child's side of [`crate::domain::files`].
+fn change_file(work: &[OsString]) -> u8 {
+    done(files::perform(work).and_then(|text| writeln!(io::stdout(), "{text}")))
+}
+
+/// The code of a child's work; what went wrong becomes part of the parent's text.
+fn done(result: io::Result<()>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            log::complain(&plain(&error));
+            1
         }
     }
 }

@@ -1,0 +1,438 @@
+//! One resource's way from one agent to the other, and back if a step fails. Each step can be made again, so that a way that was cut off
+//! anywhere is gone from its begin.
+
+use super::mark::{Mark, rival};
+use super::survey::{is_harmless, quiet};
+use super::{Provider, tell};
+use crate::cluster;
+use crate::cluster::cib::Cib;
+use crate::cluster::scheduler;
+use crate::cluster::tool::{self, Trouble};
+use crate::cluster::view::View;
+use crate::deadline::Deadline;
+use anyhow::{Context, anyhow, bail, ensure};
+use std::time::{Duration, Instant};
+
+/// The end of the names of what is put into the CIB.
+pub(super) const MARK: &str = "kvmha-adopt";
+
+/// How long the steps of a way may take together: a node may be fenced meanwhile.
+const FORWARD: Duration = Duration::from_secs(120);
+
+/// The same for the way back: it has to be gone, so it is tried for longer.
+const BACK: Duration = Duration::from_secs(180);
+
+/// How long a change of the CIB may take.
+const CHANGE: Duration = Duration::from_secs(20);
+
+/// How long Pacemaker may take to forget a failure that has expired. It takes a second or two, on a busy cluster longer.
+const FORGETTING: Duration = Duration::from_secs(60);
+
+/// After how long it is reminded: only a change makes the scheduler look again before its next recheck (15 min by default).
+const REMINDING: Duration = Duration::from_secs(10);
+
+/// How often the cluster is looked at.
+const POLL: Duration = Duration::from_millis(150);
+
+/// The set of meta attributes of a resource on its way.
+pub(super) fn set_id(resource: &str) -> String {
+    format!("{resource}-{MARK}")
+}
+
+/// A resource and the agent it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Journey {
+    pub(super) resource: String,
+    pub(super) goal: Provider,
+    /// This run.
+    pub(super) run: Mark,
+}
+
+/// How a resource is.
+struct Standing {
+    agent: String,
+    maintenance: bool,
+    /// Something of a run is in the CIB.
+    marked: bool,
+}
+
+impl Journey {
+    /// The same, of a run that begins with it now.
+    pub(super) fn begun_now(&self) -> Self {
+        Self { run: self.run.again(), ..self.clone() }
+    }
+
+    /// Makes it; or, if a step fails, the way back.
+    ///
+    /// # Errors
+    /// The resource does not have the agent it should have; the text says how it was left.
+    pub(super) fn make(&self) -> anyhow::Result<()> {
+        let (resource, deadline) = (&self.resource, Deadline::after(FORWARD));
+        let error = match self.go(&deadline) {
+            Ok(node) => {
+                // From here there is no way back: without maintenance a change of the agent restarts the guest.
+                let ended = self.end(node.as_deref(), &deadline).and_then(|()| self.confirm(node.as_deref(), &deadline));
+                ended.with_context(|| format!("{resource} is {} now, its guest was not stopped, but", self.goal.agent()))?;
+                tell(&format!("{resource}: is {}", self.goal.agent()));
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let back = Self { resource: resource.clone(), goal: self.goal.other(), run: self.run.clone() };
+        tell(&format!("{resource}: failed: {error:#}; going back"));
+        let retreated = back.retreat(&Deadline::after(BACK));
+        let how = match self.standing() {
+            Ok(standing) => standing.text(resource, &back.goal.agent()),
+            Err(trouble) => format!("how {resource} is now cannot be told ({trouble}); run the command again when the cluster is well"),
+        };
+        match retreated {
+            Ok(()) => Err(error.context(how)),
+            Err(second) => Err(error.context(format!("{resource}: the way back failed too: {second:#}; {how}"))),
+        }
+    }
+
+    fn standing(&self) -> Result<Standing, Trouble> {
+        let (cib, set) = (Cib::query(&Deadline::after(CHANGE))?, set_id(&self.resource));
+        Ok(Standing {
+            agent: cib.primitives().into_iter().find(|one| one.id == self.resource).map_or("gone".into(), |one| one.agent),
+            maintenance: cib.value(&format!("{set}-maintenance")).as_deref() == Some("true"),
+            marked: cib.has(&set),
+        })
+    }
+
+    /// The steps that can be undone; gives the node where the guest is.
+    fn go(&self, deadline: &Deadline) -> anyhow::Result<Option<String>> {
+        self.step("1 maintenance");
+        self.enter(deadline)?;
+        self.step("2 agent");
+        self.change(deadline)?;
+        self.step("3 history");
+        let node = self.place(deadline)?;
+        self.ask_anew(deadline)?;
+        self.expect(node.as_deref(), deadline)?;
+        self.step("4 check");
+        if let Some(node) = self.find(node.as_deref()) {
+            self.age_the_find(node, deadline)?;
+        }
+        self.foresee(deadline, true)?;
+        Ok(node)
+    }
+
+    /// The last step: maintenance ends.
+    fn end(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
+        self.step("5 end of maintenance");
+        let forgotten = self.find(node).map_or(Ok(()), |node| self.forget_the_find(node, deadline));
+        // A time of its own, and whatever came of that: nothing is to be left.
+        let set = set_id(&self.resource);
+        self.leave(&Deadline::after(CHANGE)).with_context(|| format!("its meta attributes {set} are left; run the command again"))?;
+        forgotten.context("until it is moved or started the next time, changing one of its parameters may restart it")
+    }
+
+    /// The node whose controller has to forget the find, if one has to: only this agent can reload.
+    fn find<'a>(&self, node: Option<&'a str>) -> Option<&'a str> {
+        node.filter(|_| self.goal == Provider::Kvmha)
+    }
+
+    /// The way back. Nodes that are gone do not matter, and a guest that has ended may be started.
+    fn retreat(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        let mut last = anyhow!("no time");
+        while !deadline.expired() {
+            let tried = match Cib::query(&deadline.within(CHANGE)) {
+                Ok(cib) => {
+                    let set = set_id(&self.resource);
+                    if let Some(rival) = rival(&cib, &set, &self.run) {
+                        bail!("{rival}");
+                    }
+                    match cib.value(&format!("{set}-maintenance")) {
+                        Some(_) => self.try_retreat(&deadline.within(Duration::from_secs(60))),
+                        // It has not left, or has left already. The mark of a request that was not answered may come yet: behind it comes
+                        // its deletion.
+                        None => self.leave(&deadline.within(CHANGE)),
+                    }
+                }
+                Err(trouble) => Err(trouble.into()),
+            };
+            match tried {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+            let _ = deadline.pause(Duration::from_secs(1));
+        }
+        Err(last)
+    }
+
+    fn try_retreat(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        self.change(deadline)?;
+        self.ask_anew(deadline)?;
+        self.answers(deadline)?;
+        self.foresee(deadline, false)?;
+        self.leave(deadline)
+    }
+
+    fn step(&self, text: &str) {
+        tell(&format!("{}: {text}", self.resource));
+    }
+
+    /// Puts the resource into maintenance, and waits until Pacemaker has taken note.
+    fn enter(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        let (resource, set, goal) = (&self.resource, set_id(&self.resource), self.goal.word());
+        let xml = format!(
+            "<primitive id=\"{resource}\"><meta_attributes id=\"{set}\" score=\"INFINITY\"><nvpair id=\"{set}-maintenance\" name=\"maintenance\" value=\"true\"/>\
+             <nvpair id=\"{set}-goal\" name=\"{MARK}\" value=\"{goal}\"/>\
+             <nvpair id=\"{set}-run\" name=\"{MARK}-run\" value=\"{}\"/></meta_attributes></primitive>",
+            self.run
+        );
+        // What a run elsewhere has begun since the survey.
+        self.alone(deadline)?;
+        self.modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
+        let cib = Cib::query(&deadline.within(CHANGE))?;
+        ensure!(cib.value(&format!("{set}-goal")).as_deref() == Some(goal), "maintenance was not set");
+        let view = quiet(deadline)?;
+        let managed = view.resource(resource).is_none_or(|placed| placed.managed);
+        ensure!(!managed, "Pacemaker still manages it");
+        // Of two that began at the same time the later has its mark there, and goes on.
+        self.alone(deadline)
+    }
+
+    fn alone(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        match rival(&Cib::query(&deadline.within(CHANGE))?, &set_id(&self.resource), &self.run) {
+            Some(rival) => bail!("{rival}"),
+            None => Ok(()),
+        }
+    }
+
+    fn change(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        let (resource, provider, set) = (&self.resource, self.goal.word(), set_id(&self.resource));
+        let before = Cib::query(&deadline.within(CHANGE))?;
+        ensure!(before.value(&format!("{set}-maintenance")).as_deref() == Some("true"), "it is not in maintenance any more");
+        let xml = format!("<primitive id=\"{resource}\" provider=\"{provider}\"/>");
+        // Whoever ends the maintenance meanwhile: without it the guest would be restarted, so the change asks for it itself.
+        let path = format!("//primitive[@id='{resource}'][meta_attributes[@id='{set}']/nvpair[@name='maintenance' and @value='true']]");
+        self.modify(&["--modify", "--xpath", &path, "--xml-text", &xml], deadline)?;
+        let cib = Cib::query(&deadline.within(CHANGE))?;
+        let primitive = cib.primitives().into_iter().find(|primitive| primitive.id == *resource).context("the resource is gone")?;
+        ensure!(primitive.agent == self.goal.agent(), "the agent was not changed, it is {}", primitive.agent);
+        Ok(())
+    }
+
+    /// A change of the CIB, tried again as long as nobody answers: an election may be under way.
+    fn modify(&self, words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
+        let change = deadline.within(CHANGE);
+        loop {
+            match tool::run("cibadmin", words, &change) {
+                Ok(_) => return Ok(()),
+                Err(trouble) if !change.pause(Duration::from_millis(500)) => return Err(trouble.into()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Where Pacemaker knows the guest to be.
+    fn place(&self, deadline: &Deadline) -> anyhow::Result<Option<String>> {
+        let view = View::query(&deadline.within(CHANGE))?;
+        let nodes = view.resource(&self.resource).map(|placed| placed.nodes.clone()).unwrap_or_default();
+        match &nodes[..] {
+            [] => Ok(None),
+            [node] => Ok(Some(node.clone())),
+            nodes => bail!("it is active on {}", nodes.join(" and ")),
+        }
+    }
+
+    /// Deletes what the nodes remember; they are then asked anew. Of this resource: without --force of all members of its group.
+    fn ask_anew(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        let refresh = deadline.within(Duration::from_secs(45));
+        loop {
+            match tool::run("crm_resource", &["--refresh", "--force", "--resource", &self.resource], &refresh) {
+                Ok(_) => return Ok(()),
+                Err(trouble @ Trouble::Missing(_)) => return Err(trouble.into()),
+                Err(trouble) if !refresh.pause(Duration::from_secs(1)) => return Err(trouble.into()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Waits until all nodes that are asked have answered the new agent's probe: node, code, reason. Whom Pacemaker asks is its own affair (not
+    /// guests that are nodes themselves, nor those that a constraint excludes), so it is asked whether anything is left to be done.
+    fn answers(&self, deadline: &Deadline) -> anyhow::Result<Vec<(String, i32, String)>> {
+        loop {
+            match self.try_answers(&deadline.within(CHANGE)) {
+                Ok(answers) => return Ok(answers),
+                Err(error) if !deadline.pause(POLL) => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn try_answers(&self, deadline: &Deadline) -> anyhow::Result<Vec<(String, i32, String)>> {
+        let (view, steps, cib) = (View::query(deadline)?, scheduler::plan(deadline)?, Cib::query(deadline)?);
+        ensure!(view.nodes.iter().all(|node| !node.unsettled), "a node is coming, or has to be fenced");
+        if let Some(step) = steps.iter().find(|step| step.resource.as_deref() == Some(self.resource.as_str())) {
+            bail!("Pacemaker has yet to {step}");
+        }
+        let mut answers = Vec::new();
+        for one in cib.histories(&self.resource).into_iter().filter(|one| view.online().any(|node| node == one.node)) {
+            ensure!(one.agent == self.goal.agent(), "{} still knows it as {}", one.node, one.agent);
+            let code = one.probe.with_context(|| format!("{} has not answered", one.node))?;
+            answers.push((one.node, code, one.reason));
+        }
+        ensure!(!answers.is_empty(), "no node has been asked");
+        Ok(answers)
+    }
+
+    /// The answers must be: the guest is on `node`, and nowhere else.
+    fn expect(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
+        let answers = self.answers(&deadline.within(Duration::from_secs(60)))?;
+        for (name, code, reason) in &answers {
+            let expected = if node == Some(name.as_str()) { 0 } else { 7 };
+            if *code != expected {
+                let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+                bail!("{} says {code}{reason} on {name}, not {expected}", self.goal.agent());
+            }
+        }
+        if let Some(node) = node {
+            ensure!(answers.iter().any(|(name, ..)| name == node), "{node}, where the guest was, is not online any more");
+        }
+        Ok(())
+    }
+
+    /// What Pacemaker would do if maintenance ended now. Never a stop or a move of a guest that is there; with `strict` nothing but
+    /// monitoring, of any resource.
+    fn foresee(&self, deadline: &Deadline, strict: bool) -> anyhow::Result<()> {
+        loop {
+            let tried = self.try_foresee(&deadline.within(CHANGE), strict);
+            match tried {
+                Ok(()) => return Ok(()),
+                Err(error) if !deadline.pause(Duration::from_millis(500)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn try_foresee(&self, deadline: &Deadline, strict: bool) -> anyhow::Result<()> {
+        let cib = Cib::query(deadline)?;
+        let running = cib.histories(&self.resource).iter().any(|one| one.probe == Some(0));
+        let steps = scheduler::plan_for(&cib.without(&[format!("{}-maintenance", set_id(&self.resource))]), deadline)?;
+        let ours = |step: &&scheduler::Step| step.resource.as_deref() == Some(self.resource.as_str());
+        if let Some(step) = steps.iter().filter(ours).find(|step| !is_harmless(step) && (running || step.operation != "start")) {
+            bail!("Pacemaker would {step}");
+        }
+        if strict && let Some(step) = steps.iter().filter(|step| !ours(step)).find(|step| !is_harmless(step)) {
+            bail!("Pacemaker would {step}");
+        }
+        Ok(())
+    }
+
+    /// Makes the probe that found the guest a failure that has expired.
+    ///
+    /// Pacemaker keeps a probe that finds what it did not expect as a failed operation, and one without the digest that tells which
+    /// parameters can be reloaded (`pcmk__create_history_xml` and `build_operation_update`, pacemaker 2.1.5). It stays in the memory of the
+    /// node's controller, and the next change of any parameter would restart the guest because of it, though the agent can reload.
+    /// Pacemaker itself forgets it when it expires as a failure that counts.
+    fn age_the_find(&self, node: &str, deadline: &Deadline) -> anyhow::Result<()> {
+        let (resource, set) = (&self.resource, set_id(&self.resource));
+        let xml = format!(
+            "<primitive id=\"{resource}\"><meta_attributes id=\"{set}\">\
+             <nvpair id=\"{set}-timeout\" name=\"failure-timeout\" value=\"1s\"/></meta_attributes></primitive>"
+        );
+        self.modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
+        // The time first: a failure without one would be a fresh one.
+        for name in self.counters() {
+            cluster::set_attribute(node, &name, Some("1"), &deadline.within(CHANGE))?;
+        }
+        Ok(())
+    }
+
+    /// The attributes by which Pacemaker counts failures of a probe: the time of the last one in seconds since 1970, and how many. Any past
+    /// time and any number have expired.
+    fn counters(&self) -> [String; 2] {
+        ["last-failure", "fail-count"].map(|word| format!("{word}-{}#monitor_0", self.resource))
+    }
+
+    /// Ends the maintenance itself, and waits until Pacemaker has forgotten that it did not expect to find the guest.
+    fn forget_the_find(&self, node: &str, deadline: &Deadline) -> anyhow::Result<()> {
+        let resource = &self.resource;
+        self.modify(&["--delete", "--xml-text", &format!("<nvpair id=\"{}-maintenance\"/>", set_id(resource))], deadline)?;
+        let patience = deadline.within(FORGETTING);
+        let (mut reminded, mut times) = (Instant::now(), 1);
+        let forgotten = loop {
+            let seen = Cib::query(&deadline.within(CHANGE));
+            if seen.is_ok_and(|cib| !cib.histories(resource).iter().any(|one| one.node == node && one.failed)) {
+                break true;
+            }
+            if !patience.pause(POLL) {
+                break false;
+            }
+            if reminded.elapsed() >= REMINDING {
+                (reminded, times) = (Instant::now(), times + 1);
+                for name in self.counters() {
+                    let _ = cluster::set_attribute(node, &name, Some(&times.to_string()), &deadline.within(CHANGE));
+                }
+            }
+        };
+        // Pacemaker takes them away with what it forgets, which may have been right before a reminder. Without a time after which they
+        // expire they would count.
+        if !forgotten || times > 1 {
+            for name in self.counters() {
+                cluster::set_attribute(node, &name, None, &deadline.within(CHANGE))?;
+            }
+        }
+        if !forgotten {
+            tell(&format!("{resource}: until it is moved or started the next time, changing one of its parameters restarts it"));
+        }
+        Ok(())
+    }
+
+    fn leave(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        let set = set_id(&self.resource);
+        self.modify(&["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")], deadline)?;
+        ensure!(!Cib::query(&deadline.within(CHANGE))?.has(&set), "maintenance was not ended");
+        Ok(())
+    }
+
+    /// It is where it was, and Pacemaker looks after it again.
+    fn confirm(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
+        let view = quiet(deadline)?;
+        let placed = view.resource(&self.resource).context("Pacemaker does not know it any more")?;
+        ensure!(placed.agent == self.goal.agent(), "it is {}", placed.agent);
+        ensure!(placed.managed && !placed.failed, "it has failed, or is not managed");
+        if let Some(node) = node {
+            ensure!(placed.nodes == [node.to_owned()], "it is on {:?} and not on {node}", placed.nodes);
+        }
+        Ok(())
+    }
+}
+
+impl Standing {
+    /// For the person, after a way that was not gone to its end.
+    fn text(&self, resource: &str, before: &str) -> String {
+        let agent = &self.agent;
+        let as_before = if agent == before { " as before" } else { "" };
+        let set = set_id(resource);
+        match (self.maintenance, self.marked) {
+            (true, _) => format!(
+                "{resource} is {agent}{as_before} and stays in maintenance, so that nothing stops it; run the command again when the cluster \
+                 is well"
+            ),
+            (false, true) => format!(
+                "{resource} is {agent}{as_before}, and not in maintenance; its meta attributes {set} are left, run the command again"
+            ),
+            (false, false) => format!("{resource} is {agent}{as_before}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_it_was_left() {
+        let text = |maintenance, marked, agent: &str| {
+            Standing { agent: agent.into(), maintenance, marked }.text("web1", "ocf:heartbeat:VirtualDomain")
+        };
+        assert_eq!(text(false, false, "ocf:heartbeat:VirtualDomain"), "web1 is ocf:heartbeat:VirtualDomain as before");
+        assert!(text(true, true, "ocf:kvmha:VirtualDomain").starts_with("web1 is ocf:kvmha:VirtualDomain and stays in maintenance"));
+        let left = text(false, true, "ocf:kvmha:VirtualDomain");
+        assert!(left.contains("not in maintenance; its meta attributes web1-kvmha-adopt are left"), "{left}");
+    }
+}

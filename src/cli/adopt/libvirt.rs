@@ -1,0 +1,192 @@
+//! `kvmha adopt --from-libvirt`: the commands that put a guest under the cluster that libvirt runs outside of it.
+//!
+//! Pacemaker asks all nodes about a new resource before it does anything with it, and finds this one running where it is. Nothing is
+//! changed here; what is printed was checked against the cluster, the guest and the agent's own rules.
+
+use super::say;
+use crate::cluster::cib::Cib;
+use crate::cluster::view::View;
+use crate::deadline::Deadline;
+use crate::domain::definition::{Definition, Identity};
+use crate::domain::{Connection, State, ffi, status};
+use crate::ocf;
+use anyhow::{Context, bail, ensure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the questions may take together.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const URI: &str = "qemu:///system";
+
+/// What is known of the guest.
+struct Guest {
+    definition: Definition,
+    persistent: bool,
+    autostart: bool,
+}
+
+/// Prints the commands for `domain`, whose definition is to be in the file `config`.
+///
+/// # Errors
+/// Why the guest cannot be put under the cluster as it is.
+pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
+    let deadline = Deadline::after(PATIENCE);
+    ensure!(config.starts_with('/'), "{config:?} is not an absolute path");
+    plain(config)?;
+    let guest = look(domain, config, &deadline)?;
+    let name = resource_name(domain)?;
+    let view = View::query(&deadline).context("Pacemaker does not run on this node")?;
+    let cib = Cib::query(&deadline)?;
+    ensure!(!cib.has(&name), "the cluster's configuration has something called {name} already");
+    for primitive in cib.primitives() {
+        let path = primitive.parameters.get("config").map(PathBuf::from).unwrap_or_default();
+        let same = path == Path::new(config) || path.file_stem().is_some_and(|stem| *stem == *domain);
+        ensure!(!same, "{domain} seems to be in the cluster already: resource {} has config={}", primitive.id, path.display());
+    }
+    let movable = movable(&guest.definition.xml);
+    let parameters: BTreeMap<String, String> =
+        [("config", config), ("hypervisor", URI)].map(|(name, value)| (name.into(), value.into())).into();
+    if let Some(fault) = ocf::faults(&parameters).first() {
+        bail!("{fault}");
+    }
+    say(&script(&guest, &name, domain, config, movable.as_deref(), &view))
+}
+
+/// The guest, if it runs here.
+fn look(domain: &str, config: &str, deadline: &Deadline) -> anyhow::Result<Guest> {
+    let connection = Connection::open(URI, deadline)?;
+    let identity = Identity { name: domain.to_owned(), uuid: None };
+    let Some((state, reason, _)) = status::ask_through(&connection, &identity, deadline)? else {
+        bail!("libvirt on this node has no guest {domain}; run this where the guest runs");
+    };
+    let running = matches!(state, State::Running | State::Blocked);
+    ensure!(running, "{domain} is {state} ({}); only a guest that runs here can be taken over without stopping it", reason.text(state));
+    let guest = connection.guest(domain, deadline)?.with_context(|| format!("{domain} is gone"))?;
+    let (xml, persistent, autostart) = guest.call("reading the definition of", deadline, |domain| {
+        let virt = |error: virt::error::Error| ffi::error(&error);
+        let persistent = domain.is_persistent().map_err(virt)?;
+        let autostart = persistent && domain.autostart().map_err(virt)?;
+        Ok((domain.xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE).map_err(virt)?, persistent, autostart))
+    })?;
+    Ok(Guest { definition: Definition::parse(Path::new(config), xml.into_bytes())?, persistent, autostart })
+}
+
+/// The resource is called like the guest, which must be possible in the CIB: an XML id.
+fn resource_name(domain: &str) -> anyhow::Result<String> {
+    let right = domain.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && domain.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    ensure!(right, "a resource cannot be called {domain:?}: use letters, digits, - _ and . in the guest's name, beginning with a letter");
+    Ok(domain.to_owned())
+}
+
+/// The path stands in commands as it is, so it must be one word for a shell, for pcs and for crm.
+fn plain(config: &str) -> anyhow::Result<()> {
+    let right = config.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.' | '+' | ':' | '@' | ','));
+    ensure!(right, "the path {config:?} would have to be quoted: use letters, digits and / - _ . + : @ , in it");
+    Ok(())
+}
+
+/// Why the guest cannot be moved live, if it cannot.
+fn movable(xml: &str) -> Option<String> {
+    let document = roxmltree::Document::parse(xml).ok()?;
+    let device = document.descendants().find(|node| node.has_tag_name("hostdev"))?;
+    Some(format!("it has a device of this host ({})", device.attribute("type").unwrap_or("hostdev")))
+}
+
+fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&str>, view: &View) -> String {
+    let mut lines = vec![format!("# {domain} runs on this node. These commands put it under the cluster; none of them stops it.")];
+    let nodes: Vec<&str> = view.nodes.iter().map(|node| node.name.as_str()).collect();
+    lines.push(format!("# Every node that may run it ({}) must have these, under the same names:", nodes.join(", ")));
+    lines.push(format!("#   {config}"));
+    lines.extend(guest.definition.disks().iter().map(|disk| format!("#   {}", disk.display())));
+    if let Some(reason) = fixed {
+        lines.push(format!("# It is not moved live: {reason}."));
+    }
+    lines.push(String::new());
+    lines.push("# 1. the definition, with its passwords".into());
+    lines.push(format!("(umask 077 && virsh -c {URI} dumpxml --inactive --security-info {domain} >{config})"));
+    if guest.autostart {
+        lines.push("# 2. libvirt must not start it by itself, or it may run twice".into());
+        lines.push(format!("virsh -c {URI} autostart --disable {domain}"));
+    } else {
+        lines.push("# 2. libvirt does not start it by itself: nothing to do".into());
+    }
+    if guest.persistent {
+        lines.push(format!("#    libvirt keeps its definition; from now on the guest is changed in {config}"));
+    }
+    let parameters = format!("config={config} hypervisor={URI} migration_transport=tls");
+    let operations = "op start timeout=90s op stop timeout=90s op monitor interval=10s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
+    // What else is said of stickiness in the CIB need not concern this resource, and may be nothing.
+    let meta = format!("allow-migrate={} resource-stickiness=INFINITY is-managed=false", fixed.is_none());
+    lines.push(
+        "# 3. the resource, which Pacemaker only looks at yet (migration_transport is how libvirt reaches the other nodes: tls, ssh, tcp)"
+            .into(),
+    );
+    lines.push("#    with pcs:".into());
+    lines.push(format!("pcs resource create {name} ocf:kvmha:VirtualDomain {parameters} {operations} meta {meta}"));
+    lines.push("#    or with crm:".into());
+    lines.push(format!("crm configure primitive {name} ocf:kvmha:VirtualDomain params {parameters} {operations} meta {meta}"));
+    lines.push("# 4. it must be found running, on one node: \"Started\" and this node's name".into());
+    lines.push("crm_resource --wait".into());
+    lines.push(format!("crm_resource --locate --resource {name}"));
+    lines.push("# 5. now Pacemaker looks after it".into());
+    lines.push(format!("pcs resource manage {name} --monitor"));
+    lines.push("#    or with crm:".into());
+    lines.push(format!("crm resource manage {name}"));
+    lines.push(
+        "# 6. resource-stickiness=INFINITY keeps it on this node as long as the node may run it. When it may be moved for other reasons:"
+            .into(),
+    );
+    lines.push(format!("#   crm_resource --resource {name} --meta --set-parameter resource-stickiness --parameter-value 100"));
+    lines.push("#    or, if the cluster has a default for it:".into());
+    lines.push(format!("#   crm_resource --resource {name} --meta --delete-parameter resource-stickiness"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_a_resource_can_have() {
+        assert_eq!(resource_name("web-1.prod").ok().as_deref(), Some("web-1.prod"));
+        for name in ["1web", "a b", "web;reboot", "", "$(id)"] {
+            assert!(resource_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn paths_that_no_shell_changes() {
+        assert!(plain("/srv/vms/web-1_a.b@c.xml").is_ok());
+        for path in ["/srv/my guests/a.xml", "/srv/$(id).xml", "/srv/a;b", "/srv/a'b", "/srv/~a", "/srv/a*", "/srv/a\nb", "/srv/\u{e4}"] {
+            assert!(plain(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn it_stays_where_it_is_until_somebody_says_otherwise() {
+        let definition = Definition::parse(Path::new("/srv/vms/web1.xml"), b"<domain><name>web1</name></domain>".to_vec()).unwrap();
+        let guest = Guest { definition, persistent: true, autostart: false };
+        let view = View {
+            controller: None,
+            quorum: true,
+            maintenance: false,
+            fencing: true,
+            nodes: Vec::new(),
+            resources: Vec::new(),
+            failures: Vec::new(),
+        };
+        let text = script(&guest, "web1", "web1", "/srv/vms/web1.xml", None, &view);
+        let created: Vec<&str> = text.lines().filter(|line| line.contains(" meta allow-migrate=true ")).collect();
+        assert_eq!(created.len(), 2);
+        assert!(created.iter().all(|line| line.contains(" resource-stickiness=INFINITY is-managed=false")), "{text}");
+    }
+
+    #[test]
+    fn what_keeps_a_guest_on_its_host() {
+        assert_eq!(movable("<domain><devices/></domain>"), None);
+        assert!(movable("<domain><devices><hostdev type='pci'/></devices></domain>").is_some_and(|text| text.contains("pci")));
+    }
+}

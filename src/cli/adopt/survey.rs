@@ -1,0 +1,202 @@
+//! What is there before anything is touched: is the cluster quiet, and what would become of each resource.
+
+use super::journey::{Journey, MARK, set_id};
+use super::mark::{Mark, rival};
+use super::{Provider, count};
+use crate::cluster::cib::{Cib, Primitive};
+use crate::cluster::scheduler::{self, Step};
+use crate::cluster::tool;
+use crate::cluster::view::{self, Placed, View};
+use crate::deadline::Deadline;
+use crate::ocf;
+use anyhow::{bail, ensure};
+use std::fmt;
+use std::time::Duration;
+
+/// How long a cluster may take to come to rest before it is said not to be quiet.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// How often a cluster that is not quiet is looked at again.
+const POLL: Duration = Duration::from_millis(200);
+
+/// One resource, and what will be done with it.
+#[derive(Debug)]
+pub(super) struct Lot {
+    id: String,
+    /// Where it goes; nothing to do if it has the agent already.
+    goal: Option<Provider>,
+    /// An earlier run was not finished.
+    left: bool,
+    node: Option<String>,
+}
+
+impl Lot {
+    /// What is to be done.
+    pub(super) fn journey(&self, run: &Mark) -> Option<Journey> {
+        self.goal.map(|goal| Journey { resource: self.id.clone(), goal, run: run.clone() })
+    }
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Survey {
+    goal: Provider,
+    /// This run.
+    pub(super) run: Mark,
+    pub(super) lots: Vec<Lot>,
+}
+
+impl Survey {
+    /// Looks at the cluster and at `named`, or at all resources that have the other agent; and at those that an earlier run left.
+    ///
+    /// # Errors
+    /// The cluster is not quiet by the deadline, or a resource cannot be changed: nothing is to be touched then.
+    pub(super) fn make(named: &[String], goal: Provider, deadline: &Deadline) -> anyhow::Result<Self> {
+        let view = quiet(&deadline.within(QUIET))?;
+        let cib = Cib::query(deadline)?;
+        let primitives = cib.primitives();
+        let run = Mark::new(tool::run("crm_node", &["--name"], deadline)?.trim());
+        for id in named {
+            ensure!(primitives.iter().any(|primitive| primitive.id == *id), "there is no resource {id}");
+        }
+        let left = |primitive: &Primitive| cib.value(&format!("{}-goal", set_id(&primitive.id))).and_then(|word| Provider::named(&word));
+        let other = goal.other().agent();
+        let wanted = |primitive: &&Primitive| match named {
+            [] => primitive.agent == other || left(primitive).is_some(),
+            named => named.contains(&primitive.id) || left(primitive).is_some(),
+        };
+        let mut lots = Vec::new();
+        for primitive in primitives.iter().filter(wanted) {
+            let left = left(primitive);
+            if let Some(rival) = rival(&cib, &set_id(&primitive.id), &run) {
+                bail!("{}: {rival}", primitive.id);
+            }
+            let asked = named.is_empty() || named.contains(&primitive.id);
+            let goal = if asked { goal } else { left.unwrap_or(goal) };
+            let placed = view.resource(&primitive.id);
+            let done = left.is_none() && primitive.agent == goal.agent();
+            if !done {
+                may_be_changed(primitive, placed, goal, left.is_some()).map_err(|error| error.context(primitive.id.clone()))?;
+            }
+            let node = placed.and_then(|placed| placed.nodes.first().cloned());
+            lots.push(Lot { id: primitive.id.clone(), goal: (!done).then_some(goal), left: left.is_some(), node });
+        }
+        let survey = Self { goal, run, lots };
+        survey.foresee(&cib, deadline)?;
+        Ok(survey)
+    }
+
+    /// What Pacemaker would do at the end, by its own scheduler: it must be nothing but monitoring.
+    fn foresee(&self, cib: &Cib, deadline: &Deadline) -> anyhow::Result<()> {
+        for goal in [Provider::Heartbeat, Provider::Kvmha] {
+            let ids: Vec<String> = self.lots.iter().filter(|lot| lot.goal == Some(goal) && !lot.left).map(|lot| lot.id.clone()).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            tool::run("crm_resource", &["--show-metadata", &goal.agent()], deadline)
+                .map_err(|trouble| anyhow::anyhow!("{} does not work on this node: {trouble}", goal.agent()))?;
+            let steps = scheduler::plan_for(&cib.with_provider(&ids, goal.word()), deadline)?;
+            if let Some(step) = steps.iter().find(|step| !is_harmless(step)) {
+                bail!("Pacemaker would {step} at the end, so nothing is touched");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a step leaves all guests alone: it looks, or forgets a failure.
+pub(super) fn is_harmless(step: &Step) -> bool {
+    step.operation == "clear_failcount" || step.resource.is_some() && step.operation == "monitor"
+}
+
+/// Waits until the cluster is quiet: nobody carries anything out, and nothing is left to be done.
+///
+/// # Errors
+/// At the deadline: what keeps it from being quiet.
+pub(super) fn quiet(deadline: &Deadline) -> anyhow::Result<View> {
+    let mut last = None;
+    loop {
+        match is_quiet(deadline) {
+            Ok(view) => return Ok(view),
+            Err(error) if !deadline.pause(POLL) => {
+                // What was said before the time was up tells more than that it was up.
+                return Err(last.unwrap_or(error).context("the cluster is not quiet, nothing is done now"));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+}
+
+fn is_quiet(deadline: &Deadline) -> anyhow::Result<View> {
+    let view = View::query(deadline)?;
+    let Some(controller) = &view.controller else { bail!("there is no controller") };
+    ensure!(view.quorum, "this partition has no quorum");
+    ensure!(!view.maintenance, "the cluster is in maintenance mode");
+    if let Some(node) = view.nodes.iter().find(|node| node.unsettled) {
+        bail!("node {} is coming, or has to be fenced", node.name);
+    }
+    ensure!(view::is_idle(controller, deadline)?, "Pacemaker is at work");
+    if let Some(step) = scheduler::plan(deadline)?.first() {
+        bail!("Pacemaker is about to {step}");
+    }
+    Ok(view)
+}
+
+/// # Errors
+/// Why not.
+fn may_be_changed(primitive: &Primitive, placed: Option<&Placed>, goal: Provider, left: bool) -> anyhow::Result<()> {
+    if let Some(template) = &primitive.template {
+        bail!("it is made from the template {template}: change the agent there means all of its resources, which this command does not do");
+    }
+    if let Some(multiple) = &primitive.multiple {
+        bail!("it is part of a {multiple}; guests are not");
+    }
+    let known = [goal, goal.other()].iter().any(|provider| primitive.agent == provider.agent());
+    ensure!(known, "it is a {}, neither {} nor {}", primitive.agent, goal.agent(), goal.other().agent());
+    if goal == Provider::Kvmha
+        && let Some(fault) = ocf::faults(&primitive.parameters).first()
+    {
+        bail!("{} would refuse it: {fault}", goal.agent());
+    }
+    let Some(placed) = placed else { bail!("Pacemaker does not know it yet") };
+    ensure!(!placed.failed, "it has failed or is blocked; crm_resource --refresh --force --resource {} when it is well", primitive.id);
+    ensure!(placed.nodes.len() < 2, "it is active on {}", placed.nodes.join(" and "));
+    if left {
+        return Ok(());
+    }
+    for name in ["maintenance", "is-managed"] {
+        if let Some(value) = primitive.meta.get(name) {
+            bail!("its meta attribute {name} is set ({value}); remove it first");
+        }
+    }
+    ensure!(placed.managed, "it is not managed by Pacemaker at the moment");
+    ensure!(matches!(placed.role.as_str(), "Started" | "Stopped"), "it is {}", placed.role);
+    Ok(())
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let todo = self.lots.iter().filter(|lot| lot.goal.is_some()).count();
+        if todo == 0 {
+            return write!(f, "Nothing to do: no resource is {} that should be {}", self.goal.other().agent(), self.goal.agent());
+        }
+        writeln!(f, "Plan: {}, one after the other; no guest is stopped", count(todo, "resource"))?;
+        let width = self.lots.iter().map(|lot| lot.id.len()).max().unwrap_or(0);
+        for lot in &self.lots {
+            let place = lot.node.as_ref().map_or_else(|| "stopped".to_owned(), |node| format!("on {node}"));
+            let what = match lot.goal {
+                None => format!("{place}, is {} already", self.goal.agent()),
+                Some(goal) if lot.left => format!("{place}, an earlier run was not finished; becomes {}", goal.agent()),
+                Some(goal) => format!("{place}, {} becomes {}", goal.other().agent(), goal.agent()),
+            };
+            writeln!(f, "  {:width$}  {what}", lot.id)?;
+        }
+        writeln!(f, "For each of them:")?;
+        writeln!(f, "  1 maintenance begins, for this resource alone (meta attributes RESOURCE-{MARK})")?;
+        writeln!(f, "  2 its agent is changed")?;
+        writeln!(f, "  3 what the nodes remember of it is deleted, and the new agent looks for the guest on every node")?;
+        writeln!(f, "  4 the answers and what Pacemaker would do next are checked")?;
+        writeln!(f, "  5 maintenance ends, and Pacemaker monitors it")?;
+        write!(f, "If a step fails the resource gets its old agent back, and maintenance ends.")
+    }
+}

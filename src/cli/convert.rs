@@ -1,0 +1,340 @@
+//! `kvmha fence convert`: fence devices of other agents for KVM guests, written anew for `fence_kvmha`. Nothing is changed; what is
+//! printed is for a person to read and then to run.
+
+use crate::deadline::Deadline;
+use crate::fence::{Carried, carried};
+use crate::program::{self, Outcome};
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::Args;
+use roxmltree::{Document, Node};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// For Pacemaker to print its configuration.
+const ASKING: Duration = Duration::from_secs(30);
+
+/// The command line.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  kvmha fence convert\n  kvmha fence convert vmfence --uri qemu+tls://hosta/system,qemu+tls://hostb/system"
+)]
+pub(super) struct Words {
+    /// Devices to convert [default: all of the cluster that can be]
+    #[arg(value_name = "DEVICE")]
+    devices: Vec<String>,
+    /// Read the configuration from this file (as cibadmin --query prints it) instead of from the cluster
+    #[arg(long, value_name = "FILE")]
+    cib: Option<PathBuf>,
+    /// Agent of a device that is in no configuration: fence_virsh, fence_xvm, fence_virt or external/libvirt
+    #[arg(long, value_name = "AGENT", requires = "parameters", conflicts_with_all = ["cib", "devices"])]
+    agent: Option<String>,
+    /// Its parameters
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., requires = "agent")]
+    parameters: Vec<String>,
+    /// libvirt URIs of all hosts, with commas between, instead of what the device says
+    #[arg(long, value_name = "URI")]
+    uri: Option<String>,
+}
+
+/// The agents that can be converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Agent {
+    Virsh,
+    /// `fence_xvm` and `fence_virt`, one program.
+    Virt,
+    External,
+}
+
+fn agent_of(kind: &str) -> Option<Agent> {
+    match kind {
+        "fence_virsh" => Some(Agent::Virsh),
+        "fence_xvm" | "fence_virt" => Some(Agent::Virt),
+        "external/libvirt" => Some(Agent::External),
+        _ => None,
+    }
+}
+
+/// A device as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Device {
+    id: String,
+    kind: String,
+    agent: Agent,
+    parameters: Vec<(String, String)>,
+    interval: String,
+    /// What in the configuration was not understood or hangs on the device's name.
+    remarks: Vec<String>,
+}
+
+/// A device as it is to be.
+#[derive(Debug, Default)]
+struct Converted {
+    parameters: Vec<(String, String)>,
+    remarks: Vec<String>,
+}
+
+/// The text to print.
+pub(super) fn run(words: &Words) -> anyhow::Result<String> {
+    let devices = match &words.agent {
+        Some(kind) => vec![spoken(kind, &words.parameters)?],
+        None => {
+            let text = match &words.cib {
+                Some(path) => {
+                    std::fs::read_to_string(path).map_err(|error| anyhow!("{} cannot be read: {}", path.display(), super::plain(&error)))?
+                }
+                None => query()?,
+            };
+            configured(&text, &words.devices)?
+        }
+    };
+    Ok(devices.iter().map(|device| print(device, &convert(device, words.uri.as_deref()))).collect::<Vec<_>>().join("\n"))
+}
+
+fn query() -> anyhow::Result<String> {
+    let finished = program::run("cibadmin", &["--query"], &Deadline::after(ASKING)).context("the cluster cannot be asked: cibadmin")?;
+    match finished.outcome {
+        Outcome::Exited(0) => Ok(String::from_utf8_lossy(&finished.stdout).into_owned()),
+        Outcome::Exited(code) => {
+            bail!("the cluster cannot be asked: cibadmin ended with {code}: {}", String::from_utf8_lossy(&finished.stderr).trim())
+        }
+        Outcome::Late => bail!("the cluster gave no answer within {} s", ASKING.as_secs()),
+    }
+}
+
+/// A device from the command line.
+fn spoken(kind: &str, words: &[String]) -> anyhow::Result<Device> {
+    let agent = agent_of(kind.trim_start_matches("stonith:"))
+        .with_context(|| format!("{kind:?} cannot be converted, only fence_virsh, fence_xvm, fence_virt and external/libvirt can"))?;
+    let pair = |word: &String| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let parameters = words.iter().map(|word| pair(word).with_context(|| format!("{word:?} is not key=value")));
+    let parameters = parameters.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Device { id: "fence".into(), kind: kind.into(), agent, parameters, interval: "60s".into(), remarks: Vec::new() })
+}
+
+/// The devices of a configuration: those that were asked for, or all that can be converted.
+fn configured(text: &str, wanted: &[String]) -> anyhow::Result<Vec<Device>> {
+    let document = Document::parse(text).context("the configuration is no XML")?;
+    let primitives: Vec<Node<'_, '_>> = document
+        .descendants()
+        .filter(|element| element.has_tag_name("primitive") && element.attribute("class") == Some("stonith"))
+        .collect();
+    for id in wanted {
+        let primitive = primitives.iter().find(|primitive| primitive.attribute("id") == Some(id));
+        let primitive = primitive.with_context(|| format!("there is no fence device {id:?} in the configuration"))?;
+        let kind = primitive.attribute("type").unwrap_or_default();
+        ensure!(agent_of(kind).is_some(), "{id} is a device of {kind}, which cannot be converted");
+    }
+    let asked_for = |id: &str| wanted.is_empty() || wanted.iter().any(|word| word == id);
+    let devices: Vec<Device> =
+        primitives.into_iter().filter_map(|primitive| device(&document, primitive)).filter(|device| asked_for(&device.id)).collect();
+    ensure!(!devices.is_empty(), "the configuration has no device of fence_virsh, fence_xvm, fence_virt or external/libvirt");
+    Ok(devices)
+}
+
+fn device(document: &Document<'_>, primitive: Node<'_, '_>) -> Option<Device> {
+    let (id, kind) = (primitive.attribute("id")?, primitive.attribute("type")?);
+    let agent = agent_of(kind)?;
+    let children = |name: &'static str| primitive.children().filter(move |element| element.has_tag_name(name));
+    let (mut parameters, mut remarks) = (Vec::new(), Vec::new());
+    for set in children("instance_attributes") {
+        if set.attribute("id-ref").is_some() || set.children().any(|child| child.has_tag_name("rule")) {
+            remarks.push("some of its parameters are shared with others or have rules, and were not read".into());
+            continue;
+        }
+        for pair in set.children().filter(|element| element.has_tag_name("nvpair")) {
+            match (pair.attribute("name"), pair.attribute("value")) {
+                // The first set has precedence.
+                (Some(name), Some(value)) if !parameters.iter().any(|(known, _)| known == name) => {
+                    parameters.push((name.to_owned(), value.to_owned()));
+                }
+                (Some(_), Some(_)) => {}
+                _ => remarks.push("a parameter is a reference, and was not read".into()),
+            }
+        }
+    }
+    if children("meta_attributes").any(|set| set.has_children()) {
+        remarks.push("its meta attributes have to be repeated by hand".into());
+    }
+    let clone = primitive.parent_element().filter(|parent| parent.has_tag_name("clone"));
+    if clone.is_some() {
+        remarks.push("it is cloned, which a fence device need not be: any node may use it".into());
+    }
+    let names = |element: &Node<'_, '_>| {
+        let listed = |name: &str| element.attribute(name).is_some_and(|text| text.split(',').any(|word| word.trim() == id));
+        (element.has_tag_name("fencing-level") && listed("devices"))
+            || (element.tag_name().name().starts_with("rsc_") && element.attributes().any(|attribute| attribute.value() == id))
+    };
+    if document.descendants().any(|element| names(&element)) {
+        remarks.push("constraints or fencing levels name it, and have to be changed by hand".into());
+    }
+    let operations = children("operations").flat_map(|operations| operations.children());
+    let monitor =
+        operations.filter(|operation| operation.attribute("name") == Some("monitor")).find_map(|monitor| monitor.attribute("interval"));
+    Some(Device { id: id.into(), kind: kind.into(), agent, parameters, interval: monitor.unwrap_or("60s").into(), remarks })
+}
+
+/// What fence_virt's client needs to find its daemon, and nothing else does (`agents/virt/client/options.c` in fence-agents).
+const OF_FENCE_VIRTD: &[&str] = &[
+    "multicast_address",
+    "ip_family",
+    "ipaddr",
+    "ipport",
+    "ip",
+    "key_file",
+    "hash",
+    "auth",
+    "retrans",
+    "interface",
+    "serial_device",
+    "serial_params",
+    "channel_address",
+    "vsock",
+    "timeout",
+];
+
+/// Where the hosts have to be filled in.
+const UNKNOWN_HOST: &str = "qemu+ssh://HOST/system";
+
+fn convert(device: &Device, uri: Option<&str>) -> Converted {
+    let mut converted = Converted { remarks: device.remarks.clone(), ..Converted::default() };
+    for (name, value) in &device.parameters {
+        converted.take(device.agent, name, value);
+    }
+    if let Some(uri) = uri {
+        converted.parameters.retain(|(name, _)| !matches!(name.as_str(), "uri" | "ip" | "ipport" | "username" | "ssh"));
+        converted.parameters.insert(0, ("uri".into(), uri.into()));
+    }
+    let hosts: usize = ["uri", "ip"].iter().filter_map(|name| converted.get(name)).map(|list| list.split(',').count()).sum();
+    match hosts {
+        0 => {
+            converted.parameters.insert(0, ("uri".into(), UNKNOWN_HOST.into()));
+            converted.remark("no host is known from it: put all hosts on which the guests could run in the place of HOST (--uri)");
+        }
+        1 => converted.remark("it knows one host; add every other on which the guests could run, or \"off\" is as blind as before"),
+        _ => {}
+    }
+    if device.agent != Agent::Virsh && converted.get("missing_as_off").is_none() {
+        converted.parameters.push(("missing_as_off".into(), "1".into()));
+        converted.remark("missing_as_off=1: a guest that it did not know was off for it too; here all hosts have to say so");
+    }
+    if converted.get("pcmk_host_map").is_none() && converted.get("pcmk_host_list").is_none() && converted.get("plug").is_none() {
+        converted.remark("it has no host map; pcmk_host_map=\"NODE:GUEST;...\" pcmk_host_check=static-list is recommended");
+    }
+    converted
+}
+
+impl Converted {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn remark(&mut self, text: &str) {
+        self.remarks.push(text.to_owned());
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        if self.get(name).is_none() {
+            self.parameters.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// One parameter of the old device. No remark holds a value: it may be a secret.
+    fn take(&mut self, agent: Agent, name: &str, value: &str) {
+        match (agent, name) {
+            (_, "action" | "option") => self.remark("action is not carried over: Pacemaker decides what is done (pcmk_reboot_action=off)"),
+            (_, _) if name.starts_with("pcmk_") => self.set(name, value),
+            (Agent::External, "hostlist") => {
+                let hosts = value.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+                let pairs: Vec<String> =
+                    hosts.map(|word| if word.contains(':') { word.to_owned() } else { format!("{word}:{word}") }).collect();
+                self.set("pcmk_host_map", &pairs.join(";"));
+                self.set("pcmk_host_check", "static-list");
+            }
+            (Agent::External, "hypervisor_uri") if value.starts_with("qemu") => self.set("uri", value),
+            (Agent::External, "hypervisor_uri") => {
+                self.remark("hypervisor_uri is of another driver than qemu, which is the only one supported");
+            }
+            (Agent::External, "reset_method" | "reboot_method") => {
+                if value != "power_cycle" {
+                    self.remark("reset_method is not carried over: a guest is never asked to reboot, but ended, proven off and started");
+                }
+            }
+            (Agent::Virt, _) if OF_FENCE_VIRTD.contains(&name) => {
+                self.remarks.push(format!("{name} is not carried over: it is about fence_virtd, which is not needed"));
+            }
+            (Agent::Virsh, "missing_as_off") => match carried(name, value) {
+                Ok(Carried::As(_)) if matches!(value.to_lowercase().as_str(), "0" | "no" | "false" | "off") => {
+                    self.set(name, value);
+                    self.remark(
+                        "missing_as_off was on, whatever its value said: fence_virsh looks only whether it is there; now it is off",
+                    );
+                }
+                other => self.carry(name, value, other),
+            },
+            _ => self.carry(name, value, carried(name, value)),
+        }
+    }
+
+    fn carry(&mut self, name: &str, value: &str, outcome: Result<Carried, String>) {
+        match outcome {
+            Ok(Carried::As(new)) => self.set(new, value),
+            Ok(Carried::Dropped(reason)) => self.remarks.push(format!("{name} is not carried over: {reason}")),
+            Ok(Carried::Unknown) => self.remarks.push(format!("{name} is not carried over: there is no such option")),
+            Err(_) => self.remarks.push(format!("{name} is not carried over: its value is not one that fence_kvmha takes")),
+        }
+    }
+}
+
+/// Remarks and both lines, for a shell.
+fn print(device: &Device, converted: &Converted) -> String {
+    // A name may hold anything; a comment ends with its line.
+    let comment = |text: &str| format!("# {}\n", text.replace(char::is_control, " "));
+    let mut text = comment(&format!("{}: {} -> fence_kvmha", device.id, device.kind));
+    text.extend(converted.remarks.iter().map(|remark| comment(remark)));
+    let new = format!("{}-kvmha", device.id);
+    let words = |quote: fn(&str) -> String| {
+        converted.parameters.iter().map(|(name, value)| format!(" {}", quoted(&format!("{name}={}", quote(value))))).collect::<String>()
+    };
+    let operation = format!("op monitor interval={} timeout=60s", quoted(&device.interval));
+    let _ = writeln!(text, "pcs stonith create {} fence_kvmha{} {operation}", quoted(&new), words(str::to_owned));
+    // crmsh takes the words apart once more.
+    let crm = words(|value| if is_plain(value) { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\\\"")) });
+    let _ = writeln!(text, "crm configure primitive {} stonith:fence_kvmha params{crm} {operation}", quoted(&new));
+    text
+}
+
+/// Whether no shell sees more in it than the text.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,:/+=@%".contains(&byte))
+}
+
+/// A word for a shell.
+fn quoted(text: &str) -> String {
+    if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(quoted("uri=qemu+ssh://root@a:22/system"), "uri=qemu+ssh://root@a:22/system");
+        assert_eq!(quoted("a;b"), "'a;b'");
+        assert_eq!(quoted("it's $(x)"), "'it'\\''s $(x)'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn what_is_no_device_is_refused() {
+        for (text, wanted) in
+            [("", ""), ("<cib/>", ""), ("<cib/>", "x"), ("<primitive class=\"stonith\" type=\"fence_apc\" id=\"x\"/>", "x")]
+        {
+            let wanted: Vec<String> = Some(wanted).filter(|word| !word.is_empty()).map(str::to_owned).into_iter().collect();
+            assert!(configured(text, &wanted).is_err(), "{text}");
+        }
+        assert!(spoken("fence_apc", &[]).is_err());
+        assert!(spoken("fence_virsh", &["ip".into()]).is_err());
+    }
+}

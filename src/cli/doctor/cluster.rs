@@ -1,0 +1,190 @@
+//! What the whole cluster is set to, and how it is.
+
+use super::{Found, Patient, resources};
+use crate::cluster::tool;
+use crate::deadline::{Deadline, Task};
+use crate::parameter;
+use roxmltree::Document;
+use std::net::ToSocketAddrs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// For the fencer to say who can fence a node: it may have to ask the devices.
+const FENCER: Duration = Duration::from_secs(20);
+/// For all names.
+const RESOLVING: Duration = Duration::from_secs(5);
+/// By how much the clocks of two nodes may differ, in seconds.
+const SKEW: u64 = 5;
+/// So many guests may be moved at once unsaid.
+const FEW: usize = 4;
+
+/// Nodes that are away.
+pub(super) fn members(patient: &Patient, found: &mut Found) {
+    for node in patient.view.nodes.iter().filter(|node| !node.online || node.unsettled) {
+        let what = if node.unsettled { "is on its way in, or has to be fenced" } else { "is not in the cluster" };
+        found.warning(
+            format!("{} {what}: nothing can run there", node.name),
+            "start Pacemaker there, or see its log (journalctl -u pacemaker -u corosync)",
+        );
+    }
+}
+
+/// Without fencing a guest on a node that is lost cannot be started elsewhere, or runs twice.
+pub(super) fn fencing(patient: &Patient, found: &mut Found) {
+    if patient.cib.option("stonith-enabled").is_some_and(|value| parameter::boolean(&value) == Ok(false)) {
+        found
+            .problem("stonith-enabled=false: when a node is lost its guests may be started twice", "pcs property set stonith-enabled=true");
+    }
+    let devices = patient.cib.primitives().into_iter().filter(|resource| resource.agent.starts_with("stonith:"));
+    if devices.count() == 0 {
+        found.problem(
+            "there is no fence device: the guests of a node that is lost are never started elsewhere",
+            "pcs stonith create ... with a device that cuts the power of the nodes",
+        );
+        return;
+    }
+    for node in patient.view.nodes.iter().map(|node| node.name.as_str()) {
+        match tool::run("stonith_admin", &["--list", node, "--output-as=xml"], &Deadline::after(FENCER)) {
+            Ok(text) if !has_device(&text) => found.problem(
+                format!("no fence device can fence {node}"),
+                format!(
+                    "add {node} to pcmk_host_list or pcmk_host_map of a device, and see that the device is neither disabled nor failed"
+                ),
+            ),
+            Ok(_) => {}
+            // With nobody to fence it the fencer says so by a code.
+            Err(tool::Trouble::Failed(_, text)) if text.contains("No such device") || text.contains("No devices") => {
+                found.problem(
+                    format!("no fence device can fence {node}"),
+                    format!("add {node} to pcmk_host_list or pcmk_host_map of a device"),
+                );
+            }
+            Err(trouble) => found.warning(format!("who can fence {node} cannot be asked: {trouble}"), "see the log of pacemaker-fenced"),
+        }
+    }
+    for device in patient.view.resources.iter().filter(|resource| resource.agent.starts_with("stonith:")) {
+        if device.failed {
+            found.problem(
+                format!("the fence device {} has failed", device.id),
+                format!("see crm_mon, then crm_resource --cleanup --resource {}", device.id),
+            );
+        }
+    }
+}
+
+/// Whether the fencer names a device.
+fn has_device(text: &str) -> bool {
+    Document::parse(text).is_ok_and(|document| document.descendants().any(|node| node.has_tag_name("item") || node.has_tag_name("device")))
+}
+
+/// What a part of the cluster that has no quorum does.
+pub(super) fn policy(patient: &Patient, found: &mut Found) {
+    if patient.cib.option("no-quorum-policy").as_deref() == Some("ignore") {
+        found.problem(
+            "no-quorum-policy=ignore: both parts of a cluster that is torn apart start the same guests",
+            "pcs property set no-quorum-policy=stop; two nodes need two_node: 1 in corosync.conf instead",
+        );
+    }
+}
+
+/// Guests that Pacemaker does not look after.
+pub(super) fn maintenance(patient: &Patient, found: &mut Found) {
+    if patient.view.maintenance {
+        found.warning("the cluster is in maintenance mode: no guest is monitored or recovered", "pcs property set maintenance-mode=false");
+    }
+    for case in &patient.guests {
+        for (name, unmanaged) in [("maintenance", Ok(true)), ("is-managed", Ok(false))] {
+            if case.resource.meta.get(name).is_some_and(|value| parameter::boolean(value) == unmanaged) {
+                let text = format!("{} has {name}={}: Pacemaker leaves it alone", case.id(), case.resource.meta[name]);
+                found.warning(text, format!("crm_resource --resource {} --meta --delete-parameter {name}", case.id()));
+                break;
+            }
+        }
+    }
+}
+
+/// Names that lead nowhere: libvirt's URIs are made of them.
+pub(super) fn names(patient: &Patient, found: &mut Found) {
+    let names: Vec<String> = patient.view.nodes.iter().map(|node| node.name.clone()).collect();
+    let start = |name: &String| {
+        let name = name.clone();
+        // The resolver has no time limit of its own.
+        Task::start(move || (name.as_str(), 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.next().is_some()))
+    };
+    let tasks: Vec<_> = names.iter().map(|name| (name, start(name))).collect();
+    let deadline = Deadline::after(RESOLVING);
+    for (name, task) in tasks {
+        if task.wait(&deadline) != Some(true) {
+            found.problem(
+                format!("the name {name} cannot be resolved on {}", patient.here),
+                format!("add {name} to /etc/hosts, on every node: guests are moved to it by this name"),
+            );
+        }
+    }
+}
+
+/// Results from the future: the clock of the node that wrote them is ahead of this one's. One that is behind shows on the others.
+pub(super) fn clocks(patient: &Patient, found: &mut Found) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let ran = patient.cib.ran();
+    let mut nodes: Vec<&str> = ran.iter().map(|ran| ran.node.as_str()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    for node in nodes {
+        let newest = ran.iter().filter(|ran| ran.node == node).filter_map(|ran| ran.at).max().unwrap_or(0);
+        if let Some(ahead) = newest.checked_sub(now).filter(|ahead| *ahead > SKEW) {
+            found.warning(
+                format!("the clock of {node} is at least {ahead} s ahead of that of {}", patient.here),
+                "have chrony or another time service run on all nodes",
+            );
+        }
+    }
+}
+
+/// A node that is emptied moves all its guests at once, over one link.
+pub(super) fn limit(patient: &Patient, found: &mut Found) {
+    let limited = patient.cib.option("migration-limit").and_then(|text| text.parse().ok()).is_some_and(|limit: i64| limit > 0);
+    let number = patient.guests.iter().filter(|case| resources::is_movable(patient, case)).count();
+    if !limited && number > FEW {
+        found.warning(
+            format!(
+                "{number} guests can be moved, and nothing limits how many are at once: each is slower then, and may run out of its time"
+            ),
+            "pcs property set migration-limit=2",
+        );
+    }
+}
+
+/// What has failed.
+pub(super) fn failures(patient: &Patient, found: &mut Found) {
+    for case in &patient.guests {
+        let id = case.id();
+        let Some(placed) = patient.view.resource(id) else { continue };
+        let reasons: Vec<String> = patient
+            .view
+            .failures
+            .iter()
+            .filter(|failure| failure.is_of(id))
+            .map(|failure| format!("{} on {}: {}", failure.key, failure.node, failure.reason))
+            .collect();
+        let remedy = format!("kvmha where {id}, then crm_resource --refresh --force --resource {id}");
+        if placed.blocked {
+            found.problem(format!("{id} is blocked: {}", reasons.join("; ")), remedy);
+        } else if placed.failed || !reasons.is_empty() {
+            found.warning(format!("{id} has failed: {}", reasons.join("; ")), remedy);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_fencer_says() {
+        // Pacemaker 2.1.5.
+        let text =
+            "<pacemaker-result><list name='fence devices'><item>fence</item></list><status code='0' message='OK'/></pacemaker-result>";
+        assert!(has_device(text));
+        assert!(!has_device("<pacemaker-result><status code='0' message='OK'/></pacemaker-result>") && !has_device(""));
+    }
+}

@@ -1,0 +1,194 @@
+//! The libvirts of all nodes, as far as they can be asked from here, and this node's own files.
+
+use super::{Case, Found, Patient};
+use crate::cluster::view::View;
+use crate::deadline::Deadline;
+use crate::domain::host::{self, About};
+use crate::domain::migration::defects::{self, Defect, Versions, Way};
+use crate::domain::{Error, Identity};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// For all of them, side by side. ssh takes its time.
+const LIBVIRT: Duration = Duration::from_secs(15);
+
+/// A libvirt, and what it says.
+pub(super) struct Host {
+    node: String,
+    uri: String,
+    answer: Result<About, Error>,
+}
+
+/// Asks this node's libvirt, and those of all others that are members, by the ways that the resources use.
+pub(super) fn ask(here: &str, view: &View, guests: &[Case]) -> Vec<Host> {
+    let mut places: Vec<(String, String)> = Vec::new();
+    let mut add = |node: &str, uri: String| {
+        if !places.iter().any(|(_, known)| *known == uri) {
+            places.push((node.to_owned(), uri));
+        }
+    };
+    let asked: Vec<_> = guests.iter().filter_map(|case| case.asked.as_ref().ok()).collect();
+    if asked.is_empty() {
+        add(here, "qemu:///system".into());
+    }
+    for asked in asked {
+        add(here, asked.hypervisor().to_string());
+        for node in view.online().filter(|node| *node != here && asked.reaches_others()) {
+            add(node, asked.remote(node));
+        }
+    }
+    let identities: Vec<Identity> = guests.iter().filter_map(identity).collect();
+    let uris: Vec<String> = places.iter().map(|(_, uri)| uri.clone()).collect();
+    let answers = host::about(&uris, &identities, &Deadline::after(LIBVIRT));
+    places.into_iter().zip(answers).map(|((node, uri), answer)| Host { node, uri, answer }).collect()
+}
+
+fn identity(case: &Case) -> Option<Identity> {
+    case.definition.as_ref().ok().map(|definition| definition.identity.clone())
+}
+
+fn answered(patient: &Patient) -> impl Iterator<Item = (&Host, &About)> {
+    patient.hosts.iter().filter_map(|host| Some((host, host.answer.as_ref().ok()?)))
+}
+
+/// Those that cannot be asked: nothing can be started there, or moved there.
+pub(super) fn reach(patient: &Patient, found: &mut Found) {
+    for host in &patient.hosts {
+        let Err(error) = &host.answer else { continue };
+        let remedy = if host.node == patient.here {
+            "start it: systemctl start libvirtd, or virtqemud".to_owned()
+        } else {
+            let transport =
+                host.uri.split_once("://").and_then(|(scheme, _)| scheme.split_once('+')).map_or("tls", |(_, transport)| transport);
+            match transport {
+                "ssh" => {
+                    format!("as root: ssh {} true has to work without a question (key in authorized_keys, host in known_hosts)", host.node)
+                }
+                "tcp" => format!(
+                    "on {}: listen_tcp and auth_tcp in libvirtd.conf, systemctl enable --now libvirtd-tcp.socket; it is not encrypted",
+                    host.node
+                ),
+                "tls" => format!(
+                    "certificates of both nodes in /etc/pki, and on {}: systemctl enable --now libvirtd-tls.socket (virtproxyd-tls.socket)",
+                    host.node
+                ),
+                _ => format!("virsh -c '{}' list shows why", host.uri),
+            }
+        };
+        found.problem(format!("libvirt of {} cannot be asked: {error}", host.node), remedy);
+    }
+}
+
+/// Versions that differ, and defects that matter here: of any two hosts, or of one if there is no other.
+pub(super) fn versions(patient: &Patient, found: &mut Found) {
+    let hosts: Vec<(&str, Versions)> =
+        answered(patient).map(|(host, about)| (host.node.as_str(), Versions { libvirt: about.libvirt, qemu: about.qemu })).collect();
+    let mut met: Vec<(&str, &str, &Defect, &str)> = Vec::new();
+    for case in &patient.guests {
+        let Ok(asked) = &case.asked else { continue };
+        let (policy, tls) = asked.way();
+        let way = Way::of(case.definition.as_ref().map_or("", |definition| &definition.xml), policy, tls);
+        for (from, here) in &hosts {
+            for (to, there) in hosts.iter().filter(|(to, _)| to != from || hosts.len() == 1) {
+                for defect in defects::met(&way, here, there) {
+                    // One guest, and one pair of hosts, is enough to know of it.
+                    if !met.iter().any(|(_, _, known, _)| known.text == defect.text) {
+                        met.push((from, to, defect, case.id()));
+                    }
+                }
+            }
+        }
+    }
+    for (from, to, defect, id) in met {
+        let whose = if from == to { from.to_owned() } else { format!("{from} and {to}") };
+        found.warning(format!("libvirt of {whose}: {} ({id})", defect.text), defect.remedy());
+    }
+    let mut all = answered(patient);
+    let Some((first, about)) = all.next() else { return };
+    for (host, other) in all.filter(|(_, other)| (other.libvirt, other.qemu) != (about.libvirt, about.qemu)) {
+        found.warning(
+            format!(
+                "{} has libvirt {} with QEMU {}, {} has {} with {}: a guest may not move back to the older one",
+                first.node, about.libvirt, about.qemu, host.node, other.libvirt, other.qemu
+            ),
+            "have the same versions on all nodes; meanwhile a machine type in the definitions that all of them have (kvmha check)",
+        );
+    }
+}
+
+/// Emulators that may not open each other's images on shared storage.
+pub(super) fn owner(patient: &Patient, found: &mut Found) {
+    let mut all = answered(patient).filter_map(|(host, about)| Some((host, about.owner.as_ref()?)));
+    let Some((first, owner)) = all.next() else { return };
+    for (host, other) in all.filter(|(_, other)| *other != owner) {
+        found.problem(
+            format!("emulators run as {owner} on {} and as {other} on {} (user:group)", first.node, host.node),
+            "the same numbers for libvirt's user and group on all nodes (user and group in /etc/libvirt/qemu.conf, or usermod -u)",
+        );
+    }
+}
+
+/// Guests that a libvirt starts with its host, whatever Pacemaker says.
+pub(super) fn autostart(patient: &Patient, found: &mut Found) {
+    let names: Vec<String> = patient.guests.iter().filter_map(identity).map(|identity| identity.name).collect();
+    for (host, about) in answered(patient) {
+        let marked = names.iter().zip(&about.guests).filter(|(_, held)| held.as_ref().is_some_and(|held| held.autostart));
+        for (name, _) in marked {
+            found.problem(
+                format!("libvirt of {} starts {name} with its host, wherever it runs", host.node),
+                format!("virsh -c '{}' autostart --disable {name}", host.uri),
+            );
+        }
+    }
+}
+
+/// Whether systemd rules here, as sd_booted(3) asks.
+fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// It starts at boot what ran when the host went down, if it is enabled and not told otherwise.
+pub(super) fn libvirt_guests(patient: &Patient, found: &mut Found) {
+    if !is_booted() {
+        return;
+    }
+    let units = Path::new("/etc/systemd/system");
+    let wanted = fs::read_dir(units).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        path.extension().is_some_and(|end| end == "wants") && path.join("libvirt-guests.service").symlink_metadata().is_ok()
+    });
+    let settings =
+        ["/etc/default/libvirt-guests", "/etc/sysconfig/libvirt-guests"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let ignored = settings
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.trim().strip_prefix("ON_BOOT="))
+        .any(|value| value.trim_matches(['"', '\'']) == "ignore");
+    if wanted && !ignored {
+        found.problem(
+            format!(
+                "libvirt-guests.service of {} is enabled: at boot it starts the guests that ran there, wherever they run now",
+                patient.here
+            ),
+            "systemctl disable --now libvirt-guests, or ON_BOOT=ignore in /etc/default/libvirt-guests (/etc/sysconfig)",
+        );
+    }
+}
+
+/// Without the drop-in a host that is shut down ends libvirt, or the guests, while Pacemaker still moves them.
+pub(super) fn order(patient: &Patient, found: &mut Found) {
+    if !is_booted() {
+        return;
+    }
+    let places = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"]
+        .map(|root| Path::new(root).join("systemd/system/resource-agents-deps.target.d"));
+    let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
+    let ordered = files.filter_map(|file| fs::read_to_string(file.path()).ok()).any(|text| text.contains("virt-guest-shutdown.target"));
+    if !ordered {
+        found.warning(
+            format!("{} has no drop-in that has Pacemaker done before libvirt at shutdown: a shutdown may end guests instead of moving them", patient.here),
+            "install 50-kvmha.conf to /usr/lib/systemd/system/resource-agents-deps.target.d (make -C packaging install), then systemctl daemon-reload",
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! How the guests are configured as resources.
+
+use super::{Case, Found, Patient, seconds};
+use crate::domain::locks;
+use crate::ocf;
+use crate::parameter;
+
+/// Pacemaker's own timeout of an action, in seconds, where nothing is said.
+const DEFAULT: u64 = 20;
+
+/// Values that the agent refuses, and places in which no guest can be.
+pub(super) fn parameters(patient: &Patient, found: &mut Found) {
+    for case in &patient.guests {
+        for fault in ocf::faults(&case.resource.parameters) {
+            found.problem(
+                format!("{}: {fault}", case.id()),
+                format!("pcs resource update {} NAME=VALUE; man ocf_kvmha_VirtualDomain", case.id()),
+            );
+        }
+        if let Some(multiple) = &case.resource.multiple {
+            found.problem(
+                format!("{} is part of a {multiple}: the guest would run on several nodes at once", case.id()),
+                format!("take {} out of it (pcs resource unclone {0})", case.id()),
+            );
+        }
+    }
+}
+
+/// Two resources that mean one guest would have it run twice.
+pub(super) fn twice(patient: &Patient, found: &mut Found) {
+    for (at, case) in patient.guests.iter().enumerate() {
+        for other in patient.guests.iter().skip(at + 1) {
+            let config = |case: &Case| case.resource.parameters.get("config").cloned();
+            let name = |case: &Case| case.definition.as_ref().ok().map(|definition| definition.identity.name.clone());
+            let uuid = |case: &Case| case.definition.as_ref().ok().and_then(|definition| definition.identity.uuid.clone());
+            let same = |read: &dyn Fn(&Case) -> Option<String>| read(case).is_some_and(|value| read(other) == Some(value));
+            let what = if same(&config) {
+                "have the same config"
+            } else if same(&name) {
+                "have guests of the same name"
+            } else if same(&uuid) {
+                "have guests with the same UUID"
+            } else {
+                continue;
+            };
+            found.problem(
+                format!("{} and {} {what}: the guest may run twice, and each stop ends the other's", case.id(), other.id()),
+                format!("give each a definition of its own, or delete one: pcs resource delete {}", other.id()),
+            );
+        }
+    }
+}
+
+/// Definitions that this node cannot read.
+pub(super) fn definitions(patient: &Patient, found: &mut Found) {
+    for case in patient.guests.iter().filter(|case| case.asked.is_ok()) {
+        if let Err(text) = &case.definition {
+            found.problem(
+                format!("{} cannot be started on {}: {text}", case.id(), patient.here),
+                "the file has to be on storage that every node has mounted before Pacemaker starts",
+            );
+        }
+    }
+}
+
+/// Guests whose death nobody notices.
+pub(super) fn monitor(patient: &Patient, found: &mut Found) {
+    for case in &patient.guests {
+        let recurring = case.resource.operations.iter().any(|operation| {
+            let enabled = operation.settings.get("enabled").is_none_or(|value| parameter::boolean(value) != Ok(false));
+            operation.name == "monitor" && enabled && seconds(&operation.interval).is_some_and(|interval| interval > 0)
+        });
+        if !recurring {
+            found.problem(
+                format!("{} has no recurring monitor: nobody notices when it ends", case.id()),
+                format!("pcs resource update {} op monitor interval=10s timeout=30s", case.id()),
+            );
+        }
+    }
+}
+
+/// Actions that have less time than is advised.
+pub(super) fn timeouts(patient: &Patient, found: &mut Found) {
+    let defaults = patient.cib.pairs("op_defaults");
+    for case in &patient.guests {
+        for name in ["start", "stop", "monitor", "migrate_to", "migrate_from"] {
+            let Some(advised) = ocf::advised_timeout(name).map(u64::from) else { continue };
+            let own: Vec<_> = case.resource.operations.iter().filter(|operation| operation.name == name).collect();
+            let timeout = own.iter().filter_map(|operation| operation.settings.get("timeout")).chain(defaults.get("timeout"));
+            let time = timeout.filter_map(|text| seconds(text)).min().unwrap_or(DEFAULT);
+            // A guest that is not monitored is another check's business.
+            if time < advised && !(name == "monitor" && own.is_empty()) {
+                found.warning(
+                    format!("{}: {name} has {time} s, {advised} s are advised", case.id()),
+                    format!("pcs resource update {} op {name} timeout={advised}s", case.id()),
+                );
+            }
+        }
+    }
+}
+
+/// Answers of Pacemaker's to a failure that are wrong for guests.
+pub(super) fn on_fail(patient: &Patient, found: &mut Found) {
+    for case in &patient.guests {
+        for operation in &case.resource.operations {
+            let (id, name) = (case.id(), &operation.name);
+            match (name.as_str(), operation.settings.get("on-fail").map(String::as_str)) {
+                ("stop" | "migrate_to" | "migrate_from", Some("ignore")) => found.problem(
+                    format!("{id}: {name} has on-fail=ignore: Pacemaker goes on as if it had succeeded, and the guest may run twice"),
+                    format!("pcs resource update {id} op {name} on-fail={}", if name == "stop" { "fence" } else { "block" }),
+                ),
+                ("stop", Some("block")) => found.warning(
+                    format!("{id}: stop has on-fail=block: a guest that cannot be stopped is not recovered until a person comes"),
+                    format!("pcs resource update {id} op stop on-fail=fence"),
+                ),
+                ("monitor" | "start", Some("ignore")) => found.warning(
+                    format!("{id}: {name} has on-fail=ignore: it is not recovered"),
+                    format!("pcs resource update {id} op {name} on-fail=restart"),
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether Pacemaker moves it live.
+pub(super) fn is_movable(patient: &Patient, case: &Case) -> bool {
+    let own = case.resource.meta.get("allow-migrate").cloned();
+    let allowed = own.or_else(|| patient.cib.pairs("rsc_defaults").remove("allow-migrate"));
+    allowed.is_some_and(|value| parameter::boolean(&value) == Ok(true))
+}
+
+/// Guests that are stopped and started where they could be moved.
+pub(super) fn migration(patient: &Patient, found: &mut Found) {
+    for case in &patient.guests {
+        let id = case.id();
+        if !is_movable(patient, case) {
+            found.warning(
+                format!("{id} has not allow-migrate=true: it is stopped and started again when it has to go elsewhere"),
+                format!("pcs resource meta {id} allow-migrate=true"),
+            );
+        } else if case.asked.as_ref().is_ok_and(|asked| !asked.reaches_others()) {
+            found.warning(
+                format!("{id} says neither migration_transport nor remoteuri: start does not ask the other nodes whether they run it"),
+                format!("pcs resource update {id} migration_transport=ssh (or tls)"),
+            );
+        }
+    }
+}
+
+/// What `crm_resource --move` and `--ban` leave.
+pub(super) fn constraints(patient: &Patient, found: &mut Found) {
+    let all = patient.cib.moves_left();
+    for case in &patient.guests {
+        let left: Vec<&str> = all.iter().filter(|(resource, _)| resource == case.id()).map(|(_, name)| name.as_str()).collect();
+        if !left.is_empty() {
+            found.warning(
+                format!("{} is drawn to a node, or kept from one, by {}", case.id(), left.join(", ")),
+                format!("crm_resource --clear --resource {}", case.id()),
+            );
+        }
+    }
+}
+
+/// Disks that two emulators could write to.
+pub(super) fn locks(patient: &Patient, found: &mut Found) {
+    for case in &patient.guests {
+        let Ok(definition) = &case.definition else { continue };
+        match locks::unprotected(&definition.xml) {
+            Ok(disks) if disks.is_empty() => {}
+            Ok(disks) => found.warning(
+                format!("{}: nothing locks {}: only fencing keeps a second emulator from them", case.id(), disks.join(", ")),
+                "lock_manager = \"lockd\" (or sanlock) in /etc/libvirt/qemu.conf on every node, while no guest runs; or file images",
+            ),
+            Err(error) => found.warning(error.text, "run it as root"),
+        }
+    }
+}

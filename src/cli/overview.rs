@@ -1,0 +1,304 @@
+//! All guests of the cluster as Pacemaker and the libvirts that can be asked see them at a moment.
+
+use crate::cluster::cib::{Cib, Primitive, Ran};
+use crate::cluster::tool;
+use crate::cluster::view::{Placed, View};
+use crate::deadline::Deadline;
+use crate::domain::held::{self, Held};
+use crate::domain::{Identity, evidence};
+use crate::ocf::Asked;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// For Pacemaker's tools.
+const PACEMAKER: Duration = Duration::from_secs(15);
+/// For the definitions, which may be on storage that hangs.
+const DEFINITIONS: Duration = Duration::from_secs(5);
+/// For the libvirts, all side by side.
+const LIBVIRT: Duration = Duration::from_secs(10);
+
+/// With what the names of the agent's node attributes begin.
+const MOVE: &str = "kvmha-move-";
+
+/// The agents whose resources are guests.
+pub(super) const AGENTS: [&str; 2] = ["ocf:kvmha:VirtualDomain", "ocf:heartbeat:VirtualDomain"];
+
+/// A node.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Node {
+    /// Its name.
+    pub(super) name: String,
+    /// Whether it is a member in good standing.
+    pub(super) online: bool,
+}
+
+/// A copy of a guest that libvirt, or the process table, shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Copy {
+    /// Where.
+    pub(super) node: String,
+    /// State and reason in libvirt's words.
+    pub(super) state: String,
+    /// Whether its CPUs run; not known without libvirt.
+    pub(super) runs: Option<bool>,
+}
+
+/// The last move, by the node attribute that the agent sets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Move {
+    /// Whether it has arrived.
+    pub(super) moved: bool,
+    /// Where it was.
+    pub(super) from: String,
+    /// Where it was to go.
+    pub(super) to: String,
+    /// How long it took, in milliseconds.
+    pub(super) total_ms: Option<u64>,
+    /// How long the guest stood still, in milliseconds.
+    pub(super) pause_ms: Option<u64>,
+    /// When it ended, in seconds since 1970.
+    pub(super) ended: Option<u64>,
+}
+
+/// The newest failed action that was not cleaned up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Failed {
+    /// Where.
+    pub(super) node: String,
+    /// Resource, operation and interval.
+    pub(super) action: String,
+    /// The agent's exit reason, or what became of it.
+    pub(super) reason: String,
+    /// When, in seconds since 1970.
+    pub(super) at: Option<u64>,
+}
+
+/// A guest of the cluster.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Guest {
+    /// The resource.
+    pub(super) resource: String,
+    /// Its agent.
+    pub(super) agent: String,
+    /// libvirt's name of it, as far as it is known.
+    pub(super) guest: Option<String>,
+    /// Where Pacemaker sees it.
+    pub(super) nodes: Vec<String>,
+    /// Pacemaker's role.
+    pub(super) role: String,
+    /// What Pacemaker is doing with it.
+    pub(super) pending: Option<String>,
+    /// Whether Pacemaker acts on it.
+    pub(super) managed: bool,
+    /// Whether it is failed, or blocked.
+    pub(super) failed: bool,
+    /// Copies that were seen, where somebody could be asked.
+    pub(super) copies: Vec<Copy>,
+    /// Why somebody could not be asked.
+    pub(super) unknown: Vec<String>,
+    /// Since when it is as it is, in seconds since 1970.
+    pub(super) since: Option<u64>,
+    /// The last move.
+    pub(super) last_move: Option<Move>,
+    /// The last failure.
+    pub(super) last_failure: Option<Failed>,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Overview {
+    /// This node.
+    pub(super) here: String,
+    /// Whether this partition has quorum.
+    pub(super) quorum: bool,
+    /// Whether the whole cluster is in maintenance mode.
+    pub(super) maintenance: bool,
+    /// The nodes.
+    pub(super) nodes: Vec<Node>,
+    /// The guests, in the order of the configuration.
+    pub(super) guests: Vec<Guest>,
+}
+
+/// This node's name in the cluster.
+///
+/// # Errors
+/// Pacemaker does not run here.
+pub(super) fn here(deadline: &Deadline) -> anyhow::Result<String> {
+    Ok(tool::run("crm_node", &["--name"], deadline)?.trim().to_owned())
+}
+
+/// Whether a resource is a guest.
+pub(super) fn is_guest(resource: &Primitive) -> bool {
+    AGENTS.contains(&resource.agent.as_str())
+}
+
+impl Overview {
+    /// Looks.
+    ///
+    /// # Errors
+    /// Pacemaker cannot be asked on this node.
+    pub(super) fn take() -> anyhow::Result<Self> {
+        let pacemaker = Deadline::after(PACEMAKER);
+        let (here, view, cib) = (here(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
+        let resources: Vec<Primitive> = cib.resources().into_iter().filter(is_guest).collect();
+        // Read once: in a large cluster it is long.
+        let memory = Memory { ran: cib.ran(), moves: cib.transient(MOVE) };
+        let (reading, mut known) = (Deadline::after(DEFINITIONS), Vec::new());
+        for resource in &resources {
+            known.push(Known::of(resource, reading));
+        }
+        let mut guests: Vec<Guest> =
+            resources.iter().zip(&known).map(|(resource, known)| guest(resource, known, &view, &memory, &here)).collect();
+        ask(&mut guests, &known, &here);
+        let nodes = view.nodes.iter().map(|node| Node { name: node.name.clone(), online: node.online && !node.unsettled });
+        Ok(Self { nodes: nodes.collect(), here, quorum: view.quorum, maintenance: view.maintenance, guests })
+    }
+}
+
+/// What the cluster remembers of all guests.
+struct Memory {
+    ran: Vec<Ran>,
+    /// Node, name and value of the attributes.
+    moves: Vec<(String, String, String)>,
+}
+
+/// What the configuration says of a guest.
+struct Known {
+    asked: Result<Asked, String>,
+    identity: Option<Identity>,
+}
+
+impl Known {
+    fn of(resource: &Primitive, deadline: Deadline) -> Self {
+        let asked = Asked::new(Some(&resource.id), &resource.parameters, "", deadline);
+        let identity = asked.as_ref().ok().and_then(Asked::identity);
+        Self { asked, identity }
+    }
+}
+
+/// Without what libvirt says.
+fn guest(resource: &Primitive, known: &Known, view: &View, memory: &Memory, here: &str) -> Guest {
+    let id = &resource.id;
+    // The instances of a clone are called ID:NUMBER.
+    let is_it = |placed: &&Placed| placed.id.split(':').next() == Some(id);
+    let placed: Vec<&Placed> = view.resources.iter().filter(is_it).collect();
+    let first = placed.first();
+    let nodes: Vec<String> = placed.iter().flat_map(|placed| placed.nodes.clone()).collect();
+    let failures = view.failures.iter().filter(|failure| failure.is_of(id));
+    let ran: Vec<&Ran> = memory.ran.iter().filter(|ran| ran.resource == *id).collect();
+    let failures = failures.map(|failure| {
+        let same = ran
+            .iter()
+            .find(|ran| ran.node == failure.node && ran.key == failure.key && (failure.call.is_empty() || ran.call == failure.call));
+        let at = same.and_then(|ran| ran.at);
+        Failed { node: failure.node.clone(), action: failure.key.clone(), reason: failure.reason.clone(), at }
+    });
+    // The last thing that put it where it is; what was found there by a probe was there before.
+    let whole =
+        ran.iter().filter(|ran| ["start", "stop", "migrate_from", "monitor"].contains(&ran.operation.as_str()) && ran.key.ends_with("_0"));
+    let since = match nodes.first() {
+        Some(node) => whole.filter(|ran| ran.node == *node).filter_map(|ran| ran.at).max(),
+        None => whole.filter_map(|ran| ran.at).max(),
+    };
+    let identity = known.identity.as_ref();
+    let emulator = identity
+        .filter(|_| nodes.iter().any(|node| node == here))
+        .and_then(|identity| evidence::find(identity, None, &Deadline::after(LIBVIRT)).ok()?.first()?.since());
+    let moves = memory.moves.iter().filter(|(_, name, _)| name.strip_prefix(MOVE) == Some(id));
+    Guest {
+        resource: id.clone(),
+        agent: resource.agent.clone(),
+        guest: identity.map(|identity| identity.name.clone()),
+        role: first.map_or_else(|| "unknown".into(), |placed| placed.role.clone()),
+        pending: placed.iter().find_map(|placed| placed.pending.clone()),
+        managed: first.is_none_or(|placed| placed.managed),
+        failed: placed.iter().any(|placed| placed.failed),
+        copies: Vec::new(),
+        unknown: known.asked.as_ref().err().cloned().into_iter().collect(),
+        since: emulator.or(since),
+        last_move: moves.filter_map(|(node, _, value)| a_move(node, value)).max_by_key(|last| last.ended),
+        last_failure: failures.max_by_key(|failed| failed.at),
+        nodes,
+    }
+}
+
+/// Asks this node's libvirt for all guests, and that of a node where Pacemaker sees one for this.
+fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
+    // By URI: the node, and which guests are asked for.
+    let mut questions: BTreeMap<String, (String, Vec<usize>)> = BTreeMap::new();
+    for (number, (guest, known)) in guests.iter().zip(known).enumerate() {
+        let (Ok(asked), Some(_)) = (&known.asked, &known.identity) else { continue };
+        let mut add = |uri: String, node: &str| questions.entry(uri).or_insert_with(|| (node.to_owned(), Vec::new())).1.push(number);
+        add(asked.hypervisor().to_string(), here);
+        for node in guest.nodes.iter().filter(|node| *node != here && asked.reaches_others()) {
+            add(asked.remote(node), node);
+        }
+    }
+    let identity = |number: &usize| known.get(*number).and_then(|known| known.identity.clone());
+    let list = questions.iter().map(|(uri, (_, numbers))| (uri.clone(), numbers.iter().filter_map(identity).collect()));
+    let answers = held::everywhere(list.collect(), &Deadline::after(LIBVIRT));
+    for ((node, numbers), answer) in questions.into_values().zip(answers) {
+        let answers: Vec<Result<Option<Held>, String>> = match answer {
+            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(|error| error.text)).collect(),
+            Err(error) => numbers.iter().map(|_| Err(error.text.clone())).collect(),
+        };
+        for (number, answer) in numbers.into_iter().zip(answers) {
+            let (Some(guest), Some(identity)) = (guests.get_mut(number), identity(&number)) else { continue };
+            match answer {
+                Ok(Some(held)) if held.is_active() => {
+                    guest.copies.push(Copy { node: node.clone(), state: held.text(), runs: Some(held.runs()) });
+                }
+                Ok(_) => {}
+                Err(text) => {
+                    // The process table of this node is a witness too.
+                    let emulator = if node == here {
+                        evidence::find(&identity, None, &Deadline::after(LIBVIRT)).unwrap_or_default()
+                    } else {
+                        Vec::new()
+                    };
+                    if let Some(emulator) = emulator.first() {
+                        guest.copies.push(Copy { node: node.clone(), state: format!("{emulator} lives"), runs: None });
+                    }
+                    guest.unknown.push(format!("{node}: {text}"));
+                }
+            }
+        }
+    }
+}
+
+/// From the value of the attribute: `moved to=node2 time=840ms pause=92ms at=1700000000`.
+fn a_move(node: &str, value: &str) -> Option<Move> {
+    let mut words = value.split_whitespace();
+    let moved = match words.next()? {
+        "moved" => true,
+        "failed" => false,
+        _ => return None,
+    };
+    let pairs: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
+    let number = |name: &str| pairs.get(name).and_then(|text| text.trim_end_matches("ms").parse().ok());
+    Some(Move {
+        moved,
+        from: node.to_owned(),
+        to: (*pairs.get("to")?).to_owned(),
+        total_ms: number("time"),
+        pause_ms: number("pause"),
+        ended: number("at"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_attribute_of_a_move() {
+        let seen = a_move("node1", "moved to=node2 time=840ms pause=92ms at=1700000000").unwrap();
+        assert_eq!(
+            (seen.moved, seen.to.as_str(), seen.total_ms, seen.pause_ms, seen.ended),
+            (true, "node2", Some(840), Some(92), Some(1_700_000_000))
+        );
+        assert!(!a_move("node1", "failed to=node2 time=3ms at=1").unwrap().moved);
+        assert_eq!(a_move("node1", "what"), None);
+    }
+}

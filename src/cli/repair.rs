@@ -1,0 +1,288 @@
+//! `kvmha repair`: the safe clean-up of what `kvmha where` finds on this node. It says what it would do, and does it only when it is told to.
+//!
+//! Right before each step everything is looked at anew, and the step has to follow from it once more. The last running copy is never
+//! touched: a copy is ended only if it stands still and another one is seen to run, also while this one cannot begin to.
+
+use super::whereabouts::{Place, Whereabouts};
+use super::{Given, print};
+use crate::cluster::view::{self, View};
+use crate::cluster::{resource, tool};
+use crate::deadline::Deadline;
+use crate::domain::held::{self, Held};
+use crate::domain::record::Record;
+use crate::domain::{Connection, evidence, ffi};
+use crate::log;
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use std::fmt;
+use std::time::Duration;
+
+/// One question to Pacemaker or libvirt.
+const QUESTION: Duration = Duration::from_secs(15);
+/// For an emulator to be gone: libvirt tries SIGTERM for 10 s, in vain for one that is held.
+const ENDING: Duration = Duration::from_secs(60);
+/// For Pacemaker to look for the guest on all nodes.
+const LOOKING: Duration = Duration::from_secs(120);
+
+#[derive(Args)]
+#[command(
+    after_help = "The code is 0 if nothing has to be done or all of it was, 1 if something is left.\n\nExamples:\n  kvmha repair web1          # only say what would be done\n  \
+kvmha repair web1 --yes"
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    given: Given,
+    /// Do it
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What can be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// A copy here stands still while the guest runs elsewhere.
+    EndCopy { guest: String, state: String, other: String },
+    /// The state file of a guest that is proven not to be here.
+    ForgetRecord { guest: String },
+    /// A mark of a move that is over: the guest runs here, and nowhere else.
+    ForgetMove { guest: String },
+    /// Pacemaker keeps a failure of a guest that runs here, and nowhere else.
+    Refresh { resource: String, reason: String },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndCopy { guest, state, other } => {
+                write!(f, "end the copy of {guest} on this node, which stands still ({state}): the guest runs on {other}")
+            }
+            Self::ForgetRecord { guest } => write!(f, "remove the state file of {guest}: nothing of it is on this node"),
+            Self::ForgetMove { guest } => {
+                write!(f, "forget that a move of {guest} was begun: it is over, the guest runs on this node alone")
+            }
+            Self::Refresh { resource, reason } => {
+                write!(f, "have Pacemaker forget the failure of {resource} and look for it anew: it runs on this node alone ({reason})")
+            }
+        }
+    }
+}
+
+/// 0: nothing has to be done, or all was. 1: something is left.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let found = Whereabouts::take(&arguments.given, &[])?;
+    let steps = plan(&found);
+    let advice = advice(&found);
+    for (number, step) in steps.iter().enumerate() {
+        print(&format!("{}. {step}\n", number + 1));
+    }
+    for text in &advice {
+        print(&format!("by hand: {text}\n"));
+    }
+    if steps.is_empty() {
+        if advice.is_empty() {
+            print(&format!("There is nothing to repair of {} on this node.\n", found.guest));
+        }
+        return Ok(u8::from(!advice.is_empty()));
+    }
+    if !arguments.yes {
+        print("Nothing was done: --yes does it.\n");
+        return Ok(1);
+    }
+    for step in &steps {
+        let now = Whereabouts::take(&arguments.given, &[])?;
+        ensure!(plan(&now).contains(step), "things have changed, nothing more was done: \"{step}\" is not to be done any more");
+        is_quiet(&now)?;
+        carry_out(step, &now).with_context(|| step.to_string())?;
+        print(&format!("done: {step}\n"));
+    }
+    Ok(u8::from(!advice.is_empty()))
+}
+
+/// What follows from what was found.
+fn plan(found: &Whereabouts) -> Vec<Step> {
+    let Some(here) = found.here().filter(|_| found.pending.is_none()) else { return Vec::new() };
+    let guest = found.guest.clone();
+    let mut steps = Vec::new();
+    if let Some(other) = other_that_runs(found, here) {
+        let state = here.state.clone().unwrap_or_default();
+        steps.push(Step::EndCopy { guest: guest.clone(), state, other: other.node.clone() });
+    }
+    if let Some(record) = &here.record {
+        // A move that nobody saw the end of is remembered until the other host has said something.
+        let settled = record.moving.is_none() || !found.is_unsure();
+        if here.copy == Some(false) && here.trouble.is_none() && settled {
+            steps.push(Step::ForgetRecord { guest: guest.clone() });
+        }
+        if record.moving.is_some() && is_alone(found, here) {
+            steps.push(Step::ForgetMove { guest });
+        }
+    }
+    if let (Some(view), Some(id)) = (&found.view, &found.resource) {
+        let reasons: Vec<String> = view
+            .failures
+            .iter()
+            .filter(|failure| failure.is_of(id))
+            .map(|failure| format!("{}: {}", failure.key, failure.reason))
+            .collect();
+        let failed = !reasons.is_empty() || view.resource(id).is_some_and(|placed| placed.failed);
+        // As long as it is drawn elsewhere Pacemaker would move it again at once.
+        if failed && is_alone(found, here) && found.constraints.is_empty() {
+            steps.push(Step::Refresh { resource: id.clone(), reason: reasons.join("; ") });
+        }
+    }
+    steps
+}
+
+/// The one node on which the guest runs, if the copy here stands still and neither waits for anything of the other.
+fn other_that_runs<'a>(found: &'a Whereabouts, here: &Place) -> Option<&'a Place> {
+    let still = here.copy == Some(true)
+        && here.state.is_some()
+        && here.trouble.is_none()
+        && !here.runs
+        && !here.postcopy
+        && here.busy != Some(true);
+    let mut others = found.copies().into_iter().filter(|place| !place.here);
+    let other = others.next().filter(|_| still && others.next().is_none())?;
+    let sees = |view: &View| {
+        let placed = found.resource.as_ref().and_then(|id| view.resource(id));
+        // What Pacemaker believes to be here it would miss.
+        placed.is_none_or(|placed| placed.nodes.contains(&other.node) || !placed.nodes.contains(&here.node))
+    };
+    (other.runs && !other.postcopy && other.busy == Some(false) && found.view.as_ref().is_none_or(sees)).then_some(other)
+}
+
+/// Whether the guest runs on this node, and on no other for certain.
+fn is_alone(found: &Whereabouts, here: &Place) -> bool {
+    here.runs && !here.postcopy && here.busy == Some(false) && !found.is_unsure() && found.copies().len() == 1
+}
+
+/// What is amiss and not for this program to do.
+fn advice(found: &Whereabouts) -> Vec<String> {
+    let name = &found.guest;
+    let mut advice = Vec::new();
+    if let Some(pending) = &found.pending {
+        advice.push(format!("wait: Pacemaker is at work with it ({pending})"));
+    }
+    let running: Vec<&str> = found.places.iter().filter(|place| place.runs).map(|place| place.node.as_str()).collect();
+    if running.len() > 1 {
+        advice.push(format!(
+            "{name} runs on {}: its disks may be damaged already. Decide which copy is right, and end the other at once: virsh destroy {name}",
+            running.join(" and ")
+        ));
+    }
+    for place in found.places.iter().filter(|place| !place.here && place.copy == Some(true) && !place.runs && !running.is_empty()) {
+        advice.push(format!("run kvmha repair {name} on {}: a copy stands still there", place.node));
+    }
+    for place in found.places.iter().filter(|place| place.copy.is_none()) {
+        let why = place.trouble.as_deref().unwrap_or("no answer");
+        advice.push(format!("{} cannot be asked: bring its libvirt back, or turn it off ({why})", place.node));
+    }
+    for end in found.here().map(|here| &here.unproven[..]).unwrap_or_default() {
+        advice.push(format!("turn the host of {} off, for nobody has seen {name} end there; then rm {}", end.host, end.file.display()));
+    }
+    if let (Some(id), [_, ..]) = (&found.resource, &found.constraints[..]) {
+        advice.push(format!(
+            "crm_resource --clear --resource {id}, or Pacemaker goes on trying to move it ({})",
+            found.constraints.join(", ")
+        ));
+    }
+    for place in found.places.iter().filter(|place| place.autostart) {
+        let uri = place.uri.as_deref().unwrap_or("qemu:///system");
+        advice.push(format!("virsh -c '{uri}' autostart --disable {name}"));
+    }
+    advice
+}
+
+/// Pacemaker carries nothing out: an action of its own may be about to change what was seen.
+fn is_quiet(found: &Whereabouts) -> anyhow::Result<()> {
+    let Some(view) = &found.view else { return Ok(()) };
+    ensure!(found.pending.is_none(), "Pacemaker is at work with it");
+    if let Some(controller) = &view.controller {
+        ensure!(view::is_idle(controller, &Deadline::after(QUESTION))?, "Pacemaker is at work");
+    }
+    Ok(())
+}
+
+fn carry_out(step: &Step, found: &Whereabouts) -> anyhow::Result<()> {
+    match step {
+        Step::EndCopy { other, .. } => end_copy(found, other),
+        Step::ForgetRecord { .. } => {
+            found.asked.shelf().remove();
+            ensure!(found.asked.record().is_none(), "it is still there");
+            Ok(())
+        }
+        Step::ForgetMove { .. } => {
+            let record = found.asked.record().context("it is gone")?;
+            found.asked.shelf().write(&Record { moving: None, ..record });
+            ensure!(found.asked.record().is_some_and(|record| record.moving.is_none()), "it was not written");
+            Ok(())
+        }
+        Step::Refresh { resource, .. } => refresh(resource, found),
+    }
+}
+
+/// Held first, and then both are looked at for the last time: what is held cannot begin to run, whoever tells it to, so a copy that is
+/// seen to stand still now is ended without having run. What becomes of the other one after that look takes nothing away: the copy here was
+/// the older one already.
+fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
+    let (name, identity) = (&found.guest, found.identity());
+    let place = found.places.iter().find(|place| place.node == *other).context("it is not known")?;
+    let uri = place.uri.clone().context("it cannot be asked")?;
+    let here = found.asked.hypervisor().to_string();
+    let deadline = Deadline::after(ENDING);
+    let emulators = evidence::find(&identity, None, &deadline)?;
+    ensure!(!emulators.is_empty(), "there is no emulator of {name} on this node");
+    for emulator in &emulators {
+        emulator.hold(name)?;
+    }
+    let release = || {
+        for emulator in &emulators {
+            if let Err(error) = emulator.release(name) {
+                log::complain(&error.text);
+            }
+        }
+    };
+    let questions = [here.clone(), uri].map(|uri| (uri, vec![identity.clone()]));
+    let answers = held::everywhere(questions.into(), &deadline.within(QUESTION));
+    let mut answers = answers.into_iter().map(|answer| answer.ok()?.pop()?.ok()?);
+    let (copy, original) = (answers.next().flatten(), answers.next().flatten());
+    let still = |held: Held| held.is_active() && !held.runs() && !held.reason.is_postcopy(held.state) && held.busy != Some(true);
+    let wrong = if !copy.is_some_and(still) {
+        Some(format!("the copy of {name} on this node was not seen to stand still any more"))
+    } else if !original.is_some_and(|held| held.runs() && held.busy == Some(false)) {
+        Some(format!("{name} was not seen to run on {other} any more"))
+    } else {
+        None
+    };
+    if let Some(text) = wrong {
+        release();
+        bail!("{text}, and the copy here was left as it was");
+    }
+    let ended = Connection::open(&here, &deadline).and_then(|connection| {
+        let Some(guest) = connection.guest(name, &deadline)? else { return Ok(()) };
+        guest.call("ending", &deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)))
+    });
+    if let Err(error) = ended {
+        release();
+        return Err(error.into());
+    }
+    for emulator in &emulators {
+        emulator.wait_gone(name, &deadline)?;
+    }
+    Ok(())
+}
+
+/// Not `--cleanup`: that deletes what is known of this node only, and of a guest that once came by a move Pacemaker then believes that the
+/// move was never finished, and restarts it ("Forcing recovery ... because it can no longer migrate", Pacemaker 2.1.5).
+fn refresh(id: &str, found: &Whereabouts) -> anyhow::Result<()> {
+    let here = &found.here().context("this node is not known")?.node;
+    tool::run("crm_resource", &["--refresh", "--force", "--resource", id], &Deadline::after(LOOKING))?;
+    let deadline = Deadline::after(LOOKING);
+    loop {
+        let seen = resource::look(id, &deadline.within(QUESTION));
+        if seen.is_ok_and(|seen| seen.pending.is_none() && seen.nodes == [here.clone()] && seen.failures == 0) {
+            return Ok(());
+        }
+        ensure!(deadline.pause(Duration::from_millis(500)), "Pacemaker does not find {id} on {here}, see crm_mon");
+    }
+}
