@@ -4,9 +4,11 @@ use crate::kernel;
 use crate::layout::{DEFAULT_NAME, Layout, default_state, node_name};
 use crate::membership::Membership;
 use crate::network::Switch;
+use crate::platform;
 use crate::power::{self, INIT, Power, SERVER};
 use crate::process::{Identity, arguments, check, pids, replace, tail, wait_until};
 use crate::program::{agent_file, check_programs, own_program, place};
+use crate::storage;
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,8 @@ pub struct Options {
     pub agent: Option<PathBuf>,
     /// Whether the nodes are without corosync and Pacemaker: libvirt alone.
     pub bare: bool,
+    /// The system its nodes run: see [`platform::root`].
+    pub platform: Option<String>,
     /// Whether each step is said on standard output.
     pub progress: bool,
     /// How long the cluster may take to come up.
@@ -38,7 +42,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let name = DEFAULT_NAME.to_owned();
-        Self { name, state: None, nodes: 3, agent: None, bare: false, progress: false, limit: Duration::from_secs(90) }
+        let (limit, platform) = (Duration::from_secs(90), platform::of_environment());
+        Self { name, state: None, nodes: 3, agent: None, bare: false, platform, progress: false, limit }
     }
 }
 
@@ -49,6 +54,9 @@ struct Description {
     nodes: u32,
     #[serde(default)]
     bare: bool,
+    /// The root of the system its nodes run, if not the machine's own.
+    #[serde(default)]
+    root: Option<PathBuf>,
 }
 
 /// A lab that is up, or was.
@@ -101,14 +109,19 @@ impl Lab {
         }
         check_programs()?;
         let agent = options.agent.as_deref().map(agent_file).transpose()?;
+        let root = platform::root(options.platform.as_deref())?;
         let _lock = hold(&layout)?;
         let lab = match Self::open(&options.name, Some(&layout.state)) {
             Ok(lab) => {
                 ensure!(lab.nodes() == options.nodes, "the lab has {} nodes: take it down first", lab.nodes());
                 ensure!(lab.bare() == options.bare, "the lab is there with bare nodes, or without: take it down first");
+                ensure!(lab.description.root == root, "the lab's nodes run another system: take it down first");
                 lab
             }
-            Err(_) => Self { description: Description { name: options.name.clone(), nodes: options.nodes, bare: options.bare }, layout },
+            Err(_) => {
+                let Options { name, nodes, bare, .. } = options.clone();
+                Self { description: Description { name, nodes, bare, root }, layout }
+            }
         };
         lab.prepare(agent.as_deref())?;
         steps.done("guest kernel and programs");
@@ -187,6 +200,7 @@ impl Lab {
         if let Some(agent) = agent {
             self.install(agent)?;
         }
+        storage::provide(&self.layout.hangfs())?;
         kernel::provide(&self.layout.boot())
     }
 
@@ -270,6 +284,12 @@ impl Lab {
     #[must_use]
     pub fn nodes(&self) -> u32 {
         self.description.nodes
+    }
+
+    /// Where the system is that its nodes run.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.description.root.as_deref().unwrap_or(Path::new("/"))
     }
 
     /// Whether its nodes are without corosync and Pacemaker.

@@ -1,6 +1,6 @@
 //! The texts of the daemons' configuration, as a node finds them at its first start. What each setting is for stands beside it.
 
-use crate::layout::{Network, SHARED, SWITCH_ADDRESS, node_name};
+use crate::layout::{GUEST_BRIDGE, Network, SHARED, SWITCH_ADDRESS, node_name};
 use std::fmt::Write as _;
 
 /// A file of a node: path, text.
@@ -119,12 +119,26 @@ pub struct GuestText<'a> {
     pub memory: u32,
     /// Words for its kernel besides the usual ones.
     pub arguments: &'a str,
+    /// The number of its host in [`Network::Guests`], if it has a network card.
+    pub card: Option<u32>,
 }
 
 /// The XML of a guest. `cache='none'`: what the guest has written is on the shared storage and nowhere else, so it may migrate.
 #[must_use]
 pub fn guest(guest: &GuestText<'_>) -> String {
-    let GuestText { name, uuid, memory, arguments } = guest;
+    let GuestText { name, uuid, memory, arguments, card } = guest;
+    let card = card.map(|host| {
+        format!(
+            r"
+    <interface type='bridge'>
+      <mac address='52:54:00:77:02:{host:02x}'/>
+      <source bridge='{GUEST_BRIDGE}'/>
+      <model type='virtio'/>
+      <rom enabled='no'/>
+    </interface>"
+        )
+    });
+    let card = card.unwrap_or_default();
     format!(
         r"<domain type='qemu'>
   <name>{name}</name>
@@ -151,7 +165,7 @@ pub fn guest(guest: &GuestText<'_>) -> String {
       <source file='{SHARED}/{name}.img'/>
       <target dev='vda' bus='virtio'/>
     </disk>
-    <controller type='usb' model='none'/>
+    <controller type='usb' model='none'/>{card}
     <serial type='pty'>
       <log file='/var/log/libvirt/console-{name}.log' append='on'/>
       <target port='0'/>

@@ -3,6 +3,7 @@
 use crate::cluster::Lab;
 use crate::config::{self, GuestText};
 use crate::heartbeat::RING;
+use crate::layout::Network;
 use crate::power::Power;
 use crate::process::{replace, wait_until};
 use anyhow::{Context, Result, ensure};
@@ -20,11 +21,22 @@ pub struct GuestOptions {
     pub deaf: bool,
     /// Time between two beats.
     pub beat: Duration,
+    /// MiB of its memory that it changes as fast as it can; pages that do not keep what was written count as errors of its heartbeat.
+    pub busy: u32,
+    /// MiB of its memory that hold a pattern, whose checksum it tells who asks for it; needs a network card.
+    pub pattern: u32,
+    /// The number of its host in the guests' network (1 to 253, unlike the nodes'), if it is to have a network card and to answer there.
+    pub card: Option<u32>,
 }
+
+/// Where a guest with a card gives back every byte that it gets.
+pub const ECHO: u16 = 7;
+/// Where a guest with a card says the checksum of its pattern, in hex, and hangs up.
+pub const SUM: u16 = 8;
 
 impl Default for GuestOptions {
     fn default() -> Self {
-        Self { memory: 80, deaf: false, beat: Duration::from_millis(20) }
+        Self { memory: 80, deaf: false, beat: Duration::from_millis(20), busy: 0, pattern: 0, card: None }
     }
 }
 
@@ -43,26 +55,45 @@ impl Lab {
     /// Ends every guest and takes away its definitions and files: each node's libvirt answers then and has none. For bare labs, where no
     /// cluster would start them again.
     pub fn guests_clear(&self) -> Result<()> {
-        const SOON: Duration = Duration::from_secs(20);
-        for node in self.node_names() {
-            match self.processes(&node, "libvirtd")?.is_empty() {
-                true => self.start(&node, "libvirtd")?,
-                false => self.thaw(&node, "libvirtd")?,
-            }
-            self.wait_libvirt(&node)?;
-            // Again and again: what a frozen daemon was about to start comes now.
-            let none = || -> Result<bool> {
-                self.processes(&node, "qemu-system-x86_64")?.iter().try_for_each(|process| process.end(SOON))?;
-                Ok(self.check(&node, &["virsh", "-q", "list", "--uuid"], SOON)?.trim().is_empty())
-            };
-            let gone = wait_until(Duration::from_secs(60), Duration::from_millis(50), || none().unwrap_or(false));
-            ensure!(gone, "{node} still has guests");
-            for uuid in self.check(&node, &["virsh", "-q", "list", "--all", "--uuid"], SOON)?.split_whitespace() {
-                self.check(&node, &["virsh", "-q", "undefine", uuid], SOON)?;
-            }
-        }
+        self.node_names().iter().try_for_each(|node| self.node_clear(node))?;
         for entry in fs::read_dir(self.layout().shared())?.flatten() {
             fs::remove_file(entry.path())?;
+        }
+        Ok(())
+    }
+
+    /// Ends every guest of a node and takes away its definitions: its libvirt answers then and has none.
+    pub fn node_clear(&self, node: &str) -> Result<()> {
+        const SOON: Duration = Duration::from_secs(20);
+        match self.processes(node, "libvirtd")?.is_empty() {
+            true => self.start(node, "libvirtd")?,
+            false => self.thaw(node, "libvirtd")?,
+        }
+        self.wait_libvirt(node)?;
+        // Again and again: what a frozen daemon was about to start comes now.
+        let left = || -> Result<String> {
+            self.processes(node, "qemu-system-x86_64")?.iter().try_for_each(|process| process.end(SOON))?;
+            // One that libvirt is about to forget is not active any more, and there all the same.
+            let listed = |more: &[&str]| self.check(node, &[&["virsh", "-q", "list"], more].concat(), SOON);
+            Ok(listed(&[])? + &listed(&["--all", "--transient"])?)
+        };
+        let mut last = Ok(String::new());
+        let mut cleared = |limit| {
+            wait_until(Duration::from_secs(limit), Duration::from_millis(50), || {
+                last = left();
+                last.as_ref().is_ok_and(|list| list.trim().is_empty())
+            })
+        };
+        // A libvirtd that was killed while it started a guest may list that one for ever (9.0), and so may the next, which reads of it in the
+        // first one's status file: there is no emulator any more.
+        if !cleared(30) {
+            self.kill(node, "libvirtd")?;
+            self.check(node, &["sh", "-c", "rm -f /run/libvirt/qemu/*.xml"], SOON)?;
+            self.start(node, "libvirtd")?;
+            ensure!(cleared(60), "{node} still has guests: {}", last?.trim());
+        }
+        for uuid in self.check(node, &["virsh", "-q", "list", "--all", "--persistent", "--uuid"], SOON)?.split_whitespace() {
+            self.check(node, &["virsh", "-q", "undefine", uuid], SOON)?;
         }
         Ok(())
     }
@@ -75,8 +106,16 @@ impl Lab {
         let image = self.guest_image(name);
         ensure!(!image.exists(), "there is a guest {name} already");
         File::create_new(&image).and_then(|file| file.set_len(RING)).with_context(|| format!("failed to make {}", image.display()))?;
-        let arguments = format!("beat={}{}", options.beat.as_millis(), if options.deaf { " deaf" } else { "" });
-        let text = config::guest(&GuestText { name, uuid: &uuid(name), memory: options.memory, arguments: &arguments });
+        let used = options.busy + options.pattern;
+        ensure!(used == 0 || used + 72 <= options.memory, "a guest that is busy with {used} MiB needs 72 more");
+        ensure!(options.pattern == 0 || options.card.is_some(), "nobody can ask a guest without a network card for its pattern");
+        let deaf = if options.deaf { " deaf" } else { "" };
+        let busy = if options.busy > 0 { format!(" busy={}", options.busy) } else { String::new() };
+        let pattern = if options.pattern > 0 { format!(" pattern={}", options.pattern) } else { String::new() };
+        let address = options.card.map(|host| format!(" address={}", Network::Guests.address(host))).unwrap_or_default();
+        let arguments = format!("beat={}{deaf}{busy}{pattern}{address}", options.beat.as_millis());
+        let card = options.card;
+        let text = config::guest(&GuestText { name, uuid: &uuid(name), memory: options.memory, arguments: &arguments, card });
         replace(&self.guest_definition(name), &text)
     }
 

@@ -1,13 +1,14 @@
 //! A node's PID 1: builds the node's file system around itself, starts the daemons, and then reaps what dies.
 //!
 //! It is started by `unshare` in new namespaces and still sees the host's files. Its root becomes a tmpfs with overlays over the host's
-//! `/etc`, `/var` and `/usr`; what the node changes there stays in the state folder over a power cycle, as on a disk.
+//! `/etc`, `/var` and `/usr`, or another system's; what the node changes there stays in the state folder over a power cycle, as on a disk.
 
 use crate::cluster::Lab;
 use crate::config;
 use crate::layout::{BOOT, Layout, SHARED, node_name};
 use crate::network;
 use crate::process::{Identity, check};
+use crate::storage;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -21,7 +22,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// There when a node has its own root and its daemons are started: before that, entering it would show the host's files.
+/// There when a node has its own root and its daemons, but for the cluster's, are started: before that, entering it would show the host's files.
 pub const READY: &str = "/run/lab-ready";
 
 /// The search path in a node.
@@ -42,7 +43,8 @@ pub const DAEMONS: &[Daemon] = &[
     Daemon { name: "syslogd", line: "exec busybox syslogd -n -O /var/log/messages -S" },
     Daemon { name: "virtlogd", line: "exec virtlogd" },
     Daemon { name: "libvirtd", line: "exec libvirtd --listen" },
-    Daemon { name: "corosync", line: "corosync && exec pacemakerd" },
+    // Tried again, as systemd does (Restart=on-failure).
+    Daemon { name: "corosync", line: "for try in 1 2 3; do corosync && exec pacemakerd; sleep 1; done" },
 ];
 
 /// How a daemon that is gone is started again in a running node.
@@ -55,10 +57,16 @@ pub fn restart_line(daemon: &str) -> Option<&'static str> {
     }
 }
 
+/// So long a node takes from power to its cluster when it starts again: longer than its power switch to say so, as any machine. A node that
+/// is back in the cluster before the word of its own fencing is there takes it for its own, and pacemakerd ends for good ("We were allegedly just
+/// fenced"); that word may be as late as the next membership, if another node is lost at the same time.
+const BOOT_TIME: Duration = Duration::from_secs(5);
+
 /// Runs a node: never returns unless it cannot.
 pub fn run(state: &Path, node: u32, nodes: u32) -> Result<()> {
     let layout = Layout { state: state.to_owned() };
-    let bare = Lab::open("", Some(state))?.bare();
+    let lab = Lab::open("", Some(state))?;
+    let bare = lab.bare();
     // The /proc seen here is still the host's, and so is the pid.
     let own = Identity::own()?;
     umask(Mode::from_bits_truncate(0o022));
@@ -67,15 +75,23 @@ pub fn run(state: &Path, node: u32, nodes: u32) -> Result<()> {
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
     }
     own.save(&layout.node_process(node))?;
-    build_root(&layout, node).context("failed to build the node's root")?;
+    build_root(&layout, node, lab.root()).context("failed to build the node's root")?;
     enter_root(&layout.node(node).join("root"))?;
     sethostname(node_name(node)).context("failed to set the host name")?;
-    first_start(node, nodes)?;
+    let again = !first_start(node, nodes)?;
     network::configure_node(node).context("failed to set up the network")?;
-    for daemon in DAEMONS.iter().filter(|daemon| !(bare && daemon.name == "corosync")) {
+    storage::mount()?;
+    let (cluster, others): (Vec<&Daemon>, Vec<&Daemon>) = DAEMONS.iter().partition(|daemon| daemon.name == "corosync");
+    for daemon in others {
         start(daemon)?;
     }
     fs::write(READY, "")?;
+    if again {
+        std::thread::sleep(BOOT_TIME);
+    }
+    for daemon in cluster.into_iter().filter(|_| !bare) {
+        start(daemon)?;
+    }
     println!("{} is up", node_name(node));
     loop {
         // PID 1 inherits every orphan of the node.
@@ -86,23 +102,29 @@ pub fn run(state: &Path, node: u32, nodes: u32) -> Result<()> {
 }
 
 fn start(daemon: &Daemon) -> Result<()> {
-    let log = File::options().create(true).append(true).open(format!("/var/log/lab-{}.log", daemon.name))?;
+    start_line(daemon.name, daemon.line)
+}
+
+/// Starts a program of the node in the background; what it says is in `/var/log/lab-NAME.log`.
+pub fn start_line(name: &str, line: &str) -> Result<()> {
+    let log = File::options().create(true).append(true).open(format!("/var/log/lab-{name}.log"))?;
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", daemon.line]).env_clear().env("PATH", PATH).env("HOME", "/root").env("LANG", "C.UTF-8");
+    command.args(["-c", line]).env_clear().env("PATH", PATH).env("HOME", "/root").env("LANG", "C.UTF-8");
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
-    command.spawn().with_context(|| format!("failed to start {}", daemon.name))?;
+    command.spawn().with_context(|| format!("failed to start {name}"))?;
     Ok(())
 }
 
-fn build_root(layout: &Layout, node: u32) -> Result<()> {
+/// `base` is the root of the system that the node runs.
+fn build_root(layout: &Layout, node: u32, base: &Path) -> Result<()> {
     let folder = layout.node(node);
     let root = folder.join("root");
     fs::create_dir_all(&root)?;
     mount_on(Some("tmpfs"), &root, "tmpfs", "size=64m,mode=755")?;
-    for name in ["proc", "sys", "dev", "run", "tmp", "root", "home", "mnt", "media", "opt", "srv/vms", "boot", ".old"] {
+    for name in ["proc", "sys", "dev", "run", "tmp", "root", "home", "mnt", "media", "opt", "srv/vms", "srv/hang", "boot", ".old"] {
         fs::create_dir_all(root.join(name))?;
     }
-    for entry in fs::read_dir("/")?.flatten() {
+    for entry in fs::read_dir(base)?.flatten() {
         // bin, sbin, lib, lib64, ...: links into /usr.
         if let Ok(target) = fs::read_link(entry.path())
             && target.starts_with("usr")
@@ -115,7 +137,8 @@ fn build_root(layout: &Layout, node: u32) -> Result<()> {
         for path in [&upper, &work, &root.join(name)] {
             fs::create_dir_all(path)?;
         }
-        let options = format!("lowerdir=/{name},upperdir={},workdir={}", upper.display(), work.display());
+        let lower = base.join(name);
+        let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
         mount_on(Some("overlay"), &root.join(name), "overlay", &options).context(
             "the state folder must be on a file system that can be an overlay's upper layer: not itself an overlay (see --state)",
         )?;
@@ -133,6 +156,7 @@ fn build_root(layout: &Layout, node: u32) -> Result<()> {
     }
     fs::set_permissions(root.join("run/lock"), Permissions::from_mode(0o1777))?;
     copy_if_changed(&layout.program(), &root.join("usr/sbin/fence_lab"))?;
+    copy_if_changed(&layout.hangfs(), &root.join(storage::PROGRAM.trim_start_matches('/')))?;
     if layout.agent().exists() {
         install_agent(&layout.agent(), &root)?;
     }
@@ -199,11 +223,11 @@ fn enter_root(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the configuration on the node's first start; later ones find what the node has made of it.
-fn first_start(node: u32, nodes: u32) -> Result<()> {
+/// Writes the configuration on the node's first start; later ones find what the node has made of it. Whether this is the first.
+fn first_start(node: u32, nodes: u32) -> Result<bool> {
     let marker = Path::new("/etc/kvmha-lab");
     if marker.exists() {
-        return Ok(());
+        return Ok(false);
     }
     for (path, text) in config::files(node, nodes) {
         // Links (resolv.conf, machine-id) would lead elsewhere.
@@ -219,7 +243,7 @@ fn first_start(node: u32, nodes: u32) -> Result<()> {
     }
     fs::create_dir_all("/var/log/corosync")?;
     fs::write(marker, "")?;
-    Ok(())
+    Ok(true)
 }
 
 /// Puts the binary under test where packages put it, below `root`: one file and its names. A running one is not disturbed.

@@ -4,7 +4,8 @@
 
 use crate::process::{check, run};
 use anyhow::{Context, Result, ensure};
-use std::fs;
+use nix::fcntl::Flock;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,10 +17,25 @@ const CACHE: &str = "/var/cache/kvmha-lab";
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Modules for a virtio disk on PCI, and for the power button: without `button` and `evdev` a guest does not see `virsh shutdown`.
+/// Modules for a virtio disk and network card on PCI, the channel of a guest agent, and the power button: without `button` and `evdev` a guest does not see `virsh shutdown`.
 /// Those which a kernel has built in are not looked for.
-const MODULES: &[&str] =
-    &["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "button", "evdev"];
+const MODULES: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "button",
+    "evdev",
+];
+
+/// The file of a kernel's folder in the cache that says which modules were looked for.
+const LIST: &str = "modules.list";
 
 /// Puts `vmlinuz` and `initrd` into `folder`.
 pub fn provide(folder: &Path) -> Result<()> {
@@ -29,9 +45,7 @@ pub fn provide(folder: &Path) -> Result<()> {
     {
         return Ok(());
     }
-    let cache = std::env::var_os("KVMHA_LAB_CACHE").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
-    fs::create_dir_all(&cache).with_context(|| format!("failed to make {}", cache.display()))?;
-    let _lock = crate::power::lock(&cache.join("lock"))?;
+    let (cache, _lock) = cache()?;
     let kernel = kernel(&cache).context("failed to provide the guest's kernel")?;
     let initrd = initrd(&cache, &kernel).context("failed to build the guest's initrd")?;
     fs::create_dir_all(folder)?;
@@ -41,11 +55,21 @@ pub fn provide(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The folder in which downloads and what is made of them are kept, and the lock for who changes something there.
+pub fn cache() -> Result<(PathBuf, Flock<File>)> {
+    let cache = std::env::var_os("KVMHA_LAB_CACHE").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
+    fs::create_dir_all(&cache).with_context(|| format!("failed to make {}", cache.display()))?;
+    let lock = crate::power::lock(&cache.join("lock"))?;
+    Ok((cache, lock))
+}
+
 /// The folder of a kernel in the cache: `vmlinuz` and `modules/*.ko`. Downloaded if there is none; one that is there is good enough, and
 /// asking apt takes longer than building all the rest.
 fn kernel(cache: &Path) -> Result<PathBuf> {
-    let mut ready: Vec<PathBuf> =
-        fs::read_dir(cache)?.flatten().map(|entry| entry.path()).filter(|path| path.join("vmlinuz").exists()).collect();
+    // One of an older lab may lack modules.
+    let is_whole =
+        |path: &PathBuf| path.join("vmlinuz").exists() && fs::read_to_string(path.join(LIST)).is_ok_and(|list| list == MODULES.join(" "));
+    let mut ready: Vec<PathBuf> = fs::read_dir(cache)?.flatten().map(|entry| entry.path()).filter(is_whole).collect();
     ready.sort();
     if let Some(newest) = ready.pop() {
         return Ok(newest);
@@ -93,6 +117,7 @@ fn fetch(cache: &Path, package: &str) -> Result<PathBuf> {
         }
     }
     ensure!(fs::read_dir(ready.join("modules"))?.count() > 0, "{package} holds none of the modules {MODULES:?}");
+    fs::write(ready.join(LIST), MODULES.join(" "))?;
     let target = cache.join(package);
     let _ = fs::remove_dir_all(&target);
     fs::rename(&ready, &target)?;

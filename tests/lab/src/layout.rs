@@ -10,6 +10,10 @@ pub const SWITCH_ADDRESS: &str = "10.77.0.254";
 pub const SWITCH_PORT: u16 = 7777;
 /// The shared folder as the nodes see it.
 pub const SHARED: &str = "/srv/vms";
+/// The shared folder once more, through a file system that can hang and fail; see [`crate::storage`].
+pub const HANGING: &str = "/srv/hang";
+/// Where a node's [`HANGING`] reads what it has to do.
+pub const STORAGE_FAULT: &str = "/run/lab-storage";
 /// Where a node sees the guests' kernel and initrd: a node-local path, as the image of a machine has it.
 pub const BOOT: &str = "/boot";
 
@@ -29,11 +33,16 @@ pub enum Network {
     Cluster,
     /// Storage servers.
     Storage,
+    /// The guests' own: in a node it is a bridge, see [`GUEST_BRIDGE`].
+    Guests,
 }
 
+/// The bridge of a node in which its guests are plugged.
+pub const GUEST_BRIDGE: &str = "guests";
+
 impl Network {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Cluster, Self::Storage];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cluster, Self::Storage, Self::Guests];
 
     /// Its bridge in the switch.
     #[must_use]
@@ -41,6 +50,7 @@ impl Network {
         match self {
             Self::Cluster => "br0",
             Self::Storage => "br1",
+            Self::Guests => "br2",
         }
     }
 
@@ -50,6 +60,7 @@ impl Network {
         match self {
             Self::Cluster => "eth0",
             Self::Storage => "eth1",
+            Self::Guests => "eth2",
         }
     }
 
@@ -59,6 +70,7 @@ impl Network {
         match self {
             Self::Cluster => format!("10.77.0.{host}"),
             Self::Storage => format!("10.77.1.{host}"),
+            Self::Guests => format!("10.77.2.{host}"),
         }
     }
 
@@ -68,6 +80,7 @@ impl Network {
         match self {
             Self::Cluster => node_name(node),
             Self::Storage => format!("{}-s", node_name(node)),
+            Self::Guests => format!("{}-g", node_name(node)),
         }
     }
 }
@@ -120,6 +133,12 @@ impl Layout {
     #[must_use]
     pub fn program(&self) -> PathBuf {
         self.state.join("bin/lab")
+    }
+
+    /// The file system that can hang; nodes take it from here when they start.
+    #[must_use]
+    pub fn hangfs(&self) -> PathBuf {
+        self.state.join("bin/hangfs")
     }
 
     /// The power switch's process.

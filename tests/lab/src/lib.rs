@@ -13,15 +13,20 @@
 //! | [`membership`] | what Pacemaker says, and waiting for it |
 //! | [`node`] | one node seen from outside: exec, daemons, processes |
 //! | [`power`] | the power of a node, and the server that fence agents ask |
+//! | [`storage`] | storage that hangs and fails |
 //! | [`network`] | the switch: bridges, cables, cuts |
 //! | [`init`] | a node's PID 1 |
+//! | [`platform`] | the system the nodes run |
 //! | [`config`] | the texts of the daemons' configuration |
 //! | [`fence`] | the fence agent `fence_lab` |
 //! | [`guest`], [`kernel`] | guests, and what they boot |
+//! | [`client`] | who talks to a guest over the network |
 //! | [`heartbeat`] | the record a guest writes |
 //! | [`watcher`], [`watch`] | who looks at it, and what was seen: gaps, pauses, two writers |
+//! | [`history`], [`judge`] | what was seen of a cluster, and what was wrong in it |
 //! | [`demo`] | the main job as a story |
 //! | [`supervise`] | the lab goes down whatever becomes of the program |
+//! | [`stage`] | the agent called by hand, and the truth about its guest |
 //! | [`suite`] | test suites that run on a lab |
 //! | [`program`] | the programs it is made of |
 //! | [`process`] | programs run with a time limit; processes told apart for certain |
@@ -31,21 +36,27 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person, and a PID 1 whose stderr is its log")]
 
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod fence;
 pub mod guest;
 pub mod heartbeat;
+pub mod history;
 pub mod init;
+pub mod judge;
 pub mod kernel;
 pub mod layout;
 pub mod membership;
 pub mod network;
 pub mod node;
+pub mod platform;
 pub mod power;
 pub mod process;
 pub mod program;
+pub mod stage;
+pub mod storage;
 pub mod suite;
 pub mod supervise;
 pub mod watch;
@@ -56,5 +67,6 @@ pub use guest::GuestOptions;
 pub use heartbeat::Record;
 pub use membership::Membership;
 pub use process::Output;
+pub use storage::Fault as StorageFault;
 pub use watch::Watch;
 pub use watcher::Watcher;

@@ -7,7 +7,8 @@ use lab::heartbeat::{Disk, Ring};
 use lab::layout::{DEFAULT_NAME, Network};
 use lab::node::Terminal;
 use lab::power::{Fault, Power};
-use lab::{GuestOptions, Lab, Options, Watch, Watcher, cluster, demo, fence, supervise};
+use lab::storage::Reach;
+use lab::{GuestOptions, Lab, Options, StorageFault, Watch, Watcher, cluster, demo, fence, platform, supervise};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Words {
     Kill(Daemon),
     /// Start a daemon of a node that is gone
     Start(Daemon),
+    /// Let a node's /srv/hang, the shared folder once more, hang or fail
+    #[command(subcommand)]
+    Storage(Storage),
     /// Set how the power switch answers fence agents
     FenceFault {
         kind: FaultKind,
@@ -82,6 +86,9 @@ struct Up {
     /// Without corosync and Pacemaker: nodes with libvirt alone
     #[arg(long)]
     bare: bool,
+    /// The system that the nodes run: host, debian13, or the absolute path of a root
+    #[arg(long, value_name = "NAME")]
+    platform: Option<String>,
     /// Seconds the cluster may take
     #[arg(long, default_value_t = 90)]
     limit: u64,
@@ -142,6 +149,31 @@ struct Daemon {
     daemon: String,
 }
 
+#[derive(Subcommand)]
+enum Storage {
+    /// Answer nothing: whoever accesses it hangs in the kernel and cannot be killed
+    Hold {
+        node: String,
+        /// Only what changes something
+        #[arg(long)]
+        writes: bool,
+    },
+    /// Fail
+    Error {
+        node: String,
+        /// Only what changes something
+        #[arg(long)]
+        writes: bool,
+        /// The number of the error: 5 is EIO, 28 ENOSPC, 116 ESTALE
+        #[arg(long, default_value_t = 5)]
+        number: u16,
+    },
+    /// Answer late
+    Delay { node: String, milliseconds: u32 },
+    /// Work again; what was held is carried out now
+    Release { node: String },
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum FaultKind {
     None,
@@ -165,6 +197,15 @@ enum Guest {
         /// Milliseconds between two beats
         #[arg(long, default_value_t = 20)]
         beat: u64,
+        /// MiB of its memory that it changes as fast as it can
+        #[arg(long, default_value_t = 0)]
+        busy: u32,
+        /// Give it a network card: it is host N of the guests' network (10.77.2.N) and echoes on port 7
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=253))]
+        card: Option<u32>,
+        /// MiB of its memory that hold a pattern; with a card it says its checksum on port 8
+        #[arg(long, default_value_t = 0)]
+        pattern: u32,
     },
     /// Print a guest's definition
     Xml {
@@ -189,6 +230,9 @@ struct Heartbeat {
     /// Watch for so many seconds: gaps, pauses, reboots, two writers
     #[arg(long, value_name = "SECONDS")]
     watch: Option<f64>,
+    /// The same until standard input ends
+    #[arg(long, conflicts_with = "watch")]
+    while_input: bool,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -212,9 +256,9 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let state = cli.state.as_deref();
     match cli.command {
-        Words::Up(Up { nodes, agent, bare, limit }) => {
-            let limit = Duration::from_secs(limit);
-            Lab::up(&Options { name: cli.name, state: cli.state, nodes, agent, bare, progress: true, limit })?;
+        Words::Up(Up { nodes, agent, bare, platform, limit }) => {
+            let (limit, platform) = (Duration::from_secs(limit), platform.or_else(platform::of_environment));
+            Lab::up(&Options { name: cli.name, state: cli.state, nodes, agent, bare, platform, progress: true, limit })?;
             return Ok(ExitCode::SUCCESS);
         }
         Words::Down => {
@@ -253,6 +297,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Words::Thaw(Daemon { node, daemon }) => lab.thaw(&node, &daemon)?,
         Words::Kill(Daemon { node, daemon }) => lab.kill(&node, &daemon)?,
         Words::Start(Daemon { node, daemon }) => lab.start(&node, &daemon)?,
+        Words::Storage(storage) => {
+            let reach = |writes: bool| if writes { Reach::Writes } else { Reach::Everything };
+            match storage {
+                Storage::Hold { node, writes } => lab.storage(&node, StorageFault::Hold(reach(writes)))?,
+                Storage::Error { node, writes, number } => lab.storage(&node, StorageFault::Error(reach(writes), number))?,
+                Storage::Delay { node, milliseconds } => lab.storage(&node, StorageFault::Delay(milliseconds))?,
+                Storage::Release { node } => lab.storage(&node, StorageFault::None)?,
+            }
+        }
         Words::FenceFault { kind, seconds } => lab.fence_fault(match kind {
             FaultKind::None => Fault::None,
             FaultKind::Refuse => Fault::Refuse,
@@ -354,8 +407,8 @@ fn places(lab: &Lab, guest: &str) -> Result<String> {
 
 fn guest(lab: &Lab, guest: Guest) -> Result<()> {
     match guest {
-        Guest::Create { guest, memory, deaf, beat } => {
-            lab.guest_create(&guest, &GuestOptions { memory, deaf, beat: Duration::from_millis(beat) })?;
+        Guest::Create { guest, memory, deaf, beat, busy, card, pattern } => {
+            lab.guest_create(&guest, &GuestOptions { memory, deaf, beat: Duration::from_millis(beat), busy, card, pattern })?;
         }
         Guest::Xml { guest } => {
             print!("{}", std::fs::read_to_string(lab.guest_definition(&guest)).with_context(|| format!("there is no guest {guest}"))?);
@@ -371,6 +424,11 @@ fn heartbeat(lab: &Lab, heartbeat: &Heartbeat) -> Result<()> {
     if let Some(seconds) = heartbeat.watch {
         let watcher = Watcher::start(&image)?;
         std::thread::park_timeout(Duration::try_from_secs_f64(seconds)?);
+        return show_watch(&watcher.stop(), heartbeat.json);
+    }
+    if heartbeat.while_input {
+        let watcher = Watcher::start(&image)?;
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
         return show_watch(&watcher.stop(), heartbeat.json);
     }
     let ring = Ring::read(&image)?;

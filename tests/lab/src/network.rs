@@ -1,6 +1,6 @@
-//! The switch: a network namespace with two bridges, and a cable from each to every node. Nothing is reachable from outside.
+//! The switch: a network namespace with three bridges, and a cable from each to every node. Nothing is reachable from outside.
 
-use crate::layout::{Network, SWITCH_ADDRESS};
+use crate::layout::{GUEST_BRIDGE, Network, SWITCH_ADDRESS};
 use crate::process::{self, check, run};
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// `ip` answers at once; the limit is for a machine that is very busy.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// No snooping, no learning delay: a cable works as soon as it is plugged in.
+const BRIDGE: &str = "type bridge mcast_snooping 0 forward_delay 0 stp_state 0";
 
 /// Where `ip netns` keeps named namespaces: it makes the folder and mounts it on itself, for good.
 const NAMESPACES: &str = "/run/netns";
@@ -44,7 +47,7 @@ impl Switch {
     /// Whether it is there, with its bridges.
     #[must_use]
     pub fn exists(&self) -> bool {
-        Path::new(&self.path()).exists() && self.ip("link show br1").is_ok()
+        Path::new(&self.path()).exists() && Network::ALL.iter().all(|network| self.ip(&format!("link show {}", network.bridge())).is_ok())
     }
 
     /// Makes it; what was left of an earlier one goes first.
@@ -61,8 +64,7 @@ impl Switch {
         self.ip("link set lo up")?;
         for network in Network::ALL {
             let bridge = network.bridge();
-            // No snooping, no learning delay: a cable works as soon as it is plugged in.
-            self.ip(&format!("link add {bridge} type bridge mcast_snooping 0 forward_delay 0 stp_state 0"))?;
+            self.ip(&format!("link add {bridge} {BRIDGE}"))?;
             self.ip(&format!("addr add {}/24 dev {bridge}", network.address(254)))?;
             self.ip(&format!("link set {bridge} up"))?;
         }
@@ -169,8 +171,14 @@ pub fn configure_node(node: u32) -> Result<()> {
             run(&["ip", "link", "show", interface], LIMIT).is_ok_and(|output| output.ok())
         });
         anyhow::ensure!(there, "nobody plugged {interface} in");
-        check(&["ip", "addr", "add", &format!("{}/24", network.address(node)), "dev", interface], LIMIT)?;
-        check(&["ip", "link", "set", interface, "up"], LIMIT)?;
+        let ip = |words: String| check(&[&["ip"][..], &words.split(' ').collect::<Vec<_>>()].concat(), LIMIT);
+        let owner = if network == Network::Guests { GUEST_BRIDGE } else { interface };
+        if owner != interface {
+            ip(format!("link add {owner} {BRIDGE}"))?;
+            ip(format!("link set {interface} master {owner} up"))?;
+        }
+        ip(format!("addr add {}/24 dev {owner}", network.address(node)))?;
+        ip(format!("link set {owner} up"))?;
     }
     Ok(())
 }

@@ -95,21 +95,27 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a daemon of a node again, one that is gone.
+    /// Starts a daemon of a node again, one that is gone; libvirtd must answer then.
     pub fn start(&self, node: &str, daemon: &str) -> Result<()> {
+        self.launch(node, daemon)?;
+        if daemon == "libvirtd" { self.wait_libvirt(node) } else { Ok(()) }
+    }
+
+    /// As [`Lab::start`], but a libvirtd may be one that answers nobody.
+    pub fn launch(&self, node: &str, daemon: &str) -> Result<()> {
         let line = restart_line(daemon).with_context(|| format!("the lab does not know how {daemon} is started"))?;
         ensure!(self.processes(node, daemon)?.is_empty(), "{daemon} runs already on {node}");
         let script = format!("{{ {line}; }} >>/var/log/lab-{daemon}.log 2>&1 </dev/null");
         self.check(node, &["setsid", "--fork", "/bin/sh", "-c", &script], Duration::from_secs(10))?;
         let there = || self.processes(node, daemon).is_ok_and(|processes| !processes.is_empty());
         ensure!(wait_until(Duration::from_secs(10), Duration::from_millis(10), there), "{daemon} did not start on {node}");
-        if daemon == "libvirtd" { self.wait_libvirt(node) } else { Ok(()) }
+        Ok(())
     }
 
     /// Waits until a node's libvirt answers.
     pub fn wait_libvirt(&self, node: &str) -> Result<()> {
-        let answers = || self.exec(node, &["virsh", "-q", "version"], Duration::from_secs(2)).is_ok_and(|output| output.ok());
-        ensure!(wait_until(Duration::from_secs(30), Duration::from_millis(50), answers), "libvirtd on {node} does not answer");
+        let answers = || self.exec(node, &["virsh", "-q", "version"], Duration::from_secs(5)).is_ok_and(|output| output.ok());
+        ensure!(wait_until(Duration::from_secs(90), Duration::from_millis(50), answers), "libvirtd on {node} does not answer");
         Ok(())
     }
 

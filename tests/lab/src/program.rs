@@ -19,6 +19,7 @@ const PROGRAMS: &[&str] = &[
     "virsh",
     "qemu-system-x86_64",
     "gcc",
+    "pkg-config",
     "cpio",
 ];
 
@@ -54,7 +55,20 @@ pub fn own_program() -> Result<PathBuf> {
     if own.file_name().is_some_and(|name| name == "lab" || name == "fence_lab") {
         return Ok(own);
     }
-    // target/debug/deps/TEST-HASH -> target/debug/lab
-    let beside = own.ancestors().skip(1).take(3).map(|folder| folder.join("lab")).find(|path| path.is_file());
-    beside.with_context(|| format!("no program `lab` near {}: cargo build -p lab (or set KVMHA_LAB)", own.display()))
+    near(&own, "lab").with_context(|| format!("no program `lab` near {}: cargo build -p lab (or set KVMHA_LAB)", own.display()))
+}
+
+/// The program that a suite tests: `KVMHA_BINARY`, or the one that was built, or installed, beside the suite. Its path is not made part of the
+/// suite, so that a suite can be installed with it.
+#[must_use]
+pub fn under_test() -> PathBuf {
+    let named = std::env::var_os("KVMHA_BINARY").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let found = || std::env::current_exe().ok().and_then(|own| near(&own, "kvmha"));
+    // What is not there is said by the lab, which needs it.
+    named.or_else(found).unwrap_or_else(|| "kvmha".into())
+}
+
+/// target/debug/deps/SUITE-HASH -> target/debug/NAME, /usr/libexec/kvmha/tests/SUITE -> /usr/libexec/kvmha/NAME
+fn near(own: &Path, name: &str) -> Option<PathBuf> {
+    own.ancestors().skip(1).take(3).map(|folder| folder.join(name)).find(|path| path.is_file())
 }

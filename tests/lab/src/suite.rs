@@ -4,7 +4,8 @@
 //! what a long test does.
 
 use crate::cluster::{Guard, Lab, Options};
-use crate::layout::Layout;
+use crate::layout::{Layout, node_name};
+use crate::process::tail;
 use crate::supervise::supervised;
 use anyhow::{Result, bail};
 use std::fs;
@@ -41,17 +42,28 @@ pub struct Suite {
     pub tidy: fn(&Lab) -> Result<()>,
 }
 
-/// The words of the command line.
+/// The words of a suite's command line.
 #[derive(Debug, Default)]
-struct Words {
-    list: bool,
+pub struct Words {
+    /// `--list`: only name the tests.
+    pub list: bool,
+    /// `--exact`: words are whole names.
     exact: bool,
-    lab: Option<String>,
+    /// `--lab`: the lab's name.
+    pub lab: Option<String>,
+    /// `--skip`
     skip: Vec<String>,
+    /// The words themselves: parts of names.
     filters: Vec<String>,
 }
 
 impl Words {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse(std::env::args().skip(1))
+    }
+
     /// Those of libtest that make sense here; the others that `cargo test` may pass on change nothing.
     fn parse(mut words: impl Iterator<Item = String>) -> Self {
         let mut parsed = Self::default();
@@ -68,7 +80,9 @@ impl Words {
         parsed
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// Whether the test of this name is wanted.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
         let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
         (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
     }
@@ -78,7 +92,7 @@ impl Suite {
     /// Runs what the command line asks for: words are parts of names. The lab goes down at the end, whatever happens.
     #[must_use]
     pub fn main(mut self) -> ExitCode {
-        let words = Words::parse(std::env::args().skip(1));
+        let words = Words::of_process();
         let (wanted, others): (Vec<Scenario>, Vec<Scenario>) = self.scenarios.iter().partition(|scenario| words.wants(scenario.name));
         if words.list {
             wanted.iter().for_each(|scenario| println!("{}: test", scenario.name));
@@ -99,19 +113,7 @@ impl Suite {
         println!("\nrunning {} tests", wanted.len());
         let begin = Instant::now();
         let failed = if wanted.is_empty() { Vec::new() } else { self.run(&wanted) };
-        if !failed.is_empty() {
-            println!("\nfailures:");
-            failed.iter().for_each(|name| println!("    {name}"));
-        }
-        println!(
-            "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
-            if failed.is_empty() { "ok" } else { "FAILED" },
-            wanted.len() - failed.len(),
-            failed.len(),
-            others.len(),
-            begin.elapsed().as_secs_f64()
-        );
-        if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+        close(wanted.len(), &failed, others.len(), begin)
     }
 
     /// The names of those that failed; all, when there is no lab.
@@ -158,6 +160,23 @@ impl Suite {
     }
 }
 
+/// The last words of a suite, as `cargo test` says them, and its code.
+#[must_use]
+pub fn close<S: AsRef<str>>(tried: usize, failed: &[S], left_out: usize, begin: Instant) -> ExitCode {
+    if !failed.is_empty() {
+        println!("\nfailures:");
+        failed.iter().for_each(|name| println!("    {}", name.as_ref()));
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {left_out} filtered out; finished in {:.2}s\n",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        tried - failed.len(),
+        failed.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
 /// Runs `work`; a panic is an error.
 fn guarded(work: fn(&Lab) -> Result<()>, lab: &Lab) -> Result<()> {
     match catch_unwind(AssertUnwindSafe(|| work(lab))) {
@@ -189,7 +208,12 @@ impl<'a> Logs<'a> {
         for (node, begin) in &self.begins {
             let text = read(self.layout, *node);
             let lines: Vec<&str> = text.get(*begin..).unwrap_or(&text).lines().collect();
+            println!("    -- {}", node_name(*node));
             lines.iter().skip(lines.len().saturating_sub(SHOWN)).for_each(|line| println!("    {line}"));
+            // Why a node is not in the cluster stands here alone.
+            for own in ["/var/log/lab-corosync.log", "/var/log/corosync/corosync.log"] {
+                println!("    -- {} {own}: {}", node_name(*node), tail(&self.layout.on_disk(*node, own), 4).replace('\n', "\n    "));
+            }
         }
     }
 }

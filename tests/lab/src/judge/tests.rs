@@ -1,0 +1,196 @@
+//! Histories that hold each violation, and their like without it.
+
+use super::*;
+use crate::history::Emulator;
+
+fn boot(id: u64, first: f64, last: f64) -> Boot {
+    Boot { id, first, last }
+}
+
+fn emulator(node: &str, process: &str, first: f64, last: f64) -> Emulator {
+    Emulator { guest: "vm1".to_owned(), node: node.to_owned(), process: process.to_owned(), first, last }
+}
+
+fn action(name: &str, node: &str, begin: f64, end: f64, outcome: Outcome) -> Action {
+    let (guest, text) = ("vm1".to_owned(), String::new());
+    Action { guest, node: node.to_owned(), name: name.to_owned(), begin, end, outcome, text }
+}
+
+fn fault(kind: FaultKind, subject: &str, begin: f64, end: f64) -> Fault {
+    Fault { kind, subject: subject.to_owned(), begin, end }
+}
+
+fn request(request: Request, begin: f64, end: f64) -> Operation {
+    Operation { request, subject: "vm1".to_owned(), text: String::new(), begin, end, ok: true }
+}
+
+/// vm1 ran from 0 to 200 s on node1, in one boot.
+fn quiet() -> History {
+    let boots = vec![boot(1, 0.0, 200.0)];
+    let guest = Guest { name: "vm1".to_owned(), boots, two_writers: None, lost: 0, wanted: true, beats: true };
+    History { guests: vec![guest], emulators: vec![emulator("node1", "1", 0.0, 200.0)], ..History::default() }
+}
+
+/// The same, but it was started anew, on node2, at 100 s.
+fn restarted() -> History {
+    let mut history = quiet();
+    history.guests[0].boots = vec![boot(1, 0.0, 95.0), boot(2, 100.0, 200.0)];
+    history.emulators = vec![emulator("node1", "1", 0.0, 95.0), emulator("node2", "2", 98.0, 200.0)];
+    history
+}
+
+fn violations(history: &History) -> Vec<Violation> {
+    judge(history).iter().map(|verdict| verdict.violation).collect()
+}
+
+#[test]
+fn nothing_is_wrong_in_a_quiet_history() {
+    assert_eq!(violations(&quiet()), []);
+}
+
+#[test]
+fn what_the_records_say() {
+    let mut history = quiet();
+    history.guests[0].two_writers = Some((10.0, "beat 7 was overwritten".to_owned()));
+    history.guests[0].lost = 1;
+    history.guests[0].beats = false;
+    history.left.push("a constraint".to_owned());
+    assert_eq!(violations(&history), [Violation::DoubleRun, Violation::LostWrite, Violation::LeftDown, Violation::LeftBehind]);
+    history.guests[0].wanted = false;
+    assert_eq!(violations(&history), [Violation::DoubleRun, Violation::LostWrite, Violation::LeftBehind]);
+}
+
+#[test]
+fn a_restart_needs_a_reason() {
+    assert_eq!(violations(&restarted()), [Violation::NeedlessRestart]);
+    let stopped = |change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+        change(&mut history);
+        violations(&history)
+    };
+    // Pacemaker stopped it, and nobody wanted that.
+    assert_eq!(stopped(&|_| {}), [Violation::NeedlessRestart]);
+    assert_eq!(stopped(&|history| history.operations.push(request(Request::Stop, 91.0, 91.2))), []);
+    assert_eq!(stopped(&|history| history.operations.push(request(Request::Harmless, 91.0, 91.2))), [Violation::NeedlessRestart]);
+    assert_eq!(stopped(&|history| history.operations.push(request(Request::Forget, 91.0, 91.2))), []);
+    assert_eq!(stopped(&|history| history.operations.push(request(Request::Forget, 71.0, 71.2))), [Violation::NeedlessRestart]);
+    assert_eq!(stopped(&|history| history.faults.push(fault(FaultKind::NetworkCut, "node1", 88.0, 90.0))), []);
+    assert_eq!(stopped(&|history| history.faults.push(fault(FaultKind::NetworkCut, "node2", 88.0, 90.0))), [Violation::NeedlessRestart]);
+    // It failed before, with a cause or without.
+    let failed = |history: &mut History| history.actions.push(action("monitor", "node1", 90.0, 91.0, Outcome::Failed));
+    assert_eq!(stopped(&failed), [Violation::NeedlessRestart]);
+    let caused = |kind, subject: &'static str| {
+        stopped(&|history| {
+            failed(history);
+            history.faults.push(fault(kind, subject, 80.0, 90.5));
+        })
+    };
+    assert_eq!(caused(FaultKind::EmulatorFrozen, "vm1"), []);
+    assert_eq!(caused(FaultKind::EmulatorFrozen, "vm2"), [Violation::NeedlessRestart]);
+    assert_eq!(caused(FaultKind::FenceFails, ""), [Violation::NeedlessRestart]);
+}
+
+#[test]
+fn what_ends_a_guest_at_once() {
+    let ended = |change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        change(&mut history);
+        violations(&history)
+    };
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::EmulatorKilled, "vm1", 95.0, 95.1))), []);
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::EmulatorKilled, "vm1", 60.0, 60.1))), [Violation::NeedlessRestart]);
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::PowerCut, "node1", 95.0, 95.1))), []);
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::PowerCut, "node3", 95.0, 95.1))), [Violation::NeedlessRestart]);
+    assert_eq!(ended(&|history| history.operations.push(request(Request::Off, 94.0, 96.0))), []);
+    // A daemon that is down is no reason.
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::DaemonKilled, "node1", 90.0, 96.0))), [Violation::NeedlessRestart]);
+}
+
+#[test]
+fn a_move_keeps_the_memory() {
+    let mut history = restarted();
+    history.actions.push(action("migrate_to", "node1", 90.0, 97.0, Outcome::Done));
+    history.actions.push(action("migrate_from", "node2", 97.0, 98.0, Outcome::Done));
+    assert_eq!(violations(&history), [Violation::MemoryLost]);
+    assert!(!judge(&history)[0].text.contains("from inside"));
+    history.emulators[1].first = 92.0;
+    assert!(judge(&history)[0].text.contains("from inside"));
+    history.guests[0].boots = vec![boot(1, 0.0, 200.0)];
+    assert_eq!(violations(&history), []);
+}
+
+#[test]
+fn pacemaker_may_drop_a_move() {
+    let mut history = restarted();
+    history.emulators.push(emulator("node3", "3", 90.0, 95.2));
+    history.actions.push(action("migrate_to", "node1", 90.0, 94.5, Outcome::Done));
+    history.actions.push(action("stop", "node1", 94.5, 94.7, Outcome::Done));
+    history.actions.push(action("stop", "node3", 94.7, 95.3, Outcome::Done));
+    history.emulators[0].last = 94.2;
+    assert_eq!(violations(&history), []);
+    // It was brought to its end, and the guest stopped after that.
+    history.actions.push(action("migrate_from", "node3", 94.5, 94.6, Outcome::Done));
+    assert_eq!(violations(&history), [Violation::MemoryLost]);
+}
+
+#[test]
+fn stopped_means_gone() {
+    let mut history = restarted();
+    history.operations.push(request(Request::Stop, 91.0, 91.2));
+    history.actions.push(action("stop", "node1", 92.0, 94.0, Outcome::Done));
+    assert_eq!(violations(&history), [Violation::FalseStopped]);
+    // One that was started after the stop is another.
+    history.emulators = vec![emulator("node1", "1", 0.0, 93.0), emulator("node1", "2", 98.0, 200.0)];
+    assert_eq!(violations(&history), []);
+    // A stop that says that it failed says nothing false.
+    history.emulators = vec![emulator("node1", "1", 0.0, 95.0)];
+    history.actions[0].outcome = Outcome::Failed;
+    assert_eq!(violations(&history), []);
+}
+
+#[test]
+fn off_means_gone() {
+    let mut history = quiet();
+    history.operations.push(request(Request::Off, 100.0, 103.0));
+    assert_eq!(violations(&history), [Violation::FalseOff]);
+    history.operations[0].ok = false;
+    assert_eq!(violations(&history), []);
+    history.faults.push(fault(FaultKind::NetworkCut, "node1", 90.0, 120.0));
+    history.fencings.push(Fencing { node: "node1".to_owned(), asked: 95.0, done: Some(99.0) });
+    assert_eq!(violations(&history), [Violation::FalseOff]);
+    history.fencings[0].done = None;
+    assert_eq!(violations(&history), []);
+}
+
+#[test]
+fn a_fencing_needs_a_reason() {
+    let fenced = |change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.fencings.push(Fencing { node: "node1".to_owned(), asked: 94.8, done: Some(95.5) });
+        change(&mut history);
+        violations(&history)
+    };
+    assert_eq!(fenced(&|_| {}), [Violation::NeedlessFencing]);
+    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::CorosyncFrozen, "node1", 90.0, 93.0))), []);
+    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::CorosyncFrozen, "node2", 90.0, 93.0))), [Violation::NeedlessFencing]);
+    // Fenced because it was lost, not lost because it was fenced.
+    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 94.7, 94.7))), []);
+    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 95.0, 95.0))), [Violation::NeedlessFencing]);
+    let stop = |history: &mut History| history.actions.push(action("stop", "node1", 60.0, 94.0, Outcome::Failed));
+    assert_eq!(fenced(&stop), [Violation::NeedlessFencing]);
+    assert_eq!(
+        fenced(&|history| {
+            stop(history);
+            history.faults.push(fault(FaultKind::StorageFrozen, "node1", 55.0, 200.0));
+        }),
+        []
+    );
+}
+
+#[test]
+fn nobody_waits_for_ever() {
+    let mut history = quiet();
+    history.actions.push(action("monitor", "node1", 60.0, 80.0, Outcome::Late));
+    assert_eq!(violations(&history), [Violation::LateAction]);
+}
