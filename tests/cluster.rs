@@ -58,6 +58,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "guest_powers_itself_off", run: faults::guest_ends },
     Scenario { name: "libvirtd_frozen_for_a_minute", run: libvirt::frozen },
     Scenario { name: "libvirtd_killed_and_started", run: libvirt::killed },
+    Scenario { name: "config_lost_then_moved", run: libvirt::config_lost },
     Scenario { name: "stopped_while_libvirtd_is_frozen", run: libvirt::stopped_frozen },
     Scenario { name: "start_in_flight_when_stopped", run: libvirt::start_in_flight },
     Scenario { name: "reloadable_parameter", run: changes::reload },

@@ -34,13 +34,17 @@
 mod call;
 #[path = "contract/case.rs"]
 mod case;
+#[path = "contract/pages.rs"]
+mod pages;
+#[path = "contract/stdin.rs"]
+mod stdin;
 
 use case::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{env, fs, thread};
+use std::{env, fs, io, thread};
 
 /// How many calls are made at a time: most of what takes long waits.
 const AT_A_TIME: usize = 6;
@@ -101,7 +105,7 @@ macro_rules! themes {
     };
 }
 
-themes! { faces metadata parameters config actions timeouts logging }
+themes! { faces metadata parameters config actions timeouts logging convert operator }
 
 #[test]
 fn every_case_file_is_run() {
@@ -162,4 +166,43 @@ fn the_metadata_is_valid_by_every_schema() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What `systemd-analyze verify` says of the target that Pacemaker starts after, with this drop-in; nothing if all is well.
+fn said_by_systemd(drop_in: &str) -> io::Result<String> {
+    let folder = tempfile::tempdir()?;
+    let target = folder.path().join("resource-agents-deps.target");
+    // Of the package resource-agents.
+    fs::copy("/usr/lib/systemd/system/resource-agents-deps.target", &target)?;
+    let place = folder.path().join("resource-agents-deps.target.d");
+    fs::create_dir(&place)?;
+    fs::write(place.join("50-kvmha.conf"), drop_in)?;
+    let path = format!("{}:", folder.path().display());
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).arg(&target).env("SYSTEMD_UNIT_PATH", path);
+    let output = verify.output()?;
+    Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn the_order_of_a_hosts_shutdown_is_understood_by_systemd() {
+    // A machine without systemd can run everything else.
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        return;
+    }
+    let drop_in = fs::read_to_string(project().join("packaging/systemd/50-kvmha.conf")).unwrap();
+    for unit in [
+        "libvirtd.service",
+        "virtqemud.service",
+        "virtlogd.service",
+        "virtlockd.service",
+        "libvirt-guests.service",
+        "systemd-machined.service",
+    ] {
+        let ordered = drop_in.lines().any(|line| line.starts_with("After=") && line.split(['=', ' ']).any(|word| word == unit));
+        assert!(ordered, "Pacemaker would not be done before {unit} ends");
+    }
+    assert_eq!(said_by_systemd(&drop_in).unwrap(), "");
+    // It would say so if it did not understand it.
+    assert!(said_by_systemd("[Unit]\nAfer=libvirtd.service\n").unwrap().contains("Afer"));
 }

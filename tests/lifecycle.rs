@@ -14,8 +14,8 @@ mod late;
 mod life;
 #[path = "lifecycle/moving.rs"]
 mod moving;
-#[path = "lifecycle/stage.rs"]
-mod stage;
+#[path = "lifecycle/pulse.rs"]
+mod pulse;
 #[path = "lifecycle/starting.rs"]
 mod starting;
 #[path = "lifecycle/states.rs"]
@@ -23,26 +23,27 @@ mod states;
 #[path = "lifecycle/tools.rs"]
 mod tools;
 
-use lab::Options;
 use lab::suite::Suite;
+use lab::{Options, stage};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let agent = Some(env!("CARGO_BIN_EXE_kvmha").into());
+    let agent = Some(lab::program::under_test());
     Suite {
         options: Options { name: "lifecycle".to_owned(), nodes: 2, bare: true, agent, ..Options::default() },
         scenarios: lab::scenarios! {
             life: normal never_started deaf deaf_in_no_time agent_mode_without_agent no_variables nasty_name names_that_begin_alike
                 stopped_while_it_boots;
-            starting: refused emulator_exits dies_at_once dies_later scripts;
+            starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock;
             states: paused crashed leftover_definition config_of_libvirt_itself emulator_stopped emulator_stopped_and_libvirt_frozen
                 emulator_killed;
-            hints: config_lost_while_running config_and_record_lost config_never_there config_names_another record_lost_or_nonsense
+            hints: config_lost_while_running config_and_record_lost no_parameters_at_a_stop config_never_there config_names_another record_lost_or_nonsense
                 record_is_old;
             daemon: frozen killed restarted start_while_it_restarts frozen_in_mid_stop;
             late: held_in_preparation frozen_in_preparation frozen_before_the_request_is_read;
-            moving: there_and_back paused bad_targets name_taken too_slow nothing_comes target_in_mid_migration agent_killed_then_again agent_killed_and_arrived
+            moving: there_and_back paused bad_targets name_taken too_slow nothing_comes target_in_mid_migration agent_killed_then_again agent_killed_then_again_at_a_slow_libvirt agent_killed_and_arrived
                 agent_killed_then_stop source_frozen_in_mid_migration config_missing_at_the_target;
+            pulse: silent never_heard;
             tools: incumbent ocf_tester light_monitor;
         },
         tidy: stage::tidy,

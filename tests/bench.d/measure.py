@@ -1,6 +1,7 @@
 """Runs commands in turn and measures each run; prints a JSON object per contestant. Run inside a node of the lab by tests/bench.
 
-Standard input: JSON {"runs": N, "contestants": {NAME: {"argv": [...], "env": {...}}}}.
+Standard input: JSON {"runs": N, "contestants": {NAME: {"argv": [...], "env": {...}, "before": [...]}}}. What stands in "before", if
+anything, is run first each time and not measured.
 CPU is user + system time of the process and the children it waited for (wait4), in seconds. Memory is the peak resident size in KiB
 as time(1) sees it: for a child of this program the kernel would count this program's own size in.
 """
@@ -16,7 +17,13 @@ names = list(task["contestants"])
 results = {name: {"cpu": [], "wall": []} for name in names}
 
 
+def prepare(contestant):
+    if "before" in contestant:
+        subprocess.run(contestant["before"], env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+
+
 def run(contestant):
+    prepare(contestant)
     devnull = os.open(os.devnull, os.O_RDWR)
     begin = time.monotonic()
     pid = os.posix_spawn(
@@ -35,6 +42,7 @@ def run(contestant):
 
 def memory(contestant):
     """Peak resident size of one run, in KiB."""
+    prepare(contestant)
     report = subprocess.run(
         ["/usr/bin/time", "-f", "%M", "-o", "/dev/stdout", *contestant["argv"]],
         env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
@@ -44,6 +52,7 @@ def memory(contestant):
 
 def processes(contestant):
     """Processes started by one run, the first included, as strace counts them."""
+    prepare(contestant)
     trace = subprocess.run(
         ["strace", "-f", "-qq", "-e", "trace=fork,vfork,clone,clone3,execve", "-o", "/dev/stdout", *contestant["argv"]],
         env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,

@@ -1,34 +1,45 @@
-//! A libvirt daemon that hangs or dies under a healthy guest: no reason to take the guest's life, nor the node's power.
+//! A libvirt daemon that hangs or dies under healthy guests, a definition that is lost: no reason to take a guest's life, nor the node's power.
 
-use crate::guest::Guest;
+use crate::guest::{Guest, OPERATIONS};
 use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Of the daemon, not of the guest. Six intervals of the monitor.
-const FROZEN: Duration = Duration::from_secs(60);
-const DEAD: Duration = Duration::from_secs(40);
+/// Of the daemon, not of the guests. Six intervals of the monitor.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// All on one node.
+const GUESTS: [&str; 5] = ["vm1", "vm2", "vm3", "vm4", "vm5"];
 /// So long after the end of the fault that the monitor has run again.
 const AFTERWARDS: Duration = Duration::from_secs(12);
 
 pub fn frozen(stage: &Stage) -> Result<String> {
-    survives(stage, FROZEN, |node| stage.lab.freeze(node, "libvirtd"), |node| stage.lab.thaw(node, "libvirtd"))
+    survives(stage, |node| stage.lab.freeze(node, "libvirtd"), |node| stage.lab.thaw(node, "libvirtd"))
 }
 
 pub fn killed(stage: &Stage) -> Result<String> {
-    survives(stage, DEAD, |node| stage.lab.kill(node, "libvirtd"), |node| stage.lab.start(node, "libvirtd"))
+    survives(stage, |node| stage.lab.kill(node, "libvirtd"), |node| stage.lab.start(node, "libvirtd"))
 }
 
-fn survives(stage: &Stage, time: Duration, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&str) -> Result<()>) -> Result<String> {
+fn survives(stage: &Stage, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&str) -> Result<()>) -> Result<String> {
     const TOLD: &str = "libvirt cannot be asked";
-    let (guest, fences) = (Guest::placed(stage, "vm1")?, stage.fences());
-    let node = guest.node()?;
+    let first = Guest::placed(stage, GUESTS[0])?;
+    let (node, mut guests) = (first.node()?, vec![first]);
+    for name in &GUESTS[1..] {
+        let guest = Guest::files(stage, name)?;
+        guest.give("ocf:kvmha:VirtualDomain", "", OPERATIONS)?;
+        stage.check(&format!("pcs constraint location {name} prefers {node}"))?;
+        guests.push(guest);
+    }
+    for guest in &guests {
+        ensure!(guest.runs(1)? == node, "{} is not on {node}", guest.name);
+    }
+    let fences = stage.fences();
     let warned = || stage.log(&node).map(|log| log.matches(TOLD).count());
     let before = warned()?;
     fault(&node)?;
-    let end = Instant::now() + time;
+    let end = Instant::now() + OUTAGE;
     while Instant::now() < end {
         sleep(Duration::from_secs(2));
         stage.no_failures()?;
@@ -38,11 +49,37 @@ fn survives(stage: &Stage, time: Duration, fault: impl Fn(&str) -> Result<()>, m
     sleep(AFTERWARDS);
     stage.no_failures()?;
     // Otherwise nothing was tried.
-    ensure!(warnings >= 1, "no monitor has met the fault");
+    ensure!(warnings >= GUESTS.len(), "only {warnings} monitors have met the fault");
     ensure!(stage.fences() == fences, "{node} was fenced");
+    for guest in guests {
+        ensure!(guest.runs(1)? == node, "{} is somewhere else", guest.name);
+        guest.end(1)?;
+    }
+    Ok(format!("{warnings} monitors without libvirt, {} guests", GUESTS.len()))
+}
+
+/// The folder of the definitions is gone while the guest runs: monitor goes on, and a move does not run it twice, whatever becomes of it.
+pub fn config_lost(stage: &Stage) -> Result<String> {
+    let (guest, fences) = (Guest::placed(stage, "vm1")?, stage.fences());
+    let (node, target) = (guest.node()?, guest.other_node()?);
+    let file = stage.lab.guest_definition("vm1");
+    let hidden = file.with_extension("away");
+    fs::rename(&file, &hidden)?;
+    // More than an interval of the monitor.
+    sleep(AFTERWARDS);
+    stage.no_failures()?;
     ensure!(guest.runs(1)? == node, "it is somewhere else");
+    guest.request_move(&target)?;
+    stage.settle()?;
+    guest.goes_on()?;
+    guest.boots(1)?;
+    let now = guest.node()?;
+    guest.is_on(&now)?;
+    fs::rename(&hidden, &file)?;
+    ensure!(stage.fences() == fences, "a node was fenced");
+    guest.clear()?;
     guest.end(1)?;
-    Ok(format!("{warnings} monitors without libvirt"))
+    Ok(if now == target { "it was moved".to_owned() } else { format!("it stayed on {now}") })
 }
 
 /// Stop without libvirt: the agent ends the emulator itself, and proves it gone.

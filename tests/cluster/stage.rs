@@ -5,7 +5,7 @@ use lab::process::{tail, wait_until};
 use lab::{Lab, Membership, Options, Output};
 use roxmltree::Document;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Of a single step: far more than it takes, for a machine that is busy.
@@ -20,7 +20,7 @@ impl Stage {
     /// A new lab with the agent of this build.
     pub fn build(name: &str) -> Result<Self> {
         Lab::down(name, None)?;
-        let agent = Some(PathBuf::from(env!("CARGO_BIN_EXE_kvmha")));
+        let agent = Some(lab::program::under_test());
         let lab = Lab::up(&Options { name: name.to_owned(), agent, limit: LIMIT, ..Options::default() })?;
         Ok(Self { lab })
     }

@@ -1,6 +1,6 @@
 //! Hosts that cannot be asked: never "off", and an answer in time with the host's name.
 
-use crate::stage::{FROM, Guest, POOL, SOON, Says, Way, fence};
+use crate::stage::{FROM, Guest, POOL, SOON, Says, Way, bare, fence};
 use anyhow::{Result, ensure};
 use lab::layout::Network;
 use lab::{Lab, Output};
@@ -72,6 +72,19 @@ pub fn daemon_gone(lab: &Lab) -> Result<()> {
     fence(lab, Way::Lines, &[("action", "monitor")])?.fails(&["node1"]).map(drop)
 }
 
+/// The socket for readers is there, and nobody can be ended through it: the monitor says so, not the first `off`.
+pub fn readers_only(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "read")?;
+    guest.run(FROM)?;
+    let socket = |name| format!("qemu+unix:///system?socket=/run/libvirt/{name}");
+    let call = |action, name| bare(lab, Way::Lines, &[("action", action), ("plug", "read"), ("uri", &socket(name))]);
+    call("monitor", "libvirt-sock")?.says(0, "")?;
+    call("status", "libvirt-sock-ro")?.says(0, "Status: ON\n")?;
+    call("monitor", "libvirt-sock-ro")?.fails(&["right to end a guest", "read only access"])?;
+    call("off", "libvirt-sock-ro")?.fails(&["read", "read only access"])?;
+    guest.lives(FROM)
+}
+
 /// An `off` that did not see the end of its destroy stands against every later "off" on this node, until a person has looked.
 pub fn end_not_seen(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "unseen")?;
@@ -85,11 +98,20 @@ pub fn end_not_seen(lab: &Lab) -> Result<()> {
     ensure!(gone, "libvirt did not end it");
     // Within 30 s of the begin that was an ordinary end; later nothing proves it.
     guest.fence("off", &[])?.says(0, "Success: Already OFF\n")?;
-    let script = "cd /run/kvmha/fence && sed -i 's/\"begun\":[^,}]*/\"begun\":1000/' *.json && cat *.json";
+    let end = "{\"host\":\"qemu+tcp://node1/system\",\"begun\":1000}";
+    let script = &format!("cd /run/kvmha/fence && sed -i 's#\"ends\":\\[[^]]*\\]#\"ends\":[{end}]#' *.json && cat *.json");
     let note = lab.check(FROM, &["sh", "-c", script], SOON)?;
     ensure!(note.contains("\"begun\":1000"), "{note}");
     for action in ["off", "status", "on", "reboot"] {
         guest.fence(action, &[("missing_as_off", "1")])?.fails(&["unseen", "/run/kvmha/fence/"])?;
+    }
+    // Nor does the end of a later run, elsewhere or on the same host.
+    for node in ["node2", "node1"] {
+        guest.run(node)?;
+        for _ in 0..2 {
+            guest.fence("off", &[("missing_as_off", "1")])?.fails(&["unseen", "node1", "/run/kvmha/fence/"])?;
+            guest.is_off()?;
+        }
     }
     lab.check(FROM, &["rm", "-r", "/run/kvmha/fence"], SOON)?;
     guest.fence("off", &[("missing_as_off", "1")])?.says(0, "Success: Already OFF\n").map(drop)

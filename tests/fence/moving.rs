@@ -1,39 +1,83 @@
-//! A guest that is being migrated while it is fenced.
+//! A guest that is being migrated without end between two hosts while it is fenced.
 
-use crate::stage::{Guest, PATIENCE, Says};
-use anyhow::{Result, ensure};
+use crate::stage::{Guest, tidy, wander};
+use anyhow::{Context, Result, ensure};
 use lab::Lab;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often; the phases are spread over the whole of a migration, which takes about a second here.
-const TIMES: u32 = 12;
+/// How often, unless `KVMHA_FENCE_ROUNDS` says.
+const ROUNDS: u64 = 12;
 
-/// Whatever the phase: off is said when it lives nowhere, and it is said.
-pub fn fenced_in_mid_migration(lab: &Lab) -> Result<()> {
-    let guest = Guest::new(lab, "mover")?;
-    let mut here = "node1";
-    let mut slowest = Duration::ZERO;
-    for time in 0..TIMES {
-        let there = if here == "node1" { "node2" } else { "node1" };
+/// Within this time after the first move was begun the guest is fenced; a move takes about a second here.
+const PHASES: u64 = 2500;
+
+/// A number from the environment.
+fn number(name: &str) -> Result<Option<u64>> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().map(Some).with_context(|| format!("{name}={text} is no number")),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Numbers from a seed (splitmix64): the same seed, the same phases.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// Whatever the phase, and wherever it is defined as well: "off" is only said when it lives nowhere, and then it stays so.
+pub fn fenced_while_it_wanders(lab: &Lab) -> Result<()> {
+    let rounds = number("KVMHA_FENCE_ROUNDS")?.unwrap_or(ROUNDS);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let seed = number("KVMHA_FENCE_SEED")?.unwrap_or(clock.as_secs());
+    println!("KVMHA_FENCE_SEED={seed} KVMHA_FENCE_ROUNDS={rounds}");
+    let mut chance = Chance(seed);
+    let (mut slowest, mut arrived, mut failed) = (Duration::ZERO, 0, 0);
+    for round in 0..rounds {
+        let phase = Duration::from_millis(chance.below(PHASES));
+        let here = if chance.below(2) == 0 { "node1" } else { "node2" };
+        // Transient as VirtualDomain makes it, or with a definition on one of the hosts, or on both.
+        let defined: Vec<&str> = [(1, "node1"), (2, "node2")].iter().filter(|_| chance.below(4) == 0).map(|(_, node)| *node).collect();
+        let guest = Guest::new(lab, "mover")?;
+        for node in &defined {
+            guest.define(node)?;
+        }
         guest.run(here)?;
-        let target = format!("qemu+tcp://{there}/system");
-        thread::scope(|scope| -> Result<()> {
-            let migrate = ["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", "mover", &target];
-            let moving = scope.spawn(move || lab.exec(here, &migrate, PATIENCE));
-            thread::sleep(Duration::from_millis(u64::from(time) * 95));
+        let enough = AtomicBool::new(false);
+        let output = thread::scope(|scope| {
+            let moving = scope.spawn(|| wander(lab, "mover", here, &enough));
+            thread::sleep(phase);
             let begin = Instant::now();
             let answer = guest.fence("off", &[]);
             slowest = slowest.max(begin.elapsed());
             // Before anything else: a success is looked at in its very moment.
             let places = guest.places()?;
-            let output = answer?.says(0, "Success: Powered OFF\n")?;
-            ensure!(places.is_empty(), "round {time}: {output:?}, but it lives on {places:?}");
-            let _ = moving.join();
-            guest.is_off()
+            enough.store(true, Ordering::Relaxed);
+            arrived += moving.join().unwrap_or_default();
+            let output = answer?;
+            let succeeded = output.code == Some(0);
+            ensure!(!succeeded || places.is_empty(), "round {round}, {phase:?}, from {here}: {output:?}, but it lives on {places:?}");
+            if succeeded {
+                guest.is_off().with_context(|| format!("round {round}, {phase:?}, from {here}"))?;
+            }
+            Ok(output)
         })?;
-        here = there;
+        if output.code != Some(0) {
+            println!("round {round}, {phase:?}, from {here}, defined on {defined:?}: {}", output.stderr.trim_end());
+            failed += 1;
+        }
+        tidy(lab)?;
     }
-    println!("slowest off {:.1} s", slowest.as_secs_f64());
+    println!("{rounds} rounds, {arrived} moves had arrived, {failed} failures, slowest off {:.1} s", slowest.as_secs_f64());
+    ensure!(failed == 0, "{failed} of {rounds} were not proven off");
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Off and on of guests in all their states.
 
 use crate::stage::{FROM, Guest, PATIENCE, SOON, Says, Way, fence};
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use lab::Lab;
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -39,6 +40,68 @@ pub fn persistent(lab: &Lab) -> Result<()> {
     guest.lives("node2")
 }
 
+/// Somebody starts it again whenever it is off, at once: that is not off, and what was said is that. When he stops it is.
+pub fn started_again_by_somebody(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "again")?;
+    let file = lab.guest_definition("again");
+    let text = fs::read_to_string(&file)?;
+    let restarts = text.replace("<on_poweroff>destroy<", "<on_poweroff>restart<").replace("<on_crash>destroy<", "<on_crash>restart<");
+    ensure!(text != restarts, "the definition has other words");
+    fs::write(file, restarts)?;
+    guest.define("node2")?;
+    guest.virsh("node2", &["autostart"])?;
+    let again =
+        "touch /run/again; (while [ -e /run/again ]; do echo start again; sleep 0.01; done) 2>&1 | virsh -q >/dev/null 2>&1 </dev/stdin &";
+    lab.check("node2", &["sh", "-c", again], SOON)?;
+    let outcome =
+        guest.booted(None).and_then(|_| guest.fence("off", &[("power_timeout", "3"), ("login_timeout", "2"), ("shell_timeout", "2")]));
+    lab.check("node2", &["rm", "/run/again"], SOON)?;
+    let output = outcome?;
+    ensure!(output.code == Some(1) && output.stderr.contains("again: Timed out waiting to power OFF"), "{output:?}");
+    thread::sleep(Duration::from_millis(500));
+    let output = guest.fence("off", &[])?;
+    ensure!(output.code == Some(0), "{output:?}");
+    guest.is_off()
+}
+
+/// A daemon that comes back and starts its guests of itself, as after a host's boot, while one of them is fenced.
+pub fn autostart_while_it_is_fenced(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "selfmade")?;
+    guest.define("node1")?;
+    guest.virsh("node1", &["autostart"])?;
+    // The first time shows that it does, when nobody fences it.
+    for phase in [None, Some(0), Some(300), Some(900)] {
+        lab.kill("node1", "libvirtd")?;
+        if !guest.places()?.is_empty() {
+            lab.kill("node1", "guest:selfmade")?;
+        }
+        lab.check("node1", &["rm", "-f", "/run/libvirt/qemu/autostarted", "/run/libvirt/qemu/selfmade.xml"], SOON)?;
+        let start = || lab.start("node1", "libvirtd");
+        let Some(phase) = phase else {
+            start()?;
+            guest.booted(None)?;
+            continue;
+        };
+        let (output, places) = thread::scope(|scope| -> Result<_> {
+            let starting = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(phase));
+                start()
+            });
+            let output = guest.fence("off", &[])?;
+            let places = guest.places()?;
+            starting.join().map_err(|_| anyhow!("the daemon's thread panicked"))??;
+            Ok((output, places))
+        })?;
+        ensure!(output.code != Some(0) || places.is_empty(), "{output:?}, but it lives on {places:?}");
+        if output.code != Some(0) {
+            output.fails(&["selfmade", "node1"])?;
+            guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
+        }
+        guest.is_off()?;
+    }
+    Ok(())
+}
+
 /// Several plugs: off when all are, on when any is.
 pub fn several(lab: &Lab) -> Result<()> {
     let (one, two) = (Guest::new(lab, "one")?, Guest::new(lab, "two")?);
@@ -70,6 +133,34 @@ pub fn emulator_stopped(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "stopped")?;
     guest.run("node1")?;
     lab.freeze("node1", "guest:stopped")?;
+    guest.fence("status", &[])?.says(0, "Status: ON\n")?;
+    guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()
+}
+
+/// The same while a monitoring tool waits for its answer: libvirt then answers no question that needs the emulator, or its turn in the queue.
+pub fn emulator_stopped_under_a_question(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "queried")?;
+    let first = guest.run("node1")?;
+    lab.freeze("node1", "guest:queried")?;
+    let question = "(timeout 100 virsh -q domstats --balloon --block queried >/dev/null 2>&1 </dev/null &) ; sleep 1; timeout 2 virsh -q dommemstat queried";
+    let output = lab.exec("node1", &["sh", "-c", question], SOON)?;
+    ensure!(output.code == Some(124), "libvirt still answers: {output:?}");
+    guest.fence("status", &[])?.says(0, "Status: ON\n")?;
+    // Nor is the definition of a transient guest lost by that.
+    guest.fence("reboot", &[])?.says(0, "Success: Rebooted\n")?;
+    guest.booted(Some(first))?;
+    guest.lives("node1")
+}
+
+/// So many that wait that libvirt has no worker left but those for what is urgent, as a destroy is.
+pub fn emulator_stopped_under_many_questions(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "besieged")?;
+    guest.run("node1")?;
+    lab.freeze("node1", "guest:besieged")?;
+    let questions = "for n in $(seq 30); do timeout 100 virsh -q domstats --balloon --block besieged >/dev/null 2>&1 </dev/null & done; sleep 3; timeout 2 virsh -q dumpxml besieged";
+    let output = lab.exec("node1", &["sh", "-c", questions], SOON)?;
+    ensure!(output.code == Some(124), "libvirt has workers left: {output:?}");
     guest.fence("status", &[])?.says(0, "Status: ON\n")?;
     guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
     guest.is_off()

@@ -5,6 +5,7 @@ use lab::heartbeat::Ring;
 use lab::layout::Network;
 use lab::process::wait_until;
 use lab::{GuestOptions, Lab, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -58,6 +59,21 @@ pub fn bare(lab: &Lab, way: Way, options: &[(&str, &str)]) -> Result<Output> {
 /// Calls the agent with a text on standard input, in which `printf %b` understands its escapes.
 pub fn lines(lab: &Lab, text: &str) -> Result<Output> {
     lab.exec(FROM, &["sh", "-c", "printf %b \"$1\" | fence_kvmha", "sh", text], Duration::from_secs(90))
+}
+
+/// Moves the guest to and fro until it is no longer there, or until `enough`; how often it arrived.
+pub fn wander(lab: &Lab, name: &str, mut here: &'static str, enough: &AtomicBool) -> u32 {
+    let mut arrived = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let there = if here == "node1" { "node2" } else { "node1" };
+        let target = format!("qemu+tcp://{there}/system");
+        let moved = lab.exec(here, &["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", name, &target], PATIENCE);
+        if !moved.is_ok_and(|output| output.code == Some(0)) {
+            return arrived;
+        }
+        (arrived, here) = (arrived + 1, there);
+    }
+    arrived
 }
 
 /// What a call has to have said.

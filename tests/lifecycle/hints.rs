@@ -36,6 +36,21 @@ pub fn config_and_record_lost(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A stop without any parameter, as Pacemaker calls it for what was deleted from its configuration while it ran and was only found by a probe.
+pub fn no_parameters_at_a_stop(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "bereft")?;
+    guest.begin(HERE)?;
+    let mut words = guest.with("force_stop", "true").words(HERE, "stop", 30, &[]);
+    words.retain(|word| !word.starts_with("OCF_RESKEY_config=") && !word.starts_with("OCF_RESKEY_force_stop="));
+    let output = lab.exec(HERE, &words, std::time::Duration::from_secs(60))?;
+    ensure!(output.code == Some(0), "{output:?}");
+    guest.absent(HERE)?;
+    // Nothing is known any more.
+    let output = lab.exec(HERE, &words, std::time::Duration::from_secs(60))?;
+    ensure!(output.code == Some(6) && output.stderr.contains("config: required parameter not set"), "{output:?}");
+    Ok(())
+}
+
 /// The file was never there, as on a node that the resource is not for.
 pub fn config_never_there(lab: &Lab) -> Result<()> {
     let guest = Resource::unmade(lab, "nowhere", "/srv/vms/nowhere.xml");

@@ -117,3 +117,45 @@ pub fn scripts(lab: &Lab) -> Result<()> {
     guest.with("monitor_scripts", &bad).call(HERE, "recurring", 20)?.is(7)?;
     Ok(())
 }
+
+/// Another guest has the disk open: who it is is said; and when it lets go in time, the start goes on.
+pub fn disk_is_locked(lab: &Lab) -> Result<()> {
+    let holder = Resource::empty(lab, "holder")?.with("force_stop", "true");
+    let second = Resource::empty(lab, "second")?.with("force_stop", "true");
+    second.edit(|text| text.replace("/srv/vms/second.img", "/srv/vms/holder.img"))?;
+    holder.begin(HERE)?;
+    second.call(HERE, "start", 10)?.says(1, &["second", "of holder has /srv/vms/holder.img open here"])?;
+    second.absent(HERE)?;
+    thread::scope(|scope| -> Result<()> {
+        let start = scope.spawn(|| second.call(HERE, "start", 90));
+        thread::sleep(Duration::from_secs(3));
+        holder.end(HERE, 30)?;
+        start.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
+        Ok(())
+    })?;
+    ensure!(second.lives(HERE), "start said 0, but nothing runs");
+    second.end(HERE, 30)?;
+    Ok(())
+}
+
+/// A block device that nothing locks: validate-all at level 10 says so, and is content; with a lock manager there is nothing to say.
+pub fn disk_without_lock(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "unlocked")?;
+    let level = [("OCF_CHECK_LEVEL", "10")];
+    let said = guest.call_with(HERE, "validate-all", 30, &level)?.is(0)?.stderr;
+    ensure!(!said.contains("no lock protects"), "of an image file that QEMU locks: {said}");
+    guest.edit(|text| {
+        text.replace("<disk type='file'", "<disk type='block'")
+            .replace("<source file='/srv/vms/unlocked.img'/>", "<source dev='/dev/mapper/lun'/>")
+    })?;
+    let said = guest.call_with(HERE, "validate-all", 30, &level)?.is(0)?.stderr;
+    ensure!(said.contains("no lock protects vda (/dev/mapper/lun) of unlocked"), "not warned: {said}");
+    let settings = inside(lab, HERE, "/etc/libvirt/qemu.conf")?;
+    let old = fs::read_to_string(&settings)?;
+    fs::write(&settings, format!("{old}\nlock_manager = \"lockd\"\n"))?;
+    let answer = guest.call_with(HERE, "validate-all", 30, &level);
+    fs::write(&settings, old)?;
+    let said = answer?.is(0)?.stderr;
+    ensure!(!said.contains("no lock protects"), "warned in spite of a lock manager: {said}");
+    Ok(())
+}

@@ -1,21 +1,16 @@
 //! The agent beside others: the incumbent, ocf-tester, strace.
 
-use crate::stage::{AGENT, HERE, Resource, SOON, inside};
+use crate::stage::{AGENT, Agent, HERE, Resource, SOON, inside};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use std::fs;
 use std::time::Duration;
 
-const INCUMBENT: &str = "/usr/lib/ocf/resource.d/heartbeat/VirtualDomain";
-
 /// A guest that `ocf:heartbeat:VirtualDomain` has started is taken over where it runs; and the other way round.
 pub fn incumbent(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "takeover")?;
     let theirs = |action: &str| {
-        let mut words = guest.words(HERE, action, 60, &[]);
-        for word in &mut words {
-            *word = word.replace(AGENT, INCUMBENT).replace("PROVIDER=kvmha", "PROVIDER=heartbeat");
-        }
+        let mut words = Resource { agent: Agent::Theirs, ..guest.clone() }.words(HERE, action, 60, &[]);
         for name in ["autoset_utilization_cpu", "autoset_utilization_host_memory", "autoset_utilization_hv_memory"] {
             words.insert(1, format!("OCF_RESKEY_{name}=false"));
         }

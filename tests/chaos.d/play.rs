@@ -1,0 +1,376 @@
+//! Carries the plan out: asks the cluster, strikes it, and heals it.
+
+use crate::plan::{Round, What};
+use crate::record::Recorder;
+use crate::stage::Stage;
+use anyhow::{Result, ensure};
+use lab::history::{FaultKind, Request};
+use lab::layout::{HANGING, Network, SHARED};
+use lab::power::{Fault as FenceFault, Power};
+use lab::process::{Identity, pids, replace, wait_until};
+use lab::storage::{Fault as StorageFault, Reach};
+use lab::{GuestOptions, Lab};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpgid};
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Of one request: longer than any action's timeout.
+const LIMIT: Duration = Duration::from_secs(150);
+/// Of the way back to rest.
+const REST: Duration = Duration::from_secs(300);
+
+/// The incumbent, in Pacemaker's words.
+pub const THEIRS: &str = "heartbeat";
+
+/// The cluster, and who looks at it.
+pub struct Play<'a> {
+    pub stage: &'a Stage,
+    pub recorder: &'a Recorder,
+    pub guests: u32,
+    /// The provider of the agent under test.
+    pub provider: &'a str,
+    /// Guests that another agent looks after for now, with what the history calls it.
+    foreign: Mutex<Vec<(u32, usize)>>,
+}
+
+impl<'a> Play<'a> {
+    pub fn new(stage: &'a Stage, recorder: &'a Recorder, guests: u32, provider: &'a str) -> Self {
+        Self { stage, recorder, guests, provider, foreign: Mutex::default() }
+    }
+
+    fn lab(&self) -> &Lab {
+        &self.stage.lab
+    }
+
+    fn names(&self) -> Vec<String> {
+        (1..=self.guests).map(guest_name).collect()
+    }
+
+    /// Makes the guests. Every third has its disk on storage that can hang.
+    pub fn make(&self) -> Result<()> {
+        let mut xml = String::new();
+        for (number, name) in (1..).zip(self.names()) {
+            self.lab().guest_create(&name, &GuestOptions { beat: Duration::from_millis(50), ..GuestOptions::default() })?;
+            if number % 3 == 0 {
+                let path = self.lab().guest_definition(&name);
+                let text = fs::read_to_string(&path)?.replace(&format!("{SHARED}/{name}.img"), &format!("{HANGING}/{name}.img"));
+                replace(&path, &text)?;
+            }
+            let _ = write!(xml, "{}", primitive(&name, self.provider));
+        }
+        replace(&self.lab().layout().shared().join("resources.xml"), &format!("<resources>{xml}</resources>"))?;
+        self.stage.check("cibadmin --modify --allow-create --scope resources --xml-file /srv/vms/resources.xml")?;
+        for name in self.names() {
+            self.stage.wait(|seen| seen.runs_on(&name).is_some())?;
+        }
+        Ok(())
+    }
+
+    /// All of a round at its times, side by side; then the cluster is left alone until it rests.
+    pub fn round(&self, round: &Round) -> Result<()> {
+        thread::scope(|scope| {
+            for step in round {
+                scope.spawn(|| {
+                    thread::sleep(step.after);
+                    self.step(step.what, step.lasts);
+                });
+            }
+        });
+        self.rest()
+    }
+
+    /// A node that can carry a command out, by what is known.
+    fn speaker(&self) -> Option<String> {
+        let view = self.recorder.view()?;
+        let good = |name: &String| view.nodes.iter().any(|node| node.name == *name && node.online && !node.unclean);
+        view.dc.clone().filter(good).or_else(|| self.lab().node_names().into_iter().find(good))
+    }
+
+    fn run(&self, line: &str) -> bool {
+        let Some(node) = self.speaker() else { return false };
+        self.run_on(&node, line)
+    }
+
+    fn run_on(&self, node: &str, line: &str) -> bool {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.lab().exec(node, &words, LIMIT).is_ok_and(|output| output.ok())
+    }
+
+    fn ask(&self, request: Request, subject: &str, text: &str, line: &str) -> bool {
+        self.recorder.operation(request, subject, text, || self.run(line))
+    }
+
+    fn step(&self, what: What, lasts: Duration) {
+        let text = what.to_string();
+        match what {
+            What::Move { guest, node } => {
+                let name = guest_name(guest);
+                let line = format!("crm_resource --move --resource {name} --node node{node} --lifetime PT30S");
+                self.ask(Request::Harmless, &name, &text, &line);
+            }
+            What::Migrate { guest, node } => {
+                let name = guest_name(guest);
+                self.ask(Request::Harmless, &name, &text, &format!("kvmha migrate {name} node{node} --plain --timeout 40"));
+            }
+            What::Stop { guest } => {
+                let name = guest_name(guest);
+                self.ask(Request::Stop, &name, &text, &target_role(&name, "Stopped"));
+                thread::sleep(lasts);
+                self.ask(Request::Start, &name, &format!("start {name}"), &target_role(&name, "Started"));
+            }
+            What::Standby { node } => {
+                let node = format!("node{node}");
+                self.ask(Request::Harmless, &node, &text, &format!("crm_standby --node {node} --update on"));
+                thread::sleep(lasts);
+                self.ask(Request::Harmless, &node, &format!("{node} online"), &format!("crm_standby --node {node} --update off"));
+            }
+            What::Change { guest, value } => {
+                let name = guest_name(guest);
+                let line = format!("crm_resource --resource {name} --set-parameter migration_downtime --parameter-value {value}");
+                self.ask(Request::Harmless, &name, &text, &line);
+            }
+            What::Cleanup { guest } => {
+                let name = guest_name(guest);
+                self.ask(Request::Forget, &name, &text, &format!("crm_resource --cleanup --resource {name}"));
+            }
+            What::Adopt { guest } => {
+                let name = guest_name(guest);
+                let fault = self.recorder.fault(FaultKind::OtherAgent, &name);
+                let back = self.ask(Request::Harmless, &name, &text, &format!("kvmha adopt --back {name}"));
+                if !(back && self.readopt(&name)) {
+                    self.foreign.lock().unwrap_or_else(PoisonError::into_inner).push((guest, fault));
+                    return;
+                }
+                self.recorder.over(fault);
+            }
+            What::Off { guest, node } => {
+                let name = guest_name(guest);
+                let uris: Vec<String> = self.lab().node_names().iter().map(|node| format!("qemu+tcp://{node}/system")).collect();
+                let line = format!("fence_kvmha --action=off --plug={name} --uri={} --power-timeout=30", uris.join(","));
+                self.recorder.operation(Request::Off, &name, &text, || self.run_on(&format!("node{node}"), &line));
+            }
+            fault => self.strike(fault, lasts),
+        }
+    }
+
+    fn readopt(&self, name: &str) -> bool {
+        self.ask(Request::Harmless, name, &format!("adopt {name}"), &format!("kvmha adopt {name}"))
+    }
+
+    /// A fault, from its begin to its end.
+    fn strike(&self, what: What, lasts: Duration) {
+        let (lab, recorder) = (self.lab(), self.recorder);
+        let during = |kind: FaultKind, subject: &str, begin: &dyn Fn() -> bool, end: &dyn Fn()| {
+            let fault = recorder.fault(kind, subject);
+            if !begin() {
+                recorder.withdrawn(fault);
+                return;
+            }
+            thread::sleep(lasts);
+            end();
+            recorder.over(fault);
+        };
+        let frozen = |kind: FaultKind, subject: &str, processes: Vec<Identity>| {
+            let send = |signal| processes.iter().filter(|process| process.signal(signal)).count() > 0;
+            during(kind, subject, &|| send(Signal::SIGSTOP), &|| {
+                send(Signal::SIGCONT);
+            });
+        };
+        let daemon = |node: &str, name: &str| lab.processes(node, name).unwrap_or_default();
+        match what {
+            What::PowerCut { node } => {
+                let node = format!("node{node}");
+                during(FaultKind::PowerCut, &node, &|| lab.power_off(&node).is_ok(), &|| {});
+            }
+            What::NetworkCut { node } => {
+                let node = format!("node{node}");
+                during(FaultKind::NetworkCut, &node, &|| lab.cut(&node, Network::Cluster).is_ok(), &|| {
+                    let _ = lab.heal(&node, Network::Cluster);
+                });
+            }
+            What::FreezeCorosync { node } => {
+                let node = format!("node{node}");
+                frozen(FaultKind::CorosyncFrozen, &node, daemon(&node, "corosync"));
+            }
+            What::FreezeDaemon { node } => {
+                let node = format!("node{node}");
+                frozen(FaultKind::DaemonFrozen, &node, daemon(&node, "libvirtd"));
+            }
+            What::KillDaemon { node } => {
+                let node = format!("node{node}");
+                during(FaultKind::DaemonKilled, &node, &|| lab.kill(&node, "libvirtd").is_ok(), &|| {
+                    let _ = lab.launch(&node, "libvirtd");
+                });
+            }
+            What::FreezeStorage { node } => {
+                let node = format!("node{node}");
+                let hold = || lab.storage(&node, StorageFault::Hold(Reach::Everything)).is_ok();
+                during(FaultKind::StorageFrozen, &node, &hold, &|| {
+                    let _ = lab.storage(&node, StorageFault::None);
+                });
+            }
+            What::KillEmulator { guest } => {
+                let emulators = self.emulators(&guest_name(guest));
+                let kill = || emulators.iter().filter(|emulator| emulator.signal(Signal::SIGKILL)).count() > 0;
+                during(FaultKind::EmulatorKilled, &guest_name(guest), &kill, &|| {});
+            }
+            What::FreezeEmulator { guest } => frozen(FaultKind::EmulatorFrozen, &guest_name(guest), self.emulators(&guest_name(guest))),
+            What::KillAgent { guest } => {
+                let name = guest_name(guest);
+                during(FaultKind::AgentKilled, &name, &|| kill_agent(&name), &|| {});
+            }
+            What::HideConfig { guest } => {
+                let config = lab.guest_definition(&guest_name(guest));
+                let hidden = config.with_extension("hidden");
+                during(FaultKind::ConfigGone, &guest_name(guest), &|| fs::rename(&config, &hidden).is_ok(), &|| {
+                    let _ = fs::rename(&hidden, &config);
+                });
+            }
+            What::FailFencing => during(FaultKind::FenceFails, "", &|| lab.fence_fault(FenceFault::Refuse).is_ok(), &|| {
+                let _ = lab.fence_fault(FenceFault::None);
+            }),
+            _ => {}
+        }
+    }
+
+    fn emulators(&self, name: &str) -> Vec<Identity> {
+        let of = |node: String| self.lab().processes(&node, &format!("guest:{name}")).unwrap_or_default();
+        self.lab().node_names().into_iter().flat_map(of).collect()
+    }
+
+    /// Everything is well again, failures are forgotten, and the cluster has nothing left to do.
+    fn rest(&self) -> Result<()> {
+        let nodes = self.lab().nodes() as usize;
+        // Asked anew each time: a node may have been lost a moment ago, and the others do not know it yet.
+        let back = wait_until(REST, Duration::from_millis(200), || {
+            let names = self.lab().node_names();
+            names.iter().all(|node| self.lab().power(node).is_ok_and(|power| power == Power::On))
+                && self.lab().membership().is_ok_and(|seen| seen.online() == nodes && seen.dc.is_some() && seen.runs_on("fence").is_some())
+                && names.iter().all(|node| self.mend(node).is_ok())
+        });
+        ensure!(back, "not all nodes are back after {} s: {:?}", REST.as_secs(), self.lab().membership());
+        self.settle()?;
+        let foreign: Vec<(u32, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
+        let failed = self.recorder.view().is_none_or(|seen| !seen.failures.is_empty());
+        if failed || !foreign.is_empty() {
+            self.forget()?;
+        }
+        for (guest, fault) in foreign {
+            let name = guest_name(guest);
+            let adopted = wait_until(REST, Duration::from_secs(2), || self.readopt(&name));
+            ensure!(adopted, "{name} cannot be adopted again");
+            self.recorder.over(fault);
+        }
+        Ok(())
+    }
+
+    /// A node's libvirtd runs: a node that came back in the middle of a fault has all its daemons.
+    fn mend(&self, node: &str) -> Result<()> {
+        if self.lab().processes(node, "libvirtd")?.is_empty() {
+            // It may be that the node starts it by itself.
+            let _ = self.lab().launch(node, "libvirtd");
+        }
+        self.lab().wait_libvirt(node)
+    }
+
+    /// As [`Stage::settle`], which gives up early.
+    fn settle(&self) -> Result<()> {
+        self.stage.settle().or_else(|_| self.stage.settle()).or_else(|_| self.stage.settle())
+    }
+
+    /// Takes back what is left of the requests, and waits until every guest is there.
+    pub fn heal(&self) -> Result<()> {
+        self.rest()?;
+        for name in self.names() {
+            self.stage.check(&target_role(&name, "Started"))?;
+            self.stage.check(&format!("crm_resource --clear --resource {name}"))?;
+        }
+        for node in self.lab().node_names() {
+            self.stage.check(&format!("crm_standby --node {node} --delete"))?;
+        }
+        self.forget()
+    }
+
+    /// All failures are forgotten.
+    fn forget(&self) -> Result<()> {
+        let forget = || self.stage.run("crm_resource --cleanup").is_ok_and(|output| output.ok());
+        let forgotten =
+            self.recorder.operation(Request::Forget, "", "cleanup of all", || wait_until(LIMIT, Duration::from_secs(1), forget));
+        ensure!(forgotten, "failures cannot be forgotten");
+        self.settle()
+    }
+
+    /// Stops every guest; what is there then and must not be.
+    pub fn end(&self) -> Result<Vec<String>> {
+        for name in self.names() {
+            self.ask(Request::Stop, &name, &format!("stop {name} for good"), &target_role(&name, "Stopped"));
+        }
+        self.settle()?;
+        let mut left = Vec::new();
+        for name in self.names() {
+            left.extend(self.emulators(&name).iter().map(|process| format!("an emulator of {name}, process {process}")));
+            if !wait_until(Duration::from_secs(30), Duration::from_millis(200), || agents(&name).is_empty()) {
+                left.push(format!("an agent for {name}: {:?}", agents(&name)));
+            }
+        }
+        for node in self.lab().node_names() {
+            let listed = self.lab().check(&node, &["virsh", "-q", "list", "--all", "--name"], LIMIT)?;
+            left.extend(listed.split_whitespace().map(|name| format!("libvirt on {node} knows {name}")));
+        }
+        let constraints = self.stage.check("cibadmin --query --scope constraints")?;
+        if constraints.contains("<rsc_") {
+            left.push(format!("constraints: {constraints}"));
+        }
+        Ok(left)
+    }
+}
+
+pub fn guest_name(guest: u32) -> String {
+    format!("vm{guest}")
+}
+
+fn target_role(name: &str, role: &str) -> String {
+    format!("crm_resource --resource {name} --meta --set-parameter target-role --parameter-value {role}")
+}
+
+/// Processes that carry an action for a guest out: whoever started them, this stands in their environment.
+fn agents(guest: &str) -> Vec<i32> {
+    let word = format!("OCF_RESOURCE_INSTANCE={guest}");
+    let has = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| text.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
+    };
+    pids().filter(has).collect()
+}
+
+/// Kills an agent with its process group, as Pacemaker does; waits for one for a while.
+fn kill_agent(guest: &str) -> bool {
+    wait_until(Duration::from_secs(3), Duration::from_millis(10), || {
+        let groups = agents(guest).into_iter().filter_map(|pid| getpgid(Some(Pid::from_raw(pid))).ok());
+        groups.filter(|group| group.as_raw() > 1 && killpg(*group, Signal::SIGKILL).is_ok()).count() > 0
+    })
+}
+
+fn primitive(name: &str, provider: &str) -> String {
+    let pair = |set: &str, key: &str, value: &str| format!("<nvpair id='{name}-{set}-{key}' name='{key}' value='{value}'/>");
+    let operation = |action: &str, interval: &str, timeout: &str| {
+        format!("<op id='{name}-{action}' name='{action}' interval='{interval}' timeout='{timeout}'/>")
+    };
+    format!(
+        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{}{}{}{}\
+         </instance_attributes><meta_attributes id='{name}-meta'>{}</meta_attributes><operations>{}{}{}{}{}</operations></primitive>",
+        pair("params", "config", &format!("{SHARED}/{name}.xml")),
+        pair("params", "hypervisor", "qemu:///system"),
+        pair("params", "migration_transport", "tcp"),
+        pair("params", "migrate_options", "--unsafe"),
+        pair("meta", "allow-migrate", "true"),
+        operation("start", "0s", "60s"),
+        operation("stop", "0s", "60s"),
+        operation("monitor", "10s", "30s"),
+        operation("migrate_to", "0s", "60s"),
+        operation("migrate_from", "0s", "60s"),
+    )
+}

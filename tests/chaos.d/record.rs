@@ -1,0 +1,366 @@
+//! Writes the history down while it happens: the guests' disks, the emulators, Pacemaker's log, the power switch.
+
+use anyhow::{Context, Result};
+use lab::heartbeat::Ring;
+use lab::history::{Action, Boot, Emulator, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+use lab::process::{Identity, arguments, check, pids};
+use lab::{Lab, Membership, Watch, Watcher};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Between two looks at logs and processes.
+const LOOK: Duration = Duration::from_millis(200);
+/// Seconds of a day.
+const DAY: f64 = 86_400.0;
+/// Between two questions to Pacemaker.
+const ASK: Duration = Duration::from_secs(1);
+
+/// What is written down, by several threads.
+pub struct Recorder {
+    begin: Instant,
+    /// The time of day at the begin, as logs have it.
+    day: f64,
+    history: Mutex<History>,
+    /// What Pacemaker said last.
+    view: Mutex<Option<Membership>>,
+    end: AtomicBool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recorder {
+    pub fn new() -> Result<Self> {
+        let day = day_of(check(&["date", "+%T.%N"], Duration::from_secs(10))?.trim()).context("date says no time of day")?;
+        Ok(Self { begin: Instant::now(), day, history: Mutex::default(), view: Mutex::default(), end: AtomicBool::new(false) })
+    }
+
+    /// Seconds since the begin.
+    pub fn now(&self) -> f64 {
+        self.begin.elapsed().as_secs_f64()
+    }
+
+    /// What Pacemaker said last.
+    pub fn view(&self) -> Option<Membership> {
+        locked(&self.view).clone()
+    }
+
+    /// An operation from its begin to its end.
+    pub fn operation(&self, request: Request, subject: &str, text: &str, work: impl FnOnce() -> bool) -> bool {
+        let begin = self.now();
+        let number = {
+            let mut history = locked(&self.history);
+            let (subject, text) = (subject.to_owned(), text.to_owned());
+            history.operations.push(Operation { request, subject, text, begin, end: f64::INFINITY, ok: false });
+            history.operations.len() - 1
+        };
+        let ok = work();
+        let end = self.now();
+        let operation = &mut locked(&self.history).operations[number];
+        (operation.ok, operation.end) = (ok, end);
+        ok
+    }
+
+    /// A fault begins: what it is called when it is over.
+    pub fn fault(&self, kind: FaultKind, subject: &str) -> usize {
+        let mut history = locked(&self.history);
+        history.faults.push(Fault { kind, subject: subject.to_owned(), begin: self.now(), end: f64::INFINITY });
+        history.faults.len() - 1
+    }
+
+    pub fn over(&self, fault: usize) {
+        locked(&self.history).faults[fault].end = self.now();
+    }
+
+    /// It never came to it.
+    pub fn withdrawn(&self, fault: usize) {
+        let begin = locked(&self.history).faults[fault].begin;
+        let mut history = locked(&self.history);
+        (history.faults[fault].subject, history.faults[fault].end) = ("nobody".to_owned(), begin);
+    }
+
+    /// Looks until [`Recorder::finish`]; Pacemaker's log and the emulators.
+    pub fn watch(&self, lab: &Lab) {
+        let mut log = Log::new(lab);
+        let mut known: BTreeMap<(i32, u64), usize> = BTreeMap::new();
+        while !self.end.load(Ordering::Relaxed) {
+            // The answers before the processes: what is seen after an answer was there after it.
+            let events = log.read();
+            let seen = self.now();
+            self.enter(events, seen);
+            self.look(lab, &mut known);
+            thread::sleep(LOOK);
+        }
+        self.enter(log.read(), self.now());
+    }
+
+    /// Asks Pacemaker until [`Recorder::finish`].
+    pub fn ask(&self, lab: &Lab) {
+        let mut lost = None;
+        while !self.end.load(Ordering::Relaxed) {
+            let seen = lab.membership().ok();
+            let quorum = seen.as_ref().is_some_and(|seen| seen.quorum && seen.dc.is_some());
+            match (quorum, lost) {
+                (false, None) => lost = Some(self.fault(FaultKind::NoQuorum, "")),
+                (true, Some(fault)) => {
+                    self.over(fault);
+                    lost = None;
+                }
+                _ => {}
+            }
+            *locked(&self.view) = seen;
+            thread::sleep(ASK);
+        }
+        lost.into_iter().for_each(|fault| self.over(fault));
+    }
+
+    pub fn finish(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
+    fn enter(&self, events: Vec<Event>, at: f64) {
+        let mut history = locked(&self.history);
+        for event in events {
+            match event {
+                Event::Begun { node, guest, name } => {
+                    let (outcome, text) = (Outcome::Failed, "no answer is known".to_owned());
+                    history.actions.push(Action { guest, node, name, begin: at, end: f64::INFINITY, outcome, text });
+                }
+                Event::Lost { node, day } => {
+                    // Nothing here lasts for a day.
+                    let at = (day - self.day).rem_euclid(DAY);
+                    history.faults.push(Fault { kind: FaultKind::NodeLost, subject: node, begin: at, end: at });
+                }
+                Event::Ended { node, guest, name, text } => {
+                    let open = |one: &&mut Action| one.end.is_infinite() && one.node == node && one.guest == guest && one.name == name;
+                    let outcome = outcome_of(&text);
+                    match history.actions.iter_mut().rev().find(open) {
+                        Some(action) => (action.end, action.outcome, action.text) = (at, outcome, text),
+                        // A recurring monitor is not announced.
+                        None => history.actions.push(Action { guest, node, name, begin: at, end: at, outcome, text }),
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&self, lab: &Lab, known: &mut BTreeMap<(i32, u64), usize>) {
+        let spaces: Vec<(PathBuf, String)> = (1..=lab.nodes())
+            .filter_map(|node| {
+                let init = lab.node_process(node)?;
+                Some((fs::read_link(format!("/proc/{}/ns/pid", init.pid)).ok()?, lab::layout::node_name(node)))
+            })
+            .collect();
+        for pid in pids() {
+            let Some(identity) = Identity::of(pid) else { continue };
+            if known.contains_key(&(identity.pid, identity.start)) {
+                continue;
+            }
+            let is_emulator = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("qemu-system-x86_64"));
+            let Some(guest) = is_emulator.then(|| guest_of(pid)).flatten() else { continue };
+            let space = fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap_or_default();
+            let Some((_, node)) = spaces.iter().find(|(known, _)| *known == space) else { continue };
+            let now = self.now();
+            let mut history = locked(&self.history);
+            history.emulators.push(Emulator { guest, node: node.clone(), process: identity.to_string(), first: now, last: now });
+            known.insert((identity.pid, identity.start), history.emulators.len() - 1);
+        }
+        known.retain(|(pid, start), number| {
+            let lives = lives(*pid, *start);
+            if lives {
+                let now = self.now();
+                locked(&self.history).emulators[*number].last = now;
+            }
+            lives
+        });
+    }
+
+    /// The history as it is, with what the guests wrote; whether each did so when all were to run, and what was left after that.
+    pub fn history(&self, lab: &Lab, watchers: &[(String, Watcher)], beating: &[bool], left: Vec<String>) -> Result<History> {
+        let mut history = locked(&self.history).clone();
+        history.left = left;
+        history.fencings = fencings(lab, self.begin)?;
+        let now = self.now();
+        for action in history.actions.iter_mut().filter(|action| action.end.is_infinite()) {
+            action.end = now;
+        }
+        for (index, (name, watcher)) in watchers.iter().enumerate() {
+            let watch = watcher.snapshot();
+            let two_writers = watch.two_writers.clone().map(|why| (now, why));
+            let (lost, wanted, beats) = (lost(&lab.guest_image(name))?, beating.get(index).is_some(), beating.get(index) == Some(&true));
+            history.guests.push(Guest { name: name.clone(), boots: self.boots(&watch), two_writers, lost, wanted, beats });
+        }
+        Ok(history)
+    }
+
+    fn boots(&self, watch: &Watch) -> Vec<Boot> {
+        let mut boots: Vec<Boot> = Vec::new();
+        for beat in &watch.beats {
+            let at = beat.at.saturating_duration_since(self.begin).as_secs_f64();
+            match boots.last_mut().filter(|boot| boot.id == beat.record.boot) {
+                Some(boot) => boot.last = at,
+                None => boots.push(Boot { id: beat.record.boot, first: at, last: at }),
+            }
+        }
+        boots
+    }
+}
+
+/// Records that are missing. A look at the ring while it is written may miss some at its turn: so what is missing twice.
+fn lost(image: &std::path::Path) -> Result<u64> {
+    let mut least = u64::MAX;
+    for _ in 0..3 {
+        least = least.min(Ring::read(image)?.lost);
+        if least == 0 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(700));
+    }
+    Ok(least)
+}
+
+/// The guest that an emulator runs.
+fn guest_of(pid: i32) -> Option<String> {
+    let words = arguments(pid);
+    let name = words.windows(2).find(|pair| pair[0] == "-name")?;
+    name[1].split(',').find_map(|part| part.strip_prefix("guest=")).map(str::to_owned)
+}
+
+/// Whether any thread of a process lives.
+fn lives(pid: i32, start: u64) -> bool {
+    if (Identity { pid, start }).alive() {
+        return true;
+    }
+    // Its first thread may be dead while others are not: the pid is taken as long as they are.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut others = threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|thread: &i32| *thread != pid);
+    let same = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').and_then(|(_, tail)| tail.split_whitespace().nth(19)?.parse().ok()) == Some(start)
+    };
+    others.any(|thread| Identity::of(thread).is_some()) && same()
+}
+
+/// A line of Pacemaker's log that matters.
+enum Event {
+    Begun {
+        node: String,
+        guest: String,
+        name: String,
+    },
+    Ended {
+        node: String,
+        guest: String,
+        name: String,
+        text: String,
+    },
+    /// With the time of day that stands before it, in seconds.
+    Lost {
+        node: String,
+        day: f64,
+    },
+}
+
+/// The controllers' logs of all nodes, as they grow.
+struct Log {
+    files: Vec<(PathBuf, u64)>,
+}
+
+impl Log {
+    fn new(lab: &Lab) -> Self {
+        let files = (1..=lab.nodes()).map(|node| lab.layout().on_disk(node, "/var/log/pacemaker/pacemaker.log"));
+        Self { files: files.map(|path| (path.clone(), fs::metadata(&path).map_or(0, |about| about.len()))).collect() }
+    }
+
+    fn read(&mut self) -> Vec<Event> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut events = Vec::new();
+        for (path, offset) in &mut self.files {
+            let Ok(mut file) = fs::File::open(path) else { continue };
+            let mut bytes = Vec::new();
+            if file.seek(SeekFrom::Start(*offset)).is_err() || file.read_to_end(&mut bytes).is_err() {
+                continue;
+            }
+            // Whole lines only.
+            let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { continue };
+            *offset += end as u64 + 1;
+            events.extend(String::from_utf8_lossy(&bytes[..end]).lines().filter_map(event));
+        }
+        events
+    }
+}
+
+/// "… Requesting local execution of stop operation for vm1 on node1 …" and "… Result of stop operation for vm1 on node1: ok …".
+fn event(line: &str) -> Option<Event> {
+    let words = |text: &str| -> Option<(String, String, String)> {
+        let (action, rest) = text.split_once(" operation for ")?;
+        let (guest, rest) = rest.split_once(" on ")?;
+        let node = rest.split([':', ' ']).next()?;
+        guest.starts_with("vm").then(|| {
+            // A recurring one is called "10s-interval monitor".
+            let name = action.rsplit(' ').next().unwrap_or(action);
+            (name.to_owned(), guest.to_owned(), node.to_owned())
+        })
+    };
+    if let Some((head, _)) = line.split_once(" state is now lost")
+        && head.contains("pacemaker-based")
+    {
+        let node = head.rsplit(' ').next()?.to_owned();
+        return Some(Event::Lost { node, day: day_of(line.split_whitespace().nth(2)?)? });
+    }
+    if let Some((_, text)) = line.split_once("Requesting local execution of ") {
+        let (name, guest, node) = words(text)?;
+        return Some(Event::Begun { node, guest, name });
+    }
+    let (_, text) = line.split_once("Result of ")?;
+    let (name, guest, node) = words(text)?;
+    let (_, answer) = text.split_once(": ")?;
+    // A recurring monitor that ends is no answer.
+    if answer.starts_with("Cancelled") {
+        return None;
+    }
+    Some(Event::Ended { node, guest, name, text: answer.split(" | ").next().unwrap_or(answer).to_owned() })
+}
+
+/// `HH:MM:SS.mmm` in seconds.
+fn day_of(text: &str) -> Option<f64> {
+    text.split(':').try_fold(0.0, |sum, part| Some(sum * 60.0 + part.parse::<f64>().ok()?))
+}
+
+/// By Pacemaker's words for an answer. A probe that finds nothing has done its work.
+fn outcome_of(text: &str) -> Outcome {
+    match text {
+        _ if text.starts_with("ok") || text.starts_with("not running") => Outcome::Done,
+        _ if text.starts_with("Timed Out") || text.starts_with("Timed out") => Outcome::Late,
+        _ => Outcome::Failed,
+    }
+}
+
+/// What the power switch was asked: "SECONDS ADDRESS asks: off NODE (fault…)" and "SECONDS ADDRESS off NODE: ok".
+fn fencings(lab: &Lab, begin: Instant) -> Result<Vec<Fencing>> {
+    let text = fs::read_to_string(lab.layout().switch_log()).context("the power switch has no log")?;
+    let (now, since) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64(), begin.elapsed().as_secs_f64());
+    let mut fencings: Vec<Fencing> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(at) = words.next().and_then(|word| word.parse::<f64>().ok()).map(|at| at - now + since) else { continue };
+        let rest: Vec<&str> = words.skip(1).collect();
+        match rest[..] {
+            ["asks:", "off", node, ..] => fencings.push(Fencing { node: node.to_owned(), asked: at, done: None }),
+            ["off", node, "ok"] => {
+                let node = node.trim_end_matches(':');
+                let open = fencings.iter_mut().rev().find(|fencing| fencing.node == node && fencing.done.is_none());
+                open.into_iter().for_each(|fencing| fencing.done = Some(at));
+            }
+            _ => {}
+        }
+    }
+    fencings.retain(|fencing| fencing.asked >= 0.0);
+    Ok(fencings)
+}

@@ -1,0 +1,123 @@
+//! What is said at the end: a table, the figures' file, and of each violation what happened around it.
+
+use crate::plan::{Round, Script};
+use crate::stage::Stage;
+use anyhow::{Context, Result};
+use lab::history::{FaultKind, History, Outcome};
+use lab::judge::{Verdict, Violation};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Seconds before and after a violation that are shown.
+const AROUND: f64 = 45.0;
+
+/// An operation that took longer is named.
+const SLOW: f64 = 40.0;
+
+/// What was played.
+pub struct Report {
+    script: Script,
+    pub rounds: usize,
+    work: usize,
+    faults: usize,
+    seconds: Vec<f64>,
+}
+
+impl Report {
+    pub fn new(script: &Script) -> Self {
+        Self { script: *script, rounds: 0, work: 0, faults: 0, seconds: Vec::new() }
+    }
+
+    /// A round was played.
+    pub fn count(&mut self, round: &Round, seconds: f64) {
+        let faults = round.iter().filter(|step| step.what.is_fault()).count();
+        self.rounds += 1;
+        self.faults += faults;
+        self.work += round.len() - faults;
+        self.seconds.push(seconds);
+    }
+
+    pub fn print(&self, stage: &Stage, history: &History, verdicts: &[Verdict]) -> Result<()> {
+        let Script { seed, operations, .. } = self.script;
+        println!(
+            "{} of {operations} operations and {} faults in {} rounds, {:.0} s",
+            self.work,
+            self.faults,
+            self.rounds,
+            self.seconds.iter().sum::<f64>()
+        );
+        let mut actions: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
+        for action in &history.actions {
+            let column = match action.outcome {
+                Outcome::Done => 0,
+                Outcome::Failed => 1,
+                Outcome::Late => 2,
+            };
+            actions.entry(&action.name).or_default()[column] += 1;
+        }
+        println!("  {:14} {:>6} {:>6} {:>6}", "action", "done", "failed", "late");
+        for (name, [done, failed, late]) in &actions {
+            println!("  {name:14} {done:>6} {failed:>6} {late:>6}");
+        }
+        let boots: usize = history.guests.iter().map(|guest| guest.boots.len()).sum();
+        println!("  boots {boots}, fencings {}, faults {}", history.fencings.len(), faults(history));
+        for slow in history.operations.iter().filter(|operation| operation.end - operation.begin > SLOW) {
+            println!("  {:.0} s at {:.0} s: {}", slow.end - slow.begin, slow.begin, slow.text);
+        }
+        let mut counts: BTreeMap<Violation, usize> = Violation::ALL.iter().map(|violation| (*violation, 0)).collect();
+        verdicts.iter().for_each(|verdict| *counts.entry(verdict.violation).or_default() += 1);
+        for (violation, count) in &counts {
+            println!("  {:18} {count}", format!("{violation:?}"));
+        }
+        self.write(history, &counts)?;
+        if verdicts.is_empty() {
+            println!("test chaos ... ok");
+            return Ok(());
+        }
+        println!("test chaos ... FAILED\n    seed {seed}: play it again with tests/chaos --ops {operations} --seed {seed}");
+        for verdict in verdicts {
+            println!("  at {:.1} s: {:?}: {}", verdict.at, verdict.violation, verdict.text);
+            let at = if verdict.at.is_finite() {
+                verdict.at
+            } else {
+                history.guests.iter().flat_map(|guest| &guest.boots).map(|boot| boot.last).fold(0.0, f64::max)
+            };
+            history.timeline(at - AROUND, at + AROUND).iter().for_each(|line| println!("    {line}"));
+        }
+        stage.keep_logs("chaos");
+        Ok(())
+    }
+
+    /// `target/figures/chaos.json`: how many violations, of which kind, in how many operations.
+    fn write(&self, history: &History, counts: &BTreeMap<Violation, usize>) -> Result<()> {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target folder")?;
+        let folder = target.join("figures");
+        fs::create_dir_all(&folder)?;
+        let name = if self.script.ours { "chaos" } else { "chaos-theirs" };
+        let all: usize = counts.values().sum();
+        let summary = json!({"median": all, "p99": all, "min": all, "max": all, "runs": 1});
+        let late = history.actions.iter().filter(|action| action.outcome == Outcome::Late).count();
+        let text = json!({
+            "name": name, "unit": "violations", "ours": summary, "rivals": {}, "seed": self.script.seed, "guests": self.script.guests,
+            "operations": self.work, "faults": self.faults, "actions": history.actions.len(), "late": late,
+            "fencings": history.fencings.len(), "violations": counts,
+        });
+        let path = folder.join(format!("{name}.json"));
+        fs::write(&path, format!("{text:#}\n")).with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// Faults that came to pass, by their kind.
+fn faults(history: &History) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for fault in history
+        .faults
+        .iter()
+        .filter(|fault| fault.subject != "nobody" && !matches!(fault.kind, FaultKind::OtherAgent | FaultKind::NodeLost))
+    {
+        *counts.entry(format!("{:?}", fault.kind)).or_default() += 1;
+    }
+    counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+}

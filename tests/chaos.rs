@@ -1,0 +1,208 @@
+//! The suite `chaos`: a three-node cluster with fencing under random work and random faults, and a judge that knows only what was seen.
+//!
+//! `cargo test --test chaos -- --ops N --seed S --guests G --agent ours|theirs --fence ours|lab --minutes M`, all of them optional; the environment
+//! has `KVMHA_CHAOS_OPS`, `KVMHA_SEED` and `KVMHA_CHAOS_MINUTES`. What is done is a pure function of the seed; `--plan` only prints it. After
+//! the minutes no further round begins.
+#![allow(clippy::print_stdout, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
+
+#[path = "chaos.d/plan.rs"]
+mod plan;
+#[path = "chaos.d/play.rs"]
+mod play;
+#[path = "sequences/random.rs"]
+#[allow(dead_code, reason = "the suite sequences uses the rest")]
+mod random;
+#[path = "chaos.d/record.rs"]
+mod record;
+#[path = "chaos.d/report.rs"]
+mod report;
+#[path = "cluster/stage.rs"]
+#[allow(dead_code, reason = "the suite cluster uses the rest")]
+mod stage;
+
+use anyhow::{Context, Result, bail};
+use lab::history::History;
+use lab::judge::judge;
+use lab::process::wait_until;
+use lab::suite::close;
+use lab::{Lab, Watcher, supervise};
+use plan::Script;
+use play::{Play, guest_name};
+use record::Recorder;
+use report::Report;
+use stage::Stage;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The lab's name, if no other is given; `tests/run` knows it too.
+const LAB: &str = "chaos";
+const NODES: u32 = 3;
+
+/// What the command line says.
+struct Words {
+    script: Script,
+    lab: String,
+    minutes: u64,
+    list: bool,
+    plan: bool,
+}
+
+fn main() -> ExitCode {
+    let words = match words(std::env::args().skip(1)) {
+        Ok(words) => words,
+        Err(error) => {
+            println!("chaos: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    if words.list {
+        println!("chaos: test");
+        return ExitCode::SUCCESS;
+    }
+    if words.plan {
+        print_plan(&words.script);
+        return ExitCode::SUCCESS;
+    }
+    match supervise::supervised(|| Lab::down(&words.lab, None)) {
+        Ok(Some(code)) => return ExitCode::from(code),
+        Ok(None) => {}
+        Err(error) => {
+            println!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let begin = Instant::now();
+    println!("\nrunning 1 tests");
+    let failed = match run(&words) {
+        Ok(true) => Vec::new(),
+        Ok(false) => vec!["chaos"],
+        Err(error) => {
+            println!("test chaos ... FAILED\n    seed {}: {error:#}", words.script.seed);
+            vec!["chaos"]
+        }
+    };
+    close(1, &failed, 0, begin)
+}
+
+fn words(mut all: impl Iterator<Item = String>) -> Result<Words> {
+    let of_environment = |name: &str| -> Result<Option<u64>> {
+        std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name} is no number: {text}"))).transpose()
+    };
+    let script = Script {
+        seed: of_environment("KVMHA_SEED")?.unwrap_or_else(|| u64::from(std::process::id()) << 20),
+        operations: of_environment("KVMHA_CHAOS_OPS")?.unwrap_or(200),
+        guests: 3,
+        nodes: NODES,
+        ours: true,
+        fenced: true,
+    };
+    let minutes = of_environment("KVMHA_CHAOS_MINUTES")?.unwrap_or(3);
+    let mut words = Words { script, lab: LAB.to_owned(), minutes, list: false, plan: false };
+    while let Some(word) = all.next() {
+        let mut value = || all.next().with_context(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--list" => words.list = true,
+            "--plan" => words.plan = true,
+            "--lab" => words.lab = value()?,
+            "--ops" => words.script.operations = value()?.parse().context("--ops wants a number")?,
+            "--seed" => words.script.seed = value()?.parse().context("--seed wants a number")?,
+            "--minutes" => words.minutes = value()?.parse().context("--minutes wants a number")?,
+            "--guests" => {
+                words.script.guests = value()?.parse().ok().filter(|guests| (1..=30).contains(guests)).context("--guests wants 1 to 30")?;
+            }
+            "--agent" | "--fence" => {
+                let ours = match value()?.as_str() {
+                    "ours" => true,
+                    "theirs" if word == "--agent" => false,
+                    "lab" if word == "--fence" => false,
+                    other => bail!("{word} does not know {other}"),
+                };
+                let field = if word == "--agent" { &mut words.script.ours } else { &mut words.script.fenced };
+                *field = ours;
+            }
+            // Those of libtest that `cargo test` may pass on.
+            "--nocapture" | "--exact" | "--quiet" | "-q" => {}
+            other => bail!("unknown word {other}"),
+        }
+    }
+    Ok(words)
+}
+
+fn print_plan(script: &Script) {
+    println!("{script:?}");
+    for (number, round) in (1..).zip(plan::plan(script)) {
+        println!("round {number}");
+        for step in round {
+            let word = if step.what.is_fault() { "fault" } else { "work " };
+            println!("  {:5.2} s for {:4.2} s  {word} {}", step.after.as_secs_f64(), step.lasts.as_secs_f64(), step.what);
+        }
+    }
+}
+
+/// Whether nothing was wrong.
+fn run(words: &Words) -> Result<bool> {
+    let script = &words.script;
+    println!("seed {}, {} guests, {} operations in at most {} min", script.seed, script.guests, script.operations, words.minutes);
+    let stage = Stage::build(&words.lab)?;
+    let recorder = Recorder::new()?;
+    let provider = if script.ours { "kvmha" } else { play::THEIRS };
+    let play = Play::new(&stage, &recorder, script.guests, provider);
+    let mut report = Report::new(script);
+    let history = thread::scope(|scope| {
+        scope.spawn(|| recorder.watch(&stage.lab));
+        scope.spawn(|| recorder.ask(&stage.lab));
+        let played = perform(&play, words, &mut report);
+        recorder.finish();
+        played
+    });
+    match history {
+        Ok(history) => {
+            let verdicts = judge(&history);
+            report.print(&stage, &history, &verdicts)?;
+            Ok(verdicts.is_empty())
+        }
+        Err(error) => {
+            stage.keep_logs("chaos");
+            Err(error)
+        }
+    }
+}
+
+/// Plays as many rounds as the time allows; what was seen then.
+fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
+    play.make()?;
+    let lab = &play.stage.lab;
+    let watchers = (1..=words.script.guests)
+        .map(|guest| Ok((guest_name(guest), Watcher::start(&lab.guest_image(&guest_name(guest)))?)))
+        .collect::<Result<Vec<_>>>()?;
+    for (name, watcher) in &watchers {
+        anyhow::ensure!(watcher.wait_beat(stage::LIMIT), "{name} does not boot");
+    }
+    let end = Instant::now() + Duration::from_secs(60 * words.minutes);
+    for round in plan::plan(&words.script) {
+        if Instant::now() >= end {
+            break;
+        }
+        let begin = play.recorder.now();
+        let played = play.round(&round).with_context(|| format!("round {}", report.rounds + 1));
+        report.count(&round, play.recorder.now() - begin);
+        println!("round {}: {} steps, {:.0} s", report.rounds, round.len(), play.recorder.now() - begin);
+        if played.is_err() {
+            let history = play.recorder.history(lab, &watchers, &[], Vec::new())?;
+            history.timeline(begin, f64::INFINITY).iter().for_each(|line| println!("    {line}"));
+            played?;
+        }
+        if watchers.iter().any(|(_, watcher)| watcher.wait(Duration::ZERO, |watch| watch.two_writers.is_some())) {
+            break;
+        }
+    }
+    play.heal()?;
+    let beats = |watcher: &Watcher| watcher.wait_beat(stage::LIMIT);
+    let beating: Vec<bool> = watchers.iter().map(|(_, watcher)| beats(watcher)).collect();
+    let left = play.end()?;
+    // What a process that was said to be gone still writes is seen now.
+    wait_until(Duration::from_secs(2), Duration::from_secs(1), || false);
+    play.recorder.history(lab, &watchers, &beating, left)
+}

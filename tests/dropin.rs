@@ -1,0 +1,54 @@
+//! The suite `dropin`: the agent in the place of `ocf:heartbeat:VirtualDomain`. What every parameter does to a real guest, both agents side
+//! by side, and a running cluster that changes over and back; three nodes with Pacemaker.
+//!
+//! `cargo test --test dropin [WORD...]` runs the scenarios whose names contain a word.
+#![allow(clippy::print_stdout, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
+
+#[path = "dropin/adopt.rs"]
+mod adopt;
+#[path = "dropin/cluster.rs"]
+mod cluster;
+#[path = "dropin/keeping.rs"]
+mod keeping;
+#[path = "dropin/moves.rs"]
+mod moves;
+#[path = "dropin/needs.rs"]
+mod needs;
+#[path = "dropin/numbers.rs"]
+mod numbers;
+#[path = "dropin/pairs.rs"]
+mod pairs;
+#[path = "dropin/props.rs"]
+mod props;
+#[path = "dropin/saved.rs"]
+mod saved;
+
+#[path = "dropin/tools.rs"]
+mod tools;
+
+use lab::suite::Suite;
+use lab::{Options, stage};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let agent = Some(lab::program::under_test());
+    Suite {
+        options: Options { name: "dropin".to_owned(), agent, ..Options::default() },
+        scenarios: lab::scenarios! {
+            keeping: saved_by_monitor_and_stop around_a_move not_without_being_asked config_lost distributed_by_csync2
+                distributed_by_a_stand_in_for_csync2 without_csync2;
+            saved: stopped_and_gone_on cannot_be_saved cannot_be_restored older_than_the_disk ran_on_without_it
+                not_written_to_its_end restored_and_never_let_run;
+            needs: networks_and_pools at_the_target image_on_a_base image_anew copied_in_by_a_stand_in_for_virt_copy_in;
+            numbers: written_and_left_alone removed traced;
+            moves: the_way_to_the_target the_way_of_the_memory speed_and_downtime;
+            tools: wrong_values reloaded;
+            pairs: announced theirs_and_ours;
+            adopt: ten_there_and_back killed_at_each_step libvirtd_down libvirtd_killed_in_the_middle refused from_libvirt another_node_lost
+                node_of_the_guest_lost scheduler_hangs_at_the_end;
+        },
+        tidy: props::tidy,
+    }
+    .main()
+}

@@ -1,0 +1,258 @@
+//! `kvmha adopt`: a running cluster changes from one agent to the other, and no guest stops; whatever goes wrong.
+
+use crate::cluster::{
+    LIMIT, OURS, Placed, THEIRS, adopt, adopt_until, all_well, check, cib, configure, kill_adopt, nothing_left, other_than, placed,
+    primitive, settle, speaker,
+};
+use crate::stage::{Frozen, HERE, PATIENCE, Resource};
+use anyhow::{Context, Result, ensure};
+use lab::{Lab, Watcher};
+use std::time::Duration;
+
+/// The lines by which the command says where it is.
+const STEPS: [&str; 5] = [": 1 ", ": 2 ", ": 3 ", ": 4 ", ": 5 "];
+
+/// Rounds of there and back; more of them by the environment.
+fn rounds() -> usize {
+    std::env::var("KVMHA_ADOPT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Ten guests, all at once, there and back: no guest is stopped, none pauses, and each can be reloaded afterwards.
+pub fn ten_there_and_back(lab: &Lab) -> Result<()> {
+    let (beating, empty) = (["ten1", "ten2"], ["ten3", "ten4", "ten5", "ten6", "ten7", "ten8", "ten9", "ten10"]);
+    placed(lab, &beating, &empty, THEIRS)?;
+    let names: Vec<&str> = beating.iter().chain(&empty).copied().collect();
+    let guests = Placed::all(lab, &names)?;
+    let watchers = beating.iter().map(|name| Watcher::start(&lab.guest_image(name))).collect::<Result<Vec<_>>>()?;
+    let before = cib(lab)?;
+    let plan = adopt(lab, &["--all", "--dry-run"])?.success("adopt --all --dry-run")?;
+    ensure!(names.iter().all(|name| plan.contains(&format!("  {name} "))), "not all are in the plan: {plan}");
+    ensure!(cib(lab)? == before, "--dry-run has changed the CIB");
+    for _ in 0..rounds() {
+        adopt(lab, &["--all"])?.success("adopt --all")?;
+        all_well(lab, &guests, OURS)?;
+        let again = adopt(lab, &["--all"])?.success("adopt --all, again")?;
+        ensure!(again.starts_with("Nothing to do"), "{again}");
+        let again = adopt(lab, &["ten1"])?.success("adopt ten1, again")?;
+        ensure!(again.starts_with("Nothing to do"), "{again}");
+        // What the nodes know of the new agent is enough for a reload.
+        check(lab, "pcs resource update ten1 migration_speed=50")?;
+        all_well(lab, &guests, OURS)?;
+        check(lab, "pcs resource update ten1 migration_speed=")?;
+        settle(lab)?;
+        // Nobody listens any more after the plan: it is brought to its end all the same.
+        lab.check(&speaker(lab)?, &["sh", "-c", "kvmha adopt --all --back | head -n 20"], LIMIT * 5)?;
+        all_well(lab, &guests, THEIRS)?;
+    }
+    let words = |text: &str| text.split_whitespace().filter(|word| !word.contains("utilization")).map(str::to_owned).collect::<Vec<_>>();
+    ensure!(words(&cib(lab)?).len() >= words(&before).len(), "something of the configuration is gone");
+    for (name, watcher) in beating.iter().zip(&watchers) {
+        ensure!(watcher.wait_beat(LIMIT), "{name} does not beat any more");
+        let watch = watcher.snapshot();
+        ensure!(watch.boots().len() == 1 && watch.two_writers.is_none(), "{name} was restarted: {:?}", watch.boots());
+        let pause = watch.worst_pause().and_then(|gap| gap.pause_ms).unwrap_or(0.0);
+        ensure!(pause < 1000.0, "{name} stood still for {pause:.0} ms");
+    }
+    Ok(())
+}
+
+/// The command is killed at each step, in both directions: the guest runs on, and the next run brings it to its end.
+pub fn killed_at_each_step(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["victim", "other"], THEIRS)?;
+    let guests = Placed::all(lab, &["victim"])?;
+    let node = speaker(lab)?;
+    for (number, step) in STEPS.iter().enumerate() {
+        let (words, agent): (&[&str], &str) = if number % 2 == 0 { (&["victim"], OURS) } else { (&["--back", "victim"], THEIRS) };
+        let (code, said) = adopt_until(lab, &node, words, step, || kill_adopt(lab, &node))?;
+        ensure!(code != Some(0), "it was not killed: {said}");
+        ensure!(guests[0].emulator.alive(), "the guest was stopped, killed at {step:?}");
+        // A run for something else finds what is left, and finishes it.
+        let next: &[&str] = if number == 2 { &["other"] } else { words };
+        let said = adopt(lab, next)?.success("the next run")?;
+        ensure!(said.contains("victim") || number == 4, "the next run does not mention it: {said}");
+        all_well(lab, &guests, agent).with_context(|| format!("killed at {step:?}"))?;
+    }
+    Ok(())
+}
+
+/// The steps at which a fault comes: the one given, or each of them if the environment wants that.
+fn struck(usual: usize) -> Vec<(String, &'static str)> {
+    let all = std::env::var("KVMHA_ADOPT_STEPS").is_ok_and(|text| text == "all");
+    let wanted = STEPS.iter().enumerate().filter(|(number, _)| all || *number == usual);
+    wanted.map(|(number, step)| (format!("{}", number + 1), *step)).collect()
+}
+
+/// The node of the guest loses its power in the middle: the guest is started elsewhere, once, and nothing is left behind.
+pub fn node_of_the_guest_lost(lab: &Lab) -> Result<()> {
+    for (number, step) in struck(2) {
+        let name = &*format!("lost{number}");
+        placed(lab, &[name], &[], THEIRS)?;
+        let watcher = Watcher::start(&lab.guest_image(name))?;
+        ensure!(watcher.wait_beat(LIMIT), "it does not beat");
+        let home = Placed::all(lab, &[name])?.remove(0).node;
+        let node = other_than(lab, &[&home])?;
+        let (code, said) = adopt_until(lab, &node, &["--all"], step, || lab.power_off(&home))?;
+        settle(lab)?;
+        nothing_left(lab)?;
+        let seen = lab.wait_membership(LIMIT, |seen| seen.runs_on(name).is_some()).context("it is not started again")?;
+        let agent = seen.resources.iter().find(|one| one.id == name).map(|one| one.agent.clone()).unwrap_or_default();
+        // After the last step it is changed, whatever is said about where the guest is by now.
+        let changed = code == Some(0) || step == STEPS[4];
+        ensure!(agent == if changed { OURS } else { THEIRS }, "{step:?}: code {code:?}, but it is {agent}: {said}");
+        ensure!(watcher.wait(LIMIT, |watch| watch.boots().len() == 2), "{step:?}: it does not beat again");
+        ensure!(watcher.snapshot().two_writers.is_none(), "{step:?}: it ran twice");
+    }
+    Ok(())
+}
+
+/// libvirtd is killed where the guest is: the change is brought to its end or undone, and the guest runs on.
+pub fn libvirtd_killed_in_the_middle(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["dusk"], THEIRS)?;
+    let guests = Placed::all(lab, &["dusk"])?;
+    let (home, node) = (guests[0].node.clone(), speaker(lab)?);
+    let mut agent = THEIRS;
+    for (number, step) in struck(3) {
+        let words: &[&str] = if agent == THEIRS { &["dusk"] } else { &["--back", "dusk"] };
+        let other = if agent == THEIRS { OURS } else { THEIRS };
+        let (code, said) = adopt_until(lab, &node, words, step, || lab.kill(&home, "libvirtd"))?;
+        ensure!(guests[0].emulator.alive(), "the guest was stopped, libvirtd killed at step {number}: {said}");
+        if code == Some(0) {
+            agent = other;
+        }
+        lab.start(&home, "libvirtd")?;
+        lab.wait_libvirt(&home)?;
+        check(lab, "crm_resource --cleanup")?;
+        all_well(lab, &guests, agent).with_context(|| format!("libvirtd killed at step {number}, code {code:?}: {said}"))?;
+    }
+    Ok(())
+}
+
+/// Pacemaker's scheduler hangs for a while at the last step: the find is forgotten all the same, so that the guest can be reloaded, and no
+/// failure is left that counts.
+pub fn scheduler_hangs_at_the_end(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["slow"], THEIRS)?;
+    let guests = Placed::all(lab, &["slow"])?;
+    let nodes = lab.node_names();
+    let hang = || -> Result<()> {
+        nodes.iter().try_for_each(|node| lab.freeze(node, "pacemaker-schedulerd"))?;
+        std::thread::sleep(Duration::from_secs(20));
+        nodes.iter().try_for_each(|node| lab.thaw(node, "pacemaker-schedulerd"))
+    };
+    let (code, said) = adopt_until(lab, &speaker(lab)?, &["slow"], STEPS[4], hang)?;
+    ensure!(code == Some(0), "code {code:?}: {said}");
+    all_well(lab, &guests, OURS).context(said)?;
+    ensure!(!cib(lab)?.contains("fail-count-slow"), "a failure is left that counts: {}", cib(lab)?);
+    check(lab, "pcs resource update slow migration_speed=50")?;
+    all_well(lab, &guests, OURS)
+}
+
+/// Another node loses its power: the guest does not notice.
+pub fn another_node_lost(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["bystander"], THEIRS)?;
+    let guests = Placed::all(lab, &["bystander"])?;
+    let node = guests[0].node.clone();
+    let lost = other_than(lab, &[&node])?;
+    let (code, said) = adopt_until(lab, &node, &["bystander"], STEPS[1], || lab.power_off(&lost))?;
+    let agent = if code == Some(0) { OURS } else { THEIRS };
+    all_well(lab, &guests, agent).context(said)
+}
+
+/// libvirtd is dead or hangs where the guest is: the new agent knows the guest by its process; the old one does not answer if it hangs,
+/// so that way is undone.
+pub fn libvirtd_down(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["dark"], THEIRS)?;
+    let guests = Placed::all(lab, &["dark"])?;
+    let node = guests[0].node.clone();
+    lab.kill(&node, "libvirtd")?;
+    adopt(lab, &["dark"])?.success("adopt with a dead libvirtd")?;
+    ensure!(guests[0].emulator.alive(), "the guest was stopped");
+    lab.start(&node, "libvirtd")?;
+    lab.wait_libvirt(&node)?;
+    all_well(lab, &guests, OURS)?;
+    let frozen = Frozen::libvirt(lab, &node)?;
+    let output = adopt(lab, &["--back", "dark"])?;
+    ensure!(!output.ok(), "the old agent cannot have answered: {}", output.stdout);
+    ensure!(output.stderr.contains("ocf:kvmha:VirtualDomain as before"), "{}", output.stderr);
+    nothing_left(lab)?;
+    drop(frozen);
+    check(lab, "crm_resource --cleanup")?;
+    all_well(lab, &guests, OURS)
+}
+
+/// What is refused, with a reason, and nothing is touched.
+pub fn refused(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["good"], THEIRS)?;
+    let wrong =
+        primitive("wrong", "heartbeat", "<nvpair id='w-r' name='target-role' value='Stopped'/>").replace("--unsafe", "--copy-storage-all");
+    let idle = "<nvpair id='i-r' name='target-role' value='Stopped'/><nvpair id='i-m' name='is-managed' value='false'/>";
+    let many =
+        primitive("many", "heartbeat", "<nvpair id='m-r' name='target-role' value='Stopped'/>").replace("allow-migrate", "allow-nothing");
+    configure(lab, &format!("<resources>{wrong}{}<clone id='clones'>{many}</clone></resources>", primitive("idle", "heartbeat", idle)))?;
+    settle(lab)?;
+    let before = cib(lab)?;
+    for (words, reasons) in [
+        (&["nobody"][..], ["there is no resource nobody", ""]),
+        (&["fence"], ["fence", "stonith:fence_lab"]),
+        (&["good", "wrong"], ["wrong", "--copy-storage-all is refused"]),
+        (&["good", "idle"], ["idle", "is-managed"]),
+        (&["good", "many"], ["many", "clone"]),
+        (&["--all"], ["", "refuse"]),
+    ] {
+        let output = adopt(lab, words)?;
+        let said = output.stderr.trim();
+        ensure!(!output.ok() && reasons.iter().all(|reason| said.contains(reason)), "{words:?}: code {:?}: {said}", output.code);
+        ensure!(cib(lab)? == before, "{words:?} has changed the CIB");
+    }
+    check(lab, "pcs property set maintenance-mode=true")?;
+    let output = adopt(lab, &["good"])?;
+    ensure!(!output.ok() && output.stderr.contains("not quiet") && output.stderr.contains("maintenance mode"), "{}", output.stderr);
+    check(lab, "pcs property set maintenance-mode=")?;
+    settle(lab)?;
+    // Something is on the move.
+    let guests = Placed::all(lab, &["good"])?;
+    let target = other_than(lab, &[&guests[0].node])?;
+    let frozen = Frozen::libvirt(lab, &target)?;
+    check(lab, &format!("crm_resource --move --resource good --node {target} --lifetime PT1M"))?;
+    let output = adopt(lab, &["good"])?;
+    drop(frozen);
+    ensure!(!output.ok() && output.stderr.contains("not quiet"), "{}", output.stderr);
+    settle(lab)?;
+    check(lab, "crm_resource --clear --resource good")?;
+    Ok(())
+}
+
+/// A guest that libvirt runs outside the cluster: the commands that are printed put it there, word by word, and it runs on.
+pub fn from_libvirt(lab: &Lab) -> Result<()> {
+    for (name, tool, other) in [("outpcs", "pcs ", "crm "), ("outcrm", "crm ", "pcs ")] {
+        let guest = Resource::new(lab, name)?;
+        let adopt = || lab.exec(HERE, &["kvmha", "adopt", "--from-libvirt", name], PATIENCE);
+        let refused = |reason: &str| -> Result<()> {
+            let output = adopt()?;
+            ensure!(!output.ok() && output.stderr.contains(reason), "not {reason:?}: {}", output.stderr);
+            Ok(())
+        };
+        refused("has no guest")?;
+        lab.check(HERE, &["virsh", "-q", "define", &format!("/srv/vms/{name}.xml")], PATIENCE)?;
+        refused("shut off")?;
+        lab.check(HERE, &["virsh", "-q", "start", name], PATIENCE)?;
+        lab.check(HERE, &["virsh", "-q", "autostart", name], PATIENCE)?;
+        let watcher = Watcher::start(&lab.guest_image(name))?;
+        ensure!(watcher.wait_beat(LIMIT), "it does not beat");
+        let before = cib(lab)?;
+        let script = adopt()?.success("adopt --from-libvirt")?;
+        ensure!(cib(lab)? == before, "printing has changed the CIB");
+        let chosen: Vec<&str> = script.lines().filter(|line| !line.starts_with('#') && !line.starts_with(other)).collect();
+        ensure!(chosen.iter().filter(|line| line.starts_with(tool)).count() == 2, "{script}");
+        // The lab's libvirts listen without TLS.
+        let chosen = chosen.join("\n").replace("migration_transport=tls", "migration_transport=tcp");
+        lab.check(HERE, &["sh", "-ec", &chosen], LIMIT)?;
+        settle(lab)?;
+        let seen = lab.membership()?;
+        ensure!(seen.runs_on(name) == Some(HERE) && seen.failures.is_empty(), "{seen:?}");
+        ensure!(guest.virsh(HERE, "dominfo", &[])?.contains("Autostart:      disable"), "libvirt would still start it");
+        refused("already")?;
+        ensure!(watcher.wait_beat(LIMIT) && watcher.snapshot().boots().len() == 1, "it was restarted");
+        ensure!(!cib(lab)?.contains("name=\"is-managed\" value=\"false\""), "Pacemaker does not look after it");
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Guests in the hands of the cluster under one agent or the other, and `kvmha adopt` watched.
+
+use crate::stage::{HERE, PATIENCE, Resource};
+use anyhow::{Context, Result, bail, ensure};
+use lab::heartbeat::Ring;
+use lab::node::Terminal;
+use lab::process::{Identity, arguments, replace, wait_until};
+use lab::{GuestOptions, Lab, Membership, Output};
+use nix::sys::signal::Signal;
+use roxmltree::Document;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Far more than a step takes.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+pub const THEIRS: &str = "ocf:heartbeat:VirtualDomain";
+pub const OURS: &str = "ocf:kvmha:VirtualDomain";
+
+/// Makes guests, those that beat first, and has the cluster run them under an agent.
+pub fn placed(lab: &Lab, beating: &[&str], empty: &[&str], agent: &str) -> Result<()> {
+    for name in beating {
+        lab.guest_create(name, &GuestOptions::default())?;
+    }
+    for name in empty {
+        Resource::empty(lab, name)?;
+    }
+    let provider = agent.split(':').nth(1).context("no provider")?;
+    let names: Vec<&str> = beating.iter().chain(empty).copied().collect();
+    let xml: String = names.iter().map(|name| primitive(name, provider, "")).collect();
+    configure(lab, &format!("<resources>{xml}</resources>"))?;
+    for name in &names {
+        let runs = wait_until(LIMIT, Duration::from_millis(100), || lab.membership().is_ok_and(|seen| seen.runs_on(name).is_some()));
+        ensure!(runs, "{name} does not run: {:?}", lab.membership());
+    }
+    for name in beating {
+        let beats = wait_until(LIMIT, Duration::from_millis(50), || Ring::read(&lab.guest_image(name)).is_ok());
+        ensure!(beats, "{name} does not beat");
+    }
+    settle(lab)
+}
+
+/// A resource of a guest, with more meta attributes.
+pub fn primitive(name: &str, provider: &str, meta: &str) -> String {
+    let pair = |set: &str, key: &str, value: &str| format!("<nvpair id='{name}-{set}-{key}' name='{key}' value='{value}'/>");
+    let operation = |action: &str, interval: &str, timeout: &str| {
+        format!("<op id='{name}-{action}' name='{action}' interval='{interval}' timeout='{timeout}'/>")
+    };
+    format!(
+        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{}{}{}{}{}\
+         </instance_attributes><meta_attributes id='{name}-meta'>{}{meta}</meta_attributes><operations>{}{}{}{}{}</operations></primitive>",
+        pair("params", "config", &format!("/srv/vms/{name}.xml")),
+        pair("params", "hypervisor", "qemu:///system"),
+        pair("params", "migration_transport", "tcp"),
+        pair("params", "migrate_options", "--unsafe"),
+        pair("params", "force_stop", "true"),
+        pair("meta", "allow-migrate", "true"),
+        operation("start", "0s", "90s"),
+        operation("stop", "0s", "60s"),
+        operation("monitor", "10s", "20s"),
+        operation("migrate_to", "0s", "120s"),
+        operation("migrate_from", "0s", "60s"),
+    )
+}
+
+/// Puts resources into the CIB.
+pub fn configure(lab: &Lab, xml: &str) -> Result<()> {
+    replace(&lab.layout().shared().join("resources.xml"), xml)?;
+    let words = ["cibadmin", "--modify", "--allow-create", "--scope", "resources", "--xml-file", "/srv/vms/resources.xml"];
+    lab.check(&speaker(lab)?, &words, PATIENCE).map(drop)
+}
+
+/// A node that is in the cluster.
+pub fn speaker(lab: &Lab) -> Result<String> {
+    let mut found = None;
+    wait_until(LIMIT, Duration::from_millis(100), || {
+        let in_cluster = |node: &String| {
+            let seen = lab.membership_of(node);
+            seen.is_ok_and(|seen| seen.quorum && seen.dc.is_some() && seen.nodes.iter().any(|one| one.name == *node && one.online))
+        };
+        found = lab.node_names().into_iter().find(in_cluster);
+        found.is_some()
+    });
+    found.context("no node has quorum")
+}
+
+/// Waits until all nodes are there and the cluster has nothing left to do.
+pub fn settle(lab: &Lab) -> Result<()> {
+    let nodes = lab.nodes() as usize;
+    lab.wait_membership(LIMIT, |seen| seen.online() == nodes && seen.dc.is_some() && seen.runs_on("fence").is_some())?;
+    let calm = || -> Result<bool> {
+        let controller = lab.membership()?.dc.context("no DC")?;
+        let plan = lab.check(&controller, &["crm_simulate", "--live-check", "--simulate", "--output-as=xml"], PATIENCE)?;
+        let busy = Document::parse(&plan)?
+            .descendants()
+            .any(|node| node.has_tag_name("transition") && node.children().any(|child| child.is_element()));
+        Ok(!busy && lab.check(&controller, &["crmadmin", "--status", &controller, "--output-as=xml"], PATIENCE)?.contains("S_IDLE"))
+    };
+    let mut times = 0;
+    let settled = wait_until(LIMIT, Duration::from_millis(100), || {
+        times = if calm().unwrap_or(false) { times + 1 } else { 0 };
+        times == 2
+    });
+    ensure!(settled, "the cluster does not come to rest");
+    Ok(())
+}
+
+/// Changes the place of a parameter or an agent in the CIB; its text.
+pub fn cib(lab: &Lab) -> Result<String> {
+    lab.check(&speaker(lab)?, &["cibadmin", "--query", "--scope", "configuration"], PATIENCE)
+}
+
+/// Every guest is where it was, by Pacemaker and by its process, under this agent, looked after, and nothing of a change is left.
+pub fn all_well(lab: &Lab, guests: &[Placed], agent: &str) -> Result<()> {
+    settle(lab)?;
+    let seen = lab.membership()?;
+    ensure!(seen.failures.is_empty(), "failed actions: {:?}", seen.failures);
+    for guest in guests {
+        let (name, node) = (&guest.name, &guest.node);
+        ensure!(seen.runs_on(name) == Some(node), "{name} should be on {node}: {:?}", seen.resources);
+        ensure!(agent_of(&seen, name) == agent, "{name} is {}", agent_of(&seen, name));
+        ensure!(guest.emulator.alive(), "the emulator of {name} is gone: it was stopped");
+    }
+    nothing_left(lab)
+}
+
+/// No resource is in maintenance, or marked.
+pub fn nothing_left(lab: &Lab) -> Result<()> {
+    let text = cib(lab)?;
+    ensure!(!text.contains("kvmha-adopt") && !text.contains("name=\"maintenance\""), "something is left in the CIB: {text}");
+    Ok(())
+}
+
+fn agent_of<'a>(seen: &'a Membership, name: &str) -> &'a str {
+    seen.resources.iter().find(|resource| resource.id == name).map_or("gone", |resource| resource.agent.as_str())
+}
+
+/// Where a guest is, and its emulator.
+pub struct Placed {
+    pub name: String,
+    pub node: String,
+    pub emulator: Identity,
+}
+
+impl Placed {
+    pub fn all(lab: &Lab, names: &[&str]) -> Result<Vec<Self>> {
+        let seen = lab.membership()?;
+        let one = |name: &&str| -> Result<Self> {
+            let node = seen.runs_on(name).with_context(|| format!("{name} does not run"))?.to_owned();
+            let emulator = *lab.processes(&node, &format!("guest:{name}"))?.first().context("no emulator")?;
+            Ok(Self { name: (*name).to_owned(), node, emulator })
+        };
+        names.iter().map(one).collect()
+    }
+}
+
+/// Runs `kvmha adopt`.
+pub fn adopt(lab: &Lab, words: &[&str]) -> Result<Output> {
+    let words: Vec<&str> = ["kvmha", "adopt"].iter().chain(words).copied().collect();
+    lab.exec(&speaker(lab)?, &words, Duration::from_secs(600))
+}
+
+/// Runs `kvmha adopt` on a node, and does something as soon as it prints a line with `line` in it. Its code, if it lived to say one, and
+/// everything it said.
+pub fn adopt_until(
+    lab: &Lab,
+    node: &str,
+    words: &[&str],
+    line: &str,
+    mut act: impl FnMut() -> Result<()>,
+) -> Result<(Option<i32>, String)> {
+    let words: Vec<&str> = ["kvmha", "adopt"].iter().chain(words).copied().collect();
+    let mut child = lab.enter(node, &words, Terminal::None)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    let mut acted = false;
+    for heard in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let heard = heard?;
+        said.push_str(&heard);
+        said.push('\n');
+        if !acted && heard.contains(line) {
+            acted = true;
+            act()?;
+        }
+    }
+    if let Some(mut errors) = child.stderr.take() {
+        errors.read_to_string(&mut said)?;
+    }
+    let begin = Instant::now();
+    let code = loop {
+        match child.try_wait()? {
+            Some(status) => break status.code(),
+            None if begin.elapsed() > LIMIT => bail!("kvmha adopt does not end: {said}"),
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    ensure!(acted, "kvmha adopt did not say {line:?}: {said}");
+    Ok((code, said))
+}
+
+/// Kills the `kvmha adopt` that runs on a node.
+pub fn kill_adopt(lab: &Lab, node: &str) -> Result<()> {
+    let running = lab.processes(node, "kvmha")?;
+    let adopting: Vec<_> = running.into_iter().filter(|process| arguments(process.pid).iter().any(|word| word == "adopt")).collect();
+    ensure!(!adopting.is_empty(), "kvmha adopt does not run");
+    ensure!(adopting.iter().all(|process| process.signal(Signal::SIGKILL)), "it cannot be killed");
+    Ok(())
+}
+
+/// A node other than these.
+pub fn other_than(lab: &Lab, nodes: &[&str]) -> Result<String> {
+    lab.node_names().into_iter().find(|node| !nodes.contains(&node.as_str())).context("there is no other node")
+}
+
+/// Runs a line, words separated by blanks, that must succeed.
+pub fn check(lab: &Lab, line: &str) -> Result<String> {
+    let node = speaker(lab).unwrap_or_else(|_| HERE.to_owned());
+    lab.check(&node, &line.split_whitespace().collect::<Vec<_>>(), PATIENCE)
+}

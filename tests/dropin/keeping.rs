@@ -1,0 +1,176 @@
+//! `save_config_on_stop` and `sync_config_on_stop`: what was changed while the guest ran is there at its next start.
+
+use crate::props::{PATH, shared, stand_in, without};
+use crate::stage::{HERE, PATIENCE, Resource, THERE, soon};
+use anyhow::{Result, ensure};
+use lab::Lab;
+use lab::node::Terminal;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::Stdio;
+
+/// Changes the guest while it runs.
+fn title(guest: &Resource, node: &str, text: &str) -> Result<()> {
+    guest.virsh(node, "desc", &["--live", "--title", text]).map(drop)
+}
+
+fn config(guest: &Resource) -> Result<String> {
+    Ok(fs::read_to_string(guest.lab.guest_definition(&guest.instance))?)
+}
+
+/// By monitor, not by a probe, and by stop; the file keeps owner and mode, the one before is kept.
+pub fn saved_by_monitor_and_stop(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "kept")?.with("save_config_on_stop", "true").with("force_stop", "true");
+    let (path, before) = (lab.guest_definition("kept"), config(&guest)?);
+    fs::set_permissions(&path, Permissions::from_mode(0o640))?;
+    chown(&path, Some(0), Some(7))?;
+    guest.begin(HERE)?;
+    title(&guest, HERE, "once")?;
+    let started = config(&guest)?;
+    guest.call(HERE, "monitor", 20)?.is(0)?;
+    ensure!(config(&guest)? == started, "a probe has saved the definition");
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    ensure!(config(&guest)?.contains("<title>once</title>"), "monitor has not saved the change");
+    let original = shared(lab, "kept.xml.original");
+    ensure!(fs::read_to_string(&original)? == before, "the first copy is not what was there");
+    for path in [&path, &original] {
+        let about = fs::metadata(path)?;
+        ensure!((about.mode() & 0o777, about.gid()) == (0o640, 7), "{}: mode {:o}, group {}", path.display(), about.mode(), about.gid());
+    }
+    // Nothing new: not even touched.
+    let inode = fs::metadata(&path)?.ino();
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    ensure!(fs::metadata(&path)?.ino() == inode, "monitor has written what was there");
+    title(&guest, HERE, "twice")?;
+    guest.end(HERE, 60)?;
+    ensure!(config(&guest)?.contains("<title>twice</title>"), "stop has not saved the change");
+    ensure!(fs::read_to_string(&original)? == before, "the first copy was overwritten");
+    ensure!(fs::read_to_string(shared(lab, "kept.xml.previous"))?.contains("<title>once</title>"), "the one before is not kept");
+    let stopped = fs::metadata(&path)?.ino();
+    guest.call(HERE, "stop", 20)?.is(0)?;
+    guest.call(HERE, "recurring", 20)?.is(7)?;
+    ensure!(fs::metadata(&path)?.ino() == stopped, "a guest that is not there was saved");
+    guest.begin(HERE)?;
+    ensure!(guest.virsh(HERE, "desc", &["--title"])? == "twice", "the next start does not know the change");
+    guest.end(HERE, 60)?;
+    Ok(())
+}
+
+/// migrate_to saves at the source, migrate_from at the target.
+pub fn around_a_move(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "keptmove")?.with("save_config_on_stop", "true");
+    let guest = guest.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    guest.begin(HERE)?;
+    title(&guest, HERE, "at the source")?;
+    guest.call_with(HERE, "migrate_to", 120, &[("OCF_RESKEY_CRM_meta_migrate_target", THERE)])?.is(0)?;
+    ensure!(config(&guest)?.contains("at the source"), "migrate_to has not saved the change");
+    title(&guest, THERE, "at the target")?;
+    guest.call_with(THERE, "migrate_from", 60, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.is(0)?;
+    ensure!(config(&guest)?.contains("at the target"), "migrate_from has not saved the change");
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    ensure!(guest.lives(THERE), "it is not there");
+    guest.with("force_stop", "true").end(THERE, 60)?;
+    Ok(())
+}
+
+/// Without the parameter nobody writes to the file.
+pub fn not_without_being_asked(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "unkept")?.with("force_stop", "true");
+    let before = config(&guest)?;
+    guest.begin(HERE)?;
+    title(&guest, HERE, "changed")?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    guest.with("save_config_on_stop", "false").end(HERE, 60)?;
+    ensure!(config(&guest)? == before, "the definition was written");
+    Ok(())
+}
+
+/// A definition that was lost while the guest ran is there again, and nobody but root may read it.
+pub fn config_lost(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "lost")?.with("save_config_on_stop", "true").with("force_stop", "true");
+    guest.begin(HERE)?;
+    let path = lab.guest_definition("lost");
+    fs::remove_file(&path)?;
+    guest.end(HERE, 60)?;
+    ensure!(config(&guest)?.contains("<name>lost</name>"), "it is not there");
+    ensure!(fs::metadata(&path)?.mode() & 0o077 == 0, "others may read the passwords in it");
+    Ok(())
+}
+
+/// What was saved comes to the other node, which starts the guest from its own copy.
+pub fn distributed_by_csync2(lab: &Lab) -> Result<()> {
+    const CONFIG: &str = "/etc/kvm/twin.xml";
+    let guest = Resource::empty(lab, "twin")?;
+    let definition = config(&guest)?;
+    let group = format!("nossl * *;\ngroup guests {{ host {HERE} {THERE}; key /etc/csync2.key; include {CONFIG}; }}\n");
+    let files = [("/etc/csync2.cfg", &group), ("/etc/csync2.key", &"k".repeat(64)), (CONFIG, &definition)];
+    for node in [HERE, THERE] {
+        lab.check(node, &["mkdir", "-p", "/etc/kvm", "/var/lib/csync2"], PATIENCE)?;
+        for (path, text) in &files {
+            lab.check(node, &["sh", "-c", "printf %s \"$2\" >\"$1\"; chmod 600 \"$1\"", "sh", path, text], PATIENCE)?;
+        }
+        // The copies are the same now: only what comes later is a change.
+        lab.check(node, &["csync2", "-cIr", "/"], PATIENCE)?;
+    }
+    let mut server =
+        lab.enter(THERE, &["csync2", "-ii"], Terminal::None)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let there = || lab.check(THERE, &["cat", CONFIG], PATIENCE);
+    let run = || -> Result<()> {
+        soon("csync2 listens", || {
+            lab.exec(HERE, &["bash", "-c", &format!(": </dev/tcp/{THERE}/30865")], PATIENCE).is_ok_and(|output| output.ok())
+        })?;
+        let guest = guest.with("config", CONFIG).with("sync_config_on_stop", "true").with("force_stop", "true");
+        guest.begin(HERE)?;
+        title(&guest, HERE, "by monitor")?;
+        guest.call(HERE, "recurring", 60)?.is(0)?;
+        ensure!(there()?.contains("<title>by monitor</title>"), "the change that monitor saw has not come: {}", there()?);
+        title(&guest, HERE, "by stop")?;
+        guest.end(HERE, 60)?;
+        guest.begin(THERE)?;
+        ensure!(guest.virsh(THERE, "desc", &["--title"])? == "by stop", "it was not started from what stop has distributed");
+        guest.end(THERE, 60).map(drop)
+    };
+    let result = run();
+    server.kill()?;
+    server.wait()?;
+    result
+}
+
+/// What was saved is distributed once for each change; that it cannot be is no failure.
+pub fn distributed_by_a_stand_in_for_csync2(lab: &Lab) -> Result<()> {
+    stand_in(lab, HERE, "csync2", "echo \"$@\" >>/srv/vms/csync2.log; exit $(cat /srv/vms/csync2.code)")?;
+    let guest = Resource::empty(lab, "synced")?.with("sync_config_on_stop", "true").with("force_stop", "true");
+    let log = || fs::read_to_string(shared(lab, "csync2.log")).unwrap_or_default();
+    let call = |action: &str| guest.call_with(HERE, action, 60, &[("PATH", PATH)]);
+    fs::write(shared(lab, "csync2.code"), "0")?;
+    call("start")?.is(0)?;
+    let begun = log().lines().count();
+    title(&guest, HERE, "one")?;
+    call("recurring")?.is(0)?;
+    call("recurring")?.is(0)?;
+    ensure!(log().lines().count() == begun + 1, "not once for one change: {}", log());
+    ensure!(log().lines().all(|line| line == "-x /srv/vms/synced.xml"), "{}", log());
+    fs::write(shared(lab, "csync2.code"), "1")?;
+    title(&guest, HERE, "two")?;
+    call("stop")?.is(0)?;
+    ensure!(log().lines().count() == begun + 2 && config(&guest)?.contains("two"), "stop has not distributed it");
+    guest.absent(HERE)
+}
+
+/// A host without csync2 does not start such a guest, but stops and monitors it; the definition is saved all the same.
+pub fn without_csync2(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "unsynced")?.with("force_stop", "true");
+    let synced = guest.with("sync_config_on_stop", "true");
+    without(lab, HERE, "/usr/sbin/csync2", || {
+        synced.call_with(HERE, "validate-all", 20, &[("OCF_CHECK_LEVEL", "10")])?.says(5, &["csync2 is not installed"])?;
+        synced.call(HERE, "start", 20)?.says(5, &["csync2"])?;
+        guest.absent(HERE)?;
+        synced.call(HERE, "monitor", 20)?.is(7)?;
+        synced.call(HERE, "stop", 20)?.is(0)?;
+        guest.begin(HERE)?;
+        title(&guest, HERE, "changed")?;
+        synced.call(HERE, "recurring", 20)?.is(0)?;
+        ensure!(config(&guest)?.contains("changed"), "monitor has not saved the change");
+        synced.end(HERE, 60).map(drop)
+    })
+}

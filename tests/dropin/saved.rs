@@ -1,0 +1,161 @@
+//! `snapshot`: the guest's memory outlives a stop, and never meets disks that it does not belong to.
+
+use crate::props::shared;
+use crate::stage::{HERE, Resource, THERE};
+use anyhow::{Result, ensure};
+use lab::Lab;
+use std::fs::{self, File, FileTimes};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+fn state(lab: &Lab, name: &str) -> PathBuf {
+    shared(lab, &format!("{name}.state"))
+}
+
+fn guest<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
+    Ok(Resource::new(lab, name)?.with("snapshot", "/srv/vms"))
+}
+
+/// The same for a guest that does not beat, where that does not matter.
+fn still<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
+    Ok(Resource::empty(lab, name)?.with("snapshot", "/srv/vms"))
+}
+
+/// The states that were set aside.
+fn outdated(lab: &Lab, name: &str) -> Result<Vec<String>> {
+    let names = fs::read_dir(lab.layout().shared())?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|entry| entry.starts_with(&format!("{name}.state.outdated-"))).collect())
+}
+
+/// The same boot goes on after stop and start, on another node too; the state is used up.
+pub fn stopped_and_gone_on(lab: &Lab) -> Result<()> {
+    let guest = guest(lab, "paused")?;
+    let boot = guest.boot(HERE)?;
+    guest.beats(boot)?;
+    for (from, to) in [(HERE, HERE), (HERE, THERE)] {
+        guest.end(from, 90)?;
+        ensure!(state(lab, "paused").exists(), "stop has not saved the state");
+        ensure!(!guest.console(HERE)?.contains("init: power button"), "it was shut down");
+        guest.begin(to)?;
+        guest.beats(boot)?;
+        let left = fs::read_dir(lab.layout().shared())?.flatten().any(|entry| entry.file_name().to_string_lossy().contains(".state"));
+        ensure!(!left, "the state is still there");
+        guest.call(to, "recurring", 20)?.is(0)?;
+    }
+    // force_stop wins over what cannot go with it, so that the guest can be stopped.
+    guest.with("force_stop", "true").call(HERE, "start", 20)?.says(6, &["snapshot", "force_stop"])?;
+    guest.with("force_stop", "true").end(THERE, 60)?;
+    ensure!(!state(lab, "paused").exists(), "a forced stop has saved it");
+    Ok(())
+}
+
+/// A state that cannot be written: the guest is shut down.
+pub fn cannot_be_saved(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "unsaved")?.with("snapshot", "/srv/no-such-folder");
+    guest.boot(HERE)?;
+    guest.end(HERE, 90)?;
+    ensure!(guest.console(HERE)?.contains("init: power button"), "it was not asked to shut down");
+    Ok(())
+}
+
+/// A state that cannot be restored stays, the guest is not booted, and a person is told what to do.
+pub fn cannot_be_restored(lab: &Lab) -> Result<()> {
+    let guest = still(lab, "broken")?;
+    fs::write(state(lab, "broken"), "no state of a guest")?;
+    let file = "/srv/vms/broken.state";
+    for _ in 0..2 {
+        guest.call(HERE, "start", 60)?.says(1, &[file, "remove it"])?;
+        guest.absent(HERE)?;
+        ensure!(fs::read(state(lab, "broken"))? == b"no state of a guest", "it was touched");
+    }
+    // Another guest's is not taken either.
+    let other = still(lab, "other")?;
+    other.begin(HERE)?;
+    other.end(HERE, 90)?;
+    fs::rename(state(lab, "other"), state(lab, "broken"))?;
+    guest.call(HERE, "start", 60)?.says(1, &[file, "another guest"])?;
+    for name in ["broken", "other"] {
+        ensure!(lab.processes(HERE, &format!("guest:{name}"))?.is_empty(), "{name} runs");
+    }
+    fs::remove_file(state(lab, "broken"))?;
+    guest.begin(HERE)?;
+    guest.with("force_stop", "true").end(HERE, 60)?;
+    Ok(())
+}
+
+/// The disk was written after the state: on another node, or by a person. Memory and disk would not belong together.
+pub fn older_than_the_disk(lab: &Lab) -> Result<()> {
+    let guest = still(lab, "older")?;
+    guest.begin(HERE)?;
+    guest.end(HERE, 90)?;
+    let image = File::options().write(true).open(lab.guest_image("older"))?;
+    image.set_times(FileTimes::new().set_modified(SystemTime::now() + Duration::from_secs(60)))?;
+    guest.call(HERE, "start", 60)?.says(1, &["/srv/vms/older.state", "older.img", "remove it"])?;
+    guest.absent(HERE)?;
+    ensure!(state(lab, "older").exists(), "the state was removed");
+    Ok(())
+}
+
+/// A guest that ran on without its state makes that one useless: kept under another name, and the new one is saved.
+pub fn ran_on_without_it(lab: &Lab) -> Result<()> {
+    let guest = guest(lab, "ranon")?;
+    let boot = guest.boot(HERE)?;
+    fs::write(state(lab, "ranon"), "old")?;
+    guest.end(HERE, 90)?;
+    let kept = outdated(lab, "ranon")?;
+    ensure!(kept.len() == 1 && fs::read(shared(lab, &kept[0]))? == b"old", "the old one was not kept: {kept:?}");
+    guest.begin(HERE)?;
+    guest.beats(boot)?;
+    guest.with("force_stop", "true").end(HERE, 60)?;
+    Ok(())
+}
+
+/// A host that was lost while it saved leaves a state that libvirt has marked so: the guest is booted, nothing is deleted.
+pub fn not_written_to_its_end(lab: &Lab) -> Result<()> {
+    let guest = still(lab, "partial")?;
+    guest.begin(HERE)?;
+    guest.end(HERE, 90)?;
+    let mut bytes = fs::read(state(lab, "partial"))?;
+    ensure!(bytes.starts_with(b"LibvirtQemudSave"), "not a state of libvirt");
+    bytes.splice(..16, *b"LibvirtQemudPart");
+    fs::write(state(lab, "partial"), &bytes)?;
+    guest.begin(HERE)?;
+    let kept = outdated(lab, "partial")?;
+    ensure!(kept.len() == 1 && fs::read(shared(lab, &kept[0]))? == bytes, "it was not kept: {kept:?}");
+    guest.with("force_stop", "true").end(HERE, 60)?;
+    Ok(())
+}
+
+/// A start that restored the guest and got no further: stop ends the copy, and the memory is there for the next start. One that an earlier
+/// start used stays used.
+pub fn restored_and_never_let_run(lab: &Lab) -> Result<()> {
+    let guest = guest(lab, "halfway")?;
+    let boot = guest.boot(HERE)?;
+    guest.beats(boot)?;
+    let used = shared(lab, "halfway.state.restored");
+    for restoring in [true, false] {
+        guest.begin(HERE)?;
+        let record = lab.check(HERE, &["sh", "-c", "cat /run/kvmha/halfway.json"], Duration::from_secs(10))?;
+        guest.end(HERE, 90)?;
+        // What is there between the request to restore it and the one to let it run.
+        lab.check(HERE, &["virsh", "-q", "restore", "--paused", "/srv/vms/halfway.state"], Duration::from_secs(60))?;
+        fs::rename(state(lab, "halfway"), &used)?;
+        let record = record.replace("\"creating\":false", "\"creating\":true");
+        let record = record.replace("\"restoring\":false", &format!("\"restoring\":{restoring}"));
+        let script = format!("umask 077; echo '{record}' >/run/kvmha/halfway.json");
+        lab.check(HERE, &["sh", "-c", &script], Duration::from_secs(10))?;
+        guest.call(HERE, "stop", 60)?.is(0)?;
+        guest.absent(HERE)?;
+        ensure!(state(lab, "halfway").exists() == restoring, "restoring {restoring}: the state is wrong");
+        ensure!(used.exists() != restoring, "restoring {restoring}: the used state is wrong");
+        if restoring {
+            guest.begin(HERE)?;
+            guest.beats(boot)?;
+        }
+    }
+    guest.begin(HERE)?;
+    ensure!(!used.exists() && !state(lab, "halfway").exists(), "a used state is still there");
+    ensure!(outdated(lab, "halfway")?.len() == 1, "the used state was not kept");
+    guest.with("force_stop", "true").end(HERE, 60)?;
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Guests as targets of Pacemaker's fencer.
+
+use crate::stage::{FROM, Guest, PATIENCE, POOL, SOON, Says, wander};
+use anyhow::{Context, Result, ensure};
+use lab::process::wait_until;
+use lab::{Lab, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const MANUAL: &str = include_str!("../../docs/fencing.md");
+
+/// For the cluster to come to rest.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs a line of words on the node from which all is asked.
+fn ask(lab: &Lab, line: &str) -> Result<Output> {
+    lab.exec(FROM, &line.split_whitespace().collect::<Vec<_>>(), LIMIT)
+}
+
+fn check(lab: &Lab, line: &str) -> Result<String> {
+    ask(lab, line)?.success(line)
+}
+
+/// The lists and descriptions that an administrator looks at have the agent.
+pub fn known_to_the_tools(lab: &Lab) -> Result<()> {
+    let installed = check(lab, "stonith_admin --list-installed")?;
+    ensure!(installed.lines().any(|line| line.trim() == "fence_kvmha"), "not installed: {installed}");
+    let metadata = check(lab, "stonith_admin --metadata --agent fence_kvmha")?;
+    ensure!(metadata.contains("<parameter name=\"fenced_hosts\""), "{metadata}");
+    let text = check(lab, "pcs stonith describe fence_kvmha")?;
+    for word in ["fenced_hosts:", "missing_as_off:", "uri:", "plug:"] {
+        ensure!(text.contains(word), "pcs does not show {word}:\n{text}");
+    }
+    let output = ask(lab, "crm ra info stonith:fence_kvmha")?;
+    let text = format!("{}{}", output.stdout, output.stderr);
+    for word in ["uri (string", "missing_as_off (boolean", "fenced_within (second, [600])"] {
+        ensure!(text.contains(word), "crmsh does not show {word}:\n{text}");
+    }
+    Ok(())
+}
+
+/// Makes the device of the manual for this cluster's hosts and waits until it is started.
+fn device(lab: &Lab, more: &str) -> Result<()> {
+    ensure!(MANUAL.contains("pcs stonith create vmfence fence_kvmha uri=\""), "the manual has another example");
+    let line = format!(
+        "pcs stonith create vmfence fence_kvmha uri={POOL} missing_as_off=1 pcmk_host_map=vmnode:web1;other:web2 \
+         pcmk_host_check=static-list {more} op monitor interval=30s timeout=60s"
+    );
+    let output = ask(lab, &line)?;
+    let said = format!("{}{}", output.stdout, output.stderr);
+    output.success(&line)?;
+    ensure!(!said.contains("Error") && !said.contains("invalid"), "{said}");
+    started(lab)
+}
+
+fn started(lab: &Lab) -> Result<()> {
+    lab.wait_membership(LIMIT, |seen| seen.runs_on("vmfence").is_some()).context("the device does not start")?;
+    let failures = lab.membership()?.failures;
+    ensure!(!failures.iter().any(|failure| failure.operation.starts_with("vmfence")), "{failures:?}");
+    Ok(())
+}
+
+/// The fencer's history of a target, newest first.
+fn history(lab: &Lab, target: &str) -> Result<String> {
+    check(lab, &format!("stonith_admin --history={target} --verbose"))
+}
+
+/// `stonith_admin` has the fencer turn a guest off, on, and off and on.
+pub fn fenced_by_pacemaker(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "web1")?;
+    device(lab, "")?;
+    let list = check(lab, "stonith_admin --list=vmnode")?;
+    ensure!(list.contains("vmfence"), "the device is not for vmnode: {list}");
+    let first = guest.run("node1")?;
+    check(lab, "stonith_admin --reboot vmnode")?;
+    let second = guest.booted(Some(first))?;
+    guest.lives("node1")?;
+    check(lab, "stonith_admin --fence vmnode")?;
+    guest.is_off()?;
+    check(lab, "stonith_admin --unfence vmnode")?;
+    guest.booted(Some(second))?;
+    guest.lives("node1")?;
+    let history = history(lab, "vmnode")?;
+    for action in ["reboot", "turning off", "unfencing"] {
+        ensure!(history.contains(&format!("{action} of vmnode successful")), "{history}");
+    }
+    ensure!(lab.membership()?.online() == 3, "a node was fenced");
+    Ok(())
+}
+
+/// The same device, made with crmsh.
+pub fn crmsh(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "web1")?;
+    guest.run("node2")?;
+    let line = format!(
+        "crm configure primitive vmfence stonith:fence_kvmha params uri={POOL} missing_as_off=1 pcmk_host_map=vmnode:web1 \
+         pcmk_host_check=static-list op monitor interval=30s timeout=60s"
+    );
+    let output = ask(lab, &line)?;
+    ensure!(output.code == Some(0) && !output.stderr.contains("ERROR"), "{output:?}");
+    started(lab)?;
+    check(lab, "stonith_admin --fence vmnode")?;
+    guest.is_off()
+}
+
+/// A device of fence_virsh in the cluster is printed as one of ours, and what is printed works with both tools.
+pub fn converted(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "web1")?;
+    check(
+        lab,
+        "pcs stonith create old fence_virsh ip=node1 username=root password=Geheim pcmk_host_map=vmnode:web1;other:web2 --disabled",
+    )?;
+    let text = check(lab, &format!("kvmha fence convert old --uri {POOL}"))?;
+    ensure!(!text.contains("Geheim"), "a password is told: {text}");
+    check(lab, "pcs stonith delete old")?;
+    for begin in ["pcs stonith create old-kvmha", "crm configure primitive old-kvmha"] {
+        let line = text.lines().find(|line| line.starts_with(begin)).with_context(|| format!("no {begin}: {text}"))?;
+        lab.check(FROM, &["sh", "-c", line], LIMIT)?;
+        lab.wait_membership(LIMIT, |seen| seen.runs_on("old-kvmha").is_some()).context("the device does not start")?;
+        guest.run("node2")?;
+        check(lab, "stonith_admin --fence vmnode")?;
+        guest.is_off()?;
+        check(lab, "pcs stonith delete old-kvmha")?;
+    }
+    Ok(())
+}
+
+/// The fencer's "off" of a guest that moves to and fro.
+pub fn fenced_while_it_wanders(lab: &Lab) -> Result<()> {
+    device(lab, "")?;
+    for phase in [300, 900, 1500] {
+        let guest = Guest::new(lab, "web1")?;
+        guest.run("node1")?;
+        let enough = AtomicBool::new(false);
+        thread::scope(|scope| -> Result<()> {
+            let moving = scope.spawn(|| wander(lab, "web1", "node1", &enough));
+            thread::sleep(Duration::from_millis(phase));
+            let output = ask(lab, "stonith_admin --fence vmnode");
+            let places = guest.places()?;
+            enough.store(true, Ordering::Relaxed);
+            let _ = moving.join();
+            let output = output?;
+            ensure!(output.code == Some(0), "{output:?}");
+            ensure!(places.is_empty(), "{output:?}, but it lives on {places:?}");
+            guest.is_off()
+        })?;
+        lab.guests_clear()?;
+    }
+    Ok(())
+}
+
+/// A host that has no power: a failure, unless the operator lets the cluster's record stand for its answer, and the record is good.
+pub fn host_turned_off(lab: &Lab) -> Result<()> {
+    const MAP: (&str, &str) = ("fenced_hosts", "node1:node1;node2:node2;node3:node3");
+    const QUICK: (&str, &str) = ("login_timeout", "2");
+    const MISSING: (&str, &str) = ("missing_as_off", "1");
+    let guest = Guest::new(lab, "web1")?;
+    check(lab, "crm_attribute --type crm_config --name stonith-action --update off")?;
+    guest.run("node2")?;
+    // Its libvirt was reached from here before, and this was written down.
+    guest.fence("status", &[MAP])?.says(0, "Status: ON\n")?;
+    // Nobody has fenced it yet: that it is silent is no proof.
+    lab.fence_fault(lab::power::Fault::Refuse)?;
+    lab.power_off("node2")?;
+    guest.fence("off", &[QUICK, MISSING])?.fails(&["web1", "node2"])?;
+    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["web1", "node2"])?;
+    lab.fence_fault(lab::power::Fault::None)?;
+    let gone = || -> Result<bool> { Ok(history(lab, "node2")?.contains("turn") && !unclean(lab)?) };
+    ensure!(wait_until(LIMIT, Duration::from_millis(500), || gone().unwrap_or(false)), "the cluster does not fence node2");
+    // Without the operator's word a host out of reach is a failure still.
+    guest.fence("off", &[QUICK, MISSING])?.fails(&["web1", "node2"])?;
+    crate::stage::fence(lab, crate::stage::Way::Lines, &[("action", "monitor"), QUICK])?.fails(&["node2"])?;
+    // With it the record counts, in every action.
+    guest.fence("off", &[QUICK, MISSING, MAP])?.says(0, "Success: Already OFF\n")?;
+    guest.fence("status", &[QUICK, MISSING, MAP])?.says(2, "Status: OFF\n")?;
+    crate::stage::fence(lab, crate::stage::Way::Lines, &[("action", "monitor"), QUICK, MAP])?.says(0, "")?;
+    // It says nothing of a guest that nobody knows, of another host, or when it is old.
+    guest.fence("off", &[QUICK, MAP])?.fails(&["web1"])?;
+    guest.fence("off", &[QUICK, MISSING, ("fenced_hosts", "node2:node1")])?.fails(&["node2"])?;
+    guest.fence("off", &[QUICK, MISSING, ("fenced_hosts", "node2:nobody")])?.fails(&["node2", "no record"])?;
+    thread::sleep(Duration::from_secs(2));
+    guest.fence("off", &[QUICK, MISSING, MAP, ("fenced_within", "1")])?.fails(&["node2", "ago"])?;
+    // Pacemaker may rely on it as well.
+    device(lab, &format!("fenced_hosts={}", MAP.1))?;
+    check(lab, "stonith_admin --fence vmnode")?;
+    // It was seen up since: the record is out of date.
+    let seen = "date +%s | tr -d '\\n' >/run/kvmha/fence/qemu_tcp___node2_system.seen";
+    lab.check(FROM, &["sh", "-c", &format!("ls /run/kvmha/fence/*node2*.seen && {seen}")], SOON)?;
+    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["node2", "seen up"])?;
+    lab.check(FROM, &["rm", "/run/kvmha/fence/qemu_tcp___node2_system.seen"], SOON)?;
+    guest.fence("off", &[QUICK, MISSING, MAP])?.says(0, "Success: Already OFF\n")?;
+    // Cut off after it came back: the old record does not count, with or without what was seen from here.
+    lab.power_on("node2")?;
+    lab.wait_membership(LIMIT, |seen| seen.online() == 3).context("node2 does not come back")?;
+    lab.kill("node2", "libvirtd")?;
+    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["node2", "member"])?;
+    lab.start("node2", "libvirtd")?;
+    lab.wait_libvirt("node2")?;
+    guest.fence("off", &[QUICK, MISSING])?.says(0, "Success: Already OFF\n").map(drop)
+}
+
+/// Whether some node has still to be fenced.
+fn unclean(lab: &Lab) -> Result<bool> {
+    Ok(check(lab, "crm_mon --one-shot --output-as=xml")?.contains("unclean=\"true\""))
+}
+
+/// All nodes are back, the device is gone, and no guest is left.
+pub fn tidy(lab: &Lab) -> Result<()> {
+    lab.fence_fault(lab::power::Fault::None)?;
+    for node in lab.node_names() {
+        if lab.power(&node)? != lab::power::Power::On {
+            lab.power_on(&node)?;
+        }
+    }
+    lab.wait_membership(LIMIT, |seen| seen.online() == 3 && seen.runs_on("fence").is_some()).context("nodes are missing")?;
+    let _ = ask(lab, "pcs stonith delete vmfence")?;
+    ask(lab, "crm_attribute --type crm_config --name stonith-action --delete")?;
+    for node in lab.node_names() {
+        lab.check(&node, &["rm", "-rf", "/run/kvmha"], SOON)?;
+    }
+    ask(lab, "crm_resource --cleanup")?;
+    lab.guests_clear()?;
+    lab.wait_membership(PATIENCE, |seen| seen.runs_on("vmfence").is_none()).map(drop)
+}

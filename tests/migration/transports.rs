@@ -1,0 +1,164 @@
+//! How the target's libvirt is reached and how the memory gets there: ssh, TLS, and what is said when either would not work. By tcp and by a
+//! socket of its own (unix) all the other scenarios move.
+
+use crate::stage::{Answer, HERE, Resource, SOON, THERE, inside};
+use anyhow::{Context, Result, ensure};
+use lab::Lab;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// An authority, a certificate that is good for both nodes in each role, and one that has expired.
+const MAKE: &str =
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=lab-ca -keyout ca.key -out ca.pem -addext keyUsage=keyCertSign
+    printf 'basicConstraints=CA:FALSE\\nsubjectAltName=DNS:node1,DNS:node2,IP:10.77.0.1,IP:10.77.0.2\\n\
+keyUsage=digitalSignature,keyEncipherment\\nextendedKeyUsage=serverAuth,clientAuth' >ext
+    openssl req -newkey rsa:2048 -nodes -subj /CN=node -keyout node.key -out node.csr
+    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out node.pem
+    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile ext -out old.pem";
+
+fn shell(lab: &Lab, node: &str, script: &str) -> Result<String> {
+    lab.check(node, &["sh", "-ec", script], SOON).with_context(|| script.to_owned())
+}
+
+fn migrate_to(guest: &Resource) -> Result<Answer> {
+    guest.call_with(HERE, "migrate_to", 60, &[("OCF_RESKEY_CRM_meta_migrate_target", THERE)])
+}
+
+fn arrived(guest: &Resource, boot: u64) -> Result<()> {
+    guest.call_with(THERE, "migrate_from", 60, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.is(0)?;
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    guest.absent(HERE)?;
+    guest.beats(boot)
+}
+
+/// By ssh with a key; a host key that nobody knows is said before the guest is touched.
+pub fn ssh(lab: &Lab) -> Result<()> {
+    let key = shell(
+        lab,
+        HERE,
+        "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519; cat /root/.ssh/id_ed25519.pub",
+    )?;
+    shell(
+        lab,
+        THERE,
+        &format!(
+            "mkdir -p -m 700 /root/.ssh; mkdir -p -m 755 /run/sshd; printf '%s' '{key}' >/root/.ssh/authorized_keys
+             usermod -p '*' -s /bin/bash root; ssh-keygen -q -A; exec /usr/sbin/sshd -o UsePAM=no -o PermitRootLogin=prohibit-password"
+        ),
+    )?;
+    let guest = Resource::new(lab, "shelled")?.with("migration_transport", "ssh").with("migrate_options", "--unsafe");
+    let boot = guest.boot(HERE)?;
+    migrate_to(&guest)?.says(1, &["still runs here", "qemu+ssh://node2/system", "host key"])?;
+    guest.beats(boot)?;
+    shell(
+        lab,
+        HERE,
+        "for i in 1 2 3 4 5 6 7 8 9 10; do ssh-keyscan -T 2 -t ed25519 node2 >/root/.ssh/known_hosts 2>/dev/null
+         [ -s /root/.ssh/known_hosts ] && exit 0; sleep 0.5; done; exit 1",
+    )?;
+    migrate_to(&guest)?.is(0)?;
+    let outcome = arrived(&guest, boot);
+    shell(lab, THERE, "kill $(cat /run/sshd.pid); rm -r /root/.ssh")?;
+    shell(lab, HERE, "rm -r /root/.ssh")?;
+    outcome
+}
+
+/// Where a node's certificates are: those of libvirt's own connections, and QEMU's for the memory.
+const LIBVIRT: &str = "/etc/pki/libvirt";
+const QEMU: &str = "/etc/pki/qemu";
+
+/// Puts a certificate of `pki` and its key in the places that libvirt's connections have for a server and a client.
+fn for_libvirt(lab: &Lab, node: &str, pki: &Path) -> Result<()> {
+    shell(lab, node, &format!("mkdir -p /etc/pki/CA {LIBVIRT}/private"))?;
+    put(lab, node, &pki.join("ca.pem"), "/etc/pki/CA/cacert.pem")?;
+    for role in ["server", "client"] {
+        put(lab, node, &pki.join("node.pem"), &format!("{LIBVIRT}/{role}cert.pem"))?;
+        put(lab, node, &pki.join("node.key"), &format!("{LIBVIRT}/private/{role}key.pem"))?;
+    }
+    Ok(())
+}
+
+/// The same for QEMU's memory.
+fn for_qemu(lab: &Lab, node: &str, pki: &Path, certificate: &str) -> Result<()> {
+    shell(lab, node, &format!("mkdir -p {QEMU}"))?;
+    put(lab, node, &pki.join("ca.pem"), &format!("{QEMU}/ca-cert.pem"))?;
+    for role in ["server", "client"] {
+        put(lab, node, &pki.join(certificate), &format!("{QEMU}/{role}-cert.pem"))?;
+        put(lab, node, &pki.join("node.key"), &format!("{QEMU}/{role}-key.pem"))?;
+    }
+    Ok(())
+}
+
+fn put(lab: &Lab, node: &str, from: &Path, to: &str) -> Result<()> {
+    fs::copy(from, inside(lab, node, to)?).map(drop).with_context(|| format!("{} to {to} of {node}", from.display()))
+}
+
+fn restart(lab: &Lab) -> Result<()> {
+    lab.kill(THERE, "libvirtd")?;
+    lab.start(THERE, "libvirtd")?;
+    lab.wait_libvirt(THERE)
+}
+
+/// The connection and the memory by TLS. What is missing or has expired is named before the guest is touched.
+pub fn tls(lab: &Lab) -> Result<()> {
+    let pki = tempfile::tempdir()?;
+    let made = Command::new("sh").args(["-ec", MAKE]).current_dir(pki.path()).output()?;
+    ensure!(made.status.success(), "no certificates: {}", String::from_utf8_lossy(&made.stderr));
+    for_libvirt(lab, THERE, pki.path())?;
+    shell(lab, THERE, "cp /etc/libvirt/libvirtd.conf /root/; sed -i 's/^listen_tls =.*/listen_tls = 1/' /etc/libvirt/libvirtd.conf")?;
+    restart(lab)?;
+    let outcome = by_tls(lab, pki.path());
+    for node in [HERE, THERE] {
+        shell(lab, node, &format!("rm -rf /etc/pki/CA {LIBVIRT} {QEMU}"))?;
+    }
+    shell(lab, THERE, "mv /root/libvirtd.conf /etc/libvirt/libvirtd.conf")?;
+    restart(lab)?;
+    outcome
+}
+
+fn by_tls(lab: &Lab, pki: &Path) -> Result<()> {
+    let guest = Resource::new(lab, "sealed")?.with("migration_transport", "tls").with("migrate_options", "--unsafe --tls");
+    let boot = guest.boot(HERE)?;
+    let refused = |parts: &[&str]| -> Result<()> {
+        migrate_to(&guest)?.says(1, &["still runs here"])?.says(1, parts)?;
+        guest.absent(THERE)?;
+        guest.beats(boot)
+    };
+    refused(&["qemu+tls://node2/system", "certificate"])?;
+    for_libvirt(lab, HERE, pki)?;
+    refused(&["tls:", QEMU, "is not here"])?;
+    for_qemu(lab, HERE, pki, "node.pem")?;
+    refused(&["tls:", QEMU, "is not there"])?;
+    for_qemu(lab, THERE, pki, "old.pem")?;
+    refused(&["tls:", "server-cert.pem there has expired 1 day ago"])?;
+    for_qemu(lab, THERE, pki, "node.pem")?;
+    migrate_to(&guest)?.is(0)?;
+    arrived(&guest, boot)
+}
+
+/// A firewall at the target that takes the connection to libvirt and not the memory is named before the guest is touched.
+pub fn filtered(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "walled")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    let boot = guest.boot(HERE)?;
+    let known = guest.with("migrateuri", "tcp://%n:49160");
+    let wall = |rule: &str| shell(lab, THERE, &format!("iptables {rule}")).map(drop);
+    let ports = "INPUT -p tcp --dport 49152:49215 -j";
+    wall(&format!("-A {ports} DROP"))?;
+    let silent = migrate_to(&known);
+    wall(&format!("-R {} REJECT --reject-with icmp-admin-prohibited", ports.replace("INPUT", "INPUT 1")))?;
+    let words =
+        ["kvmha", "check", "/srv/vms/walled.xml", "--to", THERE, "--set", "migration_transport=tcp", "--set", "migrate_options=--unsafe"];
+    let warned = lab.exec(HERE, &words, SOON);
+    let refused = migrate_to(&known);
+    wall("-D INPUT 1")?;
+    for answer in [silent?, refused?] {
+        answer.says(1, &["still runs here", "ports: node2:49160"])?;
+    }
+    // Of a port that libvirt will choose nothing is sure.
+    let warned = warned?;
+    ensure!(warned.code == Some(0) && warned.stdout.contains("node2:49152, where the memory is to go"), "{warned:?}");
+    guest.beats(boot)?;
+    migrate_to(&known)?.is(0)?;
+    arrived(&guest, boot)
+}

@@ -1,0 +1,33 @@
+//! The suite `moves`: moves that fail or are taken back, and storage that fails, in a real three-node cluster with fencing.
+//!
+//! `cargo test --test moves [WORD...]` runs the scenarios whose names contain a word.
+#![allow(clippy::print_stdout, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
+
+#[path = "cluster/guest.rs"]
+#[allow(dead_code, reason = "the suite cluster uses the rest")]
+mod guest;
+#[path = "storage/outage.rs"]
+mod outage;
+#[path = "migration/pacemaker.rs"]
+mod pacemaker;
+#[path = "cluster/stage.rs"]
+#[allow(dead_code, reason = "the suite cluster uses the rest")]
+mod stage;
+
+use lab::suite::Suite;
+use lab::{Lab, Options};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let agent = Some(lab::program::under_test());
+    Suite {
+        options: Options { name: "moves".to_owned(), agent, limit: stage::LIMIT, ..Options::default() },
+        scenarios: lab::scenarios! {
+            pacemaker: moved_by_hand taken_back terminal_closed overruled refused_before blocked_and_healed;
+            outage: it_goes_on it_is_given_up;
+        },
+        tidy: |lab: &Lab| outage::heal(lab).and(pacemaker::tidy(lab)),
+    }
+    .main()
+}

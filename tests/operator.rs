@@ -1,0 +1,45 @@
+//! The suite `operator`: what a person asks of a cluster, `kvmha status` and its sisters, in a real three-node cluster with fencing.
+//!
+//! `cargo test --test operator [WORD...]` runs the scenarios whose names contain a word.
+#![allow(clippy::print_stdout, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
+
+#[path = "operator/doctor.rs"]
+mod doctor;
+#[path = "cluster/guest.rs"]
+#[allow(dead_code, reason = "the suite cluster uses the rest")]
+mod guest;
+#[path = "operator/manual.rs"]
+mod manual;
+#[path = "operator/repair.rs"]
+mod repair;
+#[path = "operator/seen.rs"]
+mod seen;
+#[path = "cluster/stage.rs"]
+#[allow(dead_code, reason = "the suite cluster uses the rest")]
+mod stage;
+
+use lab::suite::Suite;
+use lab::{Lab, Options};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut scenarios = lab::scenarios! {
+        seen: without_guests followed_from_node_to_node storage_of_all copies_are_counted;
+        doctor: each_broken_set_up_is_found;
+        repair: copies_and_files a_copy_that_begins_to_run a_failed_move a_move_mark;
+        manual: the_two_node_guide;
+    };
+    let mut agent = Some(lab::program::under_test());
+    if manual::package().is_some() {
+        // Nothing of kvmha is in the nodes before the guide says so.
+        agent = None;
+        scenarios = lab::scenarios! { manual: the_two_node_guide; };
+    }
+    Suite {
+        options: Options { name: "operator".to_owned(), agent, limit: stage::LIMIT, ..Options::default() },
+        scenarios,
+        tidy: |lab: &Lab| seen::tidy(lab),
+    }
+    .main()
+}

@@ -1,0 +1,261 @@
+//! `kvmha doctor`: nothing is found where nothing is wrong, and every set-up that was broken on purpose is found, with its remedy.
+
+use crate::guest::{OPERATIONS, until};
+use crate::seen::{json, kvmha, on, says};
+use crate::stage::LIMIT;
+use anyhow::{Context, Result, ensure};
+use lab::process::replace;
+use lab::{GuestOptions, Lab};
+use serde_json::Value;
+use std::fs;
+
+/// What is done to a node.
+enum Do {
+    /// A line for its shell.
+    Line(&'static str, &'static str),
+    /// Its libvirtd dies.
+    Kill(&'static str),
+    /// And comes back.
+    Start(&'static str),
+}
+use Do::{Kill, Line, Start};
+
+/// A set-up that is wrong.
+struct Broken {
+    make: &'static [Do],
+    mend: &'static [Do],
+    /// The checks that find it, with a part of the text and of the remedy.
+    found: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const CLEAN: Do = Line(
+    "node1",
+    "cibadmin --delete --xml-text '<primitive id=\"bad\"/>' && crm_resource --refresh --force --resource bad >/dev/null 2>&1; true",
+);
+
+/// A resource that is wrong in ways that do not hide each other. It is never started.
+const BAD: Do = Line(
+    "node1",
+    r#"cibadmin --create --scope resources --xml-text '<primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
+       <instance_attributes id="bad-i"><nvpair id="bad-c" name="config" value="/srv/vms/web1.xml"/></instance_attributes>
+       <operations><op id="bad-m" name="migrate_to" interval="0s" timeout="30s" on-fail="ignore"/><op id="bad-s" name="stop" interval="0s" on-fail="block"/></operations>
+       <meta_attributes id="bad-t"><nvpair id="bad-r" name="target-role" value="Stopped"/></meta_attributes></primitive>'"#,
+);
+
+const LOCKLESS: Do = Line(
+    "node1",
+    r#"cibadmin --create --scope resources --xml-text '<primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
+       <instance_attributes id="bad-i"><nvpair id="bad-c" name="config" value="/srv/vms/lockless.xml"/></instance_attributes>
+       <meta_attributes id="bad-t"><nvpair id="bad-r" name="target-role" value="Stopped"/><nvpair id="bad-a" name="allow-migrate" value="true"/></meta_attributes></primitive>'"#,
+);
+
+const CLONED: Do = Line(
+    "node1",
+    r#"cibadmin --create --scope resources --xml-text '<clone id="bads"><primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
+       <instance_attributes id="bad-i"><nvpair id="bad-c" name="config" value="/srv/vms/nowhere.xml"/></instance_attributes></primitive>
+       <meta_attributes id="bad-t"><nvpair id="bad-r" name="target-role" value="Stopped"/></meta_attributes></clone>'"#,
+);
+
+const MANY: Do = Line(
+    "node1",
+    r#"for n in 1 2 3 4; do cibadmin --create --scope resources --xml-text "<primitive id='many$n' class='ocf' provider='kvmha' type='VirtualDomain'>
+       <instance_attributes id='many$n-i'><nvpair id='many$n-c' name='config' value='/srv/vms/many$n.xml'/></instance_attributes>
+       <meta_attributes id='many$n-t'><nvpair id='many$n-r' name='target-role' value='Stopped'/><nvpair id='many$n-a' name='allow-migrate' value='true'/></meta_attributes></primitive>"; done"#,
+);
+
+const BROKEN: &[Broken] = &[
+    Broken {
+        make: &[Line("node1", "crm_attribute --name stonith-enabled --update false")],
+        mend: &[Line("node1", "crm_attribute --name stonith-enabled --update true")],
+        found: &[("fencing", "stonith-enabled=false", "stonith-enabled=true")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_resource --resource fence --set-parameter pcmk_host_list --parameter-value 'node1 node2'")],
+        mend: &[Line("node1", "crm_resource --resource fence --set-parameter pcmk_host_list --parameter-value 'node1 node2 node3'")],
+        found: &[("fencing", "no fence device can fence node3", "pcmk_host_list")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped")],
+        mend: &[Line("node1", "crm_resource --resource fence --meta --delete-parameter target-role")],
+        found: &[("fencing", "no fence device can fence node1", "disabled")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_attribute --name no-quorum-policy --update ignore")],
+        mend: &[Line("node1", "crm_attribute --name no-quorum-policy --delete")],
+        found: &[("without quorum", "no-quorum-policy=ignore", "no-quorum-policy=stop")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_attribute --name maintenance-mode --update true")],
+        mend: &[Line("node1", "crm_attribute --name maintenance-mode --delete")],
+        found: &[("maintenance", "in maintenance mode", "maintenance-mode=false")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_resource --resource web1 --meta --set-parameter is-managed --parameter-value false")],
+        mend: &[Line("node1", "crm_resource --resource web1 --meta --delete-parameter is-managed")],
+        found: &[("maintenance", "web1 has is-managed=false", "--delete-parameter is-managed")],
+    },
+    // Only the file: what runs is left alone.
+    Broken {
+        make: &[Line("node1", "sed -i 's/provider: corosync_votequorum/&\\n\\ttwo_node: 1/' /etc/corosync/corosync.conf")],
+        mend: &[Line("node1", "sed -i '/two_node/d' /etc/corosync/corosync.conf")],
+        found: &[("quorum", "two_node: 1 with 3 nodes", "remove two_node")],
+    },
+    Broken {
+        make: &[Line("node1", "sed -i 's/provider: corosync_votequorum/provider: none/' /etc/corosync/corosync.conf")],
+        mend: &[Line("node1", "sed -i 's/provider: none/provider: corosync_votequorum/' /etc/corosync/corosync.conf")],
+        found: &[("quorum", "counts no votes", "provider: corosync_votequorum")],
+    },
+    Broken {
+        make: &[Line("node1", "cp /etc/hosts /tmp/hosts && sed -i '/ node3$/d' /etc/hosts")],
+        mend: &[Line("node1", "cp /tmp/hosts /etc/hosts")],
+        found: &[("names", "node3 cannot be resolved on node1", "/etc/hosts"), ("libvirt", "libvirt of node3", "libvirtd-tcp.socket")],
+    },
+    Broken {
+        make: &[MANY],
+        mend: &[Line(
+            "node1",
+            "for n in 1 2 3 4; do cibadmin --delete --xml-text \"<primitive id='many$n'/>\"; crm_resource --refresh --force --resource many$n >/dev/null 2>&1; done; true",
+        )],
+        found: &[
+            ("moves at once", "5 guests can be moved", "migration-limit"),
+            ("definitions", "many1 cannot be started on node1", "storage that every node has"),
+            ("live migration", "many2 says neither migration_transport", "migration_transport=ssh"),
+        ],
+    },
+    Broken {
+        make: &[BAD],
+        mend: &[CLEAN],
+        found: &[
+            ("one resource each", "web1 and bad have the same config", "pcs resource delete bad"),
+            ("monitor", "bad has no recurring monitor", "op monitor interval=10s"),
+            ("timeouts", "bad: migrate_to has 30 s, 120 s", "op migrate_to timeout=120s"),
+            ("timeouts", "bad: start has 20 s, 90 s", "op start timeout=90s"),
+            ("on-fail", "bad: migrate_to has on-fail=ignore", "on-fail=block"),
+            ("on-fail", "bad: stop has on-fail=block", "on-fail=fence"),
+            ("live migration", "bad has not allow-migrate", "allow-migrate=true"),
+        ],
+    },
+    Broken { make: &[LOCKLESS], mend: &[CLEAN], found: &[("disk locks", "bad: nothing locks vda (/dev/nothing)", "lock_manager")] },
+    Broken {
+        make: &[CLONED],
+        mend: &[Line(
+            "node1",
+            "cibadmin --delete --xml-text '<clone id=\"bads\"/>' && crm_resource --refresh --force --resource bad >/dev/null 2>&1; true",
+        )],
+        found: &[("parameters", "bad is part of a clone", "out of it")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_resource --resource web1 --set-parameter force_stop --parameter-value perhaps")],
+        mend: &[Line("node1", "crm_resource --resource web1 --delete-parameter force_stop")],
+        found: &[("parameters", "web1: force_stop", "pcs resource update web1")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_resource --ban --resource web1 --node node2 --lifetime PT1H")],
+        mend: &[Line("node1", "crm_resource --clear --resource web1")],
+        found: &[("constraints", "cli-ban-web1-on-node2", "crm_resource --clear")],
+    },
+    Broken {
+        make: &[Line("node2", "virsh -q define /srv/vms/web1.xml && virsh -q autostart web1")],
+        mend: &[Line("node2", "virsh -q undefine web1")],
+        found: &[("autostart", "libvirt of node2 starts web1", "autostart --disable web1")],
+    },
+    Broken {
+        make: &[Line(
+            "node1",
+            "mkdir -p /run/systemd/system /etc/systemd/system/multi-user.target.wants && rm -f /etc/default/libvirt-guests /etc/sysconfig/libvirt-guests && \
+             ln -sf /lib/systemd/system/libvirt-guests.service /etc/systemd/system/multi-user.target.wants/",
+        )],
+        mend: &[Line("node1", "rmdir /run/systemd/system")],
+        found: &[("libvirt-guests", "is enabled", "ON_BOOT=ignore"), ("shutdown order", "node1 has no drop-in", "50-kvmha.conf")],
+    },
+    Broken {
+        make: &[Kill("node2")],
+        mend: &[Start("node2")],
+        found: &[("libvirt", "libvirt of node2 cannot be asked", "on node2: listen_tcp")],
+    },
+    Broken {
+        make: &[Kill("node1")],
+        mend: &[Start("node1")],
+        found: &[("libvirt", "libvirt of node1 cannot be asked", "systemctl start libvirtd")],
+    },
+    Broken {
+        make: &[Kill("node2"), Line("node2", "sed -i 's/^user = .*/user = \"+65534\"/' /etc/libvirt/qemu.conf"), Start("node2")],
+        mend: &[Kill("node2"), Line("node2", "sed -i 's/^user = .*/user = \"root\"/' /etc/libvirt/qemu.conf"), Start("node2")],
+        found: &[("emulator's user", "+65534:+0 on node2", "/etc/libvirt/qemu.conf")],
+    },
+];
+
+fn carry_out(lab: &Lab, steps: &[Do]) -> Result<()> {
+    for step in steps {
+        match step {
+            Line(node, line) => lab.check(node, &["sh", "-c", line], LIMIT).map(drop)?,
+            Kill(node) => lab.kill(node, "libvirtd")?,
+            Start(node) => lab.start(node, "libvirtd")?,
+        }
+    }
+    Ok(())
+}
+
+/// What `kvmha doctor` finds on a node.
+fn findings(lab: &Lab, node: &str) -> Result<Vec<Value>> {
+    let answer = json(lab, node, "doctor --json")?;
+    let findings = answer["findings"].as_array().context("no list")?.clone();
+    ensure!(answer["healthy"] == findings.is_empty(), "{answer}");
+    Ok(findings)
+}
+
+fn healthy(lab: &Lab, node: &str) -> Result<()> {
+    let mut last = Vec::new();
+    until(&format!("nothing is wrong on {node}"), || {
+        last = findings(lab, node).unwrap_or_else(|error| vec![Value::String(format!("{error:#}"))]);
+        last.is_empty()
+    })
+    .with_context(|| format!("{last:?}"))
+}
+
+/// One guest, stopped: the cluster has nothing to do with it while its surroundings are broken and mended.
+pub fn each_broken_set_up_is_found(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    lab.guest_create("web1", &GuestOptions::default())?;
+    let operations = OPERATIONS.split_whitespace();
+    let line = "pcs resource create web1 ocf:kvmha:VirtualDomain config=/srv/vms/web1.xml migration_transport=tcp";
+    let words = line.split_whitespace().chain(operations).chain(["meta", "allow-migrate=true", "--disabled"]);
+    lab.check(&stage.speaker()?, &words.collect::<Vec<_>>(), LIMIT)?;
+    let xml = fs::read_to_string(lab.guest_definition("web1"))?;
+    let lockless = xml.replace("<name>web1<", "<name>lockless<").replace("type='file' device='disk'", "type='block' device='disk'");
+    let (begin, end) = (lockless.find("<source file=").context("no disk")?, lockless.find("/web1.img'/>").context("no disk")?);
+    let lockless = format!("{}<source dev='/dev/nothing'/>{}", &lockless[..begin], &lockless[end + "/web1.img'/>".len()..]);
+    let lockless = lockless.lines().filter(|line| !line.contains("<uuid>")).collect::<Vec<_>>().join("\n");
+    replace(&lab.guest_definition("lockless"), &lockless)?;
+    stage.settle()?;
+    for node in lab.node_names() {
+        healthy(lab, &node)?;
+    }
+    says(&kvmha(lab, "node1", "doctor")?, 0, &["fencing", "every node can be fenced"])?;
+    ensure!(kvmha(lab, "node1", "doctor --quiet")?.stdout.is_empty(), "something is said of a healthy cluster");
+    for broken in BROKEN {
+        carry_out(lab, broken.make)?;
+        let mut last = Vec::new();
+        let mut missing = "";
+        let found = until("it is found", || {
+            last = findings(lab, "node1").unwrap_or_default();
+            let text = |finding: &Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+            let is_found = |(check, what, remedy): &(&str, &str, &str)| {
+                last.iter()
+                    .any(|one| text(one, "check") == *check && text(one, "text").contains(what) && text(one, "remedy").contains(remedy))
+            };
+            missing = broken.found.iter().find(|wanted| !is_found(wanted)).map_or("", |wanted| wanted.1);
+            missing.is_empty()
+        });
+        let shown = kvmha(lab, "node1", "doctor --quiet");
+        carry_out(lab, broken.mend)?;
+        found.with_context(|| format!("{missing:?} is not in {last:?}"))?;
+        let (_, what, remedy) = broken.found[0];
+        says(&shown?, 1, &[what, "-> ", remedy])?;
+    }
+    healthy(lab, "node1")?;
+    stage.check("pcs resource delete web1")?;
+    stage.settle()?;
+    fs::remove_file(lab.guest_definition("lockless"))?;
+    lab.guest_remove("web1")
+}

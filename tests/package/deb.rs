@@ -1,0 +1,214 @@
+//! The Debian package in a node of the lab, which has libvirt and Pacemaker's tools.
+
+use crate::built::{PATIENCE, VERSION, deb, find, newer, project};
+use anyhow::{Context, Result, ensure};
+use lab::process::{check, run};
+use lab::stage::{self, HERE, Resource};
+use lab::{Lab, Output};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What belongs to a node's disk; what dpkg, man-db and syslog keep for themselves is theirs.
+const DISK: [&str; 3] = ["/usr", "/etc", "/var"];
+const THEIRS: [&str; 4] = ["/var/lib/dpkg/", "/var/cache/", "/var/log/", "/var/lib/systemd/"];
+
+/// Runs a line in the node, by its shell.
+fn shell(lab: &Lab, line: &str) -> Result<Output> {
+    lab.exec(HERE, &["sh", "-c", line], PATIENCE)
+}
+
+/// The same, and it must succeed; its standard output.
+fn ok(lab: &Lab, line: &str) -> Result<String> {
+    shell(lab, line)?.success(line)
+}
+
+/// Installs a package file; what dpkg said.
+fn install(lab: &Lab, package: &Path) -> Result<String> {
+    fs::copy(package, lab.layout().shared().join("kvmha.deb"))?;
+    // The image of a container may leave manuals out.
+    let line = "rm -f /etc/dpkg/dpkg.cfg.d/*; DEBIAN_FRONTEND=noninteractive dpkg -i /srv/vms/kvmha.deb 2>&1";
+    let said = ok(lab, line)?;
+    fs::remove_file(lab.layout().shared().join("kvmha.deb"))?;
+    Ok(said)
+}
+
+/// Takes a package away that a scenario has installed, and its guests.
+pub fn tidy(lab: &Lab) -> Result<()> {
+    ok(lab, "if dpkg-query -W kvmha >/dev/null 2>&1; then dpkg --purge kvmha; fi")?;
+    stage::tidy(lab)
+}
+
+/// Everything on the node's own disk but what is theirs.
+fn disk(lab: &Lab) -> Result<BTreeSet<PathBuf>> {
+    let (mut all, mut left) = (BTreeSet::new(), DISK.map(PathBuf::from).to_vec());
+    while let Some(path) = left.pop() {
+        let upper = lab.layout().on_disk(lab.number(HERE)?, &path.to_string_lossy());
+        for entry in fs::read_dir(&upper)?.flatten() {
+            let path = path.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                left.push(path.clone());
+                // A folder of the system below, in which something has changed.
+                if path.is_dir() {
+                    continue;
+                }
+            }
+            if !THEIRS.iter().any(|theirs| path.starts_with(theirs.trim_end_matches('/'))) {
+                all.insert(path);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// All the files that belong to a build are there, and the debug information is that of the program.
+pub fn complete(_: &Lab) -> Result<()> {
+    let package = deb()?;
+    let debug = find("deb", "kvmha-dbgsym_", "deb")?;
+    for end in [".dsc", ".debian.tar.xz", ".orig.tar.xz", ".changes", ".buildinfo"] {
+        find("deb", "kvmha_", end)?;
+    }
+    let folder = tempfile::tempdir()?;
+    let (package, root) = (package.to_string_lossy(), folder.path().to_string_lossy());
+    check(&["dpkg-deb", "-x", &package, &root], PATIENCE)?;
+    let notes = check(&["readelf", "-n", &format!("{root}/usr/libexec/kvmha/kvmha")], PATIENCE)?;
+    let id = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).context("the program has no build id")?;
+    let files = check(&["dpkg-deb", "-c", &debug.to_string_lossy()], PATIENCE)?;
+    ensure!(files.contains(&format!(".build-id/{}/{}.debug", &id[..2], &id[2..])), "no debug information for {id}:\n{files}");
+    // Nothing of the builder's machine.
+    let program = fs::read(folder.path().join("usr/libexec/kvmha/kvmha"))?;
+    let here = project().to_string_lossy().into_owned();
+    ensure!(!program.windows(here.len()).any(|part| part == here.as_bytes()), "the program has the path {here} in it");
+    Ok(())
+}
+
+/// lintian has nothing to say that is not explained in the package's overrides.
+pub fn linted(_: &Lab) -> Result<()> {
+    let (package, debug) = (deb()?, find("deb", "kvmha-dbgsym_", "deb")?);
+    let words =
+        ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info", &package.to_string_lossy(), &debug.to_string_lossy()];
+    let output = run(&words, PATIENCE)?;
+    let said = output.stdout.clone();
+    output.success("lintian")?;
+    ensure!(said.trim().is_empty(), "lintian: {said}");
+    Ok(())
+}
+
+/// The licences and the bill of materials name what Cargo.lock does, and nothing else.
+pub fn listed(_: &Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    check(&["dpkg-deb", "-x", &deb()?.to_string_lossy(), &folder.path().to_string_lossy()], PATIENCE)?;
+    let read = |name: &str| check(&["zcat", &folder.path().join("usr/share/doc/kvmha").join(name).to_string_lossy()], PATIENCE);
+    let bill: serde_json::Value = serde_json::from_str(&read("kvmha.cdx.json.gz")?)?;
+    ensure!(bill["bomFormat"] == "CycloneDX" && bill["metadata"]["component"]["version"] == VERSION, "{}", bill["metadata"]);
+    let licences = read("third-party-licences.gz")?;
+    let lock = fs::read_to_string(project().join("Cargo.lock"))?;
+    let components = bill["components"].as_array().context("no components")?;
+    let mut linked = 0;
+    for part in components.iter().filter(|part| part["name"] != "rust-std") {
+        let (name, version) = (part["name"].as_str().unwrap_or_default(), part["version"].as_str().unwrap_or_default());
+        let sum = part["hashes"][0]["content"].as_str().with_context(|| format!("{name} has no checksum"))?;
+        let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+        let (_, rest) = lock.split_once(&entry).with_context(|| format!("{name} {version} is not in Cargo.lock"))?;
+        ensure!(rest.split("\n\n").next().is_some_and(|rest| rest.contains(sum)), "{name}: {sum} is not its checksum");
+        let licence = part["licenses"][0]["expression"].as_str().unwrap_or_default();
+        if part["scope"] == "required" {
+            linked += 1;
+            ensure!(licences.contains(&format!("\n{name} {version}: {licence}\n")), "{name} {version}: {licence}: not among the licences");
+            ensure!(licences.contains(&format!("{name} (")), "{name}: no text of its licence");
+        }
+    }
+    // Those that this project names itself.
+    for name in ["anyhow", "clap", "libc", "nix", "roxmltree", "serde_json", "syslog", "virt", "virt-sys"] {
+        ensure!(components.iter().any(|part| part["name"] == name && part["scope"] == "required"), "{name} is missing");
+    }
+    ensure!(!components.iter().any(|part| part["name"] == "lab" || part["name"] == "windows-sys"), "what is not in the program");
+    ensure!(linked > 30, "only {linked} packages");
+    Ok(())
+}
+
+/// Pacemaker, man, the shells and systemd find what is for them.
+pub fn at_home(lab: &Lab) -> Result<()> {
+    install(lab, &deb()?)?;
+    let said = ok(lab, "kvmha --version")?;
+    ensure!(said.lines().next() == Some(&format!("kvmha {VERSION}")), "{said}");
+    let agents = ok(lab, "crm_resource --list-agents ocf:kvmha")?;
+    ensure!(agents.split_whitespace().any(|word| word == "VirtualDomain"), "crm_resource --list-agents ocf:kvmha: {agents}");
+    let metadata = ok(lab, "crm_resource --show-metadata ocf:kvmha:VirtualDomain")?;
+    ensure!(metadata.contains("migration_policy"), "{metadata}");
+    ensure!(ok(lab, "fence_kvmha --action=metadata")?.contains("<resource-agent name=\"fence_kvmha\""), "no metadata of fence_kvmha");
+    for (page, text) in [("7 ocf_kvmha_VirtualDomain", "migration_transport"), ("8 fence_kvmha", "--missing-as-off"), ("8 kvmha", "adopt")]
+    {
+        let shown = ok(lab, &format!("MANWIDTH=200 man --no-hyphenation --pager=cat {page}"))?;
+        ensure!(shown.contains(text), "man {page} does not show {text}:\n{shown}");
+    }
+    for line in [
+        "bash -c '. /usr/share/bash-completion/completions/kvmha && complete -p kvmha'",
+        "bash -c '. /usr/share/bash-completion/completions/kvmha; COMP_WORDS=(kvmha st); COMP_CWORD=1; _kvmha kvmha st kvmha; \
+         test \"${COMPREPLY[*]}\" = \"status storage\"'",
+        "test -s /usr/share/zsh/vendor-completions/_kvmha",
+        "test -s /usr/share/fish/vendor_completions.d/kvmha.fish",
+        "test -s /usr/lib/systemd/system/resource-agents-deps.target.d/50-kvmha.conf",
+        "test -s /usr/share/doc/kvmha/examples/polkit-fence_kvmha.rules",
+        "cd / && dpkg --verify kvmha",
+    ] {
+        ok(lab, line)?;
+    }
+    // Before it is first needed there is nothing at run time, and no rule is in effect.
+    ok(lab, "! test -e /run/kvmha && ! ls /etc/polkit-1/rules.d | grep kvmha").map(drop)
+}
+
+/// A guest under the agent of the package is not touched by an upgrade, nor by removal and purge, and is known afterwards.
+pub fn guest_runs_on(lab: &Lab) -> Result<()> {
+    let package = deb()?;
+    let folder = tempfile::tempdir()?;
+    let upgrade = newer(&package, folder.path())?;
+    install(lab, &package)?;
+    let guest = Resource::new(lab, "kept")?;
+    let boot = guest.boot(HERE)?;
+    let emulators = guest.emulators(HERE)?;
+    let same = |when: &str| -> Result<()> {
+        guest.beats(boot).with_context(|| when.to_owned())?;
+        ensure!(guest.emulators(HERE)? == emulators, "{when}: another emulator");
+        Ok(())
+    };
+    install(lab, &upgrade)?;
+    let version = ok(lab, "dpkg-query -W -f '${Version}' kvmha")?;
+    ensure!(version == format!("{VERSION}-2"), "{version} is installed");
+    same("after the upgrade")?;
+    guest.call(HERE, "recurring", 60)?.is(0)?;
+    for word in ["--remove", "--purge"] {
+        let said = ok(lab, &format!("dpkg {word} kvmha 2>&1"))?;
+        ensure!(said.contains("guests of this node are still under"), "dpkg {word} has not warned: {said}");
+        same(&format!("after dpkg {word}"))?;
+        ensure!(guest.record(HERE)?.exists(), "dpkg {word} took the guest's state file away");
+        install(lab, &package)?;
+        same("installed again")?;
+        guest.call(HERE, "recurring", 60)?.is(0)?;
+    }
+    guest.end(HERE, 90)?;
+    let said = ok(lab, "dpkg --purge kvmha 2>&1")?;
+    ensure!(!said.contains("guests of this node"), "a warning, and there is no guest: {said}");
+    Ok(())
+}
+
+/// What is purged is gone, also what an action, the manual and an upgrade have made.
+pub fn nothing_left(lab: &Lab) -> Result<()> {
+    let package = deb()?;
+    // What dpkg and man keep by themselves is there before.
+    install(lab, &package)?;
+    ok(lab, "dpkg --purge kvmha")?;
+    let before = disk(lab)?;
+    let folder = tempfile::tempdir()?;
+    install(lab, &package)?;
+    ensure!(disk(lab)?.len() > before.len() + 10, "the test does not see what is installed");
+    install(lab, &newer(&package, folder.path())?)?;
+    ok(lab, "kvmha --help && man --pager=cat 8 kvmha")?;
+    ok(lab, "dpkg --remove kvmha")?;
+    ensure!(shell(lab, "kvmha --version")?.code == Some(127), "it is still there");
+    ok(lab, "dpkg --purge kvmha")?;
+    let left: Vec<PathBuf> = disk(lab)?.difference(&before).cloned().collect();
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    ensure!(shell(lab, "dpkg-query -W kvmha")?.code == Some(1), "dpkg still knows it");
+    Ok(())
+}

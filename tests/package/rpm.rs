@@ -1,0 +1,93 @@
+//! The RPM package, by rpm itself, in a root with a database of its own.
+
+use crate::built::{PATIENCE, VERSION, build, find, project, rpm};
+use anyhow::{Result, ensure};
+use lab::Lab;
+use lab::process::{check, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The paths that every installation has.
+const FILES: [&str; 9] = [
+    "/usr/libexec/kvmha/kvmha",
+    "/usr/sbin/kvmha",
+    "/usr/sbin/fence_kvmha",
+    "/usr/lib/ocf/resource.d/kvmha/VirtualDomain",
+    "/usr/lib/systemd/system/resource-agents-deps.target.d/50-kvmha.conf",
+    "/usr/share/man/man7/ocf_kvmha_VirtualDomain.7.gz",
+    "/usr/share/bash-completion/completions/kvmha",
+    "/usr/share/doc/kvmha/kvmha.cdx.json",
+    "/usr/share/licenses/kvmha/third-party-licences",
+];
+
+fn debuginfo() -> Result<PathBuf> {
+    rpm()?;
+    find(&format!("rpm/RPMS/{}", std::env::consts::ARCH), "kvmha-debuginfo-", ".rpm")
+}
+
+/// Source, program and debug information; what it needs is said.
+pub fn complete(_: &Lab) -> Result<()> {
+    let package = rpm()?;
+    find("rpm/SRPMS", "kvmha-", ".src.rpm")?;
+    let query = |what: &str, package: &Path| check(&["rpm", "--nosignature", "-qp", what, &package.to_string_lossy()], PATIENCE);
+    let requires = query("--requires", &package)?;
+    ensure!(requires.lines().any(|line| line == "libvirt-libs"), "it does not need libvirt: {requires}");
+    let debug = query("--list", &debuginfo()?)?;
+    ensure!(debug.contains("/usr/lib/debug/usr/libexec/kvmha/kvmha-"), "no debug information: {debug}");
+    let files = query("--list", &package)?;
+    for path in FILES {
+        ensure!(files.lines().any(|line| line == path), "{path} is not in it:\n{files}");
+    }
+    Ok(())
+}
+
+/// rpmlint has nothing to say that is not explained in packaging/kvmha.rpmlintrc.
+pub fn linted(_: &Lab) -> Result<()> {
+    let (reasons, package, debug) = (project().join("packaging/kvmha.rpmlintrc"), rpm()?, debuginfo()?);
+    let words = ["rpmlint", "-r", &reasons.to_string_lossy(), &package.to_string_lossy(), &debug.to_string_lossy()];
+    let output = run(&words, PATIENCE)?;
+    let said = output.stdout.clone();
+    ensure!(output.ok() && said.contains("2 packages and 0 specfiles checked; 0 errors, 0 warnings"), "rpmlint: {said}{}", output.stderr);
+    Ok(())
+}
+
+/// Installed, upgraded, erased: the files come and go, the scripts succeed, and what a guest left in /run stays.
+pub fn life(_: &Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let old = folder.path().join("old.rpm");
+    fs::copy(rpm()?, &old)?;
+    build("--prebuilt --revision 2 rpm", true)?;
+    let arch = format!("rpm/RPMS/{}", std::env::consts::ARCH);
+    let new = find(&arch, &format!("kvmha-{VERSION}-2."), ".rpm")?;
+    let root = folder.path().join("root");
+    // For the package's scripts: a shell with all they call.
+    for folder in ["bin", "dev", "run/kvmha"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    fs::write(root.join("dev/null"), "")?;
+    fs::copy("/bin/busybox", root.join("bin/sh"))?;
+    let name = root.to_string_lossy().into_owned();
+    // --nodeps: nothing else is in this database.
+    let rpm = |words: &[&str]| check(&[&["rpm", "--root", &name, "--nodeps", "--nosignature"], words].concat(), PATIENCE);
+    let there = |path: &&str| fs::symlink_metadata(root.join(path.trim_start_matches('/'))).is_ok();
+    check(&["rpm", "--root", &name, "--initdb"], PATIENCE)?;
+    rpm(&["-i", &old.to_string_lossy()])?;
+    ensure!(FILES.iter().all(there), "not everything is installed");
+    let version = check(&[&*root.join("usr/libexec/kvmha/kvmha").to_string_lossy(), "--version"], PATIENCE)?;
+    ensure!(version.lines().next() == Some(&format!("kvmha {VERSION}")), "{version}");
+    let agent = fs::canonicalize(root.join("usr/lib/ocf/resource.d/kvmha/VirtualDomain"))?;
+    ensure!(agent == fs::canonicalize(root.join("usr/libexec/kvmha/kvmha"))?, "the agent is {}", agent.display());
+    rpm(&["-V", "kvmha"])?;
+    fs::write(root.join("run/kvmha/web1.json"), "{}")?;
+    rpm(&["-U", &new.to_string_lossy()])?;
+    let installed = check(&["rpm", "--root", &name, "-qa", "--queryformat", "%{NAME}-%{VERSION}-%{RELEASE} "], PATIENCE)?;
+    ensure!(installed.trim() == format!("kvmha-{VERSION}-2"), "after the upgrade: {installed}");
+    ensure!(FILES.iter().all(there), "the upgrade took files away");
+    rpm(&["-e", "kvmha"])?;
+    ensure!(!FILES.iter().any(there), "erased, and files are left");
+    for folder in ["usr/libexec/kvmha", "usr/lib/ocf/resource.d/kvmha", "usr/share/doc/kvmha", "usr/share/licenses/kvmha"] {
+        ensure!(!root.join(folder).exists(), "{folder} is left");
+    }
+    ensure!(root.join("run/kvmha/web1.json").exists(), "a guest's state file is gone");
+    Ok(())
+}

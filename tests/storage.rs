@@ -1,0 +1,35 @@
+//! The suite `storage`: what guests lie on. Moves between two nodes that have the same storage, and between two that have other data by the
+//! same names; disks over the network with real servers.
+//!
+//! `cargo test --test storage [WORD...]` runs the scenarios whose names contain a word. `AGENT_UNDER_TEST=theirs` shows what
+//! `ocf:heartbeat:VirtualDomain` does where ours refuses; that is printed and not counted.
+#![allow(clippy::print_stdout, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
+
+#[path = "storage/command.rs"]
+mod command;
+#[path = "storage/device.rs"]
+mod device;
+#[path = "storage/network.rs"]
+mod network;
+#[path = "storage/other.rs"]
+mod other;
+#[path = "storage/same.rs"]
+mod same;
+
+use lab::suite::Suite;
+use lab::{Options, stage};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let agent = Some(lab::program::under_test());
+    let scenarios = lab::scenarios! {
+        same: folder link fuse;
+        other: folder pool;
+        device: same other;
+        command: table json chain hung warnings matrix;
+        network: two_servers_of_one_name nbd iscsi;
+    };
+    let options = Options { name: "storage".to_owned(), nodes: 3, bare: true, agent, ..Options::default() };
+    Suite { options, scenarios, tidy: stage::tidy }.main()
+}

@@ -1,0 +1,92 @@
+//! Block devices: loop devices that each node knows by the same name.
+
+use crate::other::refused;
+use crate::same::{loose, moves, nothing_left, strict};
+use anyhow::{Result, ensure};
+use lab::Lab;
+use lab::stage::{HERE, Resource, SOON, THERE};
+
+/// What the device is called on both nodes.
+const NAME: &str = "/dev/san/lun";
+
+/// Loop devices that are taken away when this is dropped.
+struct Loops<'a> {
+    lab: &'a Lab,
+    devices: Vec<String>,
+}
+
+impl Loops<'_> {
+    /// Makes one of a file that the first node sees; its name, which all nodes have.
+    fn add(&mut self, file: &str) -> Result<String> {
+        let device = self.lab.check(HERE, &["losetup", "--find", "--show", file], SOON)?.trim().to_owned();
+        self.devices.push(device.clone());
+        Ok(device)
+    }
+
+    /// Gives it the name on a node.
+    fn name(&self, node: &str, device: &str) -> Result<()> {
+        self.lab.check(node, &["sh", "-c", &format!("mkdir -p /dev/san && ln -sfn {device} {NAME}")], SOON).map(drop)
+    }
+}
+
+impl Drop for Loops<'_> {
+    fn drop(&mut self) {
+        // It is taken away by the kernel when the last emulator has closed it.
+        for device in &self.devices {
+            let _ = self.lab.exec(HERE, &["losetup", "--detach", device], SOON);
+        }
+    }
+}
+
+fn on_device(guest: &Resource) -> Result<()> {
+    let image = format!("<source file='/srv/vms/{}.img'/>", guest.instance);
+    guest.edit(|text| text.replace("<disk type='file'", "<disk type='block'").replace(&image, &format!("<source dev='{NAME}'/>")))
+}
+
+/// The same device: it moves. Nothing but its contents speaks for it, so the strictest check refuses it.
+pub fn same(lab: &Lab) -> Result<()> {
+    let guest = loose(&Resource::new(lab, "lun")?);
+    on_device(&guest)?;
+    let mut loops = Loops { lab, devices: Vec::new() };
+    let device = loops.add("/srv/vms/lun.img")?;
+    for node in [HERE, THERE] {
+        loops.name(node, &device)?;
+    }
+    let boot = guest.boot(HERE)?;
+    let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)];
+    strict(&guest).call_with(HERE, "migrate_to", 60, &target)?.says(1, &["still runs here", NAME])?;
+    moves(&guest, Some(boot))?;
+    nothing_left(lab)?;
+    guest.with("force_stop", "true").end(THERE, 60)?;
+    Ok(())
+}
+
+/// Two devices of one name: of the same size with other contents, of another size, and none.
+pub fn other(lab: &Lab) -> Result<()> {
+    let mut loops = Loops { lab, devices: Vec::new() };
+    for (name, contents, size) in [("one", "one", "1M"), ("two", "two", "1M"), ("three", "one", "2M")] {
+        let make = format!("truncate -s {size} /srv/vms/{name}.lun; echo {contents} | dd of=/srv/vms/{name}.lun conv=notrunc status=none");
+        lab.check(HERE, &["sh", "-c", &make], SOON)?;
+    }
+    let devices = ["one", "two", "three"].iter().map(|name| loops.add(&format!("/srv/vms/{name}.lun"))).collect::<Result<Vec<_>>>()?;
+    for (guest, there, says) in [("contents", 1, "other contents there"), ("size", 2, "2097152 bytes there")] {
+        loops.name(HERE, &devices[0])?;
+        loops.name(THERE, &devices[there])?;
+        let guest = loose(&Resource::empty(lab, guest)?);
+        on_device(&guest)?;
+        guest.begin(HERE)?;
+        refused(&guest, &[NAME, says])?;
+        if guest.lives(THERE) {
+            guest.with("force_stop", "true").end(THERE, 60)?;
+        }
+    }
+    let guest = loose(&Resource::empty(lab, "none")?);
+    on_device(&guest)?;
+    guest.begin(HERE)?;
+    lab.check(THERE, &["rm", NAME], SOON)?;
+    let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)];
+    guest.call_with(HERE, "migrate_to", 60, &target)?.says(1, &["still runs here", NAME, "is not there"])?;
+    ensure!(guest.lives(HERE), "the guest was touched");
+    guest.with("force_stop", "true").end(HERE, 60)?;
+    Ok(())
+}
