@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Between two rounds when a host did not answer, or did not do what it was asked to.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 
+/// What ending a guest takes on a busy host. Less is not enough to see the end of one that was started again: it would only stay in doubt.
+const AN_END: Duration = Duration::from_secs(2);
+
 /// How often libvirt may refuse to end a guest before that is the answer.
 const REFUSALS: u32 = 5;
 
@@ -171,6 +174,7 @@ impl Plug {
         let mut pending = BTreeMap::new();
         // Ends that were open before: nothing that is done from here on proves them.
         let mut stands = open_ends(note.as_ref());
+        let mut ended = false;
         let mut answers;
         loop {
             answers = self.pool.ask(&self.target, deadline);
@@ -186,8 +190,10 @@ impl Plug {
             let next = step(&verdict, &mut progress);
             let pause = match next {
                 Step::Done => break,
+                Step::Kill(_) if ended && deadline.left() < AN_END => return Err(self.late(&verdict, refused)),
                 Step::Kill(ref hosts) => match self.kill(hosts, &mut note, &stands, &mut pending, &mut progress, deadline) {
                     Ok(Ended::Proven) => {
+                        ended = true;
                         if !self.power_wait.is_zero() && !deadline.pause(self.power_wait) {
                             return Err(self.late(&verdict, refused));
                         }
