@@ -15,7 +15,9 @@ const MAKE: &str =
 keyUsage=digitalSignature,keyEncipherment\\nextendedKeyUsage=serverAuth,clientAuth' >ext
     openssl req -newkey rsa:2048 -nodes -subj /CN=node -keyout node.key -out node.csr
     openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out node.pem
-    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile ext -out old.pem";
+    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile ext -out old.pem
+    sed -i '/^subjectAltName/s/=.*/=DNS:node1/' ext
+    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out other.pem";
 
 fn shell(lab: &Lab, node: &str, script: &str) -> Result<String> {
     lab.check(node, &["sh", "-ec", script], SOON).with_context(|| script.to_owned())
@@ -100,7 +102,7 @@ fn restart(lab: &Lab) -> Result<()> {
     lab.wait_libvirt(THERE)
 }
 
-/// The connection and the memory by TLS. What is missing or has expired is named before the guest is touched.
+/// The connection and the memory by TLS. What is missing, has expired or is of another host is named before the guest is touched.
 pub fn tls(lab: &Lab) -> Result<()> {
     let pki = tempfile::tempdir()?;
     let made = Command::new("sh").args(["-ec", MAKE]).current_dir(pki.path()).output()?;
@@ -132,8 +134,17 @@ fn by_tls(lab: &Lab, pki: &Path) -> Result<()> {
     refused(&["tls:", QEMU, "is not there"])?;
     for_qemu(lab, THERE, pki, "old.pem")?;
     refused(&["tls:", "server-cert.pem there has expired 1 day ago"])?;
+    // One of another host: QEMU says no to it, and so does the preflight where it knows what QEMU will ask for.
+    for_qemu(lab, THERE, pki, "other.pem")?;
+    refused(&["TLS"])?;
+    let named = guest.with("migrateuri", "tcp://%n");
+    migrate_to(&named)?.says(1, &["still runs here", "server-cert.pem there is for node1, and the memory is sent to node2"])?;
+    let set = ["migration_transport=tls", "migrateuri=tcp://%n", "migrate_options=--unsafe --tls --tls-destination node1"];
+    let words = [["kvmha", "check", "/srv/vms/sealed.xml", "--to", THERE].as_slice(), &set.map(|value| ["--set", value]).concat()].concat();
+    let checked = lab.check(HERE, &words, SOON)?;
+    ensure!(checked.contains("the certificates are there on both hosts and valid"), "{checked}");
     for_qemu(lab, THERE, pki, "node.pem")?;
-    migrate_to(&guest)?.is(0)?;
+    migrate_to(&named)?.is(0)?;
     arrived(&guest, boot)
 }
 

@@ -1,43 +1,142 @@
-//! From when until when the certificates of a PEM file are valid; nothing else is read of them (RFC 5280, section 4.1).
+//! From when until when the certificates of a PEM file are valid, and for which hosts; nothing else is read of them (RFC 5280, sections 4.1
+//! and 4.2.1.6).
+
+use std::net::IpAddr;
 
 /// Tags of DER.
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
+const SET: u8 = 0x31;
+const OBJECT: u8 = 0x06;
+const OCTETS: u8 = 0x04;
+const EXTENSIONS: u8 = 0xa3;
+const DNS_NAME: u8 = 0x82;
+const ADDRESS: u8 = 0x87;
 
-/// The first and the last moment of one certificate, in seconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
+/// `id-ce-subjectAltName`, 2.5.29.17.
+const ALTERNATIVES: &[u8] = &[0x55, 0x1d, 0x11];
+/// `id-at-commonName`, 2.5.4.3.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// What is read of one certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate {
+    /// The first moment, in seconds since 1970.
     pub(super) from: i64,
+    /// The last one.
     pub(super) until: i64,
+    /// The hosts it is for, by name.
+    names: Vec<String>,
+    /// The hosts it is for, by address.
+    addresses: Vec<IpAddr>,
 }
 
-/// Of each certificate of a PEM file, in their order; `None` if there is none, or one that is not understood.
-pub(super) fn read(pem: &str) -> Option<Vec<Validity>> {
+/// Each certificate of a PEM file, in their order; `None` if there is none, or one that is not understood.
+pub(super) fn read(pem: &str) -> Option<Vec<Certificate>> {
     let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
-    let all: Option<Vec<Validity>> = blocks.map(|block| validity(&decode(block.split_once("-----END CERTIFICATE-----")?.0)?)).collect();
+    let all: Option<Vec<Certificate>> =
+        blocks.map(|block| Certificate::read(&decode(block.split_once("-----END CERTIFICATE-----")?.0)?)).collect();
     all.filter(|all| !all.is_empty())
 }
 
-/// Certificate, TBSCertificate: version if it is there, serial number, algorithm, issuer, validity.
-fn validity(der: &[u8]) -> Option<Validity> {
-    let mut rest = inside(inside(der)?)?;
-    if rest.first() == Some(&VERSION) {
-        rest = element(rest)?.2;
+impl Certificate {
+    /// Certificate, TBSCertificate: version if it is there, serial number, algorithm, issuer, validity, subject, key, extensions.
+    fn read(der: &[u8]) -> Option<Self> {
+        let mut rest = inside(inside(der, SEQUENCE)?, SEQUENCE)?;
+        if rest.first() == Some(&VERSION) {
+            rest = element(rest)?.2;
+        }
+        for _ in 0..3 {
+            rest = element(rest)?.2;
+        }
+        let (_, validity, rest) = element(rest)?;
+        let (from, validity) = moment(validity)?;
+        let (until, _) = moment(validity)?;
+        let (_, subject, rest) = element(rest)?;
+        let extensions = elements(rest)?.into_iter().find(|(tag, _)| *tag == EXTENSIONS).map(|(_, content)| content);
+        let alternatives = extensions.map(alternatives).unwrap_or_else(|| Some(Vec::new()))?;
+        let mut certificate = Self { from, until, names: Vec::new(), addresses: Vec::new() };
+        for (tag, content) in alternatives {
+            match tag {
+                DNS_NAME => certificate.names.extend(String::from_utf8(content.to_vec())),
+                ADDRESS => certificate.addresses.extend(address(content)),
+                _ => {}
+            }
+        }
+        // As GnuTLS, which QEMU is built with: the common name counts if there is no other (`gnutls_x509_crt_check_hostname2`).
+        if certificate.names.is_empty() {
+            certificate.names.extend(common_name(subject)?);
+        }
+        Some(certificate)
     }
-    for _ in 0..3 {
-        rest = element(rest)?.2;
+
+    /// Whether it is one of the host that was asked for as `host`, as GnuTLS sees it: a misplaced address counts as a name, and a star
+    /// stands for the first label of three or more.
+    pub(super) fn is_of(&self, host: &str) -> bool {
+        let fits = |name: &String| match (name.strip_prefix("*."), host.split_once('.')) {
+            (Some(end), Some((_, domain))) => end.contains('.') && end.eq_ignore_ascii_case(domain),
+            _ => name.eq_ignore_ascii_case(host),
+        };
+        host.parse().is_ok_and(|address| self.addresses.contains(&address)) || self.names.iter().any(fits)
     }
-    let (from, rest) = moment(inside(rest)?)?;
-    let (until, _) = moment(rest)?;
-    Some(Validity { from, until })
+
+    /// The hosts it is for, for people.
+    pub(super) fn hosts(&self) -> String {
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        let all: Vec<String> = self.names.iter().cloned().chain(addresses).collect();
+        if all.is_empty() { "no host".to_owned() } else { all.join(", ") }
+    }
 }
 
-/// The content of a sequence at the begin.
-fn inside(der: &[u8]) -> Option<&[u8]> {
+/// The content of an element of this kind at the begin.
+fn inside(der: &[u8], wanted: u8) -> Option<&[u8]> {
     let (tag, content, _) = element(der)?;
-    (tag == SEQUENCE).then_some(content)
+    (tag == wanted).then_some(content)
+}
+
+/// All elements, each with its tag and its content.
+fn elements(mut der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    let mut all = Vec::new();
+    while !der.is_empty() {
+        let (tag, content, rest) = element(der)?;
+        all.push((tag, content));
+        der = rest;
+    }
+    Some(all)
+}
+
+/// The names in the extension that has them; none if there is no such extension. An extension: its kind, whether it must be understood,
+/// and its value.
+fn alternatives(extensions: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    for (_, extension) in elements(inside(extensions, SEQUENCE)?)? {
+        let parts = elements(extension)?;
+        if parts.first() == Some(&(OBJECT, ALTERNATIVES)) {
+            let (_, value) = parts.into_iter().find(|(tag, _)| *tag == OCTETS)?;
+            return elements(inside(value, SEQUENCE)?);
+        }
+    }
+    Some(Vec::new())
+}
+
+/// The last common name of a subject: sets of pairs, each a kind and a text. The inner `None` stands for a text of another kind than UTF-8.
+fn common_name(subject: &[u8]) -> Option<Option<String>> {
+    let mut name = None;
+    for (tag, set) in elements(subject)? {
+        for (_, pair) in elements(set).filter(|_| tag == SET)? {
+            if let [(OBJECT, COMMON_NAME), (_, text)] = elements(pair)?.as_slice() {
+                name = String::from_utf8(text.to_vec()).ok();
+            }
+        }
+    }
+    Some(name)
+}
+
+/// An address of four or sixteen bytes.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// The element at the begin: its tag, its content, and what follows it.
@@ -114,10 +213,43 @@ mod tests {
         uwBQmuNRzpFEMxY9PoNYTWEO\n\
         -----END CERTIFICATE-----";
 
+    /// The same with `-subj /O=x/CN=old.example` and
+    /// `-addext subjectAltName=DNS:node2,DNS:*.ha.example,IP:192.0.2.7,IP:fd00::7,email:a@b.c`.
+    const NAMES: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBnDCCAU6gAwIBAgIUULH6BY00KDFyAdalqB7nDtF33MUwBQYDK2VwMCIxCjAI\n\
+        BgNVBAoMAXgxFDASBgNVBAMMC29sZC5leGFtcGxlMCAXDTI2MTEyNjAxMjM1MloY\n\
+        DzIwODEwODI5MDEyMzUyWjAiMQowCAYDVQQKDAF4MRQwEgYDVQQDDAtvbGQuZXhh\n\
+        bXBsZTAqMAUGAytlcAMhAMIsCIGioQdhxdrcJJJMKewR66Tk7GXXzGttqit+9oJ1\n\
+        o4GTMIGQMB0GA1UdDgQWBBQjGM8gbtaIRzGPA9Ou55+FAUUd1jAfBgNVHSMEGDAW\n\
+        gBQjGM8gbtaIRzGPA9Ou55+FAUUd1jAPBgNVHRMBAf8EBTADAQH/MD0GA1UdEQQ2\n\
+        MDSCBW5vZGUyggwqLmhhLmV4YW1wbGWHBMAAAgeHEP0AAAAAAAAAAAAAAAAAAAeB\n\
+        BWFAYi5jMAUGAytlcANBAEozO3pKpyACSUOwnW1hjtFJjFWMHAqiq2lz9FgqPOl8\n\
+        2kM5NpaLWEOFdlkUFk9eKrh119+I3nbHw5khSh/eggw=\n\
+        -----END CERTIFICATE-----";
+
     #[test]
     fn when_a_certificate_is_valid() {
-        assert_eq!(read(PEM), Some(vec![Validity { from: 1_795_643_297, until: 3_523_643_297 }]));
+        let certificate = Certificate { from: 1_795_643_297, until: 3_523_643_297, names: vec!["a".into()], addresses: Vec::new() };
+        assert_eq!(read(PEM), Some(vec![certificate]));
         assert_eq!(read(&format!("some words\n{PEM}\n{PEM}")).map(|all| all.len()), Some(2));
+    }
+
+    #[test]
+    fn whom_a_certificate_is_for() {
+        let certificate = read(NAMES).unwrap().remove(0);
+        for host in ["node2", "NODE2", "a.ha.example", "192.0.2.7", "fd00::7", "fd00:0::7"] {
+            assert!(certificate.is_of(host), "{host}");
+        }
+        for host in ["", "node", "node22", "old.example", "ha.example", "a.b.ha.example", "192.0.2.8", "a@b.c"] {
+            assert!(!certificate.is_of(host), "{host}");
+        }
+        assert_eq!(certificate.hosts(), "node2, *.ha.example, 192.0.2.7, fd00::7");
+        // Without other names it is the common one.
+        let plain = read(PEM).unwrap().remove(0);
+        assert!(plain.is_of("a") && !plain.is_of("b"));
+        let wide = Certificate { names: vec!["*.example".into()], ..plain };
+        assert!(!wide.is_of("a.example"));
+        assert_eq!(Certificate { names: Vec::new(), ..wide }.hosts(), "no host");
     }
 
     #[test]
@@ -134,7 +266,7 @@ mod tests {
 
     #[test]
     fn anything_at_all_is_read_without_harm() {
-        crate::mangled::texts(&[PEM], 4000, |text| read(text).is_some());
+        crate::mangled::texts(&[PEM, NAMES], 4000, |text| read(text).is_some());
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The certificates of a move with `--tls`: QEMU reads them when the move begins, and says no then.
+//! The certificates of a move with `--tls`: QEMU reads them when the move begins, and says no then; to a target that has one of another
+//! host too.
 
 use super::Check;
-use super::certificate;
+use super::certificate::{self, Certificate};
 use super::reader;
 use super::target::Target;
+use super::way;
 use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use std::path::Path;
@@ -15,6 +17,9 @@ const NAME: &str = "tls";
 /// Before its end this long, a certificate is worth a word.
 const SOON: i64 = 14 * 86400;
 
+/// The target's own certificate.
+const SERVER: &str = "server-cert.pem";
+
 const RENEW: &str = "renew it; a move without --tls sends the memory in clear text";
 
 /// Which host, as it is called, and the files that it has to have, and may have to have.
@@ -23,6 +28,8 @@ struct Host<'a> {
     connection: &'a Connection,
     musts: &'static [&'static str],
     mays: &'static [&'static str],
+    /// The name by which QEMU at the source will ask for it, and whether that is sure.
+    asked: Option<(String, bool)>,
 }
 
 /// The question of the preflight: missing or outdated certificates at either host.
@@ -32,8 +39,8 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     }
     let hosts = [
         // A target that verifies its clients, libvirt's default, wants the second one.
-        Host { place: "here", connection: &target.here, musts: &["ca-cert.pem"], mays: &["client-cert.pem"] },
-        Host { place: "there", connection: &target.there, musts: &["ca-cert.pem", "server-cert.pem"], mays: &[] },
+        Host { place: "here", connection: &target.here, musts: &["ca-cert.pem"], mays: &["client-cert.pem"], asked: None },
+        Host { place: "there", connection: &target.there, musts: &["ca-cert.pem", SERVER], mays: &[], asked: asked(target, deadline) },
     ];
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
     let mut checks: Vec<Check> = hosts.iter().flat_map(|host| host.look(now, deadline)).collect();
@@ -41,6 +48,17 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         checks.push(Check::ok(NAME, "the certificates are there on both hosts and valid"));
     }
     checks
+}
+
+/// The name that the target's certificate has to have: that of `--tls-destination`, else where the memory goes. It is sure if it was
+/// chosen here. Not known for memory that goes by libvirt's connection.
+fn asked(target: &Target, deadline: &Deadline) -> Option<(String, bool)> {
+    if let Some(host) = &target.plan.options.tls_destination {
+        return Some((host.clone(), true));
+    }
+    let tunnelled = target.plan.options.flags & sys::VIR_MIGRATE_TUNNELLED != 0;
+    let (host, _) = way::place(target, deadline).filter(|_| !tunnelled)?;
+    Some((host, target.plan.migrate_uri.is_some()))
 }
 
 impl Host<'_> {
@@ -90,8 +108,19 @@ impl Host<'_> {
             let text = format!("{path} {} is valid in {} only", self.place, days(from - now));
             return Some(Check::refuse(NAME, text, "see that the clocks of the nodes are right"));
         }
+        if let Some(check) = all.first().filter(|_| name == SERVER).and_then(|first| self.wrong_host(&path, first)) {
+            return Some(check);
+        }
         let soon = until - now < SOON;
         soon.then(|| Check::warning(NAME, format!("{path} {} expires in {}", self.place, days(until - now)), RENEW))
+    }
+
+    /// A certificate of another host.
+    fn wrong_host(&self, path: &str, certificate: &Certificate) -> Option<Check> {
+        let (host, sure) = self.asked.as_ref().filter(|(host, _)| !certificate.is_of(host))?;
+        let text = format!("{path} {} is for {}, and the memory is sent to {host}", self.place, certificate.hosts());
+        let advice = "issue it for that name too, or say another one: --tls-destination of migrate_options, migration_network_suffix";
+        Some(if *sure { Check::refuse(NAME, text, advice) } else { Check::warning(NAME, text, advice) })
     }
 }
 

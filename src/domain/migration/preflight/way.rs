@@ -30,17 +30,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     if !here || target.plan.options.flags & sys::VIR_MIGRATE_TUNNELLED != 0 {
         return Vec::new();
     }
-    let (host, port) = match &target.plan.migrate_uri {
-        Some(uri) => match place(uri) {
-            Some(place) => place,
-            None => return Vec::new(),
-        },
-        // Then libvirt there says its own name, or `migration_host` of its qemu.conf, of which nothing is known here.
-        None => match target.there.call("asking the name", deadline, virt::connect::Connect::hostname) {
-            Ok(host) => (host, None),
-            Err(_) => return Vec::new(),
-        },
-    };
+    let Some((host, port)) = place(target, deadline) else { return Vec::new() };
     let limit = deadline.within(PATIENCE);
     let (name, tried) = (format!("{host}:{}", port.unwrap_or(FIRST)), port.unwrap_or(FIRST));
     // The resolver has no time limit of the caller's.
@@ -77,8 +67,17 @@ fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
     Err(last)
 }
 
+/// The host and the port that the memory goes to, as far as they are known, if it goes by TCP.
+pub(super) fn place(target: &Target, deadline: &Deadline) -> Option<(String, Option<u16>)> {
+    match &target.plan.migrate_uri {
+        Some(uri) => place_of(uri),
+        // Then libvirt there says its own name, or `migration_host` of its qemu.conf, of which nothing is known here.
+        None => Some((target.there.call("asking the name", deadline, virt::connect::Connect::hostname).ok()?, None)),
+    }
+}
+
 /// Host and port of a migration URI, if memory goes by TCP: `tcp://HOST[:PORT]`, and `tcp:HOST` as of old.
-fn place(uri: &str) -> Option<(String, Option<u16>)> {
+fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
     let rest = uri.strip_prefix("tcp:")?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.split(['/', '?']).next()?;
@@ -108,7 +107,7 @@ mod tests {
             ("tcp://", None),
         ];
         for (uri, expected) in cases {
-            assert_eq!(place(uri), expected.map(|(host, port): (&str, Option<u16>)| (host.to_owned(), port)), "{uri}");
+            assert_eq!(place_of(uri), expected.map(|(host, port): (&str, Option<u16>)| (host.to_owned(), port)), "{uri}");
         }
     }
 }
