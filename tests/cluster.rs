@@ -62,6 +62,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "stopped_while_libvirtd_is_frozen", run: libvirt::stopped_frozen },
     Scenario { name: "start_in_flight_when_stopped", run: libvirt::start_in_flight },
     Scenario { name: "reloadable_parameter", run: changes::reload },
+    Scenario { name: "resource_renamed_under_its_guest", run: changes::renamed },
     Scenario { name: "monitor_writes_nothing", run: changes::quiet },
 ];
 

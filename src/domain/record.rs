@@ -95,9 +95,24 @@ impl Shelf {
     /// The guests in the records of all other resources.
     #[must_use]
     pub fn others(&self) -> Vec<Identity> {
+        self.other_records().map(|(_, record)| record.identity()).collect()
+    }
+
+    /// The other resources whose guest has the same emulator, which lives: it is the same guest.
+    #[must_use]
+    pub fn sharers(&self, record: &Record) -> Vec<String> {
+        let Some(emulator) = record.trace().emulator.filter(|emulator| !emulator.is_dying()) else { return Vec::new() };
+        self.other_records().filter(|(_, other)| other.trace().emulator == Some(emulator)).map(|(instance, _)| instance).collect()
+    }
+
+    /// The records of all other resources, each with the instance's name.
+    fn other_records(&self) -> impl Iterator<Item = (String, Record)> {
         let files = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let others = files.filter(|file| *file != self.file && file.extension().is_some_and(|end| end == "json"));
-        others.filter_map(|file| Self { directory: self.directory.clone(), file }.read()).map(|record| record.identity()).collect()
+        others.filter_map(|file| {
+            let instance = instance_name(file.file_stem()?.to_str()?)?;
+            Some((instance, Self { directory: self.directory.clone(), file }.read()?))
+        })
     }
 
     /// Keeps `record`, whole or not at all. A failure is only worth a warning: the record is a hint.
@@ -172,8 +187,21 @@ fn file_name(instance: &str) -> String {
         .collect()
 }
 
+/// The instance that a file is named after.
+fn instance_name(stem: &str) -> Option<String> {
+    let mut parts = stem.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        bytes.extend(rest.bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::process::Status;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -207,6 +235,30 @@ mod tests {
         shelf.remove();
         shelf.remove();
         assert_eq!(shelf.read(), None);
+    }
+
+    #[test]
+    fn names_of_instances_come_back() {
+        for name in ["web1", "web/1:0", "100%", "\u{fc}ber.web"] {
+            assert_eq!(instance_name(&file_name(name)).as_deref(), Some(name));
+        }
+        for stem in ["%", "%4", "%zz", "%ff"] {
+            assert_eq!(instance_name(stem), None, "{stem}");
+        }
+    }
+
+    #[test]
+    fn who_shares_a_guest() {
+        let root = tempfile::tempdir().unwrap();
+        let start = Status::read(Path::new("/proc/self")).unwrap().start;
+        let emulator = Emulator { pid: std::process::id().cast_signed(), start };
+        let same = Record { pid: Some(emulator.pid), start: Some(emulator.start), ..record() };
+        let shelf = Shelf::new(root.path(), "web1");
+        Shelf::new(root.path(), "web:2").write(&same);
+        assert_eq!(shelf.sharers(&same), ["web:2"]);
+        // One that is gone, and one with the number of another.
+        assert_eq!(shelf.sharers(&record()), [""; 0]);
+        assert_eq!(shelf.sharers(&Record { start: Some(emulator.start + 1), ..same }), [""; 0]);
     }
 
     #[test]

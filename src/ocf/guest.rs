@@ -321,6 +321,11 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     if record.is_none() {
         call.tolerate_parameters()?;
     }
+    if let Some((record, heir)) = record.as_ref().and_then(|record| Some((record, call.heir(record)?))) {
+        log::info(format_args!("{} is left to {heir}, whose guest it is now", record.name));
+        call.shelf().remove();
+        return Ok(());
+    }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
     let end = |trace: &Trace| {
         call.before_end(trace);

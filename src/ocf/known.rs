@@ -2,11 +2,16 @@
 
 use super::Call;
 use super::actions::Name;
+use crate::cluster::cib::Cib;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
 use crate::domain::{Error, Kind, State, evidence, rings};
 use std::path::Path;
+use std::time::Duration;
+
+/// What Pacemaker is given to say which resources there are.
+const ASKING: Duration = Duration::from_secs(3);
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
 const STATE_DIRECTORY: &str = "/run/kvmha";
@@ -45,6 +50,23 @@ impl Call {
             moving: None,
             rings: Some(false),
         }
+    }
+
+    /// The resource that has this one's guest now: one that has seen the same emulator, and is in Pacemaker's configuration while this one is
+    /// not any more. So it is when a resource gets another name in maintenance mode: Pacemaker then stops what is left of the old one.
+    pub(super) fn heir(&self, record: &Record) -> Option<String> {
+        let instance = self.environment.instance.as_deref()?;
+        let sharers = self.shelf().sharers(record);
+        if sharers.is_empty() {
+            return None;
+        }
+        let cib = Cib::query(&self.deadline.within(ASKING)).ok()?;
+        // Instances of a clone have a number behind the resource's name.
+        let configured = |instance: &str| instance.split(':').next().is_some_and(|id| cib.resource(id).is_some());
+        if configured(instance) {
+            return None;
+        }
+        sharers.into_iter().find(|other| configured(other))
     }
 
     /// Writes the state file if what was seen is news.

@@ -1,6 +1,6 @@
 //! What changes in the configuration, and what must not.
 
-use crate::guest::{Guest, until};
+use crate::guest::{Guest, OPERATIONS, PARAMETERS, until};
 use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, Permissions};
@@ -26,6 +26,30 @@ pub fn reload(stage: &Stage) -> Result<String> {
     guest.runs(1)?;
     stage.no_failures()?;
     guest.end(1)?;
+    Ok(String::new())
+}
+
+/// A resource gets another name while Pacemaker keeps its hands off: the guest is the new one's then, and the stop of what is left of the old
+/// one does not end it.
+pub fn renamed(stage: &Stage) -> Result<String> {
+    let guest = Guest::placed(stage, "vm1")?;
+    let node = guest.node()?;
+    stage.check("pcs property set maintenance-mode=true")?;
+    stage.check("cibadmin --delete --xpath //primitive[@id=\"vm1\"]")?;
+    let line = format!(
+        "pcs resource create vm2 ocf:kvmha:VirtualDomain config=/srv/vms/vm1.xml {PARAMETERS} {OPERATIONS} meta allow-migrate=true"
+    );
+    stage.check(&line)?;
+    stage.wait(|seen| seen.runs_on("vm2") == Some(node.as_str())).context("the probe of the new name does not find the guest")?;
+    stage.check("pcs property set maintenance-mode=false")?;
+    stage.settle()?;
+    stage.wait(|seen| seen.resources.iter().all(|resource| resource.id != "vm1")).context("the old name is not forgotten")?;
+    stage.no_failures()?;
+    guest.goes_on()?;
+    guest.boots(1)?;
+    guest.is_on(&node)?;
+    // It is the new one's in earnest: with that it ends.
+    guest.end_as("vm2", 1)?;
     Ok(String::new())
 }
 

@@ -133,8 +133,14 @@ impl<'a> Guest<'a> {
 
     /// Stops it for good and takes it out of the cluster; it must have booted so often, and never have run twice. All that was seen of it.
     pub fn end(self, boots: usize) -> Result<Watch> {
-        self.stage.check(&format!("pcs resource delete {}", self.name))?;
-        self.stage.wait(|seen| seen.resources.iter().all(|resource| resource.id != self.name))?;
+        let resource = self.name;
+        self.end_as(resource, boots)
+    }
+
+    /// As [`Guest::end`], of a guest whose resource has another name.
+    pub fn end_as(self, resource: &str, boots: usize) -> Result<Watch> {
+        self.stage.check(&format!("pcs resource delete {resource}"))?;
+        self.stage.wait(|seen| seen.resources.iter().all(|placed| placed.id != resource))?;
         self.stage.settle()?;
         self.is_nowhere()?;
         let ring = Ring::read(&self.stage.lab.guest_image(self.name))?;
