@@ -5,6 +5,10 @@ use super::definition::Identity;
 use super::{Kind, Reason, Result, State, ffi};
 use crate::deadline::{Deadline, Task};
 use crate::domain::migration;
+use std::time::Duration;
+
+/// For the job, of which libvirt says nothing as long as it waits for the emulator.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// What it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +25,8 @@ pub struct Held {
     pub autostart: bool,
     /// Whether libvirt has a saved state of it (`virsh managedsave`).
     pub saved: bool,
-    /// Whether a job is under way: a migration, a dump. Of a copy that is coming in libvirt does not say.
+    /// Whether a job is under way: a migration, a dump, or somebody's question that the emulator does not answer. Of a copy that is coming
+    /// in libvirt does not say.
     pub busy: Option<bool>,
 }
 
@@ -61,8 +66,6 @@ pub fn at(connection: &Connection, identity: &Identity, deadline: &Deadline) -> 
         let virt = |error: virt::error::Error| ffi::error(&error);
         let (state, reason) = ffi::state(domain)?;
         let persistent = domain.is_persistent().map_err(virt)?;
-        // "Migration statistics are available only on the source host", and not at all of what is shut off.
-        let busy = ffi::job(domain, ffi::Which::Current).ok().map(|job| job.is_some());
         Ok(Held {
             state,
             reason,
@@ -71,8 +74,16 @@ pub fn at(connection: &Connection, identity: &Identity, deadline: &Deadline) -> 
             // Only what has a definition of its own can have either.
             autostart: persistent && domain.autostart().map_err(virt)?,
             saved: persistent && domain.has_managed_save(0).map_err(virt)?,
-            busy,
+            busy: None,
         })
+    });
+    // "Migration statistics are available only on the source host", and not at all of what is shut off.
+    let answer = answer.map(|held| {
+        match guest.call("asking for the job of", &deadline.within(MOMENT), |domain| ffi::job(domain, ffi::Which::Current)) {
+            Ok(job) => Held { busy: Some(job.is_some()), ..held },
+            Err(error) if error.kind == Kind::Unresponsive => Held { busy: Some(true), ..held },
+            Err(_) => held,
+        }
     });
     match answer {
         Ok(held) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != held.uuid) => Ok(None),

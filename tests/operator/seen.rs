@@ -98,6 +98,15 @@ pub fn followed_from_node_to_node(lab: &Lab) -> Result<()> {
     let here = &place["places"][0];
     ensure!(place["verdict"] == "one" && here["here"] == true && here["runs"] == true && here["record"]["name"] == "vm1", "{place}");
     ensure!(here["emulators"][0]["since"].is_u64(), "{place}");
+    // An emulator that hangs while a tool waits for its answer: libvirt then keeps its job to itself, and says all the same where it is.
+    lab.freeze(&target, "guest:vm1")?;
+    let question =
+        "(timeout 60 virsh -q domstats --balloon --block vm1 >/dev/null 2>&1 </dev/null &) ; sleep 1; timeout 2 virsh -q dommemstat vm1";
+    let silent = lab.exec(&target, &["sh", "-c", question], LIMIT)?;
+    let hung = json(lab, &first, "where vm1 --json")?;
+    lab.thaw(&target, "guest:vm1")?;
+    ensure!(silent.code == Some(124), "libvirt still answers: {silent:?}");
+    ensure!(hung["verdict"] == "one", "{hung}");
     // An emulator that is gone at once: Pacemaker starts it again, and the failure is shown with its reason.
     for process in lab.processes(&target, "guest:vm1")? {
         process.signal(nix::sys::signal::Signal::SIGKILL);
