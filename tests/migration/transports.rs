@@ -173,3 +173,17 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     migrate_to(&known)?.is(0)?;
     arrived(&guest, boot)
 }
+
+/// The memory by a socket in a folder that both hosts see, as a proxy between them would have it.
+pub fn unix(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "piped")?
+        .with("migration_transport", "tcp")
+        .with("migrateuri", "unix:///srv/vms/piped.sock")
+        .with("migrate_options", "--unsafe");
+    let boot = guest.boot(HERE)?;
+    migrate_to(&guest.with("migrateuri", "unix:///srv/nowhere/piped.sock"))?.says(1, &["still runs here", "/srv/nowhere/piped.sock"])?;
+    guest.beats(boot)?;
+    migrate_to(&guest)?.is(0)?;
+    arrived(&guest, boot)?;
+    guest.end(THERE, 60).map(drop)
+}
