@@ -246,7 +246,8 @@ impl<'a> Resource<'a> {
     fn last_words(&self) -> String {
         let broken = |line: &&str| ["Kernel panic", "Oops: ", "BUG: "].iter().any(|word| line.contains(word));
         let consoles = self.lab.node_names().into_iter().filter_map(|node| self.console(&node).ok());
-        let mut said = consoles.filter_map(|text| text.lines().find(broken).map(|line| format!(", after its kernel said: {}", line.trim())));
+        let mut said =
+            consoles.filter_map(|text| text.lines().find(broken).map(|line| format!(", after its kernel said: {}", line.trim())));
         said.next().unwrap_or_default()
     }
 
