@@ -3,6 +3,7 @@
 //! Pacemaker ends an action that is late with SIGKILL to its process group: no clean-up runs and the exit reason is lost
 //! (`child_kill_helper` in pacemaker's `lib/common/mainloop.c`). So the program has to be done before, every time.
 
+use nix::time::{ClockId, clock_gettime};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,6 +70,12 @@ impl Deadline {
     {
         Task::start(work).wait(self)
     }
+}
+
+/// Seconds since this host was booted, those in which it slept included: for what is kept below `/run`. 0 if the clock cannot be had.
+#[must_use]
+pub fn seconds_since_boot() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).ok().and_then(|time| u64::try_from(time.tv_sec()).ok()).unwrap_or(0)
 }
 
 /// Work in a thread of its own.

@@ -53,6 +53,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "target_without_libvirtd", run: moves::target_dead },
     Scenario { name: "target_with_frozen_libvirtd", run: moves::target_frozen },
     Scenario { name: "agent_killed_while_it_moves", run: moves::agent_killed },
+    Scenario { name: "where_it_could_move_to_is_an_attribute", run: moves::outlook },
     Scenario { name: "power_cut", run: faults::power },
     Scenario { name: "network_cut", run: faults::network },
     Scenario { name: "guest_powers_itself_off", run: faults::guest_ends },

@@ -34,6 +34,7 @@ impl Call {
         {
             self.keep_definition(&record.identity());
         }
+        self.update_outlook();
     }
 
     /// Whether the definition is to be kept.

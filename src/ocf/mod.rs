@@ -14,6 +14,7 @@ mod manual;
 mod metadata;
 mod moving;
 mod outage;
+mod outlook;
 mod parameters;
 mod pulse;
 mod scripts;

@@ -85,10 +85,14 @@ fn record(call: &Call) -> Result<Record, Failure> {
     }
 }
 
-/// The URIs of a migration: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name.
+/// The migration that Pacemaker asks for.
 pub(super) fn plan(call: &Call) -> Result<Plan, Failure> {
+    plan_for(call, call.environment.target()?)
+}
+
+/// The URIs of a migration to `target`: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name.
+pub(super) fn plan_for(call: &Call, target: &str) -> Result<Plan, Failure> {
     let parameters = &call.parameters;
-    let target = call.environment.target()?;
     let host = uri::on_network(target, &parameters.migration_network_suffix);
     let remote = remote(call, target);
     // With remoteuri set, %n is the plain name in migrateuri too.

@@ -71,6 +71,8 @@ pub struct Parameters {
     pub migration_storage_check: StorageCheck,
     /// The network on which the memory goes.
     pub migration_network: Option<Subnet>,
+    /// How many seconds lie between two looks at where the guest could be moved to; 0: it is not looked at.
+    pub migration_check_interval: u64,
 }
 
 /// What is done with one utilization attribute.
@@ -185,8 +187,8 @@ mod tests {
             assert!(!(row.required && row.default.is_some()), "{name}");
         }
         // Those of ocf:heartbeat:VirtualDomain, pause_policy, outage_policy, outage_delay, guest_agent_failures, migration_policy,
-        // migration_storage_check and migration_network.
-        assert_eq!(TABLE.len(), 27 + 7);
+        // migration_storage_check, migration_network and migration_check_interval.
+        assert_eq!(TABLE.len(), 27 + 8);
         assert_eq!(StorageCheck::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), StorageCheck::WORDS);
         assert_eq!(OutagePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), OutagePolicy::WORDS);
         assert_eq!(PausePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), PausePolicy::WORDS);
@@ -236,6 +238,7 @@ mod tests {
             ("migration_policy", "hope"),
             ("migration_storage_check", "hope"),
             ("migration_network", "10.0.0.0"),
+            ("migration_check_interval", "5m"),
         ];
         for (name, value) in wrong {
             let (_, faults) = of(&[(name, value)]);

@@ -149,3 +149,35 @@ pub fn agent_killed(stage: &Stage) -> Result<String> {
     guest.end(boots)?;
     Ok(note)
 }
+
+/// Where it could be moved to is an attribute of each node, and follows what becomes of the node.
+pub fn outlook(stage: &Stage) -> Result<String> {
+    let operations = "op start timeout=90s op stop timeout=90s op monitor interval=3s timeout=30s";
+    let guest = Guest::placed_with(stage, "vm1", "migration_check_interval=3", operations)?;
+    let (home, other) = (guest.node()?, guest.other_node()?);
+    let value = |node: &str| -> Result<String> {
+        let said = stage.check(&format!("attrd_updater --query --name kvmha-check-vm1 --node {node}"))?;
+        Ok(said.split("value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned())
+    };
+    let all = |wanted: &str| -> Result<()> {
+        until(&format!("{other} has {wanted}"), || value(&other).is_ok_and(|word| word == wanted))?;
+        ensure!(value(&home)? == "ok", "{home}, where it runs, has {:?}", value(&home));
+        Ok(())
+    };
+    all("ok")?;
+    // What would keep it from being moved there is what migrate_to would say.
+    stage.lab.kill(&other, "libvirtd")?;
+    all("refuse")?;
+    ensure!(stage.log(&home)?.contains(&format!("vm1 could not be moved to {other}: target: connection to")), "the log has no reason");
+    stage.lab.start(&other, "libvirtd")?;
+    all("ok")?;
+    // A constraint can use it, and it keeps nobody from going where it says ok.
+    stage.check("pcs constraint location vm1 rule score=-1000 kvmha-check-vm1 eq refuse")?;
+    guest.move_to(&other)?;
+    guest.runs(1)?;
+    until("the new home has ok", || value(&other).is_ok_and(|word| word == "ok"))?;
+    stage.no_failures()?;
+    guest.clear()?;
+    guest.end(1)?;
+    Ok(String::new())
+}

@@ -82,6 +82,7 @@ pub fn reloaded(lab: &Lab) -> Result<()> {
         "pause_policy=fail",
         "outage_policy=stop",
         "outage_delay=5",
+        "migration_check_interval=60",
     ];
     let (fine, seen) = said(lab, &[&update[..], &values].concat())?;
     ensure!(fine, "pcs resource update: {seen}");

@@ -1,0 +1,123 @@
+//! Where a guest could be moved to, kept as node attributes that a constraint can use (`migration_check_interval`).
+//!
+//! It costs what `kvmha check` costs, for each other node; so it is off unless wanted, and what was seen is noted beside the state file. A
+//! service to the placement, as the utilization is: nothing that goes wrong here is the guest's, or makes an action fail.
+
+use super::actions::Name;
+use super::{Call, moving};
+use crate::cluster;
+use crate::deadline::{Deadline, seconds_since_boot};
+use crate::domain::Connection;
+use crate::domain::definition::Identity;
+use crate::domain::migration::preflight::{self, Subject, Verdict};
+use crate::log;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+/// How long all of it may take, and never more than half of the time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is kept for writing the attributes.
+const WRITING: Duration = Duration::from_secs(1);
+
+/// The note beside the state file.
+const NOTE: &str = "outlook";
+
+/// Of each node, why a move to it would fail; `None` if nothing is in the way.
+type Outlook = BTreeMap<String, Option<String>>;
+
+/// What was found last.
+#[derive(Default, Serialize, Deserialize)]
+struct Note {
+    /// When the look began, in seconds since boot.
+    at: u64,
+    outlook: Outlook,
+}
+
+impl Note {
+    /// Whether it is time for another look. One that lies ahead is of another boot.
+    fn is_due(&self, interval: u64, now: u64) -> bool {
+        now.checked_sub(self.at).is_none_or(|age| age >= interval)
+    }
+}
+
+impl Call {
+    /// Looks at the other nodes, if it is time to, and keeps what was found.
+    pub(super) fn update_outlook(&self) {
+        let interval = self.parameters.migration_check_interval;
+        let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return };
+        if interval == 0 || self.name != Name::Monitor || !self.reaches_others() {
+            return;
+        }
+        let note = self.shelf().note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+        let now = seconds_since_boot();
+        if note.as_ref().is_some_and(|note| !note.is_due(interval, now)) {
+            return;
+        }
+        let before = note.unwrap_or_default().outlook;
+        // First, so that a look that is late does not make the next monitor late too.
+        self.note_outlook(&Note { at: now, outlook: before.clone() });
+        let Some(record) = self.record() else { return };
+        let deadline = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));
+        let outlook = match self.look_out(&record.identity(), node, &deadline.before(WRITING)) {
+            Ok(outlook) => outlook,
+            Err(error) => return log::debug(|| format!("where {} could be moved to: {error}", record.name)),
+        };
+        for (node, obstacle) in &outlook {
+            let word = if obstacle.is_some() { "refuse" } else { "ok" };
+            if let Err(trouble) = cluster::set_attribute(node, &format!("kvmha-check-{instance}"), Some(word), &deadline) {
+                log::debug(|| trouble.to_string());
+            }
+            match obstacle {
+                obstacle if before.get(node) == Some(obstacle) => {}
+                Some(text) => log::warning(format_args!("{} could not be moved to {node}: {text}", record.name)),
+                None => log::info(format_args!("{} could be moved to {node}", record.name)),
+            }
+        }
+        self.note_outlook(&Note { at: now, outlook });
+    }
+
+    fn note_outlook(&self, note: &Note) {
+        match serde_json::to_vec(note) {
+            Ok(text) => self.shelf().write_note(NOTE, &text),
+            Err(error) => log::debug(|| error.to_string()),
+        }
+    }
+
+    /// Looks at all nodes of this partition at once. Where the guest is, nothing is in the way.
+    fn look_out(&self, identity: &Identity, here: &str, deadline: &Deadline) -> crate::domain::Result<Outlook> {
+        let connection = Connection::open(&self.hypervisor.to_string(), deadline)?;
+        let Some(definition) = preflight::running(&connection, &identity.name, deadline)? else { return Ok(Outlook::new()) };
+        let subject = Subject { identity, definition: &definition, here: &connection };
+        let nodes = cluster::partition(deadline);
+        let obstacle = |node: &str| match moving::plan_for(self, node) {
+            Ok(plan) => {
+                let checks = preflight::run(&subject, &plan, deadline);
+                let first = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
+                first.map(|check| format!("{}: {}", check.name, check.text))
+            }
+            Err(failure) => Some(failure.reason.unwrap_or_default()),
+        };
+        thread::scope(|scope| {
+            let looks: Vec<_> = nodes.iter().filter(|node| *node != here).map(|node| (node, scope.spawn(|| obstacle(node)))).collect();
+            let seen = looks.into_iter().filter_map(|(node, look)| Some((node.clone(), look.join().ok()?)));
+            Ok(seen.chain([(here.to_owned(), None)]).collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_it_is_time_to_look() {
+        let note = Note { at: 1000, ..Note::default() };
+        assert!(!note.is_due(300, 1000) && !note.is_due(300, 1299));
+        assert!(note.is_due(300, 1300));
+        // The clock began anew.
+        assert!(note.is_due(300, 10));
+    }
+}
