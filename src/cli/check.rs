@@ -3,8 +3,8 @@
 use super::table::table;
 use super::{Given, print};
 use crate::deadline::Deadline;
-use crate::domain::Connection;
 use crate::domain::migration::preflight::{self, Check, Subject, Verdict};
+use crate::domain::{Connection, Definition};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Ok(definition) => definition.identity.name.clone(),
         Err(text) => anyhow::bail!("{text}"),
     };
-    let running = preflight::running(&here, &name, &deadline)?;
+    let running = Definition::running(&here, &name, &deadline)?;
     let note = running.is_none().then(|| format!("{name} does not run here; its definition was looked at\n"));
     let definition = match running {
         Some(definition) => definition,

@@ -5,6 +5,7 @@ use super::{Given, print};
 use crate::cluster::cib::Cib;
 use crate::cluster::{resource, tool};
 use crate::deadline::{Deadline, Task};
+use crate::domain::Definition;
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::ffi::{self, Job};
 use crate::domain::migration::preflight::{self, Subject, Verdict};
@@ -112,7 +113,7 @@ fn look(id: &str) -> anyhow::Result<resource::Sight> {
 fn refuse_what_cannot_work(asked: &Asked, libvirt: &Connection, name: &str, deadline: &Deadline) -> anyhow::Result<()> {
     let plan = asked.plan().map_err(anyhow::Error::msg)?;
     let deadline = deadline.within(Duration::from_secs(20));
-    let definition = preflight::running(libvirt, name, &deadline)?.with_context(|| format!("{name} does not run"))?;
+    let definition = Definition::running(libvirt, name, &deadline)?.with_context(|| format!("{name} does not run"))?;
     let checks = preflight::run(&Subject { identity: &definition.identity, definition: &definition, here: libvirt }, &plan, &deadline);
     for check in checks.iter().filter(|check| check.verdict == Verdict::Warning) {
         log::complain(&format!("warning: {}: {}", check.name, check.text));

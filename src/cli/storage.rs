@@ -5,12 +5,11 @@ use super::table::table;
 use super::{Given, print};
 use crate::cluster::cib::{Cib, Primitive};
 use crate::deadline::{Deadline, Task};
-use crate::domain::Connection;
-use crate::domain::migration::preflight;
-use crate::domain::migration::preflight::shared::{self, Finding, Same};
+use crate::domain::migration::preflight::shared;
+use crate::domain::{Connection, Definition};
 use crate::ocf::Asked;
-use crate::storage::Sight;
 use crate::storage::hazards::hazards;
+use crate::storage::{Finding, Same, Sight, finding};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
@@ -145,9 +144,9 @@ fn examine(asked: &Asked, to: Option<&str>, deadline: &Deadline) -> anyhow::Resu
     let guest = config.identity.name.clone();
     let here = Connection::open(&asked.hypervisor().to_string(), deadline);
     // What runs may have another disk in it than its file says. Without libvirt the file and the kernel have to do.
-    let running = here.as_ref().ok().and_then(|here| preflight::running(here, &guest, deadline).ok().flatten());
+    let running = here.as_ref().ok().and_then(|here| Definition::running(here, &guest, deadline).ok().flatten());
     let definition = running.unwrap_or(config);
-    let mut findings = shared::look(&definition.xml, here.as_ref().ok(), deadline);
+    let mut findings = finding::look(&definition.xml, &|pool, volume| here.as_ref().ok()?.volume(pool, volume, deadline), deadline);
     if let Some(node) = to {
         let plan = asked.plan().map_err(anyhow::Error::msg)?;
         let there = Connection::open(&plan.remote, deadline).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;

@@ -7,6 +7,7 @@ use super::ffi::{self, Login};
 use super::{Error, Kind, Result};
 use crate::deadline::Deadline;
 use crate::log;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use virt::connect::Connect;
@@ -93,6 +94,16 @@ impl Connection {
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Where a volume of a storage pool is; `None` if it is not found.
+    #[must_use]
+    pub fn volume(&self, pool: &str, volume: &str, deadline: &Deadline) -> Option<PathBuf> {
+        let (pool, volume) = (pool.to_owned(), volume.to_owned());
+        let found = self.call("looking up the volume", deadline, move |connect| {
+            connect.lookup_storage_pool_by_name(&pool)?.lookup_storage_vol_by_name(&volume)?.path()
+        });
+        found.ok().map(PathBuf::from)
     }
 
     /// A guest from a domain that a call on this connection gave.

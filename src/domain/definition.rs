@@ -1,6 +1,6 @@
 //! The definition of a guest: the libvirt XML in the file `config` names. Read and understood here; written by `ocf/keeping.rs`.
 
-use super::{Error, Kind};
+use super::{Connection, Error, Kind};
 use crate::deadline::Deadline;
 use crate::program::{self, Outcome};
 use std::ffi::OsStr;
@@ -42,6 +42,17 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// That of the guest called `name` as it runs at `host`; `None` if it does not.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub fn running(host: &Connection, name: &str, deadline: &Deadline) -> Result<Option<Self>, Error> {
+        let Some(guest) = host.guest(name, deadline)? else { return Ok(None) };
+        let xml =
+            guest.call("asking for the definition of", deadline, |domain| domain.xml_desc(0).map_err(|error| super::ffi::error(&error)))?;
+        Self::parse(Path::new(name), xml.into_bytes()).map(Some)
+    }
+
     /// Reads and understands the definition at `path`.
     ///
     /// The file is read by a child process, since it may lie on storage that hangs: a process with a thread stuck in the kernel

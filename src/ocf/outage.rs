@@ -10,11 +10,10 @@ use super::parameters::OutagePolicy;
 use crate::cluster;
 use crate::deadline::Deadline;
 use crate::domain::definition::Identity;
-use crate::domain::migration::preflight::{self, servers, shared};
-use crate::domain::{Connection, Error, Kind, lifecycle};
+use crate::domain::{Connection, Definition, Error, Kind, lifecycle};
 use crate::log;
 use crate::storage::look::Sight;
-use crate::storage::{Role, Source};
+use crate::storage::{Role, Source, finding, servers};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -180,12 +179,12 @@ impl Call {
         let definition = here
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|here| preflight::running(here, name, &deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{name} is gone"))));
+            .and_then(|here| Definition::running(here, name, &deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{name} is gone"))));
         let (Ok(here), Ok(definition)) = (here, definition) else {
             return (Look::Unclear, Some("libvirt does not say what its disks are".into()));
         };
         let mut unclear = None;
-        for finding in shared::look(&definition.xml, Some(&here), &deadline) {
+        for finding in finding::look(&definition.xml, &|pool, volume| here.volume(pool, volume, &deadline), &deadline) {
             let item = &finding.item;
             let out = match (&finding.sight, &item.source) {
                 _ if item.role == Role::Folder => continue,

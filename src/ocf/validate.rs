@@ -3,12 +3,11 @@
 use super::Call;
 use super::exit::{Code, Failure};
 use crate::deadline::Deadline;
-use crate::domain::migration::preflight::shared;
 use crate::domain::{Connection, Definition, Kind, locks};
 use crate::log;
 use crate::program::{self, Outcome};
-use crate::storage::Sight;
 use crate::storage::hazards::hazards;
+use crate::storage::{Sight, finding};
 
 /// Checks the parameters. Level 0: the words, the same answer on every host. Level 10: that this host can run the guest.
 pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
@@ -51,7 +50,8 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
 /// Says what of the guest's storage will hurt it, and what of it does not answer. Half of the time is enough for that.
 fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &Deadline) {
     let name = &definition.identity.name;
-    for finding in shared::look(&definition.xml, Some(connection), &deadline.within(deadline.left() / 2)) {
+    let deadline = deadline.within(deadline.left() / 2);
+    for finding in finding::look(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline), &deadline) {
         let seen = match &finding.sight {
             Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
             Some(Sight::Missing(text)) => Some(text.clone()),

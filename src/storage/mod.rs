@@ -2,17 +2,20 @@
 //! answers.
 //!
 //! Everything that may block in the kernel is looked at by a child of this program. Files of the system are read below a root folder, so
-//! that recorded ones can be looked at. Nothing here asks another node: that is `domain/migration/preflight`'s.
+//! that recorded ones can be looked at. Nothing here asks another node or libvirt: that is `domain/migration/preflight`'s.
 
 pub mod chain;
 mod device;
+pub mod finding;
 pub mod hazards;
 pub mod item;
 pub mod kind;
 pub mod look;
 mod mounts;
 pub mod nonce;
+pub mod servers;
 
+pub use finding::{Finding, Same};
 pub use item::{Item, Role, Source};
 pub use kind::Kind;
 pub use look::{Facts, Sight, look};

@@ -18,7 +18,7 @@ pub use arrival::{call_off, end_arrival, is_incoming};
 pub use plan::{Plan, StorageCheck};
 
 use super::connection::Connection;
-use super::definition::Identity;
+use super::definition::{Definition, Identity};
 use super::status::{Trace, ask_through};
 use super::{Error, Kind, Result, State, Uri, evidence, ffi};
 use crate::deadline::Deadline;
@@ -120,8 +120,8 @@ fn completed(there: &mut There, name: &str, deadline: &Deadline) -> Option<ffi::
 fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<There> {
     let mut there = There::new(&plan.remote);
     let connection = there.connection(deadline)?;
-    let definition =
-        preflight::running(here, &identity.name, deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))?;
+    let definition = Definition::running(here, &identity.name, deadline)?
+        .ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))?;
     let checks = preflight::with(&Subject { identity, definition: &definition, here }, plan, &connection, deadline);
     for check in checks.iter().filter(|check| check.verdict == Verdict::Warning) {
         log::warning(format_args!("before moving {} to {}: {}: {}", identity.name, plan.target, check.name, check.text));

@@ -7,7 +7,6 @@ mod certificate;
 mod needs;
 mod reader;
 mod safe;
-pub mod servers;
 pub mod shared;
 mod target;
 mod tls;
@@ -16,7 +15,6 @@ mod way;
 use super::plan::Plan;
 use super::side::There;
 use crate::deadline::Deadline;
-use crate::domain::Result;
 use crate::domain::connection::Connection;
 use crate::domain::definition::{Definition, Identity};
 use needs::Needs;
@@ -124,15 +122,4 @@ pub(super) fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline:
     let mut all = target.ask(&deadline.within(TIME.min(deadline.left() / 2)));
     all.extend(checks);
     all
-}
-
-/// The definition of the guest as it runs at `here`.
-///
-/// # Errors
-/// libvirt's.
-pub fn running(here: &Connection, name: &str, deadline: &Deadline) -> Result<Option<Definition>> {
-    let Some(guest) = here.guest(name, deadline)? else { return Ok(None) };
-    let xml = guest
-        .call("asking for the definition of", deadline, |domain| domain.xml_desc(0).map_err(|error| crate::domain::ffi::error(&error)))?;
-    Definition::parse(std::path::Path::new(name), xml.into_bytes()).map(Some)
 }

@@ -2,10 +2,9 @@
 //! (`qemuMigrationSrcIsSafe`). It says so only when the move was asked for, and with Pacemaker a move that fails is a guest that is stopped.
 
 use super::Check;
-use super::shared::Finding;
 use super::target::Target;
 use crate::deadline::Deadline;
-use crate::storage::Source;
+use crate::storage::{Finding, Source};
 use virt::sys;
 
 /// File systems that libvirt takes for local in each release.

@@ -10,21 +10,16 @@
 use super::Check;
 use super::reader::{Answer, There, ask, see};
 use super::safe;
-use super::servers;
 use super::target::Target;
 use crate::deadline::{Deadline, Task};
 use crate::domain::connection::Connection;
 use crate::domain::migration::plan::{Plan, StorageCheck};
 use crate::log;
+use crate::storage::finding::{LOOK, look, path};
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::Nonce;
-use crate::storage::{Item, Kind, Role, Source, chain, hazards, item};
-use serde::Serialize;
+use crate::storage::{Finding, Role, Same, Source, hazards, servers};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How long a look at one thing here may take.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Where udev's names are.
 const BY_ID: &str = "/dev/disk/by-id";
@@ -32,111 +27,9 @@ const BY_ID: &str = "/dev/disk/by-id";
 /// Which of the links is the table of hosts.
 const HOSTS: usize = 1;
 
-/// What is known about a thing at the target, each with a sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Same {
-    /// It is the same.
-    Proven(String),
-    /// It looks the same; two that were copied from one another would too.
-    Alike(String),
-    /// It is another one, or none.
-    Different(String),
-    /// Cannot be told.
-    Unknown(String),
-}
-
-/// A thing under the guest, what was seen of it here, and what is known of it there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The thing.
-    pub item: Item,
-    /// Its path here, if it has one; that of a volume is its pool's word.
-    pub path: Option<PathBuf>,
-    /// What was seen of it here; `None` if it is nothing that this host's kernel knows.
-    pub sight: Option<Sight>,
-    /// What is known of it at the target, if that was asked.
-    pub same: Option<Same>,
-}
-
-impl Finding {
-    /// The facts, if it could be looked at.
-    #[must_use]
-    pub fn facts(&self) -> Option<&Facts> {
-        match &self.sight {
-            Some(Sight::Facts(facts)) => Some(facts),
-            _ => None,
-        }
-    }
-
-    /// Its kind, if that could be told.
-    #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
-        match &self.item.source {
-            Source::Network { protocol, .. } => Some(Kind::of_protocol(protocol)),
-            _ => self.facts().map(|facts| facts.kind),
-        }
-    }
-
-    /// What tells it apart, printable; `local` for what only this host has, as far as it shows.
-    #[must_use]
-    pub fn token(&self) -> Option<String> {
-        match &self.item.source {
-            Source::Network { .. } => Some(self.item.source.to_string()),
-            _ => self.facts().map(|facts| facts.token.clone().unwrap_or_else(|| "local".to_owned())),
-        }
-    }
-}
-
-/// Everything under the guest with this definition, as it is here.
-#[must_use]
-pub fn look(xml: &str, here: Option<&Connection>, deadline: &Deadline) -> Vec<Finding> {
-    let mut findings = look_at(item::items(xml), here, deadline);
-    // An image is not opened before its storage was seen to answer.
-    let mut based = Vec::new();
-    for finding in findings.iter().filter(|finding| finding.item.chain_unknown && finding.facts().is_some()) {
-        let read = finding.path.as_deref().map(|path| chain::read(&finding.item, path, &deadline.within(LOOK)));
-        match read {
-            Some(Ok(items)) => based.extend(items),
-            Some(Err(text)) => log::warning(format_args!("what {} is based on cannot be told: {text}", finding.item)),
-            None => {}
-        }
-    }
-    findings.extend(look_at(based, here, deadline));
-    findings
-}
-
-fn look_at(items: Vec<Item>, here: Option<&Connection>, deadline: &Deadline) -> Vec<Finding> {
-    let tasks: Vec<_> = items
-        .into_iter()
-        .map(|item| {
-            let path = path(&item, here, deadline);
-            let (wanted, deadline) = (path.clone(), deadline.within(LOOK));
-            (item, path, wanted.map(|path| Task::start(move || look::look(&path, &deadline))))
-        })
-        .collect();
-    let answer = |task: Task<Sight>| task.wait(deadline).unwrap_or(Sight::Silent);
-    tasks.into_iter().map(|(item, path, task)| Finding { item, path, sight: task.map(answer), same: None }).collect()
-}
-
-/// Where a thing is for the host of this connection.
-fn path(item: &Item, host: Option<&Connection>, deadline: &Deadline) -> Option<PathBuf> {
-    match &item.source {
-        Source::Path(path) => Some(path.clone()),
-        Source::Volume { pool, volume } => {
-            let (pool, volume) = (pool.clone(), volume.clone());
-            let found = host?.call("looking up the volume", deadline, move |connect| {
-                connect.lookup_storage_pool_by_name(&pool)?.lookup_storage_vol_by_name(&volume)?.path()
-            });
-            found.ok().map(PathBuf::from)
-        }
-        _ => None,
-    }
-}
-
 /// The question of the preflight.
 pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
-    let mut findings = look(&target.xml, Some(&target.here), deadline);
+    let mut findings = look(&target.xml, &|pool, volume| target.here.volume(pool, volume, deadline), deadline);
     let mut checks = safe::checks(&findings, target, deadline);
     if target.plan.storage == StorageCheck::Off {
         checks.push(Check::ok("storage", "is not compared (migration_storage_check=off)"));
@@ -149,7 +42,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
 
 /// What will hurt the guest, here as well as there.
 pub(super) fn hazards(xml: &str, here: &Connection, deadline: &Deadline) -> Vec<Check> {
-    let findings = look(xml, Some(here), deadline);
+    let findings = look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline);
     let said = findings.iter().flat_map(|finding| {
         let said = hazards::hazards(&finding.item, finding.facts());
         said.into_iter().map(|text| Check::warning("storage", format!("{}: {text}", finding.item), ""))
@@ -190,7 +83,8 @@ struct Asked {
 
 /// Fills in what is known at the target.
 pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
-    let places: Vec<Option<PathBuf>> = findings.iter().map(|finding| path(&finding.item, Some(there), deadline)).collect();
+    let places: Vec<Option<PathBuf>> =
+        findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();
     let mut folders: Vec<(PathBuf, PathBuf)> = Vec::new();
     let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
     for (finding, place) in findings.iter().zip(&places) {

@@ -1,6 +1,7 @@
-//! Disks that the emulator reaches over the network: whether both nodes reach the same server by the words of the definition.
+//! The servers of disks that the emulator reaches over the network: whether one answers, and whether another node reaches the same by the
+//! words of the definition.
 
-use super::shared::Same;
+use super::finding::Same;
 use crate::deadline::{Deadline, Task};
 use std::io;
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
@@ -18,7 +19,8 @@ const PORTS: &[(&str, u16)] =
 const RESOLVING: Duration = Duration::from_secs(2);
 
 /// Compares what `hosts` (`NAME`, `NAME:PORT` or a socket's path) mean here and on the node called `node`, whose table of hosts may be known.
-pub(super) fn compare(hosts: &[String], table: Option<&str>, node: &str, deadline: &Deadline) -> Same {
+#[must_use]
+pub fn compare(hosts: &[String], table: Option<&str>, node: &str, deadline: &Deadline) -> Same {
     if hosts.is_empty() {
         return Same::Unknown("names no server, each node takes its own".to_owned());
     }
