@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
+#[path = "storage/frozen.rs"]
+mod frozen;
 #[path = "cluster/guest.rs"]
 #[allow(dead_code, reason = "the suite cluster uses the rest")]
 mod guest;
@@ -11,6 +13,8 @@ mod guest;
 mod outage;
 #[path = "migration/pacemaker.rs"]
 mod pacemaker;
+#[path = "storage/servers.rs"]
+mod servers;
 #[path = "cluster/stage.rs"]
 #[allow(dead_code, reason = "the suite cluster uses the rest")]
 mod stage;
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
         scenarios: lab::scenarios! {
             pacemaker: moved_by_hand taken_back terminal_closed overruled refused_before blocked_and_healed;
             outage: it_goes_on it_is_given_up;
+            frozen: five_guests;
         },
         tidy: |lab: &Lab| outage::heal(lab).and(pacemaker::tidy(lab)),
     }

@@ -16,6 +16,9 @@ mod network;
 mod other;
 #[path = "storage/same.rs"]
 mod same;
+#[path = "storage/servers.rs"]
+#[allow(dead_code, reason = "the suite moves uses the rest")]
+mod servers;
 
 use lab::suite::Suite;
 use lab::{Options, stage};

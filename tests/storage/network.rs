@@ -2,6 +2,7 @@
 
 use crate::other::refused;
 use crate::same::{loose, moves, strict};
+use crate::servers::{self, TARGET};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::layout::Network;
@@ -12,30 +13,9 @@ use std::time::Duration;
 /// The node with the servers, and a second address of it.
 const STORE: &str = "node3";
 const SECOND: &str = "10.77.1.33";
-const TARGET: &str = "iqn.2026-01.lab:vms";
-
-/// A server's program that ends when this is dropped.
-struct Server<'a>(&'a Lab, &'static str);
-
-impl Drop for Server<'_> {
-    fn drop(&mut self) {
-        for process in self.0.processes(STORE, self.1).unwrap_or_default() {
-            let _ = process.end(SOON);
-        }
-    }
-}
-
-/// Serves an image that all nodes see, by NBD.
-fn serve<'a>(lab: &'a Lab, image: &str, export: &str, address: &str) -> Result<Server<'a>> {
-    let words = ["qemu-nbd", "--fork", "-f", "raw", "-x", export, "-b", address, "-p", "10809", "-t", "-e", "8", "--cache=none", image];
-    lab.check(STORE, &words, SOON)?;
-    Ok(Server(lab, "qemu-nbd"))
-}
 
 fn on_network(guest: &Resource, protocol: &str, name: &str, host: &str, port: u16) -> Result<()> {
-    let image = format!("<source file='/srv/vms/{}.img'/>", guest.instance);
-    let source = format!("<source protocol='{protocol}' name='{name}'><host name='{host}' port='{port}'/></source>");
-    guest.edit(|text| text.replace("<disk type='file'", "<disk type='network'").replace(&image, &source))
+    guest.edit(|text| servers::on_network(text, &guest.instance, protocol, name, host, port))
 }
 
 /// Starts, moves with the strictest check, loses its node, is started again.
@@ -62,7 +42,7 @@ fn whole_life(guest: &Resource) -> Result<()> {
 pub fn nbd(lab: &Lab) -> Result<()> {
     let guest = loose(&Resource::new(lab, "nbd")?);
     let address = Network::Storage.address(3);
-    let _server = serve(lab, "/srv/vms/nbd.img", "vm", &address)?;
+    let _server = servers::nbd(lab, STORE, "/srv/vms/nbd.img", "vm", &address)?;
     on_network(&guest, "nbd", "vm", &address, 10809)?;
     whole_life(&guest)
 }
@@ -70,17 +50,7 @@ pub fn nbd(lab: &Lab) -> Result<()> {
 /// iSCSI, by tgt and QEMU's libiscsi.
 pub fn iscsi(lab: &Lab) -> Result<()> {
     let guest = loose(&Resource::new(lab, "iscsi")?);
-    lab.check(STORE, &["tgtd"], SOON)?;
-    let _server = Server(lab, "tgtd");
-    let administer = |words: &[&str]| lab.check(STORE, &[&["tgtadm", "--lld", "iscsi"], words].concat(), SOON);
-    let mut last = None;
-    let ready = wait_until(PATIENCE, Duration::from_millis(200), || {
-        last = Some(administer(&["--op", "new", "--mode", "target", "--tid", "1", "-T", TARGET]));
-        last.as_ref().is_some_and(Result::is_ok)
-    });
-    ensure!(ready, "tgtd does not answer: {last:?}");
-    administer(&["--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", "/srv/vms/iscsi.img"])?;
-    administer(&["--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"])?;
+    let _server = servers::iscsi(lab, STORE, "/srv/vms/iscsi.img")?;
     on_network(&guest, "iscsi", &format!("{TARGET}/1"), &Network::Storage.address(3), 3260)?;
     whole_life(&guest)
 }
@@ -92,8 +62,8 @@ pub fn two_servers_of_one_name(lab: &Lab) -> Result<()> {
     let first = Network::Storage.address(3);
     let other = lab.guest_image("split").with_extension("other");
     std::fs::copy(lab.guest_image("split"), &other).context("no second image")?;
-    let _one = serve(lab, "/srv/vms/split.img", "vm", &first)?;
-    let _two = serve(lab, "/srv/vms/split.other", "vm", SECOND)?;
+    let _one = servers::nbd(lab, STORE, "/srv/vms/split.img", "vm", &first)?;
+    let _two = servers::nbd(lab, STORE, "/srv/vms/split.other", "vm", SECOND)?;
     for (node, address) in [(HERE, first.as_str()), (THERE, SECOND)] {
         lab.check(node, &["sh", "-c", &format!("sed -i '/ san$/d' /etc/hosts; echo {address} san >>/etc/hosts")], SOON)?;
     }

@@ -1,0 +1,136 @@
+//! Storage that stands still under the guests of a whole cluster, in all nodes at once, and goes on: nobody is to notice but the guests.
+
+use crate::guest::{Guest, until};
+use crate::servers::{self, Server};
+use crate::stage::Stage;
+use anyhow::{Context, Result, ensure};
+use lab::layout::Network;
+use lab::storage::Reach;
+use lab::{Lab, StorageFault};
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// For how many seconds, unless this environment variable says otherwise.
+const SECONDS: (&str, u64) = ("KVMHA_FROZEN", 30);
+
+/// Where the servers run, besides guests.
+const STORE: u32 = 3;
+
+/// Monitors come far more often than is advised, and may not take longer than is.
+const OPERATIONS: &str =
+    "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
+
+/// The guests, what their disks are, and what is to become of them in an outage.
+const GUESTS: [(&str, Disk, &str); 5] = [
+    ("vm1", Disk::File, "outage_policy=wait"),
+    ("vm2", Disk::File, "outage_policy=resume"),
+    ("vm3", Disk::File, "outage_policy=stop outage_delay=3"),
+    ("vm4", Disk::Nbd, "outage_policy=stop outage_delay=3"),
+    ("vm5", Disk::Iscsi, "outage_policy=resume"),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Disk {
+    /// On the file system that can hang, and so is the definition.
+    File,
+    Nbd,
+    Iscsi,
+}
+
+/// The files of a guest, its resource, and the server if it has one.
+fn placed<'a>(stage: &'a Stage, (name, disk, parameters): (&'static str, Disk, &str)) -> Result<(Guest<'a>, Option<Server<'a>>)> {
+    let (lab, address, image) = (&stage.lab, Network::Storage.address(STORE), format!("/srv/vms/{name}.img"));
+    let guest = Guest::files(stage, name)?;
+    let path = lab.guest_definition(name);
+    let text = fs::read_to_string(&path)?.replace("cache='none'", "cache='none' error_policy='stop'");
+    let on_network = |protocol: &str, export: &str, port| servers::on_network(&text, name, protocol, export, &address, port);
+    let (text, server) = match disk {
+        Disk::File => (text.replace("<source file='/srv/vms/", "<source file='/srv/hang/"), None),
+        Disk::Nbd => (on_network("nbd", name, 10809), Some(servers::nbd(lab, "node3", &image, name, &address)?)),
+        Disk::Iscsi => (on_network("iscsi", &format!("{}/1", servers::TARGET), 3260), Some(servers::iscsi(lab, "node3", &image)?)),
+    };
+    fs::write(&path, text)?;
+    let folder = if disk == Disk::File { "/srv/hang" } else { "/srv/vms" };
+    let agent = "ocf:kvmha:VirtualDomain";
+    stage.check(&format!("pcs resource create {name} {agent} config={folder}/{name}.xml {parameters} {OPERATIONS}"))?;
+    Ok((guest, server))
+}
+
+/// Five guests whose storage is not there for half a minute, each monitored every two seconds: Pacemaker sees them run where they are all
+/// the time, no monitor fails or is late, nothing piles up, and then they go on.
+pub fn five_guests(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let seconds = std::env::var(SECONDS.0).ok().map_or(Ok(SECONDS.1), |text| text.parse().context(SECONDS.0))?;
+    let mut guests = Vec::new();
+    let mut stores = Vec::new();
+    for row in GUESTS {
+        let (guest, server) = placed(&stage, row)?;
+        guests.push(guest);
+        stores.extend(server);
+    }
+    let homes = guests.iter().map(|guest| guest.runs(1)).collect::<Result<Vec<_>>>()?;
+    let beats = || guests.iter().map(|guest| guest.watcher.snapshot().beats.len()).collect::<Vec<_>>();
+
+    lab.node_names().iter().try_for_each(|node| lab.storage(node, StorageFault::Hold(Reach::Everything)))?;
+    stores.iter().try_for_each(Server::freeze)?;
+    let frozen = Instant::now();
+    let mut before = Vec::new();
+    until("no guest writes any more", || {
+        let now = beats();
+        std::mem::replace(&mut before, now) == before && frozen.elapsed() > Duration::from_secs(1)
+    })?;
+    let outcome = frozen_for(&stage, &guests, &homes, frozen, Duration::from_secs(seconds));
+    let still = before == beats();
+    crate::outage::heal(lab)?;
+    stores.iter().try_for_each(Server::thaw)?;
+    let most = outcome?;
+    ensure!(still, "a guest wrote to storage that stands still: this is not what this test is about");
+
+    guests.iter().try_for_each(Guest::goes_on)?;
+    until("what waited for the storage has ended", || {
+        lab.node_names().iter().all(|node| lab.processes(node, "kvmha").is_ok_and(|left| left.is_empty()))
+    })?;
+    stage.settle()?;
+    for (guest, home) in guests.iter().zip(&homes) {
+        ensure!(guest.node()? == *home, "{} is not where it was", guest.name);
+        guest.is_on(home)?;
+    }
+    stage.no_failures()?;
+    ensure!(stage.fences() == 0, "a node was fenced");
+    print!("{seconds} s, at most {most} processes of the agent ... ");
+    // All at once: one after the other takes longer than everything before.
+    stage.check(&format!("pcs resource disable {}", guests.iter().map(|guest| guest.name).collect::<Vec<_>>().join(" ")))?;
+    stage.settle()?;
+    guests.into_iter().try_for_each(|guest| guest.end(1).map(drop))
+}
+
+/// Looks at the cluster as long as the storage stands still; the greatest number of processes of the agent.
+fn frozen_for(stage: &Stage, guests: &[Guest], homes: &[String], since: Instant, time: Duration) -> Result<usize> {
+    // Of each guest: a monitor, its child, and one that an earlier monitor has left waiting.
+    let (allowed, mut most, mut next) = (3 * guests.len(), 0, Instant::now());
+    while since.elapsed() < time {
+        let counted = stage.lab.node_names().into_iter().map(|node| Ok(stage.lab.processes(&node, "kvmha")?.len()));
+        most = most.max(counted.sum::<Result<usize>>()?);
+        ensure!(most <= allowed, "{most} processes of the agent, {allowed} are allowed");
+        // A monitor is over in a moment: it takes many looks to see one.
+        thread::sleep(Duration::from_millis(5));
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + Duration::from_secs(1);
+        as_before(stage, guests, homes).with_context(|| format!("{:.0} s after the storage stood still", since.elapsed().as_secs_f64()))?;
+    }
+    Ok(most)
+}
+
+/// Pacemaker sees each guest run on its node, every node in the cluster, and no action that failed.
+fn as_before(stage: &Stage, guests: &[Guest], homes: &[String]) -> Result<()> {
+    let seen = stage.lab.membership()?;
+    ensure!(seen.online() == stage.lab.nodes() as usize, "nodes are missing: {:?}", seen.nodes);
+    ensure!(seen.failures.is_empty(), "failed actions: {:?}", seen.failures);
+    for (guest, home) in guests.iter().zip(homes) {
+        ensure!(seen.runs_on(guest.name) == Some(home.as_str()), "{} is to be seen running on {home}: {:?}", guest.name, seen.resources);
+    }
+    Ok(())
+}
