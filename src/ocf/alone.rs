@@ -3,6 +3,10 @@
 //! Who lost the guest to another node may not know it: fenced by a switch or a storage array instead of a power switch, or in the other half
 //! of a cluster of two, where either half has quorum. So it takes more than a partition that agrees: every node that the cluster knows has
 //! to say that it does not have the guest, or be known to be down, by fencing or because it left in good order.
+//!
+//! That none has it now is not enough: one may have had it and ended it, and then the disks are newer than this guest's memory. It is fencing
+//! that rules this out, as nobody starts the guest elsewhere before this node was fenced. Without it there is no such proof, however well the
+//! nodes see each other now.
 
 use super::Call;
 use super::moving;
@@ -57,8 +61,8 @@ fn to_ask(view: &View, here: &str, resource: &str) -> Result<Vec<String>, String
     if let Some(node) = others().find(|node| node.unsettled) {
         return Err(format!("{} is not known to be down", node.name));
     }
-    if let Some(node) = others().find(|node| !node.online).filter(|_| !view.fencing) {
-        return Err(format!("{} is offline, and without fencing it may run all the same", node.name));
+    if !view.fencing && others().next().is_some() {
+        return Err("without fencing another node may have run it in the meantime".into());
     }
     Ok(others().filter(|node| node.online).map(|node| node.name.clone()).collect())
 }
@@ -90,7 +94,8 @@ mod tests {
     fn who_has_to_be_asked() {
         let both = cluster(vec![node("node1", true, false), node("node2", true, false), node("node3", false, false)]);
         assert_eq!(to_ask(&both, "node1", "vm1"), Ok(vec!["node2".to_owned()]), "one that is down for certain is not asked");
-        assert_eq!(to_ask(&cluster(vec![node("node1", true, false)]), "node1", "vm1"), Ok(Vec::new()), "a cluster of one");
+        let one = View { fencing: false, ..cluster(vec![node("node1", true, false)]) };
+        assert_eq!(to_ask(&one, "node1", "vm1"), Ok(Vec::new()), "a cluster of one");
     }
 
     #[test]
@@ -102,7 +107,9 @@ mod tests {
         };
         // Two nodes, cut apart: each has quorum, and has yet to fence the other.
         refused(&cluster(vec![one.clone(), node("node2", false, true)]), "node2 is not known to be down");
-        refused(&View { fencing: false, ..cluster(vec![one.clone(), node("node2", false, false)]) }, "it may run all the same");
+        for there in [true, false] {
+            refused(&View { fencing: false, ..cluster(vec![one.clone(), node("node2", there, false)]) }, "in the meantime");
+        }
         refused(&View { quorum: false, ..cluster(vec![one.clone(), other.clone()]) }, "no quorum");
         refused(&View { maintenance: true, ..cluster(vec![one.clone(), other.clone()]) }, "does not manage vm1");
         refused(&cluster(vec![node("node1", false, false), other.clone()]), "node1 is online");

@@ -33,13 +33,16 @@ fn hosts(nodes: u32) -> String {
 }
 
 /// `sched_rr: no`: on few cores corosync at real-time priority and libvirtd's probing of QEMU at the first start are in each other's way
-/// (seen: 10 s until the membership stood).
+/// (seen: 10 s until the membership stood). `two_node`: as `pcs cluster setup` writes it for two, either half has quorum.
 fn corosync(nodes: u32) -> String {
     let mut text = String::from(
         "totem {\n\tversion: 2\n\tcluster_name: lab\n\ttransport: knet\n\ttoken: 1000\n\tcrypto_cipher: none\n\tcrypto_hash: none\n}\n\
          system {\n\tsched_rr: no\n\tmove_to_root_cgroup: no\n}\n\
-         quorum {\n\tprovider: corosync_votequorum\n}\n\
-         logging {\n\tto_stderr: no\n\tto_syslog: no\n\tto_logfile: yes\n\tlogfile: /var/log/corosync/corosync.log\n\ttimestamp: hires\n}\n\
+         quorum {\n\tprovider: corosync_votequorum\n",
+    );
+    text.push_str(if nodes == 2 { "\ttwo_node: 1\n}\n" } else { "}\n" });
+    text.push_str(
+        "logging {\n\tto_stderr: no\n\tto_syslog: no\n\tto_logfile: yes\n\tlogfile: /var/log/corosync/corosync.log\n\ttimestamp: hires\n}\n\
          nodelist {\n",
     );
     for node in 1..=nodes {
