@@ -187,7 +187,8 @@ impl Call {
         for finding in finding::look(&definition.xml, &|pool, volume| here.volume(pool, volume, &deadline), &deadline) {
             let item = &finding.item;
             let out = match (&finding.sight, &item.source) {
-                _ if item.role == Role::Folder => continue,
+                // Not the emulator's own to read and write.
+                _ if matches!(item.role, Role::Folder | Role::Tpm) => continue,
                 (Some(Sight::Facts(_)), _) => continue,
                 // The time was over before its turn came.
                 (Some(Sight::Silent), _) if deadline.expired() => None,

@@ -7,7 +7,7 @@ use crate::domain::{Connection, Definition, Kind, locks};
 use crate::log;
 use crate::program::{self, Outcome};
 use crate::storage::hazards::hazards;
-use crate::storage::{Sight, finding};
+use crate::storage::{Role, Sight, finding};
 
 /// Checks the parameters. Level 0: the words, the same answer on every host. Level 10: that this host can run the guest.
 pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
@@ -54,6 +54,8 @@ fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &
     for finding in finding::look(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline), &deadline) {
         let seen = match &finding.sight {
             Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
+            // The first start makes it.
+            Some(Sight::Missing(_)) if finding.item.role == Role::Tpm => None,
             Some(Sight::Missing(text)) => Some(text.clone()),
             _ => None,
         };

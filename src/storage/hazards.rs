@@ -38,6 +38,9 @@ pub fn hazards(item: &Item, facts: Option<&Facts>) -> Vec<String> {
 /// What the mount and the device say.
 fn mounted(item: &Item, facts: &Facts, said: &mut Vec<String>) {
     let mount = &facts.mount;
+    if item.role == Role::Tpm && matches!(facts.kind, Kind::Local | Kind::Zfs) {
+        said.push(format!("{}: a start on another node finds an empty TPM there, unless both nodes have that folder", facts.kind));
+    }
     if facts.kind == Kind::Nfs {
         let version = mount.value("vers").unwrap_or(if mount.kind == "nfs" { "3" } else { "4" });
         if version.starts_with('3') || version.starts_with('2') {
@@ -123,6 +126,15 @@ mod tests {
         for path in ["/dev/mapper/mpatha", "/dev/disk/by-id/wwn-0x1", "/dev/vg/lv", "/dev/drbd1", "/srv/sda", "/dev/sdcard/x"] {
             assert_eq!(hazards(&disk(path), None).len(), 0, "{path}");
         }
+    }
+
+    #[test]
+    fn the_state_of_a_tpm_that_one_node_has() {
+        let tpm = Item { role: Role::Tpm, error_policy: None, cache: None, ..disk("/var/lib/libvirt/swtpm/a") };
+        for (kind, count) in [(Kind::Local, 1), (Kind::Zfs, 1), (Kind::Nfs, 0), (Kind::Gluster, 0)] {
+            assert_eq!(hazards(&tpm, Some(&facts(kind, "rw,vers=4.2"))).len(), count, "{kind}");
+        }
+        assert_eq!(hazards(&tpm, None), [""; 0]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Role {
     Backing,
     /// Its firmware's variables.
     Nvram,
+    /// The state of its emulated TPM.
+    Tpm,
     /// A folder of the host.
     Folder,
 }
@@ -57,6 +59,9 @@ impl fmt::Display for Source {
         }
     }
 }
+
+/// Where libvirt keeps the states of emulated TPMs, each in a folder called by its guest's UUID (`qemuTPMEmulatorInitPaths`).
+const TPM_STATES: &str = "/var/lib/libvirt/swtpm";
 
 /// One thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -105,6 +110,7 @@ pub fn items(xml: &str) -> Vec<Item> {
                 let name = child(device, "target").and_then(|target| target.attribute("dir")).unwrap_or("filesystem");
                 items.extend(of(device).map(|source| Item { role: Role::Folder, ..plain(name, source) }));
             }
+            "tpm" => items.extend(tpm(device, root).map(|path| Item { role: Role::Tpm, ..plain("tpm", Source::Path(path)) })),
             _ => {}
         }
     }
@@ -133,6 +139,15 @@ fn disk(disk: Node<'_, '_>, items: &mut Vec<Item>) {
         items.extend(of(backing).map(|source| Item { role: if reads { Role::Media } else { Role::Backing }, ..plain(name, source) }));
         next = child(backing, "backingStore");
     }
+}
+
+/// Where the state of an emulated TPM is: where the definition says, which libvirt knows since 10.10, or in its own place. Without a UUID each
+/// start makes a new one.
+fn tpm(device: Node<'_, '_>, root: Node<'_, '_>) -> Option<PathBuf> {
+    let backend = child(device, "backend").filter(|backend| backend.attribute("type") == Some("emulator"))?;
+    let named = child(backend, "source").and_then(|source| source.attribute("path")).map(PathBuf::from);
+    let uuid = child(root, "uuid").and_then(|uuid| uuid.text()).map(|text| text.trim().to_lowercase());
+    named.or_else(|| Some(PathBuf::from(TPM_STATES).join(uuid.filter(|uuid| !uuid.is_empty())?)))
 }
 
 /// Where a device, or what it is based on, is.
@@ -210,5 +225,19 @@ mod tests {
         assert_eq!((first.cache.as_deref(), first.error_policy.as_deref(), first.shareable), (Some("writeback"), Some("stop"), false));
         assert!(items(XML)[2].shareable);
         assert_eq!(items("no definition"), []);
+    }
+
+    #[test]
+    fn the_state_of_a_tpm() {
+        let of = |uuid: &str, backend: &str| {
+            let found = items(&format!("<domain>{uuid}<devices><tpm model='tpm-crb'>{backend}</tpm></devices></domain>"));
+            found.iter().map(|item| format!("{:?} {item}", item.role)).collect::<Vec<_>>()
+        };
+        let uuid = "<uuid>6B766D68-0000-4000-8000-000000000001</uuid>";
+        let emulated = "<backend type='emulator' version='2.0'/>";
+        assert_eq!(of(uuid, emulated), ["Tpm tpm (/var/lib/libvirt/swtpm/6b766d68-0000-4000-8000-000000000001)"]);
+        assert_eq!(of("", emulated), [""; 0], "each start makes a new one");
+        assert_eq!(of(uuid, "<backend type='emulator'><source type='dir' path='/srv/tpm/a'/></backend>"), ["Tpm tpm (/srv/tpm/a)"]);
+        assert_eq!(of(uuid, "<backend type='passthrough'><device path='/dev/tpm0'/></backend>"), [""; 0]);
     }
 }

@@ -18,7 +18,7 @@ use crate::log;
 use crate::storage::finding::{LOOK, look, path};
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::Nonce;
-use crate::storage::{Finding, Role, Same, Source, hazards, servers};
+use crate::storage::{Finding, Item, Role, Same, Source, hazards, servers};
 use std::path::{Path, PathBuf};
 
 /// Where udev's names are.
@@ -62,6 +62,9 @@ fn check(finding: &Finding, plan: &Plan) -> Option<Check> {
             format!("{item} {text}"),
             "the guest would go on with other data; see that both nodes have the same storage there",
         ),
+        Same::Different(text) if item.role == Role::Tpm => {
+            Check::warning(NAME, format!("{item} {text}"), "a move takes it along; a start there finds another TPM, or an empty one")
+        }
         Same::Different(text) => {
             Check::warning(NAME, format!("{item} {text}"), "the guest would have another one after the move or a start there")
         }
@@ -89,7 +92,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
     let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
     for (finding, place) in findings.iter().zip(&places) {
         if let (Some(facts), Some(place)) = (finding.facts(), place) {
-            if finding.item.matters() && !facts.block {
+            if is_of_its_folder(&finding.item) && !facts.block {
                 // Not looked at by a link: that host would keep what it read of an image in its page cache.
                 folders.extend(pairs(finding, facts, place));
                 continue;
@@ -123,6 +126,11 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
             log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
         }
     }
+}
+
+/// Whether the folder it is in is asked for: what is in it is the same if the folder is.
+fn is_of_its_folder(item: &Item) -> bool {
+    item.matters() || item.role == Role::Tpm
 }
 
 /// The folders that decide what a file's path means, here and there. A volume has one path here and may have another there.
@@ -180,7 +188,7 @@ impl At<'_> {
         };
         match &finding.sight {
             Some(Sight::Facts(facts)) if facts.block => self.device(finding, facts, place, deadline),
-            Some(Sight::Facts(facts)) if finding.item.matters() => self.file(finding, facts, place),
+            Some(Sight::Facts(facts)) if is_of_its_folder(&finding.item) => self.file(finding, facts, place),
             Some(Sight::Facts(facts)) => self.thing(finding, facts, place),
             Some(Sight::Missing(text)) => Same::Unknown(format!("cannot be looked at here: {text}")),
             Some(Sight::Silent) => Same::Unknown("does not answer here".to_owned()),
