@@ -14,6 +14,7 @@ mod outage;
 #[path = "migration/pacemaker.rs"]
 mod pacemaker;
 #[path = "storage/servers.rs"]
+#[allow(dead_code, reason = "the suite storage uses the rest")]
 mod servers;
 #[path = "cluster/stage.rs"]
 #[allow(dead_code, reason = "the suite cluster uses the rest")]

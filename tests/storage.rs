@@ -30,8 +30,8 @@ fn main() -> ExitCode {
         same: folder link fuse;
         other: folder pool;
         device: same other;
-        command: table json chain hung warnings matrix;
-        network: two_servers_of_one_name nbd iscsi;
+        command: table json chain tpm_without_emulator hung warnings matrix;
+        network: two_servers_of_one_name nbd iscsi nfs gluster gluster_mounted;
     };
     let options = Options { name: "storage".to_owned(), nodes: 3, bare: true, agent, ..Options::default() };
     Suite { options, scenarios, tidy: stage::tidy }.main()

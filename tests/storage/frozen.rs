@@ -44,7 +44,7 @@ fn placed<'a>(stage: &'a Stage, (name, disk, parameters): (&'static str, Disk, &
     let guest = Guest::files(stage, name)?;
     let path = lab.guest_definition(name);
     let text = fs::read_to_string(&path)?.replace("cache='none'", "cache='none' error_policy='stop'");
-    let on_network = |protocol: &str, export: &str, port| servers::on_network(&text, name, protocol, export, &address, port);
+    let on_network = |protocol: &str, export: &str, port| servers::on_network(&text, name, protocol, export, &address, Some(port));
     let (text, server) = match disk {
         Disk::File => (text.replace("<source file='/srv/vms/", "<source file='/srv/hang/"), None),
         Disk::Nbd => (on_network("nbd", name, 10809), Some(servers::nbd(lab, "node3", &image, name, &address)?)),

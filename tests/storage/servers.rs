@@ -2,24 +2,33 @@
 
 use anyhow::{Result, ensure};
 use lab::Lab;
-use lab::process::wait_until;
-use lab::stage::{PATIENCE, SOON};
+use lab::process::{replace, wait_until};
+use lab::stage::{PATIENCE, SOON, inside};
 use std::time::Duration;
 
 /// The iSCSI target.
 pub const TARGET: &str = "iqn.2026-01.lab:vms";
 
-/// A server's program in a node, which ends when this is dropped.
+/// What nfs-ganesha serves: the folder that all nodes see, by NFS 3, which is what QEMU speaks, and 4.
+const GANESHA: &str = "NFS_CORE_PARAM { Protocols = 3, 4; Enable_NLM = false; Enable_RQUOTA = false; }
+NFSV4 { Graceless = true; RecoveryBackend = fs; }
+EXPORT { Export_Id = 1; Path = /srv/vms; Pseudo = /vms; Access_Type = RW; Squash = No_Root_Squash; SecType = sys; Transports = TCP;
+	FSAL { Name = VFS; } }
+";
+
+/// A server in a node, whose programs end when this is dropped.
 pub struct Server<'a> {
     lab: &'a Lab,
     node: &'a str,
-    program: &'static str,
+    programs: &'static [&'static str],
 }
 
 impl Drop for Server<'_> {
     fn drop(&mut self) {
-        for process in self.lab.processes(self.node, self.program).unwrap_or_default() {
-            let _ = process.end(SOON);
+        for program in self.programs {
+            for process in self.lab.processes(self.node, program).unwrap_or_default() {
+                let _ = process.end(SOON);
+            }
         }
     }
 }
@@ -27,12 +36,12 @@ impl Drop for Server<'_> {
 impl Server<'_> {
     /// It answers nothing, and its connections stay.
     pub fn freeze(&self) -> Result<()> {
-        self.lab.freeze(self.node, self.program)
+        self.programs.iter().try_for_each(|program| self.lab.freeze(self.node, program))
     }
 
     /// It goes on.
     pub fn thaw(&self) -> Result<()> {
-        self.lab.thaw(self.node, self.program)
+        self.programs.iter().try_for_each(|program| self.lab.thaw(self.node, program))
     }
 }
 
@@ -40,13 +49,13 @@ impl Server<'_> {
 pub fn nbd<'a>(lab: &'a Lab, node: &'a str, image: &str, export: &str, address: &str) -> Result<Server<'a>> {
     let words = ["qemu-nbd", "--fork", "-f", "raw", "-x", export, "-b", address, "-p", "10809", "-t", "-e", "8", "--cache=none", image];
     lab.check(node, &words, SOON)?;
-    Ok(Server { lab, node, program: "qemu-nbd" })
+    Ok(Server { lab, node, programs: &["qemu-nbd"] })
 }
 
 /// Serves an image that all nodes see, by iSCSI: LUN 1 of [`TARGET`].
 pub fn iscsi<'a>(lab: &'a Lab, node: &'a str, image: &str) -> Result<Server<'a>> {
     lab.check(node, &["tgtd"], SOON)?;
-    let server = Server { lab, node, program: "tgtd" };
+    let server = Server { lab, node, programs: &["tgtd"] };
     let administer = |words: &[&str]| lab.check(node, &[&["tgtadm", "--lld", "iscsi"], words].concat(), SOON);
     let mut last = None;
     let ready = wait_until(PATIENCE, Duration::from_millis(200), || {
@@ -59,9 +68,39 @@ pub fn iscsi<'a>(lab: &'a Lab, node: &'a str, image: &str) -> Result<Server<'a>>
     Ok(server)
 }
 
-/// A definition of the lab's whose disk is a server's.
-pub fn on_network(definition: &str, guest: &str, protocol: &str, name: &str, host: &str, port: u16) -> String {
+/// Serves the folder that all nodes see, by NFS: nfs-ganesha, with the port mapper that QEMU's client asks for the ports.
+pub fn nfs<'a>(lab: &'a Lab, node: &'a str) -> Result<Server<'a>> {
+    replace(&inside(lab, node, "/run/ganesha.conf")?, GANESHA)?;
+    let begin = "mkdir -p /run/rpcbind /run/ganesha /var/lib/nfs/ganesha && rpcbind -w && \
+        ganesha.nfsd -f /run/ganesha.conf -L /var/log/lab-ganesha.log -p /run/ganesha.pid";
+    lab.check(node, &["sh", "-c", begin], SOON)?;
+    let server = Server { lab, node, programs: &["ganesha.nfsd", "rpcbind"] };
+    let ready = || lab.exec(node, &["rpcinfo", "-t", "localhost", "nfs", "3"], SOON).is_ok_and(|output| output.ok());
+    ensure!(wait_until(PATIENCE, Duration::from_millis(200), ready), "ganesha.nfsd does not answer");
+    Ok(server)
+}
+
+/// Serves two GlusterFS volumes of one brick each, `vms` and `other`, whose files lie below `/srv/vms/bricks`.
+pub fn gluster<'a>(lab: &'a Lab, node: &'a str, address: &str) -> Result<Server<'a>> {
+    lab.check(node, &["sh", "-c", "rm -rf /var/lib/glusterd/vols; mkdir -p /srv/vms/bricks /run/gluster && glusterd"], SOON)?;
+    let server = Server { lab, node, programs: &["glusterd", "glusterfsd"] };
+    for volume in ["vms", "other"] {
+        let brick = format!("{address}:/srv/vms/bricks/{volume}");
+        let mut last = None;
+        let made = wait_until(PATIENCE, Duration::from_millis(500), || {
+            last = Some(lab.exec(node, &["gluster", "--mode=script", "volume", "create", volume, &brick, "force"], PATIENCE));
+            matches!(&last, Some(Ok(output)) if output.ok())
+        });
+        ensure!(made, "glusterd does not make a volume: {last:?}");
+        lab.check(node, &["gluster", "--mode=script", "volume", "start", volume], PATIENCE)?;
+    }
+    Ok(server)
+}
+
+/// A definition of the lab's whose disk is a server's. With NFS libvirt takes no port.
+pub fn on_network(definition: &str, guest: &str, protocol: &str, name: &str, host: &str, port: Option<u16>) -> String {
     let image = format!("<source file='/srv/vms/{guest}.img'/>");
-    let source = format!("<source protocol='{protocol}' name='{name}'><host name='{host}' port='{port}'/></source>");
+    let port = port.map(|port| format!(" port='{port}'")).unwrap_or_default();
+    let source = format!("<source protocol='{protocol}' name='{name}'><host name='{host}'{port}/></source>");
     definition.replace("<disk type='file'", "<disk type='network'").replace(&image, &source)
 }
