@@ -105,9 +105,7 @@ pub fn gluster_mounted(lab: &Lab) -> Result<()> {
     let mounted = |guest: &Resource| guest.edit(|text| text.replace("<source file='/srv/vms/", &format!("<source file='{VOLUME}/")));
     mounted(&guest)?;
     shown_as_the_same(&guest)?;
-    let boot = guest.boot(HERE)?;
-    moves(&strict(&guest), Some(boot))?;
-    guest.with("force_stop", "true").end(THERE, 60)?;
+    whole_life(&guest)?;
     let guest = on_gluster(lab, "volumes", true)?;
     mounted(&guest)?;
     guest.begin(HERE)?;
