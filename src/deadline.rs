@@ -74,8 +74,8 @@ impl Deadline {
 
 /// Seconds since this host was booted, those in which it slept included: for what is kept below `/run`. 0 if the clock cannot be had.
 #[must_use]
-pub fn seconds_since_boot() -> u64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).ok().and_then(|time| u64::try_from(time.tv_sec()).ok()).unwrap_or(0)
+pub fn seconds_since_boot() -> i64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec())
 }
 
 /// Work in a thread of its own.

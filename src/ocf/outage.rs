@@ -8,13 +8,12 @@ use super::actions::Name;
 use super::exit::Failure;
 use super::parameters::OutagePolicy;
 use crate::cluster;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
 use crate::domain::{Connection, Definition, Error, Kind, lifecycle};
 use crate::log;
 use crate::storage::look::Sight;
 use crate::storage::{Role, Source, finding, servers};
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -256,10 +255,6 @@ impl Call {
         let set = cluster::set_attribute(node, &format!("kvmha-outage-{instance}"), text, &deadline);
         set.inspect_err(|trouble| log::warning(format_args!("the outage cannot be shown: {trouble}"))).is_ok()
     }
-}
-
-fn seconds_since_boot() -> i64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec())
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use super::actions::Name;
 use super::{Call, moving};
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
-use crate::domain::Connection;
 use crate::domain::definition::Identity;
 use crate::domain::migration::preflight::{self, Subject, Verdict};
+use crate::domain::{Connection, Definition};
 use crate::log;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,21 +32,21 @@ type Outlook = BTreeMap<String, Option<String>>;
 #[derive(Default, Serialize, Deserialize)]
 struct Note {
     /// When the look began, in seconds since boot.
-    at: u64,
+    at: i64,
     outlook: Outlook,
 }
 
 impl Note {
     /// Whether it is time for another look. One that lies ahead is of another boot.
-    fn is_due(&self, interval: u64, now: u64) -> bool {
-        now.checked_sub(self.at).is_none_or(|age| age >= interval)
+    fn is_due(&self, interval: i64, now: i64) -> bool {
+        !(0..interval).contains(&(now - self.at))
     }
 }
 
 impl Call {
     /// Looks at the other nodes, if it is time to, and keeps what was found.
     pub(super) fn update_outlook(&self) {
-        let interval = self.parameters.migration_check_interval;
+        let interval = i64::try_from(self.parameters.migration_check_interval).unwrap_or(i64::MAX);
         let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return };
         if interval == 0 || self.name != Name::Monitor || !self.reaches_others() {
             return;
@@ -89,7 +89,7 @@ impl Call {
     /// Looks at all nodes of this partition at once. Where the guest is, nothing is in the way.
     fn look_out(&self, identity: &Identity, here: &str, deadline: &Deadline) -> crate::domain::Result<Outlook> {
         let connection = Connection::open(&self.hypervisor.to_string(), deadline)?;
-        let Some(definition) = preflight::running(&connection, &identity.name, deadline)? else { return Ok(Outlook::new()) };
+        let Some(definition) = Definition::running(&connection, &identity.name, deadline)? else { return Ok(Outlook::new()) };
         let subject = Subject { identity, definition: &definition, here: &connection };
         let nodes = cluster::partition(deadline);
         let obstacle = |node: &str| match moving::plan_for(self, node) {

@@ -8,10 +8,9 @@ use super::Call;
 use super::actions::Name;
 use crate::cluster::tool::Trouble;
 use crate::cluster::utilization;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::live::{self, Size};
 use crate::log;
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +50,7 @@ impl Call {
         // Only Pacemaker says on which node this is; without it there is nobody to write for.
         let (Some(instance), true) = (&self.environment.instance, used && self.environment.node.is_some()) else { return };
         let note = self.shelf().note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok());
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec());
+        let now = seconds_since_boot();
         if note.as_ref().is_some_and(|note| self.name == Name::Monitor && (0..NUMBERS).contains(&(now - note.numbers))) {
             return;
         }
