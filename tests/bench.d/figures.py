@@ -1,7 +1,7 @@
-"""Writes a benchmark's figures and prints its table: figures.py FOLDER NAME TITLE < results.
+"""Writes a benchmark's figures and prints its table: figures.py FOLDER NAME TITLE < results. Also a module for what makes figures otherwise.
 
-The results are {CONTESTANT: {"wall": [...], "cpu": [...]...}}, one of them "ours". Each series becomes a file: NAME.json is the CPU time
-where there is one, else the wall time; the other is NAME-wall.json, and for a pause NAME with "pause" for "migrate".
+The results are {CONTESTANT: {"cpu": [...], "wall": [...]...}}, one of them "ours". Each series becomes a file: NAME.json is the first, and
+others are NAME-wall.json, NAME-cpu.json, and for a pause NAME with "pause" for "migrate".
 A ratio is the median of ours / theirs, run by run, and a difference that of ours - theirs.
 """
 
@@ -9,9 +9,6 @@ import json
 import os
 import statistics
 import sys
-
-folder, name, title = sys.argv[1:]
-results = json.load(sys.stdin)
 
 
 def summary(values):
@@ -25,15 +22,18 @@ def summary(values):
     }
 
 
-def figure(key, file):
-    ours = results["ours"][key]
-    rivals = {}
-    for rival in (rival for rival in results if rival != "ours"):
-        theirs = results[rival][key]
-        rivals[rival] = summary(theirs) | {"ratio": statistics.median(a / max(b, 1e-6) for a, b in zip(ours, theirs)), "difference": statistics.median(a - b for a, b in zip(ours, theirs))}
-    document = {"name": file, "unit": "s", "ours": summary(ours), "rivals": rivals}
+def compared(ours, theirs):
+    """The summary of a rival's series, with ours beside it."""
+    ratio = statistics.median(a / max(b, 1e-6) for a, b in zip(ours, theirs))
+    return summary(theirs) | {"ratio": ratio, "difference": statistics.median(a - b for a, b in zip(ours, theirs))}
+
+
+def figure(folder, name, series, **more):
+    """Writes the figure of a series per contestant; `more` goes into the file."""
+    rivals = {rival: compared(series["ours"], values) for rival, values in series.items() if rival != "ours"}
+    document = {"name": name, "unit": "s", "ours": summary(series["ours"]), "rivals": rivals} | more
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, f"{file}.json"), "w", encoding="utf-8") as out:
+    with open(os.path.join(folder, f"{name}.json"), "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1)
         out.write("\n")
     return document
@@ -42,23 +42,24 @@ def figure(key, file):
 def cells(document, contestant):
     of = document["ours"] if contestant == "ours" else document["rivals"][contestant]
     ratio = of.get("ratio")
-    words = "" if ratio is None else f"1/{1 / ratio:.1f}" if ratio < 0.5 else f"{ratio:.2f}"
+    words = "" if ratio is None else f"1/{1 / ratio:.1f}" if 0 < ratio < 0.5 else f"{ratio:.2f}"
     return f"{of['median'] * 1000:>12.2f}{of['p99'] * 1000:>10.2f}{words:>8}"
 
 
-def file(key):
-    if key == series[0]:
-        return name
-    return name.replace("migrate", "pause") if key == "pause" else f"{name}-{key}"
+def main(folder, name, title):
+    results = json.load(sys.stdin)
+    series = [key for key in results["ours"] if key in ("cpu", "wall", "pause")]
+    files = {key: name if key == series[0] else name.replace("migrate", "pause") if key == "pause" else f"{name}-{key}" for key in series}
+    documents = {key: figure(folder, files[key], {who: values[key] for who, values in results.items()}) for key in series}
+    counts = [key for key in ("processes", "faults", "memory") if key in results["ours"]]
+    print(f"{title}, {len(results['ours'][series[0]])} runs each, medians; ratio: ours / theirs, run by run")
+    print(f"{'':16}" + "".join(f"{key.upper() if key == 'cpu' else key:>9} ms{'p99':>10}{'ratio':>8}" for key in series) + "".join(f"{key:>11}" for key in counts))
+    for contestant, values in results.items():
+        row = "".join(cells(documents[key], contestant) for key in series)
+        print(f"{contestant:16}{row}" + "".join(f"{values[key] / 1024:>7.1f} MiB" if key == "memory" else f"{values[key]:>11.0f}" for key in counts))
+    for rival, values in documents["wall"]["rivals"].items() if "pause" in series else ():
+        print(f"ours - {rival}, run by run: {values['difference'] * 1000:.0f} ms")
 
 
-series = [key for key in ("cpu", "wall", "pause") if key in results["ours"]]
-documents = {key: figure(key, file(key)) for key in series}
-counts = [key for key in ("processes", "memory") if key in results["ours"]]
-print(f"{title}, {len(results['ours'][series[0]])} runs each, medians; ratio: ours / theirs, run by run")
-print(f"{'':16}" + "".join(f"{key.upper() if key == 'cpu' else key:>9} ms{'p99':>10}{'ratio':>8}" for key in series) + "".join(f"{key:>11}" for key in counts))
-for contestant, values in results.items():
-    row = "".join(cells(documents[key], contestant) for key in series)
-    print(f"{contestant:16}{row}" + "".join(f"{values[key]:>11}" if key == "processes" else f"{values[key] / 1024:>7.1f} MiB" for key in counts))
-for rival, values in documents["wall"]["rivals"].items() if "pause" in series else ():
-    print(f"ours - {rival}, run by run: {values['difference'] * 1000:.0f} ms")
+if __name__ == "__main__":
+    main(*sys.argv[1:])

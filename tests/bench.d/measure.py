@@ -1,29 +1,30 @@
 """Runs commands in turn and measures each run; prints a JSON object per contestant. Run inside a node of the lab by tests/bench.
 
-Standard input: JSON {"runs": N, "contestants": {NAME: {"argv": [...], "env": {...}, "before": [...]}}}. What stands in "before", if
-anything, is run first each time and not measured.
+Standard input: JSON {"runs": N, "contestants": {NAME: {"argv": [...], "env": {...}, "before": [...], "after": [...]}}}. What stands in
+"before", if anything, is run first each time, and "after" behind it; they are not measured. "series" says which of cpu and wall comes first.
 CPU is user + system time of the process and the children it waited for (wait4), in seconds. Memory is the peak resident size in KiB
-as time(1) sees it: for a child of this program the kernel would count this program's own size in.
+as time(1) sees it: for a child of this program the kernel would count this program's own size in. Faults are pages that the kernel gave.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 
 task = json.load(sys.stdin)
 names = list(task["contestants"])
-results = {name: {"cpu": [], "wall": []} for name in names}
+results = {name: {key: [] for key in (*task.get("series", ["cpu", "wall"]), "faults")} for name in names}
 
 
-def prepare(contestant):
-    if "before" in contestant:
-        subprocess.run(contestant["before"], env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+def aside(contestant, when):
+    if when in contestant:
+        subprocess.run(contestant[when], env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
 
 
 def run(contestant):
-    prepare(contestant)
+    aside(contestant, "before")
     devnull = os.open(os.devnull, os.O_RDWR)
     begin = time.monotonic()
     pid = os.posix_spawn(
@@ -37,26 +38,29 @@ def run(contestant):
     wall = time.monotonic() - begin
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"{contestant['argv']}: exit code {os.waitstatus_to_exitcode(status)}")
-    return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall}
+    aside(contestant, "after")
+    return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "faults": usage.ru_minflt}
 
 
 def memory(contestant):
     """Peak resident size of one run, in KiB."""
-    prepare(contestant)
+    aside(contestant, "before")
     report = subprocess.run(
         ["/usr/bin/time", "-f", "%M", "-o", "/dev/stdout", *contestant["argv"]],
         env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
     ).stdout.decode()
+    aside(contestant, "after")
     return int(report.split()[-1])
 
 
 def processes(contestant):
     """Processes started by one run, the first included, as strace counts them."""
-    prepare(contestant)
+    aside(contestant, "before")
     trace = subprocess.run(
         ["strace", "-f", "-qq", "-e", "trace=fork,vfork,clone,clone3,execve", "-o", "/dev/stdout", *contestant["argv"]],
         env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
     ).stdout.decode(errors="replace")
+    aside(contestant, "after")
     return len({line.split()[0] for line in trace.splitlines() if line.split()[0].isdigit()})
 
 
@@ -70,6 +74,7 @@ for turn in range(task["runs"]):
         for key, value in run(task["contestants"][name]).items():
             results[name][key].append(value)
 for name in names:
+    results[name]["faults"] = statistics.median(results[name]["faults"])
     results[name]["memory"] = max(memory(task["contestants"][name]) for _ in range(5))
     results[name]["processes"] = processes(task["contestants"][name])
 json.dump(results, sys.stdout)

@@ -1,6 +1,7 @@
 """One report of the figures of a folder: report.py FOLDER. Prints Markdown, and writes FOLDER/report.md and FOLDER/report.svg.
 
-Each figure is a file as figures.py writes it. The plot shows medians on a logarithmic scale, ours and the rivals', one row per contestant.
+Each figure is a file as figures.py writes it. The plot shows medians on a logarithmic scale, ours and the rivals', one row per contestant;
+second looks at the same runs (NAME-wall, NAME-cpu) are in the table only.
 """
 
 import glob
@@ -58,34 +59,54 @@ def markdown(figures):
         cells = [f"{values[key] * 1000:.2f}" for key in ("median", "p99", "min", "max")]
         lines.append(f"| {name if name != last else ''} | {who} | {' | '.join(cells)} | {values['runs']} | {share} |")
         last = name
+    for figure in figures:
+        if "parts" in figure:
+            lines += ["", f"{figure['name']}: CPU, the differences of programs run side by side", "", "| part | ms |", "|---|---|"]
+            lines += [f"| {words} | {seconds * 1000:.2f} |" for words, seconds in figure["parts"].items()]
+        if "share" in figure:
+            keys = list(dict.fromkeys(key for share in figure["share"].values() for key in share if key != "writes"))
+            lines += ["", f"{figure['name']}: percent of one core, and CIB writes", "", f"| | {' | '.join(keys)} | writes |", "|---|" + "---|" * (len(keys) + 1)]
+            for who, share in figure["share"].items():
+                lines.append(f"| {who} | " + " | ".join(f"{share[key] * 100:.1f}" if key in share else "" for key in keys) + f" | {share['writes']} |")
     return "\n".join(lines) + "\n"
 
 
+def time(seconds):
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
 def plot(figures):
-    bars = [(name, who, values["median"]) for name, who, values, _ in rows(figures) if values["median"] > 0]
+    names = {figure["name"] for figure in figures}
+    second = lambda name: any(name.endswith(end) and name.removesuffix(end) in names for end in ("-wall", "-cpu"))
+    bars = [(name, who, values["median"]) for name, who, values, _ in rows(figures) if values["median"] > 0 and not second(name)]
     low = math.floor(min(math.log10(value) for _, _, value in bars))
     high = math.ceil(max(math.log10(value) for _, _, value in bars))
-    left, width, height = 260, 520, 18
+    left, width, step, gap, top = 290, 560, 17, 9, 34
     place = lambda value: left + (math.log10(value) - low) / max(1, high - low) * width
-    parts = []
+    parts, y, last = [], top, None
+    for name, who, value in bars:
+        if name != last:
+            y += gap if last else 0
+            parts.append(f'<text x="12" y="{y + 12}" font-weight="bold">{escape(name)}</text>')
+        last = name
+        colour = "#1f6f8b" if who == "ours" else "#b9c0c6"
+        parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(who)}</text>')
+        parts.append(f'<rect x="{left}" y="{y + 1}" width="{max(1.0, place(value) - left):.1f}" height="{step - 3}" fill="{colour}"/>')
+        parts.append(f'<text x="{max(left, place(value)) + 5:.1f}" y="{y + 12}">{time(value)}</text>')
+        y += step
+    lines = []
     for power in range(low, high + 1):
         x = place(10**power)
-        parts.append(f'<line x1="{x:.1f}" y1="20" x2="{x:.1f}" y2="{30 + height * len(bars)}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle">{10**power * 1000:g} ms</text>')
-    for row, (name, who, value) in enumerate(bars):
-        y = 26 + row * height
-        label = f"{name}: {who}"
-        colour = "#2a6f97" if who == "ours" else "#bbb"
-        parts.append(f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{escape(label)}</text>')
-        parts.append(f'<rect x="{left}" y="{y}" width="{max(1.0, place(value) - left):.1f}" height="{height - 5}" fill="{colour}"/>')
-        parts.append(f'<text x="{max(left, place(value)) + 4:.1f}" y="{y + 11}">{value * 1000:.4g}</text>')
-    size = f'width="{left + width + 80}" height="{40 + height * len(bars)}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">' + "".join(parts) + "</svg>\n"
+        lines.append(f'<line x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{y + 4}" stroke="#e3e6e8"/>')
+        lines.append(f'<text x="{x:.1f}" y="20" text-anchor="middle" fill="#555">{time(10**power)}</text>')
+    size = f'width="{left + width + 90}" height="{y + 14}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="DejaVu Sans, Verdana, sans-serif" font-size="11" fill="#222">'
+    return head + '<rect width="100%" height="100%" fill="#fff"/>' + "".join(lines + parts) + "</svg>\n"
 
 
 figures = load()
 if not figures:
-    sys.exit(f"report.py: no figures in {folder}: run tests/bench monitor, migrate or fence first")
+    sys.exit(f"report.py: no figures in {folder}: run tests/bench first")
 text = markdown(figures)
 for name, content in (("report.md", text), ("report.svg", plot(figures))):
     with open(os.path.join(folder, name), "w", encoding="utf-8") as out:
