@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 task = json.load(sys.stdin)
@@ -42,26 +43,25 @@ def run(contestant):
     return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "faults": usage.ru_minflt}
 
 
+def watched(contestant, *watcher):
+    """What a program that runs a contestant and watches it writes into the file that its last option names."""
+    aside(contestant, "before")
+    with tempfile.NamedTemporaryFile() as report:
+        words = [*watcher, report.name, *contestant["argv"]]
+        subprocess.run(words, env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        aside(contestant, "after")
+        return report.read().decode(errors="replace")
+
+
 def memory(contestant):
     """Peak resident size of one run, in KiB."""
-    aside(contestant, "before")
-    report = subprocess.run(
-        ["/usr/bin/time", "-f", "%M", "-o", "/dev/stdout", *contestant["argv"]],
-        env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
-    ).stdout.decode()
-    aside(contestant, "after")
-    return int(report.split()[-1])
+    return int(watched(contestant, "/usr/bin/time", "-f", "%M", "-o").split()[-1])
 
 
 def processes(contestant):
     """Processes started by one run, the first included, as strace counts them."""
-    aside(contestant, "before")
-    trace = subprocess.run(
-        ["strace", "-f", "-qq", "-e", "trace=fork,vfork,clone,clone3,execve", "-o", "/dev/stdout", *contestant["argv"]],
-        env=contestant["env"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
-    ).stdout.decode(errors="replace")
-    aside(contestant, "after")
-    return len({line.split()[0] for line in trace.splitlines() if line.split()[0].isdigit()})
+    trace = watched(contestant, "/usr/bin/strace", "-f", "-qq", "-e", "trace=fork,vfork,clone,clone3,execve", "-o")
+    return len({line.split()[0] for line in trace.splitlines()})
 
 
 for name in names:  # page cache and lazy set-up are not what is compared
