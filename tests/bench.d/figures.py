@@ -57,7 +57,7 @@ def main(folder, name, title):
     for contestant, values in results.items():
         row = "".join(cells(documents[key], contestant) for key in series)
         print(f"{contestant:16}{row}" + "".join(f"{values[key] / 1024:>7.1f} MiB" if key == "memory" else f"{values[key]:>11.0f}" for key in counts))
-    for rival, values in documents["wall"]["rivals"].items() if "pause" in series else ():
+    for rival, values in documents["wall"]["rivals"].items() if series[0] == "wall" else ():
         print(f"ours - {rival}, run by run: {values['difference'] * 1000:.0f} ms")
 
 

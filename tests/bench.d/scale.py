@@ -75,6 +75,8 @@ def prepare(count):
     if len(running) != count:
         sys.exit(f"scale.py: {len(running)} of {count} guests run")
     tool("crm_attribute", "--name", "maintenance-mode", "--update", "true")
+    # The load of the machine is not this node's alone, and Pacemaker would wait for it to go down.
+    tool("crm_attribute", "--name", "load-threshold", "--update", "10000%")
     with open(f"{FOLDER}/resources.xml", "w", encoding="utf-8") as out:
         out.write("<resources>" + "".join(resource(number) for number in range(count)) + "</resources>")
     tool("cibadmin", "--modify", "--allow-create", "-o", "resources", "--xml-file", f"{FOLDER}/resources.xml")
