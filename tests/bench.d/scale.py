@@ -24,6 +24,8 @@ FOLDER = "/run/scale"
 HALT = bytes.fromhex("b030e643b001e640b000e640faf4ebfd")
 # Rounds of 10 s: ours looks at a guest's size once a minute.
 ROUNDS = {"ours": 6, "virtualdomain": 1}
+# At most so many at the same time: an executor knows no such limit, but who falls behind only falls behind further by more of them.
+SIDE_BY_SIDE = 4
 PROVIDERS = {"ours": "kvmha", "virtualdomain": "heartbeat"}
 DAEMONS = ("libvirtd", "pacemaker-based", "pacemaker-execd", "pacemaker-controld")
 
@@ -140,7 +142,8 @@ def monitors(who, count, rounds):
     due = [(begin + turn * INTERVAL + number * INTERVAL / count, turn, number) for turn in range(rounds) for number in range(count)]
     due.reverse()
     while due or poll.get_map():
-        patience = max(0.0, due[-1][0] - time.monotonic()) if due else None
+        full = len(poll.get_map()) >= SIDE_BY_SIDE
+        patience = max(0.0, due[-1][0] - time.monotonic()) if due and not full else None
         for key, _ in poll.select(patience):
             pid, at, turn = key.data
             _, status, usage = os.wait4(pid, 0)
@@ -150,7 +153,7 @@ def monitors(who, count, rounds):
             os.close(key.fd)
             if os.waitstatus_to_exitcode(status) != 0:
                 sys.exit(f"{program}: exit code {os.waitstatus_to_exitcode(status)}")
-        while due and due[-1][0] <= time.monotonic():
+        while due and due[-1][0] <= time.monotonic() and len(poll.get_map()) < SIDE_BY_SIDE:
             at, turn, number = due.pop()
             pid = os.posix_spawn(program, [program, "monitor"], environments[number], file_actions=files)
             poll.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, at, turn))
