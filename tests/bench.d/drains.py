@@ -21,7 +21,7 @@ for way, name in zip(seen["ours"], (f"drain-{guests}", f"drain-{guests}-limited"
         pauses = [pause for pause in one["pauses"].values() if pause is not None]
         worst = f"{max(pauses) * 1000:.0f} ms" if pauses else "?"
         print(f"{who + ', ' + way:32}{one['wall']:>7.1f} s{worst:>15}{one['peak']:>15}{len(one['rebooted']):>11}{len(one['left']):>6}{one['failed']:>10}")
-    figure(folder, name, {who: [ways[way]["wall"]] for who, ways in seen.items()}, peaks={who: ways[way]["peak"] for who, ways in seen.items()})
+    figure(folder, name, "wall", {who: [ways[way]["wall"]] for who, ways in seen.items()}, peaks={who: ways[way]["peak"] for who, ways in seen.items()})
     pauses = {who: [pause for pause in ways[way]["pauses"].values() if pause is not None] for who, ways in seen.items()}
     if all(pauses.values()):
-        figure(folder, f"{name}-pause", pauses)
+        figure(folder, f"{name}-pause", "pause", pauses)

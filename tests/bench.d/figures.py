@@ -6,6 +6,7 @@ A ratio is the median of ours / theirs, run by run, and a difference that of our
 """
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -15,7 +16,7 @@ def summary(values):
     ordered = sorted(values)
     return {
         "median": statistics.median(ordered),
-        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        "p99": ordered[math.ceil(len(ordered) * 0.99) - 1],
         "min": ordered[0],
         "max": ordered[-1],
         "runs": len(ordered),
@@ -28,10 +29,10 @@ def compared(ours, theirs):
     return summary(theirs) | {"ratio": ratio, "difference": statistics.median(a - b for a, b in zip(ours, theirs))}
 
 
-def figure(folder, name, series, **more):
-    """Writes the figure of a series per contestant; `more` goes into the file."""
+def figure(folder, name, of, series, **more):
+    """Writes the figure of a series per contestant; `of` says what was measured (cpu, wall, pause), and `more` goes into the file."""
     rivals = {rival: compared(series["ours"], values) for rival, values in series.items() if rival != "ours"}
-    document = {"name": name, "unit": "s", "ours": summary(series["ours"]), "rivals": rivals} | more
+    document = {"name": name, "unit": "s", "of": of, "ours": summary(series["ours"]), "rivals": rivals} | more
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, f"{name}.json"), "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1)
@@ -50,7 +51,7 @@ def main(folder, name, title):
     results = json.load(sys.stdin)
     series = [key for key in results["ours"] if key in ("cpu", "wall", "pause")]
     files = {key: name if key == series[0] else name.replace("migrate", "pause") if key == "pause" else f"{name}-{key}" for key in series}
-    documents = {key: figure(folder, files[key], {who: values[key] for who, values in results.items()}) for key in series}
+    documents = {key: figure(folder, files[key], key, {who: values[key] for who, values in results.items()}) for key in series}
     counts = [key for key in ("processes", "faults", "memory") if key in results["ours"]]
     print(f"{title}, {len(results['ours'][series[0]])} runs each, medians; ratio: ours / theirs, run by run")
     print(f"{'':16}" + "".join(f"{key.upper() if key == 'cpu' else key:>9} ms{'p99':>10}{'ratio':>8}" for key in series) + "".join(f"{key:>11}" for key in counts))

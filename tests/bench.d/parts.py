@@ -26,7 +26,7 @@ def part(more, less):
 rows = [(words, part(more, less)) for words, more, less in PARTS]
 whole = statistics.median(cpu["ours"])
 rows += [("the rest: state file, notes, deadlines", whole - sum(seconds for _, seconds in rows)), ("one monitor", whole)]
-figure(sys.argv[1], "monitor-parts", cpu, parts=dict(rows))
+figure(sys.argv[1], "monitor-parts", "cpu", cpu, parts=dict(rows))
 print("one monitor by parts, CPU")
 for words, seconds in rows:
     print(f"{words:56}{seconds * 1000:>8.2f} ms{seconds / whole * 100:>6.0f} %")

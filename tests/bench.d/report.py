@@ -1,7 +1,7 @@
 """One report of the figures of a folder: report.py FOLDER. Prints Markdown, and writes FOLDER/report.md and FOLDER/report.svg.
 
 Each figure is a file as figures.py writes it. The plot shows medians on a logarithmic scale, ours and the rivals', one row per contestant;
-second looks at the same runs (NAME-wall, NAME-cpu) are in the table only.
+second looks at the same runs (NAME-wall, NAME-cpu), and the steps of a monitor, are in the tables only.
 """
 
 import glob
@@ -32,13 +32,13 @@ def machine():
 
 def load():
     figures = []
-    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
+    for path in glob.glob(os.path.join(folder, "*.json")):
         with open(path, encoding="utf-8") as text:
             figure = json.load(text)
         # Chaos counts violations: it has a table of its own.
         if figure["unit"] == "s":
             figures.append(figure)
-    return figures
+    return sorted(figures, key=lambda figure: figure["name"])
 
 
 def ratio(value):
@@ -54,10 +54,10 @@ def rows(figures):
 
 def markdown(figures):
     lines = [machine(), "", "| figure | | median ms | p99 ms | min ms | max ms | runs | ours / theirs |", "|---|---|---|---|---|---|---|---|"]
-    last = None
+    last, kinds = None, {figure["name"]: figure.get("of", "") for figure in figures}
     for name, who, values, share in rows(figures):
         cells = [f"{values[key] * 1000:.2f}" for key in ("median", "p99", "min", "max")]
-        lines.append(f"| {name if name != last else ''} | {who} | {' | '.join(cells)} | {values['runs']} | {share} |")
+        lines.append(f"| {f'{name} ({kinds[name]})' if name != last else ''} | {who} | {' | '.join(cells)} | {values['runs']} | {share} |")
         last = name
     for figure in figures:
         if "parts" in figure:
@@ -78,7 +78,9 @@ def time(seconds):
 def plot(figures):
     names = {figure["name"] for figure in figures}
     second = lambda name: any(name.endswith(end) and name.removesuffix(end) in names for end in ("-wall", "-cpu"))
-    bars = [(name, who, values["median"]) for name, who, values, _ in rows(figures) if values["median"] > 0 and not second(name)]
+    shown = [figure for figure in figures if "parts" not in figure and not second(figure["name"])]
+    kinds = {figure["name"]: {"cpu": "CPU time", "wall": "time", "pause": "guest's pause"}.get(figure.get("of"), "") for figure in shown}
+    bars = [(name, who, values["median"]) for name, who, values, _ in rows(shown) if values["median"] > 0]
     low = math.floor(min(math.log10(value) for _, _, value in bars))
     high = math.ceil(max(math.log10(value) for _, _, value in bars))
     left, width, step, gap, top = 290, 560, 17, 9, 34
@@ -87,7 +89,7 @@ def plot(figures):
     for name, who, value in bars:
         if name != last:
             y += gap if last else 0
-            parts.append(f'<text x="12" y="{y + 12}" font-weight="bold">{escape(name)}</text>')
+            parts.append(f'<text x="12" y="{y + 12}"><tspan font-weight="bold">{escape(name)}</tspan> <tspan fill="#777">{escape(kinds[name])}</tspan></text>')
         last = name
         colour = "#1f6f8b" if who == "ours" else "#b9c0c6"
         parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(who)}</text>')

@@ -43,8 +43,8 @@ shares["pacemaker"] = {
     "controller": above_idle(pacemaker, "pacemaker-controld"),
     "writes": pacemaker["writes"],
 }
-figure(folder, f"scale-{guests}", {who: seen["cpu"] for who, seen in results.items()}, share=shares)
-figure(folder, f"scale-{guests}-wall", {who: seen["wall"] for who, seen in results.items()})
+figure(folder, f"scale-{guests}", "cpu", {who: seen["cpu"] for who, seen in results.items()}, share=shares)
+figure(folder, f"scale-{guests}-wall", "wall", {who: seen["wall"] for who, seen in results.items()})
 
 print(f"the monitors of {guests} guests on one node, each every {INTERVAL} s, by the bench's own schedule; percent of one core")
 print(f"{'':16}{'agent':>9}{'libvirtd':>10}{'CIB daemon':>12}{'CIB writes':>12}{'median':>12}{'p99':>12}{'worst':>12}")
