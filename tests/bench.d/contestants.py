@@ -44,7 +44,7 @@ def once(action):
         if action == "start":
             contestants[who] = {"argv": begin, "env": env, "after": end}
         else:
-            contestants[who] = {"argv": end, "env": env, "before": ["/bin/sh", "-c", beats % " ".join(begin)]}
+            contestants[who] = {"argv": end, "env": env, "before": ["/bin/sh", "-c", beats % " ".join(begin)] if action == "stop" else begin}
     return contestants
 
 
