@@ -72,6 +72,8 @@ def markdown(figures):
 
 
 def time(seconds):
+    if seconds >= 100:
+        return f"{seconds:.0f} s"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
