@@ -69,7 +69,8 @@ impl Handover {
         Ok(false)
     }
 
-    fn hold(&mut self, name: &str, text: &str) {
+    /// Keeps the copy here from going on; `text`: why the other host cannot be asked.
+    pub(super) fn hold(&mut self, name: &str, text: &str) {
         if self.held {
             return;
         }

@@ -4,7 +4,7 @@ use super::handover::Handover;
 use super::plan::Plan;
 use super::side::{Here, QUESTION, Side, There};
 use crate::deadline::Deadline;
-use crate::domain::{Error, Kind, Result, lifecycle};
+use crate::domain::{Error, Kind, Reason, Result, lifecycle};
 use crate::log;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ const HERE: Duration = Duration::from_millis(500);
 
 /// What one look at both hosts may take at least.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The two hosts of a move, asked together.
 pub(super) struct Sides<'a> {
@@ -101,6 +104,7 @@ impl Sides<'_> {
             let here = self.here.side(deadline);
             // What the next look may take: a host that cannot be asked takes all that it is given, and then less was known than before.
             let look = begin.elapsed().saturating_mul(2).max(LOOK).min(QUESTION);
+            let last = deadline.before(look).left() <= AGAIN;
             // What libvirt here has let go on is not held any more; what waits there may yet be let run.
             if matches!(there, Side::Absent) || matches!(here, Side::Runs) {
                 handover.release(&name);
@@ -147,7 +151,11 @@ impl Sides<'_> {
                 (Side::Runs, Side::Waits(..)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
                 (Side::Waits(_, state), Side::Absent) => (Kind::State, format!("{name} is {state} here")),
                 (Side::Waits(_, state), Side::Waits(_, other)) => (error.kind, format!("{name} is {state} here and {other} on {target}")),
-                (Side::Waits(_, state), Side::Unknown(text)) => {
+                (Side::Waits(reason, state), Side::Unknown(text)) => {
+                    // Nobody watches from now on, and libvirt here lets it go on when it gives up waiting, whatever runs there.
+                    if last && reason == Reason::PAUSED_MIGRATION {
+                        handover.hold(&name, &text);
+                    }
                     let state = if handover.held() { "held" } else { &state };
                     (Kind::TimedOut, format!("{name} is {state} here, it may run on {target}: {text}"))
                 }
@@ -155,7 +163,7 @@ impl Sides<'_> {
                 (Side::Absent, Side::Unknown(text)) => (error.kind, format!("{name} is not here; {target}: {text}")),
                 (Side::Unknown(text), _) => (error.kind, text),
             };
-            if !deadline.before(look).pause(Duration::from_millis(200)) {
+            if last || !deadline.pause(AGAIN) {
                 return failed(kind, place);
             }
         }
