@@ -3,13 +3,35 @@
 //! Pacemaker ends an action that is late with SIGKILL to its process group: no clean-up runs and the exit reason is lost
 //! (`child_kill_helper` in pacemaker's `lib/common/mainloop.c`). So the program has to be done before, every time.
 
+#[cfg(test)]
+use crate::simulation;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What one look at a guest needs on a busy host; a look that is cut short says nothing, or something misleading.
 const LOOK: Duration = Duration::from_millis(300);
+
+/// Now. Who measures time for a decision asks here: in tests it may be made up.
+#[must_use]
+pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = simulation::now() {
+        return now;
+    }
+    Instant::now()
+}
+
+/// Now, in seconds since 1970.
+#[must_use]
+pub fn unix_time() -> u64 {
+    #[cfg(test)]
+    if let Some(time) = simulation::unix_time() {
+        return time;
+    }
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
 
 /// A moment by which work must have ended. Cheap to copy; narrowing one never widens it.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +43,13 @@ impl Deadline {
     /// A deadline `budget` from now.
     #[must_use]
     pub fn after(budget: Duration) -> Self {
-        Self { end: Instant::now() + budget }
+        Self { end: now() + budget }
     }
 
     /// Time left; zero when it has passed.
     #[must_use]
     pub fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        self.end.saturating_duration_since(now())
     }
 
     /// Whether the time is up.
@@ -39,20 +61,26 @@ impl Deadline {
     /// The same deadline, but no later than `budget` from now: for one step that must not eat the whole time.
     #[must_use]
     pub fn within(&self, budget: Duration) -> Self {
-        Self { end: self.end.min(Instant::now() + budget) }
+        Self { end: self.end.min(now() + budget) }
     }
 
     /// The same deadline, `reserve` earlier: what must stay free for the work after this step.
     #[must_use]
     pub fn before(&self, reserve: Duration) -> Self {
-        Self { end: self.end.checked_sub(reserve).unwrap_or_else(Instant::now) }
+        Self { end: self.end.checked_sub(reserve).unwrap_or_else(now) }
     }
 
     /// Sleeps for `time`, or less if the deadline comes first. Says whether there is time left.
     #[must_use]
     pub fn pause(&self, time: Duration) -> bool {
+        let time = time.min(self.left());
+        #[cfg(test)]
+        if simulation::is_on() {
+            simulation::pass(time);
+            return !self.expired();
+        }
         #[expect(clippy::disallowed_methods, reason = "the one sleep of the program")]
-        thread::sleep(time.min(self.left()));
+        thread::sleep(time);
         !self.expired()
     }
 
@@ -86,6 +114,8 @@ pub fn seconds_since_boot() -> i64 {
 /// Those go to a child process, see [`crate::program`].
 pub struct Task<T> {
     answer: mpsc::Receiver<T>,
+    #[cfg(test)]
+    simulated: Option<simulation::Task<T>>,
 }
 
 impl<T: Send + 'static> Task<T> {
@@ -95,17 +125,29 @@ impl<T: Send + 'static> Task<T> {
         F: FnOnce() -> T + Send + 'static,
     {
         let (give, answer) = mpsc::sync_channel(1);
+        #[cfg(test)]
+        if let Some(begin) = simulation::now() {
+            return Self { answer, simulated: Some(simulation::Task::start(begin, work)) };
+        }
         // A thread that cannot be made, like one that panics, drops its end of the channel: no answer.
         let _ = thread::Builder::new().name("task".into()).spawn(move || {
             // The receiver is gone when nobody wants the answer any more.
             let _ = give.send(work());
         });
-        Self { answer }
+        Self {
+            answer,
+            #[cfg(test)]
+            simulated: None,
+        }
     }
 
     /// Waits until it has finished, or until the deadline. A finished task is seen also when the deadline has passed.
     #[must_use]
     pub fn wait(&self, deadline: &Deadline) -> Option<T> {
+        #[cfg(test)]
+        if let Some(task) = &self.simulated {
+            return task.wait(deadline.end);
+        }
         self.answer.recv_timeout(deadline.left()).ok()
     }
 }

@@ -13,6 +13,8 @@ mod mangled;
 pub mod ocf;
 pub mod parameter;
 pub mod program;
+#[cfg(test)]
+mod simulation;
 pub mod storage;
 pub mod xml;
 

@@ -100,6 +100,10 @@ pub fn exit_reason(prefix: &str, text: &str) {
 }
 
 fn write(level: Level, text: &str, on_stderr: bool) {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return crate::simulation::tell(|| format!("{level:?}: {text}"));
+    }
     let settings = SETTINGS.get_or_init(Settings::default);
     let word = match level {
         Level::Error => "ERROR",

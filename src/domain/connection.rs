@@ -5,11 +5,11 @@
 
 use super::ffi::{self, Login};
 use super::{Error, Kind, Result};
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::log;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error as VirtError;
@@ -144,12 +144,13 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
-    let begin = Instant::now();
+    let begin = deadline::now();
     let answer = deadline.run(call);
-    log::debug(|| format!("{what}: {} after {} ms", if answer.is_some() { "answered" } else { "no answer" }, begin.elapsed().as_millis()));
+    let took = deadline::now() - begin;
+    log::debug(|| format!("{what}: {} after {} ms", if answer.is_some() { "answered" } else { "no answer" }, took.as_millis()));
     match answer {
         Some(answer) => answer.map_err(|error| error.context(what)),
-        None => Err(Error::new(Kind::Unresponsive, format!("{what}: {}", unanswered(begin.elapsed())))),
+        None => Err(Error::new(Kind::Unresponsive, format!("{what}: {}", unanswered(took)))),
     }
 }
 

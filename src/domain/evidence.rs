@@ -8,6 +8,8 @@ use super::definition::Identity;
 use super::process::{self, Process, Status};
 use super::{Error, Kind};
 use crate::deadline::Deadline;
+#[cfg(test)]
+use crate::simulation;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fmt;
 use std::fs;
@@ -47,6 +49,10 @@ impl fmt::Display for Emulator {
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
 pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
+    #[cfg(test)]
+    if simulation::is_on() {
+        return Ok(simulation::world(|world| world.emulators()));
+    }
     let wanted = identity.clone();
     let found = scan(deadline, move |process| process.runs(&wanted));
     let mut found = found.map_err(|error| error.context(format_args!("looking for {}", identity.name)))?;
@@ -83,6 +89,11 @@ where
 impl Emulator {
     /// What is left of it; nothing once the process and every thread of it are gone from `/proc`.
     fn threads(&self) -> io::Result<Vec<Thread>> {
+        #[cfg(test)]
+        if simulation::is_on() {
+            let lives = simulation::world(|world| world.emulators().contains(self));
+            return Ok(lives.then_some(Thread { id: self.pid, state: 'S' }).into_iter().collect());
+        }
         let directory = directory(self.pid);
         match fs::read_to_string(directory.join("stat")) {
             Ok(text) if Status::parse(&text).is_some_and(|status| status.start != self.start) => return Ok(Vec::new()),
@@ -128,6 +139,10 @@ impl Emulator {
     /// Whether it has ended but for what keeps it in the process table: its leader is a zombie, or it is gone.
     #[must_use]
     pub fn is_dying(&self) -> bool {
+        #[cfg(test)]
+        if simulation::is_on() {
+            return self.is_gone();
+        }
         Status::read(&directory(self.pid)).is_none_or(|status| status.start != self.start || matches!(status.state, 'Z' | 'X'))
     }
 
@@ -236,6 +251,10 @@ impl Emulator {
 
     /// A handle that is this process and no other; only when there is one does the start time prove anything. `None`: it is gone.
     fn handle(&self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        #[cfg(test)]
+        if simulation::is_on() {
+            return Ok(fs::File::open("/dev/null").ok().filter(|_| !self.is_gone()).map(Into::into));
+        }
         let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => Ok(Some(handle)),
@@ -245,6 +264,11 @@ impl Emulator {
     }
 
     fn send(&self, handle: &OwnedFd, signal: Signal, name: &str) -> Result<(), Error> {
+        #[cfg(test)]
+        if simulation::is_on() {
+            simulation::world(|world| world.signal(self, signal));
+            return Ok(());
+        }
         match pidfd_send_signal(handle, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(self.refused(name, error)),

@@ -6,6 +6,8 @@
 
 mod late;
 mod login;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) mod simulated;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod symbols;
 

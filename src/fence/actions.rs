@@ -1,6 +1,7 @@
 //! The actions, and what each says when it is done: the words and codes are those of fencing.py, which people's scripts know.
 
 use super::host::Limits;
+use super::note;
 use super::options::{Options, Secret, uuid};
 use super::pool::Pool;
 use super::power::{Done, Plug, Status};
@@ -241,6 +242,7 @@ fn plug(word: &str, options: &Options, pool: &Pool) -> std::result::Result<Plug,
         missing_as_off: options.missing_as_off,
         power_wait: options.power_wait,
         retry_on: options.retry_on,
+        notes: note::FOLDER.into(),
     })
 }
 

@@ -8,6 +8,8 @@ mod carried;
 mod host;
 mod input;
 mod metadata;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model;
 mod note;
 mod options;
 mod pool;

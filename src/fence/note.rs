@@ -5,13 +5,14 @@
 //! comes later would find it on no host and call it off, with a write still in flight. A destroy whose end was not seen in time
 //! therefore stands against the guest until somebody who can prove it has removed the note.
 
+use crate::deadline;
 use crate::domain::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Where the notes are.
 pub(super) const FOLDER: &str = "/run/kvmha/fence";
@@ -210,7 +211,7 @@ pub(super) fn seen(folder: &Path, label: &str) -> Result<Option<u64>> {
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    deadline::unix_time()
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Turning one guest off and on: the loop of asking all hosts, judging, and acting, until the verdict is stable.
 
-use super::note::{self, Begun, Note, ORDINARY};
+use super::note::{Begun, Note, ORDINARY};
 use super::pool::Pool;
 use super::sight::Target;
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
 use super::victim::End;
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Quiet rounds in a row that prove a guest off, and those after a migration was in flight: its target may only just be coming up.
@@ -58,6 +58,8 @@ pub(super) struct Plug {
     pub(super) power_wait: Duration,
     /// `retry_on`.
     pub(super) retry_on: u32,
+    /// Where its note is.
+    pub(super) notes: PathBuf,
 }
 
 impl Plug {
@@ -69,7 +71,7 @@ impl Plug {
     fn note(&self) -> Result<Option<Note>> {
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
         // Several guests may have had the name; an end that was not seen counts first.
-        Ok(Note::find(Path::new(note::FOLDER), word)?.into_iter().max_by_key(Note::is_open))
+        Ok(Note::find(&self.notes, word)?.into_iter().max_by_key(Note::is_open))
     }
 
     /// Why ends that were not seen forbid to say "off": those at hosts whose processes cannot be seen from here, and that were not
@@ -91,7 +93,7 @@ impl Plug {
             "an earlier action began to end it at {} and did not see its end in time; its emulator may hang in the kernel there and still \
             write. When it is certain that none is left (or the host was restarted), remove {}",
             hosts.join(", "),
-            note.path(Path::new(note::FOLDER)).display()
+            note.path(&self.notes).display()
         )))
     }
 
@@ -202,7 +204,7 @@ impl Plug {
                     // The process tables have been asked, and are asked again.
                     Ok(Ended::Unseen) if hosts.iter().all(|host| self.pool.is_local(*host)) => PAUSE,
                     Ok(Ended::Unseen) => {
-                        unseen.get_or_insert_with(Instant::now);
+                        unseen.get_or_insert_with(deadline::now);
                         PAUSE
                     }
                     Err(Failed::ForGood(error)) => return Err(error),
@@ -226,12 +228,12 @@ impl Plug {
         if let Some(error) = self.open(note.as_ref(), &answers) {
             return Err(error);
         }
-        if unseen.into_iter().chain(pending.into_values()).any(|since| since.elapsed() > ORDINARY) {
+        if unseen.into_iter().chain(pending.into_values()).any(|since| deadline::now() - since > ORDINARY) {
             return Err(self.failure("it is gone, but its end took so long that its emulator may hang in the kernel and still write"));
         }
         if let Some(mut note) = note {
             note.ends.clear();
-            let folder = Path::new(note::FOLDER);
+            let folder = &self.notes;
             let kept = if note.xml.is_some() { note.write(folder) } else { note.remove(folder) };
             if let Err(error) = kept {
                 log::warning(error);
@@ -262,7 +264,7 @@ impl Plug {
             Ok(victims) => victims,
             Err(error) => {
                 for host in hosts {
-                    pending.entry(*host).or_insert_with(Instant::now);
+                    pending.entry(*host).or_insert_with(deadline::now);
                 }
                 return Err(Failed::ForNow(error));
             }
@@ -287,7 +289,7 @@ impl Plug {
             ends: begun_before.clone(),
         };
         victims.iter().for_each(|victim| written.begin(self.pool.label(victim.host)));
-        if let Err(error) = written.write(Path::new(note::FOLDER)) {
+        if let Err(error) = written.write(&self.notes) {
             log::warning(format_args!("{error}; the guest is ended all the same"));
         }
         let begun = written.ends.clone();
@@ -305,7 +307,7 @@ impl Plug {
                 }
                 End::Gone => gone = true,
                 End::Refused(error) => {
-                    pending.entry(host).or_insert_with(Instant::now);
+                    pending.entry(host).or_insert_with(deadline::now);
                     // libvirt that says no has done nothing; one that went away may be doing it.
                     if error.kind == Kind::Refused {
                         written.ended(label, &begun_before);
@@ -320,7 +322,7 @@ impl Plug {
             }
         }
         if written.ends != begun
-            && let Err(error) = written.write(Path::new(note::FOLDER))
+            && let Err(error) = written.write(&self.notes)
         {
             log::warning(error);
         }
@@ -372,7 +374,7 @@ impl Plug {
             let answers = self.pool.ask(&self.target, deadline);
             if let Verdict::On(_) = judge(&answers) {
                 if let Some(note) = &note
-                    && let Err(error) = note.remove(Path::new(note::FOLDER))
+                    && let Err(error) = note.remove(&self.notes)
                 {
                     log::warning(error);
                 }

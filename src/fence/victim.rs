@@ -1,11 +1,11 @@
 //! Ending a guest on one host, and what the answer to that is worth.
 
 use super::note::ORDINARY;
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::ffi::{self, OPERATION_MIGRATION_OUT, Which};
 use crate::domain::{Error, Guest, Kind, Reason, Result, State};
 use crate::log;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use virt::domain::Domain;
 use virt::sys;
 
@@ -124,9 +124,9 @@ impl Victim {
             let called_off = self.guest.call("calling off the migration of", &deadline.within(CALLING_OFF), ffi::abort_job);
             log::debug(|| format!("{}: {called_off:?}", self.name));
         }
-        let begin = Instant::now();
+        let begin = deadline::now();
         let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
-        judge_end(answer, begin.elapsed(), deadline.expired())
+        judge_end(answer, deadline::now() - begin, deadline.expired())
     }
 }
 

@@ -18,7 +18,7 @@ fn sources() -> Vec<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+                let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
                 let mut parts = text.split("\\\n");
                 let first = parts.next().unwrap_or_default().to_owned();
                 texts.push(parts.fold(first, |text, part| text + part.trim_start()));

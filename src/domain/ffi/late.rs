@@ -20,6 +20,8 @@ pub(super) fn load() -> Result<(), &'static str> {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use slots::load;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) use slots::slot;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod slots {
@@ -136,6 +138,12 @@ mod slots {
     pub(in crate::domain::ffi) fn load() -> Result<(), &'static str> {
         static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
         LOADED.get_or_init(fill).as_ref().copied().map_err(String::as_str)
+    }
+
+    /// The slot of a function, for tests that put their own in.
+    #[cfg(test)]
+    pub(in crate::domain::ffi) fn slot(name: &CStr) -> &'static AtomicPtr<c_void> {
+        &SLOTS[NAMES.iter().position(|known| *known == name).expect("a function with a trampoline")]
     }
 
     fn fill() -> Result<(), String> {

@@ -8,7 +8,7 @@
 //! held, so that it cannot go on, until somebody can.
 
 use super::side::{Here, Side, There};
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::evidence::Emulator;
 use crate::domain::{Reason, Result, lifecycle};
 use crate::log;
@@ -44,7 +44,7 @@ impl Handover {
             self.since = None;
             return Ok(false);
         }
-        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
+        let waited = deadline::now() - *self.since.get_or_insert_with(deadline::now);
         if waited < ASK_AFTER {
             return Ok(false);
         }

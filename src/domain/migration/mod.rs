@@ -7,6 +7,8 @@ mod arrival;
 pub mod defects;
 mod handover;
 pub mod history;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model;
 mod plan;
 pub mod policy;
 pub mod preflight;
@@ -88,25 +90,37 @@ pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), 
     begin();
     let handover = Handover::new(emulators);
     let postcopy = broken.is_some();
-    let mut transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, postcopy, handover };
-    let result = match broken {
-        None => transfer.run(&working, deadline),
-        Some(error) => transfer.resume(error, deadline),
-    };
-    let (last, mut handover) = (transfer.last.take(), transfer.handover);
-    course.postcopy = transfer.postcopy;
-    if let Some(job) = &last {
-        course.learn(job);
-    }
-    let mut sides = Sides { here: &here, there: &mut there, plan, paused };
-    match result {
-        Ok(()) => sides.confirm(deadline),
-        Err(error) => sides.recover(&error, &mut handover, deadline),
-    }?;
+    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, postcopy, handover };
+    carry(transfer, broken, paused, course, (&working, deadline))?;
     if let Some(job) = completed(&mut there, name, deadline) {
         course.learn(&job);
     }
     Ok(())
+}
+
+/// Carries the guest over, or finds out where it is. `broken`: it is half there already; `paused`: its CPUs are to stand still there too.
+/// The move has the first of the times, all of it the second.
+fn carry(
+    mut transfer: Transfer,
+    broken: Option<Error>,
+    paused: bool,
+    course: &mut Course,
+    (working, deadline): (&Deadline, &Deadline),
+) -> Result<()> {
+    let result = match broken {
+        None => transfer.run(working, deadline),
+        Some(error) => transfer.resume(error, deadline),
+    };
+    let Transfer { here, there, plan, last, postcopy, mut handover, .. } = transfer;
+    course.postcopy = postcopy;
+    if let Some(job) = &last {
+        course.learn(job);
+    }
+    let mut sides = Sides { here, there, plan, paused };
+    match result {
+        Ok(()) => sides.confirm(deadline),
+        Err(error) => sides.recover(&error, &mut handover, deadline),
+    }
 }
 
 /// What the target's libvirt says of the move that has brought the guest: the source's numbers go with its end.

@@ -3,10 +3,10 @@
 use super::handover::Handover;
 use super::plan::Plan;
 use super::side::{Here, QUESTION, Side, There};
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Kind, Reason, Result, lifecycle};
 use crate::log;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What is kept of the time for a look at this host.
 const HERE: Duration = Duration::from_millis(500);
@@ -98,12 +98,12 @@ impl Sides<'_> {
         let (name, target) = (self.name().to_owned(), self.plan.target.clone());
         let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
         loop {
-            let begin = Instant::now();
+            let begin = deadline::now();
             // The other host first: what is seen of this one is the newer then. But some of the time is this one's.
             let there = self.there(&deadline.before(HERE.min(deadline.left() / 2)));
             let here = self.here.side(deadline);
             // What the next look may take: a host that cannot be asked takes all that it is given, and then less was known than before.
-            let look = begin.elapsed().saturating_mul(2).max(LOOK).min(QUESTION);
+            let look = (deadline::now() - begin).saturating_mul(2).max(LOOK).min(QUESTION);
             let last = deadline.before(look).left() <= AGAIN;
             // What libvirt here has let go on is not held any more; what waits there may yet be let run.
             if matches!(there, Side::Absent) || matches!(here, Side::Runs) {

@@ -5,12 +5,12 @@ use super::handover::Handover;
 use super::plan::Plan;
 use super::policy::{Advice, Policy, Steering, may_resume};
 use super::side::{Here, Side, There};
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{self, Deadline, Task};
 use crate::domain::connection::Guest;
 use crate::domain::ffi::{self, Job};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use virt::sys;
 
 /// How often the move is looked at. Its end is not waited for by this.
@@ -86,18 +86,18 @@ impl Transfer<'_> {
         }
         log::info(format_args!("moving {name} to {} by {}", plan.target, plan.remote));
         let task = self.ask(extra);
-        let (begin, total) = (Instant::now(), working.left());
+        let (begin, total) = (deadline::now(), working.left());
         let mut reported = begin;
         while !working.expired() {
             if let Some(result) = task.wait(&working.within(LOOK)) {
                 return result;
             }
-            self.look(&mut steering, begin.elapsed(), total, working);
+            self.look(&mut steering, deadline::now() - begin, total, working);
             if self.handover.settled(self.here, self.there, deadline)? {
                 return Ok(());
             }
-            if reported.elapsed() >= REPORT {
-                reported = Instant::now();
+            if deadline::now() - reported >= REPORT {
+                reported = deadline::now();
                 self.report(&steering);
             }
         }

@@ -1,0 +1,123 @@
+//! The end of a move against simulated hosts, in every course of events within bounds: the guest never runs on both, the last copy of it is
+//! never ended, and "moved" is only said when it runs at the target.
+//!
+//! The place between two steps of the move is a choice too, so that what a program that asks every 250 ms can see is not all that happens.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use super::handover::Handover;
+use super::policy::Policy;
+use super::side::{Here, There};
+use super::transfer::Transfer;
+use super::{Plan, RESERVE, StorageCheck, carry};
+use crate::deadline::Deadline;
+use crate::domain::ffi::simulated;
+use crate::domain::migration::history::Course;
+use crate::domain::status::Trace;
+use crate::domain::{Connection, Identity, Uri, evidence};
+use crate::simulation::hosts::{GUEST, Happens, Reach, Step, UUID, World};
+use crate::simulation::{expect_move, explore, lasted, pass, world};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const HERE: &str = "qemu+tcp://a/system";
+const THERE: &str = "qemu+tcp://b/system";
+
+/// The time of the action, and what its answer may be later.
+const TIME: Duration = Duration::from_secs(45);
+const LATE: Duration = Duration::from_secs(2);
+
+/// How long the world goes on when the program has ended.
+const AFTERWARDS: Duration = Duration::from_secs(60);
+
+/// Moves the guest; the answer, in a word.
+fn carry_over() -> String {
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
+    let deadline = Deadline::after(TIME);
+    let working = deadline.before(RESERVE);
+    let uri = Uri::parse(HERE).unwrap();
+    let plan = Plan {
+        target: "b".into(),
+        remote: THERE.into(),
+        migrate_uri: None,
+        listen: None,
+        options: Default::default(),
+        speed: 0,
+        downtime: 0,
+        config: "/srv/web1.xml".into(),
+        storage: StorageCheck::Off,
+        policy: Policy::Plain,
+    };
+    let guest = Connection::open(HERE, &working).unwrap().guest(&identity.name, &working).unwrap().unwrap();
+    let emulators = evidence::find(&identity, None, &working).unwrap();
+    let here = Here { uri: &uri, trace: Trace { emulator: emulators.first().copied(), ..identity.into() } };
+    let (mut there, handover) = (There::new(THERE), Handover::new(emulators));
+    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan: &plan, last: None, postcopy: false, handover };
+    world(|world| world.quiet = false);
+    expect_move();
+    let answer = carry(transfer, None, false, &mut Course::default(), (&working, &deadline));
+    let took = lasted();
+    world(|world| {
+        if took > TIME + LATE {
+            world.wrong.get_or_insert(format!("the answer took {} s", took.as_secs()));
+        }
+        if answer.is_ok() && !world.runs(1) {
+            world.wrong.get_or_insert("\"moved\" was said, and it does not run at the target".into());
+        }
+        // A libvirt here that cannot be asked leaves its copy to stop, which comes next.
+        if answer.is_ok() && world.hosts[0].copy.is_some() && world.hosts[0].reach == Reach::Up {
+            world.wrong.get_or_insert("\"moved\" was said, and a copy is left at the source".into());
+        }
+    });
+    pass(AFTERWARDS);
+    world(|world| {
+        world.catch_up();
+        // One that is held is known to be.
+        if !world.runs(0) && !world.runs(1) && !world.is_held(0) && world.hosts[0].reach == Reach::Up {
+            world.wrong.get_or_insert("it runs nowhere".into());
+        }
+    });
+    match answer {
+        Ok(()) => "moved".into(),
+        Err(error) => format!("{:?}", error.kind),
+    }
+}
+
+/// Moves it in every course of events. `endless`: the memory changes faster than it flows.
+fn every_course(budget: usize, endless: bool, may: fn(&World, Happens) -> bool) -> BTreeMap<String, usize> {
+    simulated::install();
+    let create = || {
+        let mut world = World::new(&[HERE, THERE], false);
+        world.goes_on = true;
+        world.endless = endless;
+        world.move_from(0, 1, Step::Asked);
+        world.quiet = true;
+        world.may = may;
+        world
+    };
+    explore(budget, create, carry_over, |world, _| world.wrong.take().map_or(Ok(()), Err))
+}
+
+/// The daemons of the two hosts lose each other at any moment, and the other host can be asked, or not, or again.
+#[test]
+fn hosts_that_lose_each_other() {
+    let answers = every_course(2, false, |_, happens| matches!(happens, Happens::Parts(..) | Happens::Heals(1)));
+    assert!(answers["moved"] > 0 && answers.len() > 1, "{answers:?}");
+}
+
+/// The libvirt of either host freezes at any moment, and goes on.
+#[test]
+fn daemons_that_freeze() {
+    let answers = every_course(3, false, |_, happens| matches!(happens, Happens::Freezes(_) | Happens::Heals(_)));
+    assert!(answers["moved"] > 0 && answers.len() > 1, "{answers:?}");
+}
+
+/// Any of that in a move that comes to no end by itself.
+///
+/// Fails if a copy here that waits is not ended when the guest runs there, or if it is not held when the time ends and nobody can tell.
+#[test]
+fn a_move_that_does_not_end() {
+    let any = |_: &World, happens: Happens| matches!(happens, Happens::Parts(..) | Happens::Cut(1) | Happens::Freezes(_));
+    let answers = every_course(1, true, any);
+    assert!(answers["moved"] > 0 && answers["State"] > 0 && answers["TimedOut"] > 0, "{answers:?}");
+}

@@ -1,0 +1,177 @@
+//! `off` against simulated hosts, in every course of events within bounds: whatever happens between any two calls of libvirt, "off" is
+//! only said when no emulator lives on any host and none can come of what is in flight.
+//!
+//! The tests say with which wrong code they were seen to fail.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use super::host::Limits;
+use super::options::Options;
+use super::pool::Pool;
+use super::power::Plug;
+use super::sight::Target;
+use crate::deadline::Deadline;
+use crate::domain::ffi::simulated;
+use crate::simulation::hosts::{Happens, Step, World};
+use crate::simulation::{explore, lasted, pass, pick, world};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+const HOSTS: [&str; 2] = ["qemu+tcp://a/system", "qemu+tcp://b/system"];
+
+/// Those of a call by Pacemaker's fencer, and of one with time for a libvirt that tries for 80 s.
+const TIMES: [u64; 2] = [38, 100];
+
+/// What an answer may be later than its time.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Turns the guest off in the time that Pacemaker's fencer has; the answer, in a word.
+fn off(notes: &Path) -> String {
+    off_within(TIMES[0], notes)
+}
+
+/// The same; a destroy may take so many seconds.
+fn off_within(power: u64, notes: &Path) -> String {
+    let limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(power) };
+    let time = limits.login + limits.shell + limits.power;
+    let options = Options { uri: HOSTS.map(Into::into).to_vec(), ..Options::default() };
+    let mut plug = Plug {
+        target: Target { word: "web1".into(), name: Some("web1".into()), uuid: None },
+        pool: Pool::new(&options, limits).unwrap(),
+        missing_as_off: true,
+        power_wait: Duration::ZERO,
+        retry_on: 0,
+        notes: notes.to_owned(),
+    };
+    let begin = lasted();
+    let answer = plug.off(&Deadline::after(time));
+    let took = lasted() - begin;
+    world(|world| {
+        if took > time + LATE {
+            world.wrong = Some(format!("the answer took {} s", took.as_secs()));
+        }
+        if answer.is_ok()
+            && let Some(wrong) = world.not_off()
+        {
+            world.wrong = Some(format!("\"off\" was said, and {wrong}"));
+        }
+    });
+    match answer {
+        Ok(done) => format!("{done:?}"),
+        Err(error) => format!("{:?}", error.kind),
+    }
+}
+
+/// Turns it off once in every course of events.
+fn every_course(budget: usize, create: impl Fn() -> World) -> BTreeMap<String, usize> {
+    every_course_of(budget, create, off)
+}
+
+fn every_course_of(budget: usize, create: impl Fn() -> World, act: impl Fn(&Path) -> String) -> BTreeMap<String, usize> {
+    simulated::install();
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let notes = folder.path().join("fence");
+    let create = || {
+        let _ = std::fs::remove_dir_all(&notes);
+        create()
+    };
+    explore(budget, create, || act(&notes), |world, _| world.wrong.take().map_or(Ok(()), Err))
+}
+
+/// Hosts whose libvirt has a definition of the guest, or not.
+fn hosts(defined: bool) -> World {
+    World::new(&HOSTS, defined)
+}
+
+/// It moves, from either host to the other, and the move goes on at any moment, by any number of steps.
+///
+/// Fails with one quiet round instead of two, with no more of them after a move, and if what is paused is not taken for alive.
+#[test]
+fn a_guest_that_moves() {
+    let answers = every_course(3, || {
+        let (from, to, defined) = [(0, 1, false), (1, 0, true)][pick(2)];
+        let mut world = hosts(defined);
+        world.move_from(from, to, [Step::Asked, Step::Filling, Step::HandedOver, Step::Runs][pick(4)]);
+        world
+    });
+    assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed"], "nothing is in the way of the end");
+}
+
+/// Hosts are cut off or freeze, and come back, with a guest that moves.
+#[test]
+fn hosts_that_do_not_answer() {
+    let answers = every_course(2, || {
+        let cut = pick(2) == 1;
+        let mut world = hosts(cut);
+        world.may = match cut {
+            true => |_, happens| matches!(happens, Happens::Cut(_) | Happens::Heals(_)),
+            false => |_, happens| matches!(happens, Happens::Freezes(_) | Happens::Heals(_)),
+        };
+        match cut {
+            true => world.move_from(0, 1, Step::Asked),
+            false => world.move_from(1, 0, Step::HandedOver),
+        }
+        world
+    });
+    assert!(answers["Changed"] > 0 && answers["State"] > 0);
+}
+
+/// The guest ends by itself, and somebody starts it again, anywhere, also where a copy of it runs elsewhere.
+#[test]
+fn a_guest_that_others_start() {
+    let answers = every_course(2, || {
+        let mut world = hosts(pick(2) == 1);
+        world.may = |_, happens| matches!(happens, Happens::Starts(_) | Happens::Ends(_));
+        if pick(2) == 0 {
+            world.run_on(0);
+        }
+        world
+    });
+    assert!(answers["Changed"] > 0 && answers["Already"] > 0);
+}
+
+/// libvirt refuses to end it, takes its time, breaks the connection, or forgets an emulator that hangs; and it is turned off again, at once or
+/// later.
+///
+/// Fails if the note of an end that was not seen is not heeded, or a host that cannot be asked is passed over.
+#[test]
+fn a_libvirt_that_does_not_do_as_it_is_told() {
+    let twice = |notes: &Path| {
+        let time = TIMES[pick(2)];
+        let first = off_within(time, notes);
+        pass([Duration::ZERO, Duration::from_secs(90)][pick(2)]);
+        format!("{first} {}", off_within(time, notes))
+    };
+    let create = || {
+        let mut world = hosts(pick(2) == 1);
+        world.unruly = true;
+        world.may = |_, happens| matches!(happens, Happens::Freezes(0) | Happens::Heals(0) | Happens::Hangs(0));
+        world.run_on(0);
+        world
+    };
+    let answers = every_course_of(2, create, twice);
+    assert!(answers.keys().any(|answer| answer.starts_with("Changed")) && answers.keys().any(|answer| answer.starts_with("State")));
+}
+
+/// An emulator hangs that somebody else has tried to end for a while. Of an end that libvirt gives up within [`WAITED`] nobody can tell
+/// that it was not an ordinary one.
+///
+/// Fails if an end for which libvirt has waited long is taken for an ordinary one.
+///
+/// [`WAITED`]: super::victim
+#[test]
+fn an_end_that_others_have_begun() {
+    let answers = every_course_of(
+        1,
+        || {
+            let mut world = hosts(pick(2) == 1);
+            world.unruly = true;
+            world.run_on(0);
+            world.hang(0, Some(Duration::from_secs([0, 20, 40, 60, 74][pick(5)])));
+            world
+        },
+        |notes| off_within(TIMES[pick(2)], notes),
+    );
+    assert!(!answers.contains_key("Changed"), "{answers:?}");
+}

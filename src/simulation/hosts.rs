@@ -1,0 +1,622 @@
+//! Hosts with libvirt, one guest on them, and a move of it that may be under way.
+//!
+//! The move is libvirt's peer-to-peer one, in the five steps of `qemuMigrationSrcPerformPeer2Peer3`: what a step is, and what becomes of
+//! the move when a copy of the guest is ended or a daemon lost in one, stands at [`Step`] and [`World::remove`].
+
+mod calls;
+
+use super::{FOR_EVER, deviate, pass, tell};
+use crate::domain::evidence::Emulator;
+use rustix::process::Signal;
+use std::ffi::{CStr, c_int, c_ulong};
+use std::time::{Duration, Instant};
+use virt::sys;
+
+/// The guest's name.
+pub(crate) const GUEST: &CStr = c"web1";
+/// Its UUID.
+pub(crate) const UUID: &CStr = c"6c7a5fdb-dcda-4945-926a-d65c16db1809";
+const XML: &CStr = c"<domain type='kvm'><name>web1</name></domain>";
+
+/// What one call takes.
+const CALL: Duration = Duration::from_millis(1);
+
+/// How long after the end of its source a copy can still come in: the request for it was under way. What is assumed here is what
+/// `ROUNDS_AFTER_MOVE` of the fence agent has to outlast.
+const IN_FLIGHT: Duration = Duration::from_millis(350);
+
+/// How long a daemon takes to do what the end of a move wants of it.
+const CLEARING: Duration = Duration::from_secs(1);
+
+/// How long libvirt tries to end an emulator that hangs in the kernel, before it forgets it.
+const GIVES_UP: Duration = Duration::from_secs(80);
+
+/// How long a destroy can take without anything being wrong.
+const SLOW: Duration = Duration::from_secs(12);
+
+/// How long a daemon waits for one that it does not hear (`keepalive_interval` and `keepalive_count` of `libvirtd.conf`).
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// What a step of a handover takes.
+const HANDOVER: Duration = Duration::from_millis(20);
+
+/// How long a guest takes to come up.
+const START: Duration = Duration::from_millis(200);
+
+const RUNNING: c_int = 1;
+const PAUSED: c_int = 3;
+const SHUT_OFF: c_int = 5;
+const BY_MIGRATION: c_int = 2;
+const STARTING_UP: c_int = 11;
+
+/// An error of libvirt.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) code: sys::virErrorNumber,
+    pub(crate) part: sys::virErrorDomain,
+    pub(crate) text: &'static str,
+}
+
+const NO_DOMAIN: Fault = Fault { code: sys::VIR_ERR_NO_DOMAIN, part: sys::VIR_FROM_QEMU, text: "Domain not found" };
+const NOT_RUNNING: Fault = invalid("Requested operation is not valid: domain is not running");
+const NO_JOB: Fault = invalid("Requested operation is not valid: no job is active on the domain");
+const REFUSED: Fault = Fault {
+    code: sys::VIR_ERR_OPERATION_FAILED,
+    part: sys::VIR_FROM_QEMU,
+    text: "Failed to terminate process 7 with SIGKILL: Device or resource busy",
+};
+const OUT_OF_REACH: Fault =
+    Fault { code: sys::VIR_ERR_SYSTEM_ERROR, part: sys::VIR_FROM_RPC, text: "unable to connect to server: Connection refused" };
+const CALLED_OFF: Fault = Fault {
+    code: sys::VIR_ERR_OPERATION_ABORTED,
+    part: sys::VIR_FROM_QEMU,
+    text: "operation aborted: migration out job: canceled by client",
+};
+const UNHEARD: Fault =
+    Fault { code: sys::VIR_ERR_OPERATION_FAILED, part: sys::VIR_FROM_QEMU, text: "operation failed: Lost connection to destination host" };
+const BROKEN: Fault = Fault { code: sys::VIR_ERR_INTERNAL_ERROR, part: sys::VIR_FROM_RPC, text: "internal error: client socket is closed" };
+
+const fn invalid(text: &'static str) -> Fault {
+    Fault { code: sys::VIR_ERR_OPERATION_INVALID, part: sys::VIR_FROM_QEMU, text }
+}
+
+type Answer<T> = Result<T, Fault>;
+
+/// What a program that asks again can see of the world.
+type Looks = (Option<Step>, Vec<Reach>);
+
+/// How a daemon can be reached from where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// It answers.
+    Up,
+    /// It cannot be reached.
+    Down,
+    /// It takes requests and does not answer: it is frozen, and does what it was asked to when it goes on.
+    Silent,
+}
+
+/// An emulator that libvirt knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Copy {
+    number: usize,
+    state: c_int,
+    reason: c_int,
+    /// Whether it hangs in the kernel: nothing ends it.
+    hangs: bool,
+    /// Until when somebody's destroy tries to end it.
+    ending: Option<Instant>,
+    /// Since when it is there, if it was started in this course.
+    since: Option<Instant>,
+    /// Whether its emulator is stopped by a signal; and whether libvirt waits to let the guest go on.
+    held: bool,
+    waits: bool,
+}
+
+/// One host.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) uri: &'static str,
+    pub(crate) reach: Reach,
+    /// Whether libvirt has a definition of the guest.
+    pub(crate) defined: bool,
+    pub(crate) copy: Option<Copy>,
+    /// Emulators that libvirt has forgotten, and that live.
+    forgotten: usize,
+    /// When it was last asked for the guest.
+    asked: Option<Instant>,
+    /// Whether a frozen daemon has a request to end the guest.
+    queued: bool,
+}
+
+/// How far a move is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// The target was asked to prepare a copy, and has not got it yet. The guest runs at the source.
+    Asked,
+    /// The copy at the target waits for the memory.
+    Filling,
+    /// The source stands still, the target has everything and was asked to let the guest run.
+    HandedOver,
+    /// It runs at the target. The source has not heard of it.
+    Runs,
+}
+
+/// A move that is under way.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    from: usize,
+    to: usize,
+    step: Step,
+    /// When its source was ended, or it was called off.
+    orphan: Option<Instant>,
+    /// Whether the two daemons do not hear each other any more.
+    apart: bool,
+}
+
+/// What may happen between two calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happens {
+    /// The move goes on, by so many steps.
+    Moves(usize),
+    /// A host is cut off.
+    Cut(usize),
+    /// The daemon of a host freezes.
+    Freezes(usize),
+    /// A host is there again.
+    Heals(usize),
+    /// Somebody starts the guest.
+    Starts(usize),
+    /// The guest ends by itself.
+    Ends(usize),
+    /// Somebody destroys it, whose emulator hangs from now on.
+    Hangs(usize),
+    /// The move goes on to this step, and then the daemons of source and target do not hear each other any more; and whether the target is
+    /// cut off from the program too.
+    Parts(Step, bool),
+}
+
+/// What happens by itself, later.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// This copy has been ended.
+    Ended(usize),
+    /// libvirt forgets it.
+    Forgotten(usize),
+    /// It is let run.
+    Runs(usize),
+    /// The move has come to its end, in whatever way it does by itself.
+    MoveEnds,
+    /// The move makes the step after this one.
+    Next(Step),
+    /// Both daemons give up a move on whose other side nobody is heard.
+    GivesUp,
+}
+
+/// All there is.
+pub(crate) struct World {
+    pub(crate) hosts: Vec<Host>,
+    transfer: Option<Move>,
+    events: Vec<(Instant, Event)>,
+    numbers: usize,
+    /// What may happen in this world, beside the steps of a move.
+    pub(crate) may: fn(&World, Happens) -> bool,
+    /// Whether libvirt may do anything but what it was asked to, at once.
+    pub(crate) unruly: bool,
+    /// Whether a move goes on by itself, and whether its memory comes to an end.
+    pub(crate) goes_on: bool,
+    pub(crate) endless: bool,
+    /// Whether nothing happens yet.
+    pub(crate) quiet: bool,
+    /// libvirt's answer to who asked for the move.
+    moved: Option<Answer<()>>,
+    /// Of what looks the same so often, how often that was so.
+    same: Option<(Looks, u32)>,
+    /// What is wrong.
+    pub(crate) wrong: Option<String>,
+}
+
+impl World {
+    /// Hosts without the guest.
+    pub(crate) fn new(uris: &[&'static str], defined: bool) -> Self {
+        let host = |uri: &&'static str| Host { uri, reach: Reach::Up, defined, copy: None, forgotten: 0, asked: None, queued: false };
+        Self {
+            hosts: uris.iter().map(host).collect(),
+            transfer: None,
+            events: Vec::new(),
+            numbers: 0,
+            may: |_, _| false,
+            unruly: false,
+            goes_on: false,
+            endless: false,
+            quiet: false,
+            moved: None,
+            same: None,
+            wrong: None,
+        }
+    }
+
+    /// The guest runs on this host.
+    pub(crate) fn run_on(&mut self, host: usize) {
+        let copy = self.new_copy(RUNNING, 1);
+        self.hosts[host].copy = Some(copy);
+    }
+
+    /// It is being moved.
+    pub(crate) fn move_from(&mut self, from: usize, to: usize, step: Step) {
+        self.run_on(from);
+        self.transfer = Some(Move { from, to, step: Step::Asked, orphan: None, apart: false });
+        while self.transfer.is_some_and(|transfer| transfer.step < step) {
+            self.go_on();
+        }
+        self.plan();
+    }
+
+    /// Its emulator hangs in the kernel; `since`: somebody tries to end it since then.
+    pub(crate) fn hang(&mut self, host: usize, since: Option<Duration>) {
+        let Some(copy) = &mut self.hosts[host].copy else { return };
+        copy.hangs = true;
+        if let Some(since) = since {
+            self.begin_ending(host, GIVES_UP - since);
+        }
+    }
+
+    fn new_copy(&mut self, state: c_int, reason: c_int) -> Copy {
+        self.numbers += 1;
+        Copy { number: self.numbers, state, reason, hangs: false, ending: None, since: None, held: false, waits: false }
+    }
+
+    fn begin_ending(&mut self, host: usize, time: Duration) {
+        let end = now() + time;
+        if let Some(copy) = &mut self.hosts[host].copy {
+            copy.ending = Some(end);
+            let event = if copy.hangs { Event::Forgotten(copy.number) } else { Event::Ended(copy.number) };
+            self.events.push((end, event));
+        }
+    }
+
+    /// What is wrong with the answer "off": an emulator lives, or one may come of what is under way. Somebody who starts the guest after
+    /// the last question to all hosts has begun cannot be known of.
+    pub(crate) fn not_off(&self) -> Option<String> {
+        let last_round = self.hosts.iter().filter_map(|host| host.asked).min();
+        for host in &self.hosts {
+            if host.forgotten > 0 {
+                return Some(format!("an emulator that libvirt has forgotten lives on {}", host.uri));
+            }
+            if let Some(copy) = &host.copy
+                && copy.since.is_none_or(|since| last_round.is_none_or(|round| since < round))
+            {
+                return Some(format!("it lives on {}: {copy:?}", host.uri));
+            }
+        }
+        self.transfer.is_some_and(|transfer| self.may_yet_come(transfer)).then(|| "a copy of it is still to come".into())
+    }
+
+    fn may_yet_come(&self, transfer: Move) -> bool {
+        transfer.orphan.is_none_or(|since| now() < since + IN_FLIGHT)
+    }
+
+    /// The host of a copy that is still there.
+    fn place(&self, number: usize) -> Option<usize> {
+        self.hosts.iter().position(|host| host.copy.as_ref().is_some_and(|copy| copy.number == number))
+    }
+
+    /// Takes a copy out of its host, with what that means for a move.
+    fn remove(&mut self, host: usize) {
+        self.hosts[host].copy = None;
+        let Some(transfer) = &mut self.transfer else { return };
+        if host == transfer.from {
+            transfer.orphan.get_or_insert_with(now);
+            match transfer.step {
+                Step::Asked => self.events.push((now() + IN_FLIGHT, Event::MoveEnds)),
+                Step::Filling | Step::HandedOver => self.events.push((now() + CLEARING, Event::MoveEnds)),
+                Step::Runs => self.transfer = None,
+            }
+        } else if host == transfer.to {
+            let (from, step) = (transfer.from, transfer.step);
+            self.transfer = None;
+            match (step, self.hosts[from].copy.as_ref().map(|copy| copy.number)) {
+                // libvirt lets the source go on.
+                (Step::HandedOver, Some(number)) => self.events.push((now() + START, Event::Runs(number))),
+                // It was told that the guest runs there.
+                (Step::Runs, Some(number)) => self.events.push((now() + START, Event::Ended(number))),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next step of the move.
+    fn go_on(&mut self) {
+        let Some(mut transfer) = self.transfer else { return };
+        match transfer.step {
+            Step::Asked => {
+                let copy = self.new_copy(PAUSED, BY_MIGRATION);
+                self.hosts[transfer.to].copy = Some(copy);
+                transfer.step = Step::Filling;
+                if transfer.orphan.is_some() {
+                    self.events.push((now() + CLEARING, Event::MoveEnds));
+                }
+            }
+            Step::Filling => {
+                if let Some(copy) = &mut self.hosts[transfer.from].copy {
+                    (copy.state, copy.reason) = (PAUSED, BY_MIGRATION);
+                }
+                transfer.step = Step::HandedOver;
+            }
+            Step::HandedOver => {
+                if let Some(copy) = &mut self.hosts[transfer.to].copy {
+                    (copy.state, copy.reason) = (RUNNING, 2);
+                }
+                transfer.step = Step::Runs;
+            }
+            Step::Runs => {
+                self.transfer = None;
+                self.moved = Some(Ok(()));
+                self.remove(transfer.from);
+                return;
+            }
+        }
+        self.transfer = Some(transfer);
+        self.plan();
+    }
+
+    /// When the move makes its next step, if it goes on by itself.
+    fn plan(&mut self) {
+        let Some(Move { step, .. }) = self.transfer.filter(|_| self.goes_on) else { return };
+        let time = match step {
+            Step::Asked => START,
+            Step::Filling if self.endless => return,
+            Step::Filling => CLEARING,
+            Step::HandedOver | Step::Runs => HANDOVER,
+        };
+        self.events.push((now() + time, Event::Next(step)));
+    }
+
+    /// How many steps the move may make now: one without a source has no memory to send.
+    fn steps_left(&self) -> usize {
+        match self.transfer {
+            None => 0,
+            Some(Move { step, orphan: None, apart: false, .. }) => 4 - step as usize,
+            // The request to let it run may have got there, its answer does not.
+            Some(Move { step, orphan: None, .. }) => usize::from(step == Step::HandedOver),
+            Some(transfer @ Move { step: Step::Asked, .. }) => usize::from(self.may_yet_come(transfer)),
+            Some(Move { step: Step::HandedOver, .. }) => 1,
+            Some(_) => 0,
+        }
+    }
+
+    /// Has happen what was to happen by now.
+    pub(crate) fn catch_up(&mut self) {
+        while let Some(at) = (0..self.events.len()).filter(|at| self.events[*at].0 <= now()).min_by_key(|at| self.events[*at].0) {
+            let (_, event) = self.events.remove(at);
+            tell(|| format!("  {event:?}"));
+            match event {
+                Event::Ended(number) => {
+                    if let Some(host) = self.place(number) {
+                        self.remove(host);
+                    }
+                }
+                Event::Forgotten(number) => {
+                    if let Some(host) = self.place(number) {
+                        self.remove(host);
+                        self.hosts[host].forgotten += 1;
+                    }
+                }
+                Event::Runs(number) => {
+                    if let Some(copy) = self.place(number).and_then(|host| self.hosts[host].copy.as_mut()) {
+                        (copy.state, copy.reason) = (RUNNING, 1);
+                    }
+                }
+                Event::Next(step) => match self.transfer {
+                    Some(Move { from, .. }) if self.hosts[from].reach == Reach::Silent => {
+                        self.events.push((now() + CLEARING, event));
+                    }
+                    Some(Move { step: is, orphan: None, apart: false, .. }) if is == step => self.go_on(),
+                    _ => {}
+                },
+                Event::GivesUp => self.give_up(),
+                Event::MoveEnds => {
+                    if let Some(Move { step, to, orphan: Some(_), .. }) = self.transfer {
+                        self.transfer = None;
+                        if matches!(step, Step::Filling | Step::HandedOver) {
+                            self.remove(to);
+                        }
+                    }
+                }
+            }
+            self.watch();
+        }
+    }
+
+    /// The place between two calls: whatever may happen there.
+    fn between(&mut self) {
+        if self.quiet || self.goes_on && !self.is_worth_a_choice() {
+            return;
+        }
+        let all = 0..self.hosts.len();
+        let mut possible: Vec<Happens> = (1..=self.steps_left()).map(Happens::Moves).collect();
+        let of_hosts: [fn(usize) -> Happens; 6] =
+            [Happens::Cut, Happens::Freezes, Happens::Heals, Happens::Starts, Happens::Ends, Happens::Hangs];
+        let steps = [Step::Asked, Step::Filling, Step::HandedOver, Step::Runs];
+        let parts = steps.iter().flat_map(|step| [Happens::Parts(*step, false), Happens::Parts(*step, true)]);
+        possible.extend(parts.filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)));
+        possible.extend(
+            of_hosts
+                .iter()
+                .flat_map(|kind| all.clone().map(kind))
+                .filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)),
+        );
+        let Some(happens) = deviate(possible.len()).checked_sub(1).map(|at| possible[at]) else { return };
+        tell(|| format!("  {happens:?}"));
+        match happens {
+            Happens::Moves(steps) => (0..steps).for_each(|_| self.go_on()),
+            Happens::Cut(host) => self.hosts[host].reach = Reach::Down,
+            Happens::Freezes(host) => self.hosts[host].reach = Reach::Silent,
+            Happens::Heals(host) => {
+                self.hosts[host].reach = Reach::Up;
+                if std::mem::take(&mut self.hosts[host].queued) {
+                    self.end(host);
+                }
+            }
+            Happens::Starts(host) => {
+                let mut copy = self.new_copy(PAUSED, STARTING_UP);
+                copy.since = Some(now());
+                self.events.push((now() + START, Event::Runs(copy.number)));
+                self.hosts[host].copy = Some(copy);
+            }
+            Happens::Ends(host) => self.remove(host),
+            Happens::Hangs(host) => self.hang(host, Some(Duration::ZERO)),
+            Happens::Parts(step, cut) => {
+                while self.transfer.is_some_and(|transfer| transfer.step < step) {
+                    self.go_on();
+                }
+                if let Some(transfer) = &mut self.transfer {
+                    transfer.apart = true;
+                    if cut {
+                        self.hosts[transfer.to].reach = Reach::Down;
+                    }
+                }
+                self.events.push((now() + KEEPALIVE, Event::GivesUp));
+            }
+        }
+        self.watch();
+    }
+
+    /// A program that asks again and again while nothing changes: something may happen at the first few of these questions, and then at
+    /// fewer and fewer.
+    fn is_worth_a_choice(&mut self) -> bool {
+        let looks = (self.transfer.map(|transfer| transfer.step), self.hosts.iter().map(|host| host.reach).collect());
+        let count = match self.same.take() {
+            Some((before, count)) if before == looks => count + 1,
+            _ => 0,
+        };
+        self.same = Some((looks, count));
+        count < 2 || count.is_power_of_two()
+    }
+
+    fn is_possible(&self, happens: Happens) -> bool {
+        match happens {
+            Happens::Moves(_) => false,
+            Happens::Parts(step, _) => self.transfer.is_some_and(|transfer| !transfer.apart && transfer.step <= step),
+            Happens::Cut(host) | Happens::Freezes(host) => self.hosts[host].reach == Reach::Up,
+            Happens::Heals(host) => self.hosts[host].reach != Reach::Up,
+            Happens::Starts(host) => self.hosts[host].copy.is_none() && self.hosts[host].forgotten == 0,
+            Happens::Ends(host) | Happens::Hangs(host) => self.hosts[host].copy.as_ref().is_some_and(|copy| !copy.hangs),
+        }
+    }
+
+    /// A place in which something may happen while the program waits.
+    pub(crate) fn pass_by(&mut self) {
+        self.catch_up();
+        self.between();
+    }
+
+    /// When the next thing happens by itself.
+    pub(crate) fn next_event(&self) -> Option<Instant> {
+        self.events.iter().map(|(time, _)| *time).min()
+    }
+
+    /// Whether libvirt has an answer for who asked for the move.
+    pub(crate) fn has_moved(&self) -> bool {
+        let lost = self.transfer.is_none_or(|transfer| transfer.orphan.is_some());
+        lost && self.hosts[0].reach != Reach::Silent
+    }
+
+    /// The daemons give up a move on whose other side nobody is heard: the target ends a copy that was not let run, the source lets its own
+    /// go on.
+    fn give_up(&mut self) {
+        let Some(Move { from, to, step, .. }) = self.transfer else { return };
+        if self.hosts[from].reach == Reach::Silent {
+            self.events.push((now() + CLEARING, Event::GivesUp));
+            return;
+        }
+        self.transfer = None;
+        self.moved = Some(Err(UNHEARD));
+        if step != Step::Runs {
+            self.hosts[to].copy = None;
+        }
+        if let Some(copy) = &mut self.hosts[from].copy {
+            copy.waits = copy.held;
+            if !copy.held {
+                (copy.state, copy.reason) = (RUNNING, 6);
+            }
+        }
+    }
+
+    /// The guest's CPUs run on this host.
+    pub(crate) fn runs(&self, host: usize) -> bool {
+        self.hosts[host].copy.as_ref().is_some_and(|copy| copy.state == RUNNING && !copy.held)
+    }
+
+    /// Whether its emulator is stopped here, by the program.
+    pub(crate) fn is_held(&self, host: usize) -> bool {
+        self.hosts[host].copy.as_ref().is_some_and(|copy| copy.held)
+    }
+
+    /// Never twice.
+    fn watch(&mut self) {
+        if (0..self.hosts.len()).filter(|host| self.runs(*host)).count() > 1 {
+            self.wrong.get_or_insert("it runs on both hosts".into());
+        }
+    }
+
+    /// The program ends the copy of a host: one that is not needed any more.
+    fn watch_end(&mut self, host: usize) {
+        if self.goes_on && self.hosts[host].copy.is_some() && !(0..self.hosts.len()).any(|other| other != host && self.runs(other)) {
+            self.wrong.get_or_insert("the last copy was ended".into());
+        }
+    }
+
+    /// The emulators of the guest in the process table of the first host.
+    pub(crate) fn emulators(&self) -> Vec<Emulator> {
+        self.hosts[0].copy.iter().map(emulator).collect()
+    }
+
+    /// One of them gets a signal.
+    pub(crate) fn signal(&mut self, to: &Emulator, signal: Signal) {
+        if !self.emulators().contains(to) {
+            return;
+        }
+        tell(|| format!("{signal:?} to {to}"));
+        match (signal, &mut self.hosts[0].copy) {
+            (Signal::STOP, Some(copy)) => copy.held = true,
+            (Signal::CONT, Some(copy)) => {
+                copy.held = false;
+                if std::mem::take(&mut copy.waits) {
+                    (copy.state, copy.reason) = (RUNNING, 6);
+                }
+                self.watch();
+            }
+            (_, Some(copy)) if !copy.hangs => {
+                self.watch_end(0);
+                self.remove(0);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the copy here, or begins to. Gives how long that takes.
+    fn end(&mut self, host: usize) -> Duration {
+        match &self.hosts[host].copy {
+            Some(Copy { hangs: true, .. }) => {
+                self.begin_ending(host, GIVES_UP);
+                GIVES_UP
+            }
+            Some(_) => {
+                self.remove(host);
+                CALL
+            }
+            None => CALL,
+        }
+    }
+}
+
+/// Its process; no real one has such a number.
+fn emulator(copy: &Copy) -> Emulator {
+    let number = i32::try_from(copy.number).unwrap_or_default();
+    Emulator { pid: 5_000_000 + number, start: copy.number as u64 }
+}
+
+fn now() -> Instant {
+    super::now().unwrap_or_else(Instant::now)
+}

@@ -1,0 +1,174 @@
+//! What libvirt answers: the calls that the program makes.
+
+use super::*;
+
+impl World {
+    /// A call reaches the daemon of a host, or does not.
+    fn call(&mut self, host: usize, what: &str) -> Answer<()> {
+        pass(CALL);
+        self.catch_up();
+        self.between();
+        tell(|| format!("{what} at {}", self.hosts[host].uri));
+        match self.hosts[host].reach {
+            Reach::Up => Ok(()),
+            Reach::Down => Err(OUT_OF_REACH),
+            Reach::Silent => {
+                self.hosts[host].queued |= what == "destroy";
+                pass(FOR_EVER);
+                Err(BROKEN)
+            }
+        }
+    }
+
+    /// A question that is asked right after another one: nothing happens in between.
+    fn also(&mut self, host: usize) -> Answer<&mut Host> {
+        Ok(&mut self.hosts[host])
+    }
+
+    pub(crate) fn open(&mut self, uri: &str) -> Answer<usize> {
+        let host = self.hosts.iter().position(|host| host.uri == uri).ok_or(OUT_OF_REACH)?;
+        pass(CALL);
+        self.catch_up();
+        match self.hosts[host].reach {
+            Reach::Up => Ok(host),
+            Reach::Down => Err(OUT_OF_REACH),
+            Reach::Silent => {
+                pass(FOR_EVER);
+                Err(BROKEN)
+            }
+        }
+    }
+
+    pub(crate) fn look_up(&mut self, host: usize, is_it: bool) -> Answer<usize> {
+        self.hosts[host].asked = Some(now());
+        self.call(host, "look up")?;
+        match &self.hosts[host] {
+            Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
+            _ if !is_it => Err(NO_DOMAIN),
+            _ => Ok(host),
+        }
+    }
+
+    pub(crate) fn version(&mut self, host: usize) -> Answer<c_ulong> {
+        self.call(host, "version").map(|()| 9_000_000)
+    }
+
+    pub(crate) fn state(&mut self, host: usize) -> Answer<(c_int, c_int)> {
+        self.call(host, "state")?;
+        match &self.hosts[host] {
+            Host { copy: Some(copy), .. } => Ok((copy.state, copy.reason)),
+            Host { defined: true, .. } => Ok((SHUT_OFF, 2)),
+            _ => Err(NO_DOMAIN),
+        }
+    }
+
+    pub(crate) fn is_active(&mut self, host: usize) -> Answer<bool> {
+        match self.also(host)? {
+            Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
+            host => Ok(host.copy.is_some()),
+        }
+    }
+
+    pub(crate) fn is_persistent(&mut self, host: usize) -> Answer<bool> {
+        match self.also(host)? {
+            Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
+            host => Ok(host.defined),
+        }
+    }
+
+    pub(crate) fn definition(&mut self, host: usize) -> Answer<&'static CStr> {
+        match self.also(host)? {
+            Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
+            _ => Ok(XML),
+        }
+    }
+
+    /// Which operation runs as a job: that of the move at its source; its target does not tell.
+    pub(crate) fn job(&mut self, host: usize) -> Answer<Option<c_int>> {
+        self.call(host, "job")?;
+        if self.hosts[host].copy.is_none() {
+            return Err(if self.hosts[host].defined { NOT_RUNNING } else { NO_DOMAIN });
+        }
+        match self.transfer {
+            Some(Move { from, .. }) if from == host => Ok(Some(crate::domain::ffi::OPERATION_MIGRATION_OUT)),
+            Some(Move { to, .. }) if to == host => Err(invalid("migration statistics are available only on the source host")),
+            _ => Ok(None),
+        }
+    }
+
+    /// Calls the move off. When everything has been handed over it is too late.
+    pub(crate) fn abort(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "abort")?;
+        match self.transfer {
+            // The request for a copy at the target is under way still.
+            Some(transfer @ Move { from, step: Step::Asked, orphan: None, .. }) if from == host => {
+                self.transfer = Some(Move { orphan: Some(now()), ..transfer });
+                self.events.push((now() + IN_FLIGHT, Event::MoveEnds));
+                self.moved = Some(Err(CALLED_OFF));
+                Ok(())
+            }
+            Some(Move { from, to, step: Step::Filling, .. }) if from == host => {
+                self.transfer = None;
+                self.moved = Some(Err(CALLED_OFF));
+                if let Some(copy) = &self.hosts[to].copy {
+                    self.events.push((now() + START, Event::Ended(copy.number)));
+                }
+                Ok(())
+            }
+            _ => Err(NO_JOB),
+        }
+    }
+
+    pub(crate) fn shut_down(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "shutdown")?;
+        if self.hosts[host].copy.is_some() {
+            self.begin_ending(host, START);
+            return Ok(());
+        }
+        Err(NOT_RUNNING)
+    }
+
+    /// The answer to the request to move it, which comes when the move is over.
+    pub(crate) fn move_away(&mut self, host: usize) -> Answer<()> {
+        tell(|| format!("the move from {}: {:?}", self.hosts[host].uri, self.moved));
+        self.moved.take().unwrap_or(Err(NOT_RUNNING))
+    }
+
+    pub(crate) fn destroy(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "destroy")?;
+        self.watch_end(host);
+        match &self.hosts[host].copy {
+            None => return Err(if self.hosts[host].defined { NOT_RUNNING } else { NO_DOMAIN }),
+            Some(Copy { ending: Some(end), .. }) => {
+                pass(end.saturating_duration_since(now()));
+                return Err(NOT_RUNNING);
+            }
+            Some(Copy { hangs: false, .. }) if self.unruly => match deviate(4) {
+                1 => {
+                    tell(|| "  slowly".into());
+                    self.begin_ending(host, SLOW);
+                    pass(SLOW);
+                    return Ok(());
+                }
+                2 => {
+                    tell(|| "  refused".into());
+                    return Err(REFUSED);
+                }
+                3 => {
+                    tell(|| "  the connection breaks, and it is done later".into());
+                    self.begin_ending(host, CLEARING);
+                    return Err(BROKEN);
+                }
+                4 => {
+                    tell(|| "  the connection breaks".into());
+                    return Err(BROKEN);
+                }
+                _ => {}
+            },
+            Some(_) => {}
+        }
+        let time = self.end(host);
+        pass(time);
+        Ok(())
+    }
+}
