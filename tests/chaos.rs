@@ -25,8 +25,9 @@ use anyhow::{Context, Result, bail};
 use lab::history::History;
 use lab::judge::judge;
 use lab::process::wait_until;
+use lab::program::under_test;
 use lab::suite::close;
-use lab::{Lab, Watcher, supervise};
+use lab::{Lab, Options, Watcher, supervise};
 use plan::Script;
 use play::{Play, guest_name};
 use record::Recorder;
@@ -39,6 +40,8 @@ use std::time::{Duration, Instant};
 /// The lab's name, if no other is given; `tests/run` knows it too.
 const LAB: &str = "chaos";
 const NODES: u32 = 3;
+/// If no other is given: what `tests/run` plays is always the same.
+const SEED: u64 = 9;
 
 /// What the command line says.
 struct Words {
@@ -91,14 +94,14 @@ fn words(mut all: impl Iterator<Item = String>) -> Result<Words> {
         std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name} is no number: {text}"))).transpose()
     };
     let script = Script {
-        seed: of_environment("KVMHA_SEED")?.unwrap_or_else(|| u64::from(std::process::id()) << 20),
+        seed: of_environment("KVMHA_SEED")?.unwrap_or(SEED),
         operations: of_environment("KVMHA_CHAOS_OPS")?.unwrap_or(200),
-        guests: 3,
+        guests: 4,
         nodes: NODES,
         ours: true,
         fenced: true,
     };
-    let minutes = of_environment("KVMHA_CHAOS_MINUTES")?.unwrap_or(3);
+    let minutes = of_environment("KVMHA_CHAOS_MINUTES")?.unwrap_or(9);
     let mut words = Words { script, lab: LAB.to_owned(), minutes, list: false, plan: false };
     while let Some(word) = all.next() {
         let mut value = || all.next().with_context(|| format!("{word} needs a value"));
@@ -145,7 +148,9 @@ fn print_plan(script: &Script) {
 fn run(words: &Words) -> Result<bool> {
     let script = &words.script;
     println!("seed {}, {} guests, {} operations in at most {} min", script.seed, script.guests, script.operations, words.minutes);
-    let stage = Stage::build(&words.lab)?;
+    Lab::down(&words.lab, None)?;
+    let (name, agent) = (words.lab.clone(), Some(under_test()));
+    let stage = Stage { lab: Lab::up(&Options { name, agent, limit: stage::LIMIT, clock: true, ..Options::default() })? };
     let recorder = Recorder::new()?;
     let provider = if script.ours { "kvmha" } else { play::THEIRS };
     let play = Play::new(&stage, &recorder, script.guests, provider);

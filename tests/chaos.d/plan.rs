@@ -5,7 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 /// So many pieces of work are asked for in a round, before the cluster is left alone until it has come to rest.
-const WORK: u64 = 7;
+const WORK: u64 = 10;
+
+/// How far a clock jumps, in seconds: within the skew that is allowed for and beyond, a summer time that was missed, a battery that is empty.
+const JUMPS: [i32; 6] = [-3600, -90, -4, 45, 3600, 400_000];
 
 /// What is to be played.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,13 @@ pub enum What {
     Adopt {
         guest: u32,
     },
+    /// The binary is replaced on all nodes, under all that runs.
+    Upgrade,
+    /// `kvmha repair` cleans up what it finds of a guest on a node.
+    Repair {
+        guest: u32,
+        node: u32,
+    },
     /// Failures of a guest are forgotten.
     Cleanup {
         guest: u32,
@@ -67,6 +77,11 @@ pub enum What {
     NetworkCut {
         node: u32,
     },
+    /// What the others send does not arrive (deaf), or what it sends does not.
+    NetworkOneWay {
+        node: u32,
+        deaf: bool,
+    },
     FreezeCorosync {
         node: u32,
     },
@@ -78,6 +93,13 @@ pub enum What {
     },
     FreezeStorage {
         node: u32,
+    },
+    /// On all nodes, as it is shared.
+    FillStorage,
+    /// A node's clock is so many seconds ahead, or behind.
+    JumpClock {
+        node: u32,
+        ahead: i32,
     },
     KillEmulator {
         guest: u32,
@@ -92,15 +114,17 @@ pub enum What {
         guest: u32,
     },
     FailFencing,
+    HangFencing,
 }
 
 impl What {
     pub fn is_fault(self) -> bool {
         use What::*;
-        !matches!(
-            self,
-            Move { .. } | Migrate { .. } | Stop { .. } | Standby { .. } | Change { .. } | Adopt { .. } | Cleanup { .. } | Off { .. }
-        )
+        match self {
+            Move { .. } | Migrate { .. } | Stop { .. } | Standby { .. } | Change { .. } => false,
+            Adopt { .. } | Upgrade | Repair { .. } | Cleanup { .. } | Off { .. } => false,
+            _ => true,
+        }
     }
 }
 
@@ -114,19 +138,26 @@ impl fmt::Display for What {
             Standby { node } => write!(f, "node{node} in standby"),
             Change { guest, value } => write!(f, "migration_downtime={value} for vm{guest}"),
             Adopt { guest } => write!(f, "adopt vm{guest}, back and there"),
+            Upgrade => write!(f, "the binary is replaced"),
+            Repair { guest, node } => write!(f, "kvmha repair vm{guest}, on node{node}"),
             Cleanup { guest } => write!(f, "cleanup of vm{guest}"),
             Off { guest, node } => write!(f, "fence_kvmha turns vm{guest} off, from node{node}"),
             PowerCut { node } => write!(f, "power cut on node{node}"),
             NetworkCut { node } => write!(f, "network cut on node{node}"),
+            NetworkOneWay { node, deaf: true } => write!(f, "node{node} hears nothing"),
+            NetworkOneWay { node, deaf: false } => write!(f, "node{node} is not heard"),
             FreezeCorosync { node } => write!(f, "corosync frozen on node{node}"),
             KillDaemon { node } => write!(f, "libvirtd killed on node{node}"),
             FreezeDaemon { node } => write!(f, "libvirtd frozen on node{node}"),
             FreezeStorage { node } => write!(f, "storage frozen on node{node}"),
+            FillStorage => write!(f, "storage full"),
+            JumpClock { node, ahead } => write!(f, "clock of node{node} {ahead:+} s"),
             KillEmulator { guest } => write!(f, "emulator of vm{guest} killed"),
             FreezeEmulator { guest } => write!(f, "emulator of vm{guest} frozen"),
             KillAgent { guest } => write!(f, "agent of vm{guest} killed"),
             HideConfig { guest } => write!(f, "definition of vm{guest} gone"),
             FailFencing => write!(f, "fence device fails"),
+            HangFencing => write!(f, "fence device does not answer"),
         }
     }
 }
@@ -180,17 +211,24 @@ fn work_of(script: &Script, random: &mut Random) -> Step {
     let (guest, node) = (below(random, script.guests) + 1, below(random, script.nodes) + 1);
     let value = 100 + below(random, 400);
     let what = match random.below(60) {
-        0..=17 => What::Move { guest, node },
-        18..=26 if script.ours => What::Migrate { guest, node },
-        18..=29 => What::Stop { guest },
-        30..=35 => What::Standby { node },
-        36..=41 => What::Cleanup { guest },
+        0..=16 => What::Move { guest, node },
+        17..=25 => What::Migrate { guest, node },
+        26..=29 => What::Stop { guest },
+        30..=34 => What::Standby { node },
+        35..=39 => What::Cleanup { guest },
         // Rare: it waits long for a cluster that has come to rest.
-        42 if script.ours => What::Adopt { guest },
+        40 => What::Adopt { guest },
+        41 | 42 => What::Upgrade,
         43..=46 if script.fenced => What::Off { guest, node },
-        _ if script.ours => What::Change { guest, value },
-        // To the incumbent that would be a restart.
-        _ => What::Move { guest, node },
+        47..=49 => What::Repair { guest, node },
+        _ => What::Change { guest, value },
+    };
+    // The incumbent has no such thing, or would restart the guest for it; what it is asked instead costs no guest its memory either.
+    let what = match what {
+        What::Migrate { .. } | What::Adopt { .. } | What::Upgrade | What::Repair { .. } | What::Change { .. } if !script.ours => {
+            What::Move { guest, node }
+        }
+        what => what,
     };
     let mut step = step(random, what, 4000);
     if matches!(what, What::Adopt { .. }) {
@@ -201,18 +239,23 @@ fn work_of(script: &Script, random: &mut Random) -> Step {
 
 fn fault_of(script: &Script, node: u32, random: &mut Random) -> Step {
     let guest = below(random, script.guests) + 1;
-    let (what, lasts) = match random.below(20) {
+    let (deaf, ahead) = (random.below(2) == 0, random.pick(&JUMPS));
+    let (what, lasts) = match random.below(26) {
         0 => (What::PowerCut { node }, 100),
         1 => (What::NetworkCut { node }, 6000),
-        2 => (What::FreezeCorosync { node }, 4000),
-        3..=5 => (What::KillDaemon { node }, 4000),
-        6..=8 => (What::FreezeDaemon { node }, 8000),
-        9 | 10 => (What::FreezeStorage { node }, 6000),
-        11 | 12 => (What::KillEmulator { guest }, 100),
-        13 | 14 => (What::FreezeEmulator { guest }, 6000),
-        15 | 16 => (What::KillAgent { guest }, 100),
-        17 | 18 => (What::HideConfig { guest }, 6000),
-        _ => (What::FailFencing, 6000),
+        2 => (What::NetworkOneWay { node, deaf }, 6000),
+        3 => (What::FreezeCorosync { node }, 4000),
+        4..=6 => (What::KillDaemon { node }, 4000),
+        7..=9 => (What::FreezeDaemon { node }, 8000),
+        10 | 11 => (What::FreezeStorage { node }, 6000),
+        12 | 13 => (What::FillStorage, 6000),
+        14 | 15 => (What::JumpClock { node, ahead }, 6000),
+        16 | 17 => (What::KillEmulator { guest }, 100),
+        18 | 19 => (What::FreezeEmulator { guest }, 6000),
+        20 | 21 => (What::KillAgent { guest }, 100),
+        22 | 23 => (What::HideConfig { guest }, 6000),
+        24 => (What::FailFencing, 6000),
+        _ => (What::HangFencing, 6000),
     };
     step(random, what, lasts)
 }

@@ -8,6 +8,7 @@ use lab::history::{FaultKind, Request};
 use lab::layout::{HANGING, Network, SHARED};
 use lab::power::{Fault as FenceFault, Power};
 use lab::process::{Identity, pids, replace, wait_until};
+use lab::program::under_test;
 use lab::storage::{Fault as StorageFault, Reach};
 use lab::{GuestOptions, Lab};
 use nix::sys::signal::{Signal, killpg};
@@ -23,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(150);
 /// Of the way back to rest.
 const REST: Duration = Duration::from_secs(300);
 
+/// No space left on device.
+const FULL: StorageFault = StorageFault::Error(Reach::Writes, 28);
+
 /// The incumbent, in Pacemaker's words.
 pub const THEIRS: &str = "heartbeat";
 
@@ -33,13 +37,15 @@ pub struct Play<'a> {
     pub guests: u32,
     /// The provider of the agent under test.
     pub provider: &'a str,
+    /// One at a time replaces the binary.
+    upgrade: Mutex<()>,
     /// Guests that another agent looks after for now, with what the history calls it.
     foreign: Mutex<Vec<(u32, usize)>>,
 }
 
 impl<'a> Play<'a> {
     pub fn new(stage: &'a Stage, recorder: &'a Recorder, guests: u32, provider: &'a str) -> Self {
-        Self { stage, recorder, guests, provider, foreign: Mutex::default() }
+        Self { stage, recorder, guests, provider, upgrade: Mutex::default(), foreign: Mutex::default() }
     }
 
     fn lab(&self) -> &Lab {
@@ -133,6 +139,17 @@ impl<'a> Play<'a> {
                 let line = format!("crm_resource --resource {name} --set-parameter migration_downtime --parameter-value {value}");
                 self.ask(Request::Harmless, &name, &text, &line);
             }
+            What::Upgrade => {
+                let _one = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner);
+                // Another file, as a package's new one is.
+                self.recorder.operation(Request::Harmless, "", &text, || self.lab().install(&under_test()).is_ok());
+            }
+            What::Repair { guest, node } => {
+                let name = guest_name(guest);
+                let line = format!("kvmha repair {name} --yes");
+                // It may have Pacemaker forget a failure.
+                self.recorder.operation(Request::Forget, &name, &text, || self.run_on(&format!("node{node}"), &line));
+            }
             What::Cleanup { guest } => {
                 let name = guest_name(guest);
                 self.ask(Request::Forget, &name, &text, &format!("crm_resource --cleanup --resource {name}"));
@@ -192,6 +209,17 @@ impl<'a> Play<'a> {
                     let _ = lab.heal(&node, Network::Cluster);
                 });
             }
+            What::NetworkOneWay { node, deaf } => {
+                let node = format!("node{node}");
+                let wall = |word: &str| {
+                    let side = if deaf { "INPUT -i" } else { "OUTPUT -o" };
+                    let line = format!("iptables --wait 5 {word} {side} {} -j DROP", Network::Cluster.interface());
+                    self.run_on(&node, &line)
+                };
+                during(FaultKind::NetworkOneWay, &node, &|| wall("-A"), &|| {
+                    wall("-D");
+                });
+            }
             What::FreezeCorosync { node } => {
                 let node = format!("node{node}");
                 frozen(FaultKind::CorosyncFrozen, &node, daemon(&node, "corosync"));
@@ -213,6 +241,18 @@ impl<'a> Play<'a> {
                     let _ = lab.storage(&node, StorageFault::None);
                 });
             }
+            What::FillStorage => {
+                let all = |fault| self.lab().node_names().iter().filter(|node| lab.storage(node, fault).is_ok()).count() > 0;
+                during(FaultKind::StorageFull, "", &|| all(FULL), &|| {
+                    all(StorageFault::None);
+                });
+            }
+            What::JumpClock { node, ahead } => {
+                let node = format!("node{node}");
+                during(FaultKind::ClockJump, &node, &|| lab.set_clock(&node, ahead.into()).is_ok(), &|| {
+                    let _ = lab.set_clock(&node, 0);
+                });
+            }
             What::KillEmulator { guest } => {
                 let emulators = self.emulators(&guest_name(guest));
                 let kill = || emulators.iter().filter(|emulator| emulator.signal(Signal::SIGKILL)).count() > 0;
@@ -230,9 +270,12 @@ impl<'a> Play<'a> {
                     let _ = fs::rename(&hidden, &config);
                 });
             }
-            What::FailFencing => during(FaultKind::FenceFails, "", &|| lab.fence_fault(FenceFault::Refuse).is_ok(), &|| {
-                let _ = lab.fence_fault(FenceFault::None);
-            }),
+            What::FailFencing | What::HangFencing => {
+                let how = if what == What::FailFencing { FenceFault::Refuse } else { FenceFault::Hang };
+                during(FaultKind::FenceFails, "", &|| lab.fence_fault(how).is_ok(), &|| {
+                    let _ = lab.fence_fault(FenceFault::None);
+                });
+            }
             _ => {}
         }
     }
@@ -354,13 +397,20 @@ fn kill_agent(guest: &str) -> bool {
     })
 }
 
+fn nvpair(guest: &str, set: &str, key: &str, value: &str) -> String {
+    format!("<nvpair id='{guest}-{set}-{key}' name='{key}' value='{value}'/>")
+}
+
 fn primitive(name: &str, provider: &str) -> String {
-    let pair = |set: &str, key: &str, value: &str| format!("<nvpair id='{name}-{set}-{key}' name='{key}' value='{value}'/>");
+    // The incumbent has no such thing: a guest that full storage has paused stays so.
+    let resume = if provider == THEIRS { String::new() } else { nvpair(name, "params", "outage_policy", "resume") };
+
+    let pair = |set: &str, key: &str, value: &str| nvpair(name, set, key, value);
     let operation = |action: &str, interval: &str, timeout: &str| {
         format!("<op id='{name}-{action}' name='{action}' interval='{interval}' timeout='{timeout}'/>")
     };
     format!(
-        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{}{}{}{}\
+        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{}{}{}{}{resume}\
          </instance_attributes><meta_attributes id='{name}-meta'>{}</meta_attributes><operations>{}{}{}{}{}</operations></primitive>",
         pair("params", "config", &format!("{SHARED}/{name}.xml")),
         pair("params", "hypervisor", "qemu:///system"),

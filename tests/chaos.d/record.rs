@@ -15,6 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Between two looks at logs and processes.
 const LOOK: Duration = Duration::from_millis(200);
+/// A line of a log is read at most so many seconds after it was written.
+const READ_LATE: f64 = 3.0;
 /// Seconds of a day.
 const DAY: f64 = 86_400.0;
 /// Between two questions to Pacemaker.
@@ -133,8 +135,9 @@ impl Recorder {
                     history.actions.push(Action { guest, node, name, begin: at, end: f64::INFINITY, outcome, text });
                 }
                 Event::Lost { node, day } => {
-                    // Nothing here lasts for a day.
-                    let at = (day - self.day).rem_euclid(DAY);
+                    // Nothing here lasts for a day. A node whose clock has jumped writes another time.
+                    let written = (day - self.day).rem_euclid(DAY);
+                    let at = if (0.0..READ_LATE).contains(&(at - written)) { written } else { at };
                     history.faults.push(Fault { kind: FaultKind::NodeLost, subject: node, begin: at, end: at });
                 }
                 Event::Ended { node, guest, name, text } => {

@@ -40,7 +40,7 @@ impl Report {
     }
 
     pub fn print(&self, stage: &Stage, history: &History, verdicts: &[Verdict]) -> Result<()> {
-        let Script { seed, operations, .. } = self.script;
+        let Script { seed, operations, guests, .. } = self.script;
         println!(
             "{} of {operations} operations and {} faults in {} rounds, {:.0} s",
             self.work,
@@ -76,7 +76,9 @@ impl Report {
             println!("test chaos ... ok");
             return Ok(());
         }
-        println!("test chaos ... FAILED\n    seed {seed}: play it again with tests/chaos --ops {operations} --seed {seed}");
+        println!(
+            "test chaos ... FAILED\n    seed {seed}: play it again with tests/chaos --ops {operations} --seed {seed} --guests {guests}"
+        );
         for verdict in verdicts {
             println!("  at {:.1} s: {:?}: {}", verdict.at, verdict.violation, verdict.text);
             let at = if verdict.at.is_finite() {

@@ -1,5 +1,6 @@
 //! The lab as a whole: brought up, looked at, taken down.
 
+use crate::clock;
 use crate::kernel;
 use crate::layout::{DEFAULT_NAME, Layout, default_state, node_name};
 use crate::membership::Membership;
@@ -37,13 +38,15 @@ pub struct Options {
     pub progress: bool,
     /// How long the cluster may take to come up.
     pub limit: Duration,
+    /// Whether its nodes have clocks of their own, which can jump.
+    pub clock: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let name = DEFAULT_NAME.to_owned();
         let (limit, platform) = (Duration::from_secs(90), platform::of_environment());
-        Self { name, state: None, nodes: 3, agent: None, bare: false, platform, progress: false, limit }
+        Self { name, state: None, nodes: 3, agent: None, bare: false, platform, progress: false, limit, clock: false }
     }
 }
 
@@ -123,7 +126,7 @@ impl Lab {
                 Self { description: Description { name, nodes, bare, root }, layout }
             }
         };
-        lab.prepare(agent.as_deref())?;
+        lab.prepare(agent.as_deref(), options.clock)?;
         steps.done("guest kernel and programs");
         if lab.repair_switch()? {
             steps.done("switch and power switch");
@@ -188,7 +191,7 @@ impl Lab {
         Ok(())
     }
 
-    fn prepare(&self, agent: Option<&Path>) -> Result<()> {
+    fn prepare(&self, agent: Option<&Path>, clock: bool) -> Result<()> {
         for folder in [self.layout.shared(), self.layout.boot()] {
             fs::create_dir_all(folder)?;
         }
@@ -201,6 +204,9 @@ impl Lab {
             self.install(agent)?;
         }
         storage::provide(&self.layout.hangfs())?;
+        if clock {
+            clock::provide(&self.layout.clock())?;
+        }
         kernel::provide(&self.layout.boot())
     }
 
@@ -253,7 +259,9 @@ impl Lab {
     pub fn install(&self, agent: &Path) -> Result<()> {
         place(&agent_file(agent)?, &self.layout.agent())?;
         for node in 1..=self.nodes() {
-            if let Some(process) = self.node_process(node).filter(|_| self.layout.on_disk(node, "/etc/kvmha-lab").exists()) {
+            // A node that is about to start takes it by itself, and before its pivot it shows the host's files.
+            let _lock = self.lock_power(node)?;
+            if let Some(process) = self.node_process(node).filter(power::ready) {
                 let root = PathBuf::from(format!("/proc/{}/root", process.pid));
                 crate::init::install_agent(&self.layout.agent(), &root)
                     .with_context(|| format!("failed to install on {}", node_name(node)))?;

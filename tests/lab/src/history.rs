@@ -133,6 +133,8 @@ pub enum FaultKind {
     PowerCut,
     /// A node's cable was cut.
     NetworkCut,
+    /// A node could send and not hear, or hear and not send.
+    NetworkOneWay,
     /// A node's corosync did not answer.
     CorosyncFrozen,
     /// A node's libvirtd was killed, and started again.
@@ -141,6 +143,10 @@ pub enum FaultKind {
     DaemonFrozen,
     /// A node's storage did not answer.
     StorageFrozen,
+    /// The storage took no more writes, from no node.
+    StorageFull,
+    /// A node's clock was wrong.
+    ClockJump,
     /// A guest's emulator was killed.
     EmulatorKilled,
     /// A guest's emulator was stopped.
@@ -149,7 +155,7 @@ pub enum FaultKind {
     AgentKilled,
     /// A guest's definition was not there.
     ConfigGone,
-    /// The fence device refused.
+    /// The fence device refused, or did not answer.
     FenceFails,
     /// Another agent than the one under test looked after a guest.
     OtherAgent,

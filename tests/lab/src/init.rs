@@ -3,6 +3,7 @@
 //! It is started by `unshare` in new namespaces and still sees the host's files. Its root becomes a tmpfs with overlays over the host's
 //! `/etc`, `/var` and `/usr`, or another system's; what the node changes there stays in the state folder over a power cycle, as on a disk.
 
+use crate::clock;
 use crate::cluster::Lab;
 use crate::config;
 use crate::layout::{BOOT, Layout, SHARED, node_name};
@@ -157,6 +158,9 @@ fn build_root(layout: &Layout, node: u32, base: &Path) -> Result<()> {
     fs::set_permissions(root.join("run/lock"), Permissions::from_mode(0o1777))?;
     copy_if_changed(&layout.program(), &root.join("usr/sbin/fence_lab"))?;
     copy_if_changed(&layout.hangfs(), &root.join(storage::PROGRAM.trim_start_matches('/')))?;
+    if layout.clock().exists() {
+        clock::install(&layout.clock(), &root)?;
+    }
     if layout.agent().exists() {
         install_agent(&layout.agent(), &root)?;
     }

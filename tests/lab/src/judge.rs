@@ -184,7 +184,9 @@ fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boo
         let quorum = faults_near(history, stop.begin, stop.end).any(|fault| match fault.kind {
             FaultKind::NoQuorum => true,
             // Alone, a node has no quorum, and stops what it runs.
-            FaultKind::NetworkCut | FaultKind::CorosyncFrozen | FaultKind::NodeLost => fault.subject == stop.node,
+            FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen | FaultKind::NodeLost => {
+                fault.subject == stop.node
+            }
             _ => false,
         });
         asked || failed || dropped || forgotten || quorum
@@ -213,7 +215,8 @@ fn has_cause(history: &History, action: &Action) -> bool {
     let ended = requests(history, &action.guest, Request::Off).any(|one| one.begin <= action.end && one.end >= action.begin - AFTERMATH);
     ended
         || faults_near(history, action.begin, action.end).any(|fault| match fault.kind {
-            FaultKind::FenceFails => false,
+            // Neither is a reason for the agent to fail.
+            FaultKind::FenceFails | FaultKind::ClockJump => false,
             _ => move_ || fault.subject.is_empty() || fault.subject == action.guest || fault.subject == action.node,
         })
         || move_ && history.fencings.iter().any(|one| one.asked <= action.end && one.asked >= action.begin - AFTERMATH)
@@ -263,7 +266,7 @@ fn offs(history: &History, verdicts: &mut Vec<Verdict>) {
 /// A node may be fenced if it could not be reached, or if a stop on it failed for a reason.
 fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
     let lost = history.faults.iter().any(|fault| {
-        matches!(fault.kind, FaultKind::PowerCut | FaultKind::NetworkCut | FaultKind::CorosyncFrozen)
+        matches!(fault.kind, FaultKind::PowerCut | FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen)
             && fault.subject == fencing.node
             && (fault.begin..=fault.end + QUEUE).contains(&fencing.asked)
     });

@@ -14,6 +14,8 @@ pub const SHARED: &str = "/srv/vms";
 pub const HANGING: &str = "/srv/hang";
 /// Where a node's [`HANGING`] reads what it has to do.
 pub const STORAGE_FAULT: &str = "/run/lab-storage";
+/// Where the clock of a node has its distance from the machine's; see [`crate::clock`].
+pub const CLOCK: &str = "/run/lab-clock";
 /// Where a node sees the guests' kernel and initrd: a node-local path, as the image of a machine has it.
 pub const BOOT: &str = "/boot";
 
@@ -139,6 +141,12 @@ impl Layout {
     #[must_use]
     pub fn hangfs(&self) -> PathBuf {
         self.state.join("bin/hangfs")
+    }
+
+    /// The library that is a node's own clock, if this lab has such; nodes take it from here when they start.
+    #[must_use]
+    pub fn clock(&self) -> PathBuf {
+        self.state.join("bin/lab-clock.so")
     }
 
     /// The power switch's process.

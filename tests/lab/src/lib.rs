@@ -14,6 +14,7 @@
 //! | [`node`] | one node seen from outside: exec, daemons, processes |
 //! | [`power`] | the power of a node, and the server that fence agents ask |
 //! | [`storage`] | storage that hangs and fails |
+//! | [`clock`] | a clock of its own for each node |
 //! | [`network`] | the switch: bridges, cables, cuts |
 //! | [`init`] | a node's PID 1 |
 //! | [`platform`] | the system the nodes run |
@@ -37,6 +38,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person, and a PID 1 whose stderr is its log")]
 
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod demo;

@@ -258,7 +258,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Words::Up(Up { nodes, agent, bare, platform, limit }) => {
             let (limit, platform) = (Duration::from_secs(limit), platform.or_else(platform::of_environment));
-            Lab::up(&Options { name: cli.name, state: cli.state, nodes, agent, bare, platform, progress: true, limit })?;
+            Lab::up(&Options { name: cli.name, state: cli.state, nodes, agent, bare, platform, progress: true, limit, clock: false })?;
             return Ok(ExitCode::SUCCESS);
         }
         Words::Down => {

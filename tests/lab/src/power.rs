@@ -102,7 +102,8 @@ impl Lab {
         if ready(&process) { Ok(()) } else { Err(failed("did not start its daemons")) }
     }
 
-    fn lock_power(&self, node: u32) -> Result<Flock<File>> {
+    /// Held, a node has power or has not, and nothing in between.
+    pub(crate) fn lock_power(&self, node: u32) -> Result<Flock<File>> {
         lock(&self.layout().node_lock(node))
     }
 
@@ -160,7 +161,7 @@ pub fn lock(path: &Path) -> Result<Flock<File>> {
 }
 
 /// Whether a node has its own root by now and its daemons are started.
-fn ready(process: &Identity) -> bool {
+pub(crate) fn ready(process: &Identity) -> bool {
     // Through the host's /proc; before the pivot this is the host's /run, which has no such file.
     process.alive() && Path::new(&format!("/proc/{}/root{READY}", process.pid)).exists()
 }

@@ -88,7 +88,10 @@ fn a_restart_needs_a_reason() {
     };
     assert_eq!(caused(FaultKind::EmulatorFrozen, "vm1"), []);
     assert_eq!(caused(FaultKind::EmulatorFrozen, "vm2"), [Violation::NeedlessRestart]);
+    assert_eq!(caused(FaultKind::StorageFull, ""), []);
+    assert_eq!(caused(FaultKind::NetworkOneWay, "node1"), []);
     assert_eq!(caused(FaultKind::FenceFails, ""), [Violation::NeedlessRestart]);
+    assert_eq!(caused(FaultKind::ClockJump, "node1"), [Violation::NeedlessRestart]);
 }
 
 #[test]
@@ -174,6 +177,8 @@ fn a_fencing_needs_a_reason() {
     assert_eq!(fenced(&|_| {}), [Violation::NeedlessFencing]);
     assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::CorosyncFrozen, "node1", 90.0, 93.0))), []);
     assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::CorosyncFrozen, "node2", 90.0, 93.0))), [Violation::NeedlessFencing]);
+    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NetworkOneWay, "node1", 90.0, 93.0))), []);
+    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::ClockJump, "node1", 90.0, 93.0))), [Violation::NeedlessFencing]);
     // Fenced because it was lost, not lost because it was fenced.
     assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 94.7, 94.7))), []);
     assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 95.0, 95.0))), [Violation::NeedlessFencing]);
