@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 const LAB: &str = "chaos";
 const NODES: u32 = 3;
 /// If no other is given: what `tests/run` plays is always the same.
-const SEED: u64 = 9;
+const SEED: u64 = 12;
 
 /// What the command line says.
 struct Words {

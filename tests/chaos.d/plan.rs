@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// So many pieces of work are asked for in a round, before the cluster is left alone until it has come to rest.
-const WORK: u64 = 10;
+const WORK: u64 = 12;
 
 /// How far a clock jumps, in seconds: within the skew that is allowed for and beyond, a summer time that was missed, a battery that is empty.
 const JUMPS: [i32; 6] = [-3600, -90, -4, 45, 3600, 400_000];

@@ -146,9 +146,11 @@ impl<'a> Play<'a> {
             }
             What::Repair { guest, node } => {
                 let name = guest_name(guest);
-                let line = format!("kvmha repair {name} --yes");
-                // It may have Pacemaker forget a failure.
-                self.recorder.operation(Request::Forget, &name, &text, || self.run_on(&format!("node{node}"), &line));
+                let (node, line) = (format!("node{node}"), format!("kvmha repair {name}"));
+                // It says what it would do: it may have Pacemaker forget a failure, for which that may restart a guest.
+                let said = self.lab().exec(&node, &["kvmha", "repair", &name], LIMIT).map(|output| output.stdout).unwrap_or_default();
+                let request = if said.contains("have Pacemaker forget") { Request::Forget } else { Request::Harmless };
+                self.recorder.operation(request, &name, &text, || self.run_on(&node, &format!("{line} --yes")));
             }
             What::Cleanup { guest } => {
                 let name = guest_name(guest);

@@ -7,7 +7,8 @@ use lab::process::{Identity, arguments, check, pids};
 use lab::{Lab, Membership, Watch, Watcher};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -28,6 +29,8 @@ pub struct Recorder {
     /// The time of day at the begin, as logs have it.
     day: f64,
     history: Mutex<History>,
+    /// Of which guests the kernel was broken, and when.
+    panics: Mutex<Vec<(String, f64)>>,
     /// What Pacemaker said last.
     view: Mutex<Option<Membership>>,
     end: AtomicBool,
@@ -40,7 +43,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Recorder {
     pub fn new() -> Result<Self> {
         let day = day_of(check(&["date", "+%T.%N"], Duration::from_secs(10))?.trim()).context("date says no time of day")?;
-        Ok(Self { begin: Instant::now(), day, history: Mutex::default(), view: Mutex::default(), end: AtomicBool::new(false) })
+        Ok(Self {
+            begin: Instant::now(),
+            day,
+            history: Mutex::default(),
+            panics: Mutex::default(),
+            view: Mutex::default(),
+            end: AtomicBool::new(false),
+        })
     }
 
     /// Seconds since the begin.
@@ -89,17 +99,23 @@ impl Recorder {
 
     /// Looks until [`Recorder::finish`]; Pacemaker's log and the emulators.
     pub fn watch(&self, lab: &Lab) {
-        let mut log = Log::new(lab);
+        let logs: Vec<PathBuf> = (1..=lab.nodes()).map(|node| lab.layout().on_disk(node, "/var/log/pacemaker/pacemaker.log")).collect();
+        let mut log = Growing::default();
+        let read = |log: &mut Growing| logs.iter().flat_map(|path| log.lines(path)).filter_map(|line| event(&line)).collect();
+        // What stands there was before the begin.
+        let _: Vec<Event> = read(&mut log);
+        let mut consoles = Growing::default();
         let mut known: BTreeMap<(i32, u64), usize> = BTreeMap::new();
         while !self.end.load(Ordering::Relaxed) {
             // The answers before the processes: what is seen after an answer was there after it.
-            let events = log.read();
+            let events = read(&mut log);
             let seen = self.now();
             self.enter(events, seen);
             self.look(lab, &mut known);
+            self.listen(lab, &mut consoles);
             thread::sleep(LOOK);
         }
-        self.enter(log.read(), self.now());
+        self.enter(read(&mut log), self.now());
     }
 
     /// Asks Pacemaker until [`Recorder::finish`].
@@ -153,6 +169,25 @@ impl Recorder {
         }
     }
 
+    /// What the guests' kernels say when they are broken; a hang that a busy machine explains is not meant.
+    fn listen(&self, lab: &Lab, consoles: &mut Growing) {
+        let broken =
+            |line: &str| ["Kernel panic", "Oops: ", "BUG: "].iter().any(|word| line.contains(word)) && !line.contains("soft lockup");
+        for guest in lab.guests().unwrap_or_default() {
+            for node in 1..=lab.nodes() {
+                let path = lab.layout().on_disk(node, &format!("/var/log/libvirt/console-{guest}.log"));
+                if consoles.lines(&path).iter().any(|line| broken(line)) {
+                    let now = self.now();
+                    let mut panics = locked(&self.panics);
+                    // One says it in several lines.
+                    if !panics.iter().any(|(known, at)| *known == guest && now - at < 2.0) {
+                        panics.push((guest.clone(), now));
+                    }
+                }
+            }
+        }
+    }
+
     fn look(&self, lab: &Lab, known: &mut BTreeMap<(i32, u64), usize>) {
         let spaces: Vec<(PathBuf, String)> = (1..=lab.nodes())
             .filter_map(|node| {
@@ -197,7 +232,8 @@ impl Recorder {
             let watch = watcher.snapshot();
             let two_writers = watch.two_writers.clone().map(|why| (now, why));
             let (lost, wanted, beats) = (lost(&lab.guest_image(name))?, beating.get(index).is_some(), beating.get(index) == Some(&true));
-            history.guests.push(Guest { name: name.clone(), boots: self.boots(&watch), two_writers, lost, wanted, beats });
+            let panics = locked(&self.panics).iter().filter(|(guest, _)| guest == name).map(|(_, at)| *at).collect();
+            history.guests.push(Guest { name: name.clone(), boots: self.boots(&watch), two_writers, lost, panics, wanted, beats });
         }
         Ok(history)
     }
@@ -216,7 +252,7 @@ impl Recorder {
 }
 
 /// Records that are missing. A look at the ring while it is written may miss some at its turn: so what is missing twice.
-fn lost(image: &std::path::Path) -> Result<u64> {
+fn lost(image: &Path) -> Result<u64> {
     let mut least = u64::MAX;
     for _ in 0..3 {
         least = least.min(Ring::read(image)?.lost);
@@ -270,32 +306,22 @@ enum Event {
     },
 }
 
-/// The controllers' logs of all nodes, as they grow.
-struct Log {
-    files: Vec<(PathBuf, u64)>,
-}
+/// Files that grow, and how far each was read.
+#[derive(Default)]
+struct Growing(BTreeMap<PathBuf, u64>);
 
-impl Log {
-    fn new(lab: &Lab) -> Self {
-        let files = (1..=lab.nodes()).map(|node| lab.layout().on_disk(node, "/var/log/pacemaker/pacemaker.log"));
-        Self { files: files.map(|path| (path.clone(), fs::metadata(&path).map_or(0, |about| about.len()))).collect() }
-    }
-
-    fn read(&mut self) -> Vec<Event> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut events = Vec::new();
-        for (path, offset) in &mut self.files {
-            let Ok(mut file) = fs::File::open(path) else { continue };
-            let mut bytes = Vec::new();
-            if file.seek(SeekFrom::Start(*offset)).is_err() || file.read_to_end(&mut bytes).is_err() {
-                continue;
-            }
-            // Whole lines only.
-            let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { continue };
-            *offset += end as u64 + 1;
-            events.extend(String::from_utf8_lossy(&bytes[..end]).lines().filter_map(event));
+impl Growing {
+    /// The lines that a file got since it was read last; whole ones only.
+    fn lines(&mut self, path: &Path) -> Vec<String> {
+        let offset = self.0.entry(path.to_owned()).or_default();
+        let Ok(mut file) = fs::File::open(path) else { return Vec::new() };
+        let mut bytes = Vec::new();
+        if file.seek(SeekFrom::Start(*offset)).is_err() || file.read_to_end(&mut bytes).is_err() {
+            return Vec::new();
         }
-        events
+        let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
+        *offset += end as u64 + 1;
+        String::from_utf8_lossy(&bytes[..end]).lines().map(str::to_owned).collect()
     }
 }
 

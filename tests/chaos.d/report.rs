@@ -63,6 +63,10 @@ impl Report {
         }
         let boots: usize = history.guests.iter().map(|guest| guest.boots.len()).sum();
         println!("  boots {boots}, fencings {}, faults {}", history.fencings.len(), faults(history));
+        let panics = panics(history);
+        if panics > 0 {
+            println!("  {panics} times a guest's kernel said that it is broken: QEMU without KVM does that in a move, see docs/chaos.md");
+        }
         for slow in history.operations.iter().filter(|operation| operation.end - operation.begin > SLOW) {
             println!("  {:.0} s at {:.0} s: {}", slow.end - slow.begin, slow.begin, slow.text);
         }
@@ -104,11 +108,16 @@ impl Report {
         let text = json!({
             "name": name, "unit": "violations", "ours": summary, "rivals": {}, "seed": self.script.seed, "guests": self.script.guests,
             "operations": self.work, "faults": self.faults, "actions": history.actions.len(), "late": late,
-            "fencings": history.fencings.len(), "violations": counts,
+            "fencings": history.fencings.len(), "panics": panics(history), "violations": counts,
         });
         let path = folder.join(format!("{name}.json"));
         fs::write(&path, format!("{text:#}\n")).with_context(|| format!("failed to write {}", path.display()))
     }
+}
+
+/// How often a guest's kernel broke.
+fn panics(history: &History) -> usize {
+    history.guests.iter().map(|guest| guest.panics.len()).sum()
 }
 
 /// Faults that came to pass, by their kind.

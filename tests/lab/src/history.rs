@@ -34,6 +34,8 @@ pub struct Guest {
     pub two_writers: Option<(f64, String)>,
     /// Records that it was told to be on the disk and that are not.
     pub lost: u64,
+    /// When its kernel said on the console that it is broken.
+    pub panics: Vec<f64>,
     /// Whether it is to run at the end.
     pub wanted: bool,
     /// Whether it writes at the end.
@@ -201,6 +203,7 @@ impl History {
                 lines.push((boot.first, format!("guest   {} boot {:016x}: first record", guest.name, boot.id)));
                 lines.push((boot.last, format!("guest   {} boot {:016x}: last record", guest.name, boot.id)));
             }
+            lines.extend(guest.panics.iter().map(|at| (*at, format!("guest   {}: its kernel panics", guest.name))));
             lines.extend(guest.two_writers.iter().map(|(at, why)| (*at, format!("guest   {} has two writers: {why}", guest.name))));
         }
         for action in &self.actions {

@@ -27,7 +27,7 @@ fn request(request: Request, begin: f64, end: f64) -> Operation {
 /// vm1 ran from 0 to 200 s on node1, in one boot.
 fn quiet() -> History {
     let boots = vec![boot(1, 0.0, 200.0)];
-    let guest = Guest { name: "vm1".to_owned(), boots, two_writers: None, lost: 0, wanted: true, beats: true };
+    let guest = Guest { name: "vm1".to_owned(), boots, two_writers: None, wanted: true, beats: true, ..Guest::default() };
     History { guests: vec![guest], emulators: vec![emulator("node1", "1", 0.0, 200.0)], ..History::default() }
 }
 
@@ -119,7 +119,26 @@ fn a_move_keeps_the_memory() {
     assert!(!judge(&history)[0].text.contains("from inside"));
     history.emulators[1].first = 92.0;
     assert!(judge(&history)[0].text.contains("from inside"));
+    // A request that would explain another emulator's end does not explain this.
+    history.operations.push(request(Request::Off, 94.0, 96.0));
+    assert_eq!(violations(&history), [Violation::MemoryLost]);
+    history.guests[0].panics.push(80.0);
+    assert_eq!(violations(&history), [Violation::MemoryLost]);
+    history.guests[0].panics.push(96.0);
+    assert_eq!(violations(&history), []);
+    history.operations.clear();
     history.guests[0].boots = vec![boot(1, 0.0, 200.0)];
+    assert_eq!(violations(&history), []);
+}
+
+#[test]
+fn a_guest_may_break_by_itself() {
+    let mut history = quiet();
+    (history.guests[0].boots, history.guests[0].beats) = (vec![boot(1, 0.0, 150.0)], false);
+    assert_eq!(violations(&history), [Violation::LeftDown]);
+    history.guests[0].panics.push(100.0);
+    assert_eq!(violations(&history), [Violation::LeftDown]);
+    history.guests[0].panics.push(150.5);
     assert_eq!(violations(&history), []);
 }
 
