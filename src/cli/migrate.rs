@@ -162,10 +162,10 @@ impl Mover<'_> {
             }
             looked = Instant::now();
             let seen = look(self.id)?;
-            if seen.pending.is_some() {
+            if seen.is_changing() {
                 active = Instant::now();
             }
-            if seen.nodes == [self.node] && seen.pending.is_none() {
+            if seen.nodes == [self.node] && !seen.is_changing() {
                 show.clear();
                 return Ok(Ending::Moved);
             }
@@ -229,7 +229,7 @@ impl Mover<'_> {
                 // It may end by itself at this moment.
                 let _ = guest.call("calling off the migration of", &Deadline::after(Duration::from_secs(5)), ffi::abort_job);
             }
-            look(self.id).is_ok_and(|seen| seen.pending.is_none())
+            look(self.id).is_ok_and(|seen| !seen.is_changing())
         });
         ensure!(over, "the move of {} does not end", self.id);
         Ok(())
@@ -303,7 +303,7 @@ fn release_what_was_left(id: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     log::complain(&format!("an earlier run has left {id} with is-managed=false: giving it back to Pacemaker"));
-    let over = wait(&deadline, || look(id).is_ok_and(|seen| seen.pending.is_none()));
+    let over = wait(&deadline, || look(id).is_ok_and(|seen| !seen.is_changing()));
     ensure!(over, "{}; something is still being done with it", left_unmanaged(id));
     release(id, &deadline).with_context(|| left_unmanaged(id))
 }

@@ -4,7 +4,7 @@ use super::Given;
 use super::overview::{here, is_guest};
 use crate::cluster::cib::Cib;
 use crate::cluster::fencing::{self, Since};
-use crate::cluster::view::View;
+use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
 use crate::domain::held::{self, Held};
 use crate::domain::record::Record;
@@ -150,7 +150,7 @@ impl Whereabouts {
                 others.extend(view.nodes.iter().map(|node| node.name.clone()));
                 name = here;
                 let placed = whereabouts.resource.as_ref().and_then(|id| view.resource(id));
-                whereabouts.pending = placed.and_then(|placed| placed.pending.clone());
+                whereabouts.pending = placed.and_then(|placed| placed.pending.clone()).filter(|what| !view::is_look(what));
                 whereabouts.view = Some(view);
             }
             Err(error) => whereabouts.troubles.push(format!("Pacemaker does not say what nodes there are: {error:#}")),

@@ -2,7 +2,7 @@
 
 use super::cib::{Cib, Primitive};
 use super::tool;
-use super::view::View;
+use super::view::{self, View};
 use crate::deadline::Deadline;
 
 /// Reads a resource's configuration (`cibadmin --query`), with what it has from its template.
@@ -28,6 +28,14 @@ pub struct Sight {
     pub failures: usize,
 }
 
+impl Sight {
+    /// Whether something is being done with it that may change where it is.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.pending.as_deref().is_some_and(|what| !view::is_look(what))
+    }
+}
+
 /// Asks what Pacemaker says of a resource (`crm_mon`).
 ///
 /// # Errors
@@ -42,4 +50,16 @@ pub fn look(id: &str, deadline: &Deadline) -> Result<Sight, String> {
         failures: view.failures.iter().filter(|failure| failure.is_of(id)).count(),
         failed_moves: moves.map(|failure| format!("{}: {}", failure.node, failure.reason)).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_changes_nothing() {
+        let sight = |pending: Option<&str>| Sight { pending: pending.map(Into::into), ..Sight::default() };
+        assert!(sight(Some("Migrating")).is_changing() && sight(Some("Starting")).is_changing());
+        assert!(!sight(Some("Monitoring")).is_changing() && !sight(None).is_changing());
+    }
 }

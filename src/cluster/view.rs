@@ -30,7 +30,7 @@ pub struct Placed {
     pub failed: bool,
     /// Whether Pacemaker leaves it alone because an action failed and it may do nothing about that.
     pub blocked: bool,
-    /// What is being done with it: `Migrating`, `Starting`...
+    /// What is being done with it: `Migrating`, `Starting`... See [`is_look`].
     pub pending: Option<String>,
     /// Where it is.
     pub nodes: Vec<String>,
@@ -66,6 +66,13 @@ impl Failure {
     pub fn is_move_of(&self, resource: &str) -> bool {
         self.is_of(resource) && self.key.strip_prefix(resource).is_some_and(|rest| rest.starts_with("_migrate_"))
     }
+}
+
+/// Whether what is being done with a resource is a recurring monitor, which changes nothing. It may stand there for as long as nobody
+/// cleans up: Pacemaker 2.1 notes one as begun, and the note stays if it is cancelled, by a stop, before it was ever carried out.
+#[must_use]
+pub fn is_look(pending: &str) -> bool {
+    pending == "Monitoring"
 }
 
 /// The cluster at a moment.

@@ -19,8 +19,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Of one request: longer than any action's timeout.
-const LIMIT: Duration = Duration::from_secs(150);
+/// Of one request: longer than `kvmha migrate` may take to take a move back.
+const LIMIT: Duration = Duration::from_secs(260);
 /// Of the way back to rest.
 const REST: Duration = Duration::from_secs(300);
 
@@ -68,6 +68,8 @@ impl<'a> Play<'a> {
             }
             let _ = write!(xml, "{}", primitive(&name, self.provider));
         }
+        // Pacemaker does one thing at a time on a busy machine; here they are to meet.
+        self.stage.check("crm_attribute --type crm_config --name load-threshold --update 10000%")?;
         replace(&self.lab().layout().shared().join("resources.xml"), &format!("<resources>{xml}</resources>"))?;
         self.stage.check("cibadmin --modify --allow-create --scope resources --xml-file /srv/vms/resources.xml")?;
         for name in self.names() {

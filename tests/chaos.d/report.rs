@@ -77,7 +77,7 @@ impl Report {
         }
         self.write(history, &counts)?;
         if verdicts.is_empty() {
-            println!("test chaos ... ok");
+            println!("test chaos ... ok ({:.1} s)", self.seconds.iter().sum::<f64>());
             return Ok(());
         }
         println!(
