@@ -120,11 +120,8 @@ pub enum What {
 impl What {
     pub fn is_fault(self) -> bool {
         use What::*;
-        match self {
-            Move { .. } | Migrate { .. } | Stop { .. } | Standby { .. } | Change { .. } => false,
-            Adopt { .. } | Upgrade | Repair { .. } | Cleanup { .. } | Off { .. } => false,
-            _ => true,
-        }
+        let asked = matches!(self, Move { .. } | Migrate { .. } | Stop { .. } | Standby { .. } | Change { .. } | Cleanup { .. });
+        !asked && !matches!(self, Adopt { .. } | Upgrade | Repair { .. } | Off { .. })
     }
 }
 

@@ -139,7 +139,7 @@ impl<'a> Play<'a> {
             What::Change { guest, value } => {
                 let name = guest_name(guest);
                 let line = format!("crm_resource --resource {name} --set-parameter migration_downtime --parameter-value {value}");
-                self.ask(Request::Harmless, &name, &text, &line);
+                self.ask(Request::Change, &name, &text, &line);
             }
             What::Upgrade => {
                 let _one = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner);

@@ -111,7 +111,9 @@ pub enum Request {
     Off,
     /// Failures are to be forgotten, of a guest or of all (no subject).
     Forget,
-    /// A change that costs no guest its memory: a move, a node in standby, a parameter, another agent.
+    /// A parameter changes that needs no restart.
+    Change,
+    /// A change that costs no guest its memory: a move, a node in standby, another agent.
     Harmless,
 }
 

@@ -185,6 +185,15 @@ fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boo
                 && (operation.subject.is_empty() || operation.subject == *name)
                 && (operation.begin..=operation.end + 2.0 * NEAR).contains(&stop.begin)
         });
+        // Of a guest that was found by a probe, after a cleanup, Pacemaker may not know which parameters need no restart: "due to resource
+        // definition change" (2.1.5, where the node has not started the agent since it booted).
+        let mut known =
+            history.actions.iter().filter(|action| action.guest == *name && action.node == stop.node && action.end <= stop.begin);
+        let probed =
+            known.rfind(|action| !["monitor", "reload-agent"].contains(&action.name.as_str())).is_some_and(|last| last.name == "probe");
+        let changed = probed
+            && requests(history, name, Request::Change)
+                .any(|operation| (stop.begin - QUEUE..=stop.begin + NEAR).contains(&operation.begin));
         let quorum = faults_near(history, stop.begin, stop.end).any(|fault| match fault.kind {
             FaultKind::NoQuorum => true,
             // Alone, a node has no quorum, and stops what it runs.
@@ -193,7 +202,7 @@ fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boo
             }
             _ => false,
         });
-        asked || failed || dropped || forgotten || quorum
+        asked || failed || dropped || forgotten || changed || quorum
     })
 }
 

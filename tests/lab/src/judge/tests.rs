@@ -75,6 +75,15 @@ fn a_restart_needs_a_reason() {
     assert_eq!(stopped(&|history| history.operations.push(request(Request::Harmless, 91.0, 91.2))), [Violation::NeedlessRestart]);
     assert_eq!(stopped(&|history| history.operations.push(request(Request::Forget, 91.0, 91.2))), []);
     assert_eq!(stopped(&|history| history.operations.push(request(Request::Forget, 71.0, 71.2))), [Violation::NeedlessRestart]);
+    // A parameter that changes is no reason, but where Pacemaker knows the guest from a probe.
+    let changed = |last: &'static str| {
+        stopped(&|history| {
+            history.actions.insert(0, action(last, "node1", 60.0, 60.5, Outcome::Done));
+            history.operations.push(request(Request::Change, 91.0, 91.2));
+        })
+    };
+    assert_eq!(changed("start"), [Violation::NeedlessRestart]);
+    assert_eq!(changed("probe"), []);
     assert_eq!(stopped(&|history| history.faults.push(fault(FaultKind::NetworkCut, "node1", 88.0, 90.0))), []);
     assert_eq!(stopped(&|history| history.faults.push(fault(FaultKind::NetworkCut, "node2", 88.0, 90.0))), [Violation::NeedlessRestart]);
     // It failed before, with a cause or without.
