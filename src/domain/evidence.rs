@@ -70,6 +70,12 @@ pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error>
     Ok(!others.is_empty())
 }
 
+/// When the process that has called this one started, in clock ticks since boot: `pacemaker-execd` when Pacemaker calls an agent.
+#[must_use]
+pub fn start_of_caller() -> Option<u64> {
+    Some(Status::read(&directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
+}
+
 /// The processes that `wanted` picks.
 fn scan<F>(deadline: &Deadline, wanted: F) -> Result<Vec<Emulator>, Error>
 where

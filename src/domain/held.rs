@@ -56,11 +56,15 @@ impl Held {
     }
 }
 
-/// Asks libvirt over a connection; `None`: it positively has no such guest. One of that name with another UUID is another guest.
-///
-/// # Errors
-/// libvirt's, or `Unresponsive` at the deadline.
-pub fn at(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Result<Option<Held>> {
+/// Asks libvirt over a connection for all of them, one after the other; `None`: it positively has no such guest. One of that name with
+/// another UUID is another guest.
+pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline) -> Vec<Result<Option<Held>>> {
+    let mut patient = true;
+    guests.iter().map(|identity| one_of(connection, identity, &mut patient, deadline)).collect()
+}
+
+/// When libvirt has not told the job of one in time, it is not asked for those of the others: `patient` is false then.
+fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Result<Option<Held>> {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking for", deadline, |domain| {
         let virt = |error: virt::error::Error| ffi::error(&error);
@@ -79,9 +83,15 @@ pub fn at(connection: &Connection, identity: &Identity, deadline: &Deadline) -> 
     });
     // "Migration statistics are available only on the source host", and not at all of what is shut off.
     let answer = answer.map(|held| {
+        if !*patient {
+            return held;
+        }
         match guest.call("asking for the job of", &deadline.within(MOMENT), |domain| ffi::job(domain, ffi::Which::Current)) {
             Ok(job) => Held { busy: Some(job.is_some()), ..held },
-            Err(error) if error.kind == Kind::Unresponsive => Held { busy: Some(true), ..held },
+            Err(error) if error.kind == Kind::Unresponsive => {
+                *patient = false;
+                Held { busy: Some(true), ..held }
+            }
             Err(_) => held,
         }
     });
@@ -105,7 +115,7 @@ pub fn everywhere(questions: Vec<(String, Vec<Identity>)>, deadline: &Deadline) 
             let address = uri.clone();
             let task = Task::start(move || {
                 let connection = Connection::open(&address, &deadline)?;
-                Ok(guests.iter().map(|identity| at(&connection, identity, &deadline)).collect())
+                Ok(all_at(&connection, &guests, &deadline))
             });
             (uri, task)
         })

@@ -66,7 +66,7 @@ fn ask(uri: &str, guests: &[Identity], deadline: &Deadline) -> Result<About> {
         // Version before the first guest: libvirt asks its QEMU when it is asked.
         Ok((connect.lib_version()?, connect.hyp_version()?, connect.capabilities()?))
     })?;
-    let guests = guests.iter().map(|identity| held::at(&connection, identity, deadline)).collect::<Result<_>>()?;
+    let guests = held::all_at(&connection, guests, deadline).into_iter().collect::<Result<_>>()?;
     Ok(About { libvirt: Version(libvirt), qemu: Version(qemu), owner: owner(&capabilities), guests })
 }
 

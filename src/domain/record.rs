@@ -98,11 +98,15 @@ impl Shelf {
         self.other_records().map(|(_, record)| record.identity()).collect()
     }
 
-    /// The other resources whose guest has the same emulator, which lives: it is the same guest.
+    /// The other resources that have seen this guest run, for certain, and whose emulator of it lives.
     #[must_use]
-    pub fn sharers(&self, record: &Record) -> Vec<String> {
-        let Some(emulator) = record.trace().emulator.filter(|emulator| !emulator.is_dying()) else { return Vec::new() };
-        self.other_records().filter(|(_, other)| other.trace().emulator == Some(emulator)).map(|(instance, _)| instance).collect()
+    pub fn sharers(&self, identity: &Identity) -> Vec<String> {
+        let same =
+            |other: &Record| other.name == identity.name && identity.uuid.as_ref().is_none_or(|uuid| other.uuid.as_ref() == Some(uuid));
+        let settled = |other: &Record| !other.guessed && !other.creating && other.moving.is_none();
+        let lives = |other: &Record| other.trace().emulator.is_some_and(|emulator| !emulator.is_dying());
+        let sharers = self.other_records().filter(|(_, other)| same(other) && settled(other) && lives(other));
+        sharers.map(|(instance, _)| instance).collect()
     }
 
     /// The records of all other resources, each with the instance's name.
@@ -253,12 +257,24 @@ mod tests {
         let start = Status::read(Path::new("/proc/self")).unwrap().start;
         let emulator = Emulator { pid: std::process::id().cast_signed(), start };
         let same = Record { pid: Some(emulator.pid), start: Some(emulator.start), ..record() };
-        let shelf = Shelf::new(root.path(), "web1");
-        Shelf::new(root.path(), "web:2").write(&same);
-        assert_eq!(shelf.sharers(&same), ["web:2"]);
-        // One that is gone, and one with the number of another.
-        assert_eq!(shelf.sharers(&record()), [""; 0]);
-        assert_eq!(shelf.sharers(&Record { start: Some(emulator.start + 1), ..same }), [""; 0]);
+        let (shelf, other) = (Shelf::new(root.path(), "web1"), Shelf::new(root.path(), "web:2"));
+        other.write(&same);
+        let identity = record().identity();
+        assert_eq!(shelf.sharers(&identity), ["web:2"]);
+        assert_eq!(shelf.sharers(&Identity { uuid: None, ..identity.clone() }), ["web:2"]);
+        assert_eq!(shelf.sharers(&Identity { uuid: Some("another".into()), ..identity.clone() }), [""; 0]);
+        assert_eq!(other.sharers(&identity), [""; 0], "itself");
+        // One that is gone, one with the number of another, and those of which nothing is certain.
+        for unsure in [
+            record(),
+            Record { start: Some(emulator.start + 1), ..same.clone() },
+            Record { guessed: true, ..same.clone() },
+            Record { creating: true, ..same.clone() },
+            Record { moving: Some("qemu+tcp://node2/system".into()), ..same },
+        ] {
+            other.write(&unsure);
+            assert_eq!(shelf.sharers(&identity), [""; 0], "{unsure:?}");
+        }
     }
 
     #[test]

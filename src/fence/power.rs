@@ -192,7 +192,8 @@ impl Plug {
             let next = step(&verdict, &mut progress);
             let pause = match next {
                 Step::Done => break,
-                Step::Kill(_) if ended && deadline.left() < AN_END => return Err(self.late(&verdict, refused)),
+                // It may be a copy that came in and goes by itself: that would be seen.
+                Step::Kill(_) if ended && deadline.left() < AN_END => PAUSE,
                 Step::Kill(ref hosts) => match self.kill(hosts, &mut note, &stands, &mut pending, &mut progress, deadline) {
                     Ok(Ended::Proven) => {
                         ended = true;

@@ -5,8 +5,9 @@
 //! to say that it does not have the guest, or be known to be down, by fencing or because it left in good order.
 //!
 //! That none has it now is not enough: one may have had it and ended it, and then the disks are newer than this guest's memory. It is fencing
-//! that rules this out, as nobody starts the guest elsewhere before this node was fenced. Without it there is no such proof, however well the
-//! nodes see each other now.
+//! that rules this out, as nobody starts the guest elsewhere before this node was fenced, and fencing that leaves the guest alive (a switch, a
+//! storage array) makes Pacemaker on this node end: so the guest has to be younger than the Pacemaker that calls. Without fencing there is no
+//! such proof, however well the nodes see each other now.
 
 use super::Call;
 use super::moving;
@@ -14,6 +15,7 @@ use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::Identity;
 use crate::domain::elsewhere::{self, Host};
+use crate::domain::evidence;
 
 impl Call {
     /// Sees to it that no other node has the guest or could have it, and that Pacemaker wants this resource here.
@@ -27,6 +29,10 @@ impl Call {
         if !self.reaches_others() {
             return Err("the other nodes cannot be asked for it, migration_transport is not set".into());
         }
+        let emulator = evidence::find(identity, None, deadline).ok().and_then(|found| found.first().map(|emulator| emulator.start));
+        if !is_since(emulator, evidence::start_of_caller()) {
+            return Err("Pacemaker was started here after the guest, which another node may have run before that".into());
+        }
         let view = || View::query(deadline).map_err(|_| "Pacemaker does not say how the cluster is".to_owned());
         let nodes = to_ask(&view()?, here, resource)?;
         let hosts = nodes.iter().map(|node| Host { uri: moving::remote(self, node), name: node.clone() }).collect();
@@ -37,6 +43,11 @@ impl Call {
             false => Err("nodes have come or gone while they were asked".into()),
         }
     }
+}
+
+/// Whether an emulator was started under the Pacemaker that calls; times in clock ticks since boot.
+fn is_since(emulator: Option<u64>, caller: Option<u64>) -> bool {
+    emulator.zip(caller).is_some_and(|(emulator, caller)| emulator >= caller)
 }
 
 /// The nodes that have to be asked whether they have a guest.
@@ -88,6 +99,13 @@ mod tests {
             nodes: vec!["node1".into()],
         };
         View { controller: None, quorum: true, maintenance: false, fencing: true, nodes, resources: vec![vm1], failures: Vec::new() }
+    }
+
+    #[test]
+    fn a_guest_that_is_older_than_pacemaker_here() {
+        assert!(is_since(Some(2), Some(1)) && is_since(Some(1), Some(1)));
+        assert!(!is_since(Some(1), Some(2)) && !is_since(None, Some(1)) && !is_since(Some(1), None));
+        assert!(evidence::start_of_caller().is_some());
     }
 
     #[test]

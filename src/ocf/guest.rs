@@ -321,13 +321,12 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     if record.is_none() {
         call.tolerate_parameters()?;
     }
-    if let Some((record, heir)) = record.as_ref().and_then(|record| Some((record, call.heir(record)?))) {
-        log::info(format_args!("{} is left to {heir}, whose guest it is now", record.name));
-        call.shelf().remove();
-        return Ok(());
-    }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
     let end = |trace: &Trace| {
+        if let Some(heir) = call.heir(&trace.identity) {
+            log::info(format_args!("{} is left to {heir}, whose guest it is now", trace.identity.name));
+            return Ok(());
+        }
         call.before_end(trace);
         lifecycle::stop(trace, &call.hypervisor, &manner, &call.deadline)
             .map_err(|error| call.failure(error.context(format_args!("stop of {}", trace.identity.name))))

@@ -3,15 +3,15 @@
 use super::Call;
 use super::actions::Name;
 use crate::cluster::cib::Cib;
+use crate::cluster::view::View;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
 use crate::domain::{Error, Kind, State, evidence, rings};
 use std::path::Path;
-use std::time::Duration;
 
-/// What Pacemaker is given to say which resources there are.
-const ASKING: Duration = Duration::from_secs(3);
+/// This agent, as Pacemaker calls it.
+const AGENT: &str = "ocf:kvmha:VirtualDomain";
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
 const STATE_DIRECTORY: &str = "/run/kvmha";
@@ -52,21 +52,25 @@ impl Call {
         }
     }
 
-    /// The resource that has this one's guest now: one that has seen the same emulator, and is in Pacemaker's configuration while this one is
-    /// not any more. So it is when a resource gets another name in maintenance mode: Pacemaker then stops what is left of the old one.
-    pub(super) fn heir(&self, record: &Record) -> Option<String> {
-        let instance = self.environment.instance.as_deref()?;
-        let sharers = self.shelf().sharers(record);
-        if sharers.is_empty() {
+    /// The resource that has this guest now: one that has seen it run here, and that Pacemaker says is here and runs it, while this one is not
+    /// in its configuration any more. So it is when a resource gets another name in maintenance mode: Pacemaker then stops what is left of the
+    /// old one. A move or a start of this one's that is not settled has to be seen to by its stop.
+    pub(super) fn heir(&self, identity: &Identity) -> Option<String> {
+        let (instance, node) = (self.environment.instance.as_deref()?, self.environment.node.as_deref()?);
+        let sharers = self.shelf().sharers(identity);
+        if sharers.is_empty() || self.record().is_some_and(|record| record.moving.is_some() || record.creating) {
             return None;
         }
-        let cib = Cib::query(&self.deadline.within(ASKING)).ok()?;
+        let view = View::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
+        let cib = Cib::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
         // Instances of a clone have a number behind the resource's name.
-        let configured = |instance: &str| instance.split(':').next().is_some_and(|id| cib.resource(id).is_some());
-        if configured(instance) {
+        if cib.resource(instance.split(':').next()?).is_some() {
             return None;
         }
-        sharers.into_iter().find(|other| configured(other))
+        let has = |other: &String| {
+            view.resource(other).is_some_and(|placed| placed.nodes == [node] && placed.agent == AGENT) && cib.resource(other).is_some()
+        };
+        sharers.into_iter().find(has)
     }
 
     /// Writes the state file if what was seen is news.

@@ -6,6 +6,7 @@ use super::Call;
 use super::exit::Failure;
 use super::guest::settle;
 use crate::cluster;
+use crate::deadline::Deadline;
 use crate::domain::definition::Identity;
 use crate::domain::migration::history::{self, Course, Entry};
 use crate::domain::migration::policy::Policy;
@@ -87,11 +88,11 @@ fn record(call: &Call) -> Result<Record, Failure> {
 
 /// The migration that Pacemaker asks for.
 pub(super) fn plan(call: &Call) -> Result<Plan, Failure> {
-    plan_for(call, call.environment.target()?)
+    plan_for(call, call.environment.target()?, &call.deadline)
 }
 
 /// The URIs of a migration to `target`: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name.
-pub(super) fn plan_for(call: &Call, target: &str) -> Result<Plan, Failure> {
+pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result<Plan, Failure> {
     let parameters = &call.parameters;
     let host = uri::on_network(target, &parameters.migration_network_suffix);
     let remote = remote(call, target);
@@ -101,7 +102,7 @@ pub(super) fn plan_for(call: &Call, target: &str) -> Result<Plan, Failure> {
     // An address that is found is listened at too: nothing else there is to take the memory.
     let listen = match (written, parameters.migration_network) {
         (None, Some(network)) => {
-            let address = uri::address_in(&host, network, &call.deadline.within(RESOLVING));
+            let address = uri::address_in(&host, network, &deadline.within(RESOLVING));
             Some(address.map_err(|text| Failure::generic(format!("migration_network: {text}")))?.to_string())
         }
         _ => None,

@@ -10,11 +10,15 @@ use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
 use crate::domain::migration::preflight::{self, Subject, Verdict};
 use crate::domain::{Connection, Definition};
+use crate::domain::{Kind, Result};
 use crate::log;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
+
+/// Over how many seconds the first looks of all guests of a node are spread.
+const SPREAD: i64 = 60;
 
 /// How long all of it may take, and never more than half of the time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,10 +57,16 @@ impl Call {
         }
         let note = self.shelf().note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok());
         let now = seconds_since_boot();
-        if note.as_ref().is_some_and(|note| !note.is_due(interval, now)) {
+        let Some(note) = note else {
+            // Here nothing is in the way. Guests that a node has got at once are looked at one after the other.
+            let wait = instance.bytes().fold(0, |sum, byte| sum + i64::from(byte)) % SPREAD.min(interval);
+            self.keep_outlook(node, "ok", &self.deadline.within(WRITING));
+            return self.note_outlook(&Note { at: now - interval + wait, outlook: Outlook::new() });
+        };
+        if !note.is_due(interval, now) {
             return;
         }
-        let before = note.unwrap_or_default().outlook;
+        let before = note.outlook;
         // First, so that a look that is late does not make the next monitor late too.
         self.note_outlook(&Note { at: now, outlook: before.clone() });
         let Some(record) = self.record() else { return };
@@ -67,9 +77,7 @@ impl Call {
         };
         for (node, obstacle) in &outlook {
             let word = if obstacle.is_some() { "refuse" } else { "ok" };
-            if let Err(trouble) = cluster::set_attribute(node, &format!("kvmha-check-{instance}"), Some(word), &deadline) {
-                log::debug(|| trouble.to_string());
-            }
+            self.keep_outlook(node, word, &deadline);
             match obstacle {
                 obstacle if before.get(node) == Some(obstacle) => {}
                 Some(text) => log::warning(format_args!("{} could not be moved to {node}: {text}", record.name)),
@@ -79,6 +87,13 @@ impl Call {
         self.note_outlook(&Note { at: now, outlook });
     }
 
+    fn keep_outlook(&self, node: &str, word: &str, deadline: &Deadline) {
+        let name = format!("kvmha-check-{}", self.environment.instance.as_deref().unwrap_or_default());
+        if let Err(trouble) = cluster::set_attribute(node, &name, Some(word), deadline) {
+            log::debug(|| trouble.to_string());
+        }
+    }
+
     fn note_outlook(&self, note: &Note) {
         match serde_json::to_vec(note) {
             Ok(text) => self.shelf().write_note(NOTE, &text),
@@ -86,25 +101,41 @@ impl Call {
         }
     }
 
-    /// Looks at all nodes of this partition at once. Where the guest is, nothing is in the way.
-    fn look_out(&self, identity: &Identity, here: &str, deadline: &Deadline) -> crate::domain::Result<Outlook> {
+    /// Looks at all nodes of this partition at once; those that give no answer in time are left out. Where the guest is, nothing is in the way.
+    fn look_out(&self, identity: &Identity, here: &str, deadline: &Deadline) -> Result<Outlook> {
         let connection = Connection::open(&self.hypervisor.to_string(), deadline)?;
         let Some(definition) = Definition::running(&connection, &identity.name, deadline)? else { return Ok(Outlook::new()) };
         let subject = Subject { identity, definition: &definition, here: &connection };
         let nodes = cluster::partition(deadline);
-        let obstacle = |node: &str| match moving::plan_for(self, node) {
-            Ok(plan) => {
-                let checks = preflight::run(&subject, &plan, deadline);
-                let first = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
-                first.map(|check| format!("{}: {}", check.name, check.text))
-            }
-            Err(failure) => Some(failure.reason.unwrap_or_default()),
-        };
         thread::scope(|scope| {
-            let looks: Vec<_> = nodes.iter().filter(|node| *node != here).map(|node| (node, scope.spawn(|| obstacle(node)))).collect();
-            let seen = looks.into_iter().filter_map(|(node, look)| Some((node.clone(), look.join().ok()?)));
+            // A thread that cannot be made is no reason to fail.
+            let subject = &subject;
+            let others = nodes.iter().filter(|node| *node != here);
+            let looks = others.filter_map(|node| {
+                let look = thread::Builder::new().spawn_scoped(scope, move || self.obstacle(subject, node, deadline));
+                Some((node, look.ok()?))
+            });
+            let looks: Vec<_> = looks.collect();
+            let seen = looks.into_iter().filter_map(|(node, look)| Some((node.clone(), look.join().ok()??)));
             Ok(seen.chain([(here.to_owned(), None)]).collect())
         })
+    }
+
+    /// What is in the way of a move to `node`; the outer `None`: it cannot be told.
+    fn obstacle(&self, subject: &Subject, node: &str, deadline: &Deadline) -> Option<Option<String>> {
+        let plan = match moving::plan_for(self, node, deadline) {
+            Ok(plan) => plan,
+            Err(failure) => return (!deadline.expired()).then_some(failure.reason),
+        };
+        match Connection::open(&plan.remote, deadline) {
+            Err(error) if error.kind == Kind::Unresponsive => None,
+            Err(error) => Some(Some(format!("target: {error}"))),
+            Ok(there) => {
+                let checks = preflight::with(subject, &plan, &there, deadline);
+                let first = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
+                Some(first.map(|check| format!("{}: {}", check.name, check.text)))
+            }
+        }
     }
 }
 

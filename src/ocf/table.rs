@@ -552,7 +552,11 @@ pub static TABLE: &[Parameter<Parameters>] = &[
         Some("0"),
         [
             "Seconds between two looks at where the guest could be moved to",
-            "So often, in seconds, a recurring monitor of a healthy guest looks at each other node of the cluster as migrate_to does before it             touches the guest, for at most 5 seconds, and keeps what it finds as that node's attribute kvmha-check-RESOURCE: ok, or refuse if             something would surely make the move fail (the log has the reason), so that a constraint can prefer nodes that would take the guest. The             node that it runs on has ok. What was found last stays while the guest is stopped. 0: it is not looked at. Needs migration_transport or             remoteuri.",
+            "So often, in seconds, a recurring monitor of a healthy guest looks at each other node of the cluster as migrate_to does before it \
+            touches the guest, for at most 5 seconds, and keeps what it finds as that node's attribute kvmha-check-RESOURCE: ok, or refuse if \
+            something would surely make the move fail (the log has the reason), so that a constraint can prefer nodes that would take the guest. The \
+            node that it runs on has ok; of one that gives no answer in time what was found last stays, and so it does while the guest is stopped: \
+            no reason for a score of -INFINITY. 0: it is not looked at. Needs migration_transport or remoteuri.",
         ],
         |values, value| {
             values.migration_check_interval = integer(value, 0, u64::from(u32::MAX))?;

@@ -93,8 +93,8 @@ pub fn perform(words: &[OsString]) -> io::Result<()> {
     let place = folder.join(name.ok_or(io::ErrorKind::InvalidInput)?);
     match (what.to_str(), rest) {
         (Some("put"), [word, targets @ ..]) => {
-            sweep(folder);
             fs::create_dir(&place)?;
+            sweep(folder, &place);
             let made =
                 fs::write(place.join(FILE), word.as_encoded_bytes()).and_then(|()| fs::create_dir(place.join(LINKS))).and_then(|()| {
                     targets.iter().enumerate().try_for_each(|(at, target)| symlink(target, place.join(LINKS).join(at.to_string())))
@@ -123,11 +123,14 @@ fn remove(place: &Path) -> io::Result<()> {
     gone(fs::remove_dir(place))
 }
 
-/// Removes what calls left that were killed. What cannot be removed stays.
-fn sweep(folder: &Path) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if made(&entry.file_name().to_string_lossy()).is_some_and(|time| now.saturating_sub(time) > STALE) {
+/// Removes what calls left that were killed: what is much older than what was made now, by the clock of the file system, as another
+/// host's may be wrong. What cannot be removed stays.
+fn sweep(folder: &Path, new: &Path) {
+    let changed = |path: &Path| fs::symlink_metadata(path).and_then(|data| data.modified());
+    let Ok(now) = changed(new) else { return };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| made(&entry.file_name().to_string_lossy()).is_some()) {
+        let age = changed(&entry.path()).ok().and_then(|time| now.duration_since(time).ok());
+        if age.is_some_and(|age| age > STALE) {
             let _ = remove(&entry.path());
         }
     }
@@ -151,17 +154,22 @@ mod tests {
     #[test]
     fn put_and_taken_and_nothing_else_is_removed() {
         let root = tempfile::tempdir().unwrap();
-        let (name, old) = (format!("{BEGIN}9999999999-a"), format!("{BEGIN}1000-b"));
+        // By the file system's clock: the host that has made the second one has a clock that is far behind.
+        let (name, old, live) = (format!("{BEGIN}9999999999-a"), format!("{BEGIN}9999999998-b"), format!("{BEGIN}1000-d"));
+        done(&["put".as_ref(), root.path().as_os_str(), live.as_ref(), "word".as_ref()]).unwrap();
         let stale = root.path().join(&old);
         done(&["put".as_ref(), root.path().as_os_str(), old.as_ref(), "word".as_ref()]).unwrap();
         let other = root.path().join(format!("{BEGIN}1000-c"));
         fs::create_dir(&other).unwrap();
         fs::write(other.join("somebody's"), "data").unwrap();
+        for folder in [&stale, &other] {
+            fs::File::open(folder).unwrap().set_modified(UNIX_EPOCH).unwrap();
+        }
         done(&["put".as_ref(), root.path().as_os_str(), name.as_ref(), "secret".as_ref(), "/dev/null".as_ref()]).unwrap();
         let place = root.path().join(&name);
         assert_eq!(fs::read_to_string(place.join(FILE)).unwrap(), "secret");
         assert_eq!(fs::read_link(place.join(LINKS).join("0")).unwrap(), Path::new("/dev/null"));
-        assert!(!stale.exists() && other.join("somebody's").exists());
+        assert!(!stale.exists() && other.join("somebody's").exists() && root.path().join(live).join(FILE).exists());
         fs::write(place.join("more"), "data").unwrap();
         assert!(done(&["take".as_ref(), root.path().as_os_str(), name.as_ref()]).is_err());
         fs::remove_file(place.join("more")).unwrap();

@@ -102,9 +102,10 @@ pub fn followed_from_node_to_node(lab: &Lab) -> Result<()> {
     lab.freeze(&target, "guest:vm1")?;
     let question =
         "(timeout 60 virsh -q domstats --balloon --block vm1 >/dev/null 2>&1 </dev/null &) ; sleep 1; timeout 2 virsh -q dommemstat vm1";
-    let silent = lab.exec(&target, &["sh", "-c", question], LIMIT)?;
-    let hung = json(lab, &first, "where vm1 --json")?;
+    let silent = lab.exec(&target, &["sh", "-c", question], LIMIT);
+    let hung = json(lab, &first, "where vm1 --json");
     lab.thaw(&target, "guest:vm1")?;
+    let (silent, hung) = (silent?, hung?);
     ensure!(silent.code == Some(124), "libvirt still answers: {silent:?}");
     ensure!(hung["verdict"] == "one", "{hung}");
     // An emulator that is gone at once: Pacemaker starts it again, and the failure is shown with its reason.

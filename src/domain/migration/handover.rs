@@ -55,13 +55,7 @@ impl Handover {
                 lifecycle::end_copy(identity, here.uri, deadline)?;
                 return Ok(true);
             }
-            Side::Unknown(text) if waited >= HOLD_AFTER => {
-                self.hold(name, &text);
-                // libvirt may have let it go on while the other host was asked: then it knew what this does not.
-                if matches!(here.side(deadline), Side::Runs) {
-                    self.release(name);
-                }
-            }
+            Side::Unknown(text) if waited >= HOLD_AFTER => self.hold_unless_it_runs(here, &text, deadline),
             // A copy there that waits may be about to be let run: the request for it may be waiting its turn.
             Side::Unknown(_) | Side::Half(..) | Side::Waits(..) => {}
             Side::Absent => self.release(name),
@@ -69,8 +63,17 @@ impl Handover {
         Ok(false)
     }
 
-    /// Keeps the copy here from going on; `text`: why the other host cannot be asked.
-    pub(super) fn hold(&mut self, name: &str, text: &str) {
+    /// Keeps the copy here from going on; `text`: why the other host cannot be asked. libvirt may have let it go on while that was tried: then
+    /// it knew what this does not.
+    pub(super) fn hold_unless_it_runs(&mut self, here: &Here, text: &str, deadline: &Deadline) {
+        let name = &here.trace.identity.name;
+        self.hold(name, text);
+        if matches!(here.side(deadline), Side::Runs) {
+            self.release(name);
+        }
+    }
+
+    fn hold(&mut self, name: &str, text: &str) {
         if self.held {
             return;
         }

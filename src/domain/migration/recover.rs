@@ -154,7 +154,7 @@ impl Sides<'_> {
                 (Side::Waits(reason, state), Side::Unknown(text)) => {
                     // Nobody watches from now on, and libvirt here lets it go on when it gives up waiting, whatever runs there.
                     if last && reason == Reason::PAUSED_MIGRATION {
-                        handover.hold(&name, &text);
+                        handover.hold_unless_it_runs(self.here, &text, deadline);
                     }
                     let state = if handover.held() { "held" } else { &state };
                     (Kind::TimedOut, format!("{name} is {state} here, it may run on {target}: {text}"))

@@ -104,8 +104,9 @@ pub fn run(subject: &Subject, plan: &Plan, deadline: &Deadline) -> Vec<Check> {
     }
 }
 
-/// The same over a connection to the target that stands.
-pub(super) fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Vec<Check> {
+/// The same over a connection to the target that stands, without what is no matter of the move.
+#[must_use]
+pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Vec<Check> {
     let needs = Needs::of(&subject.definition.xml, subject.definition.platform());
     let mut checks: Vec<Check> = needs
         .blockers

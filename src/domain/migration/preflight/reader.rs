@@ -19,8 +19,8 @@ use virt::sys;
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// A pool that an earlier call could not take away is taken away after this time.
-const STALE: Duration = Duration::from_secs(600);
+/// A pool that an earlier call could not take away is taken away after this time: the clock of the host that made it may be wrong.
+const STALE: Duration = Duration::from_secs(86400);
 
 /// More than a table of hosts may have, or anything else that is read whole.
 const MOST: usize = 1024 * 1024;
