@@ -1,0 +1,223 @@
+//! What happens by itself: the steps of a move, and what may come between any two calls of the program.
+
+use super::*;
+
+impl World {
+    /// The next step of the move.
+    pub(super) fn go_on(&mut self) {
+        let Some(mut transfer) = self.transfer else { return };
+        match transfer.step {
+            Step::Asked => {
+                let copy = self.new_copy(PAUSED, BY_MIGRATION);
+                self.hosts[transfer.to].copy = Some(copy);
+                transfer.step = Step::Filling;
+                if transfer.orphan.is_some() {
+                    self.events.push((now() + CLEARING, Event::MoveEnds));
+                }
+            }
+            Step::Filling => {
+                if let Some(copy) = &mut self.hosts[transfer.from].copy {
+                    (copy.state, copy.reason) = (PAUSED, BY_MIGRATION);
+                }
+                transfer.step = Step::HandedOver;
+            }
+            Step::HandedOver => {
+                if let Some(copy) = &mut self.hosts[transfer.to].copy {
+                    (copy.state, copy.reason) = (RUNNING, 2);
+                }
+                transfer.step = Step::Runs;
+            }
+            Step::Runs => {
+                self.transfer = None;
+                self.moved = Some(Ok(()));
+                self.remove(transfer.from);
+                return;
+            }
+        }
+        self.transfer = Some(transfer);
+        self.plan();
+    }
+
+    /// When the move makes its next step, if it goes on by itself.
+    pub(super) fn plan(&mut self) {
+        let Some(Move { step, .. }) = self.transfer.filter(|_| self.goes_on) else { return };
+        let time = match step {
+            Step::Asked => START,
+            Step::Filling if self.endless => return,
+            Step::Filling => CLEARING,
+            Step::HandedOver | Step::Runs => HANDOVER,
+        };
+        self.events.push((now() + time, Event::Next(step)));
+    }
+
+    /// How many steps the move may make now: one without a source has no memory to send.
+    pub(super) fn steps_left(&self) -> usize {
+        match self.transfer {
+            None => 0,
+            Some(Move { step, orphan: None, apart: false, .. }) => 4 - step as usize,
+            // The request to let it run may have got there, its answer does not.
+            Some(Move { step, orphan: None, .. }) => usize::from(step == Step::HandedOver),
+            Some(transfer @ Move { step: Step::Asked, .. }) => usize::from(self.may_yet_come(transfer)),
+            Some(Move { step: Step::HandedOver, .. }) => 1,
+            Some(_) => 0,
+        }
+    }
+
+    /// Has happen what was to happen by now.
+    pub(crate) fn catch_up(&mut self) {
+        while let Some(at) = (0..self.events.len()).filter(|at| self.events[*at].0 <= now()).min_by_key(|at| self.events[*at].0) {
+            let (_, event) = self.events.remove(at);
+            tell(|| format!("  {event:?}"));
+            match event {
+                Event::Ended(number) => {
+                    if let Some(host) = self.place(number) {
+                        self.remove(host);
+                    }
+                }
+                Event::Forgotten(number) => {
+                    if let Some(host) = self.place(number) {
+                        self.remove(host);
+                        self.hosts[host].forgotten += 1;
+                    }
+                }
+                Event::Runs(number) => {
+                    if let Some(copy) = self.place(number).and_then(|host| self.hosts[host].copy.as_mut()) {
+                        (copy.state, copy.reason) = (RUNNING, 1);
+                    }
+                }
+                Event::Next(step) => match self.transfer {
+                    Some(Move { from, .. }) if self.hosts[from].reach == Reach::Silent => {
+                        self.events.push((now() + CLEARING, event));
+                    }
+                    Some(Move { step: is, orphan: None, apart: false, .. }) if is == step => self.go_on(),
+                    _ => {}
+                },
+                Event::GivesUp => self.give_up(),
+                Event::MoveEnds => {
+                    if let Some(Move { step, to, orphan: Some(_), .. }) = self.transfer {
+                        self.transfer = None;
+                        if matches!(step, Step::Filling | Step::HandedOver) {
+                            self.remove(to);
+                        }
+                    }
+                }
+            }
+            self.watch();
+        }
+    }
+
+    /// The place between two calls: whatever may happen there.
+    pub(super) fn between(&mut self) {
+        if self.quiet || self.goes_on && !self.is_worth_a_choice() {
+            return;
+        }
+        let all = 0..self.hosts.len();
+        let mut possible: Vec<Happens> = (1..=self.steps_left()).map(Happens::Moves).collect();
+        let of_hosts: [fn(usize) -> Happens; 6] =
+            [Happens::Cut, Happens::Freezes, Happens::Heals, Happens::Starts, Happens::Ends, Happens::Hangs];
+        let steps = [Step::Asked, Step::Filling, Step::HandedOver, Step::Runs];
+        let parts = steps.iter().flat_map(|step| [Happens::Parts(*step, false), Happens::Parts(*step, true)]);
+        possible.extend(parts.filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)));
+        possible.extend(
+            of_hosts
+                .iter()
+                .flat_map(|kind| all.clone().map(kind))
+                .filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)),
+        );
+        let Some(happens) = deviate(possible.len()).checked_sub(1).map(|at| possible[at]) else { return };
+        tell(|| format!("  {happens:?}"));
+        match happens {
+            Happens::Moves(steps) => (0..steps).for_each(|_| self.go_on()),
+            Happens::Cut(host) => self.hosts[host].reach = Reach::Down,
+            Happens::Freezes(host) => self.hosts[host].reach = Reach::Silent,
+            Happens::Heals(host) => {
+                self.hosts[host].reach = Reach::Up;
+                if std::mem::take(&mut self.hosts[host].queued) {
+                    self.end(host);
+                }
+            }
+            Happens::Starts(host) => {
+                let mut copy = self.new_copy(PAUSED, STARTING_UP);
+                copy.since = Some(now());
+                self.events.push((now() + START, Event::Runs(copy.number)));
+                self.hosts[host].copy = Some(copy);
+            }
+            Happens::Ends(host) => self.remove(host),
+            Happens::Hangs(host) => self.hang(host, Some(Duration::ZERO)),
+            Happens::Parts(step, cut) => {
+                while self.transfer.is_some_and(|transfer| transfer.step < step) {
+                    self.go_on();
+                }
+                if let Some(transfer) = &mut self.transfer {
+                    transfer.apart = true;
+                    if cut {
+                        self.hosts[transfer.to].reach = Reach::Down;
+                    }
+                }
+                self.events.push((now() + KEEPALIVE, Event::GivesUp));
+            }
+        }
+        self.watch();
+    }
+
+    /// A program that asks again and again while nothing changes: something may happen at the first few of these questions, and then at
+    /// fewer and fewer.
+    pub(super) fn is_worth_a_choice(&mut self) -> bool {
+        let looks = (self.transfer.map(|transfer| transfer.step), self.hosts.iter().map(|host| host.reach).collect());
+        let count = match self.same.take() {
+            Some((before, count)) if before == looks => count + 1,
+            _ => 0,
+        };
+        self.same = Some((looks, count));
+        count < 2 || count.is_power_of_two()
+    }
+
+    pub(super) fn is_possible(&self, happens: Happens) -> bool {
+        match happens {
+            Happens::Moves(_) => false,
+            Happens::Parts(step, _) => self.transfer.is_some_and(|transfer| !transfer.apart && transfer.step <= step),
+            Happens::Cut(host) | Happens::Freezes(host) => self.hosts[host].reach == Reach::Up,
+            Happens::Heals(host) => self.hosts[host].reach != Reach::Up,
+            Happens::Starts(host) => self.hosts[host].copy.is_none() && self.hosts[host].forgotten == 0,
+            Happens::Ends(host) | Happens::Hangs(host) => self.hosts[host].copy.as_ref().is_some_and(|copy| !copy.hangs),
+        }
+    }
+
+    /// A place in which something may happen while the program waits.
+    pub(crate) fn pass_by(&mut self) {
+        self.catch_up();
+        self.between();
+    }
+
+    /// When the next thing happens by itself.
+    pub(crate) fn next_event(&self) -> Option<Instant> {
+        self.events.iter().map(|(time, _)| *time).min()
+    }
+
+    /// Whether libvirt has an answer for who asked for the move.
+    pub(crate) fn has_moved(&self) -> bool {
+        let lost = self.transfer.is_none_or(|transfer| transfer.orphan.is_some());
+        lost && self.hosts[0].reach != Reach::Silent
+    }
+
+    /// The daemons give up a move on whose other side nobody is heard: the target ends a copy that was not let run, the source lets its own
+    /// go on.
+    pub(super) fn give_up(&mut self) {
+        let Some(Move { from, to, step, .. }) = self.transfer else { return };
+        if self.hosts[from].reach == Reach::Silent {
+            self.events.push((now() + CLEARING, Event::GivesUp));
+            return;
+        }
+        self.transfer = None;
+        self.moved = Some(Err(UNHEARD));
+        if step != Step::Runs {
+            self.hosts[to].copy = None;
+        }
+        if let Some(copy) = &mut self.hosts[from].copy {
+            copy.waits = copy.held;
+            if !copy.held {
+                (copy.state, copy.reason) = (RUNNING, 6);
+            }
+        }
+    }
+}
