@@ -449,15 +449,17 @@ pub static TABLE: &[Parameter<Parameters>] = &[
         Some("wait"),
         [
             "What is done about a guest that an error of its storage has paused",
-            "What a recurring monitor does about a guest that is paused by an I/O error. wait: nothing, pause_policy says how it is shown. resume: \
-            it goes on when two monitors in a row have read from all its disks, and it is certain that no other node has it: every node \
-            says so through libvirt (migration_transport or remoteuri must be set) or is down for certain, this one has quorum, the guest is younger than the Pacemaker that runs here, nodes are fenced \
-            (without fencing another node may have had it in the meantime), and Pacemaker manages the resource here. After three times in ten minutes it is left to a person. stop: the same; but when a disk cannot be read for \
-            outage_delay, the guest has failed, and Pacemaker stops it and starts it where it can. Whether another node can read the disk is \
-            not known before, so that is for storage that one node may lose alone; set the meta attribute failure-timeout then, or a node on which \
-            it could not be started is not tried again. An emulator that hangs on another disk cannot be ended, and its node is fenced. Only \
-            errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full file system); storage that hangs pauses \
-            nobody. Disks on NBD servers are not asked, and keep the guest paused. With pause_policy=fail the guest has failed at once, whatever this says.",
+            "What a recurring monitor does about a guest that is paused by an I/O error. wait: nothing, pause_policy says how it is shown. \
+            resume: it goes on when two monitors in a row have read from all its disks, and it is certain that no other node has it: every node \
+            says so through libvirt (migration_transport or remoteuri must be set) or is down for certain, this one has quorum, the guest is \
+            younger than the Pacemaker that runs here, nodes are fenced (without fencing another node may have had it in the meantime), and \
+            Pacemaker manages the resource here. After three times in ten minutes it is left to a person. stop: the same; but when a disk cannot \
+            be read for outage_delay, the guest has failed, and Pacemaker stops it and starts it where it can. Whether another node can read the \
+            disk is not known before, so that is for storage that one node may lose alone; set the meta attribute failure-timeout then, or a \
+            node on which it could not be started is not tried again. An emulator that hangs on another disk cannot be ended, and its node is \
+            fenced. Only errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full file system); storage \
+            that hangs pauses nobody. Disks on NBD servers are not asked, and keep the guest paused. With pause_policy=fail the guest has failed \
+            at once, whatever this says.",
         ],
         |values, value| {
             let known = OutagePolicy::NAMES.iter().find(|(name, _)| *name == value);
