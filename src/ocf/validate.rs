@@ -33,7 +33,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
     let connection = Connection::open(&call.hypervisor.to_string(), &call.deadline).map_err(|error| call.failure(error))?;
     // libvirt itself says whether it has this emulator, architecture and machine here, and whether the host has KVM for it.
     connection
-        .call("looking for the emulator", &call.deadline, move |connect| {
+        .call("asking libvirt for the emulator", &call.deadline, move |connect| {
             let [emulator, architecture, machine, kind] = [&platform.emulator, &platform.architecture, &platform.machine, &platform.kind];
             connect.domain_capabilities(emulator.as_deref(), architecture.as_deref(), machine.as_deref(), kind.as_deref(), 0)
         })
