@@ -63,14 +63,7 @@ impl Call {
         }
         let view = View::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
         let cib = Cib::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
-        // Instances of a clone have a number behind the resource's name.
-        if cib.resource(instance.split(':').next()?).is_some() {
-            return None;
-        }
-        let has = |other: &String| {
-            view.resource(other).is_some_and(|placed| placed.nodes == [node] && placed.agent == AGENT) && cib.resource(other).is_some()
-        };
-        sharers.into_iter().find(has)
+        sharers.into_iter().find(|other| has_passed(&view, &cib, node, instance, other))
     }
 
     /// Writes the state file if what was seen is news.
@@ -146,5 +139,56 @@ impl Call {
     /// Whether this host runs a guest that no other resource is known to have: it may be this one's.
     pub(super) fn has_strangers(&self) -> Result<bool, Error> {
         evidence::any_but(&self.shelf().others(), &self.deadline)
+    }
+}
+
+/// Whether Pacemaker has the resource `new` on this node, and no resource `old` any more.
+fn has_passed(view: &View, cib: &Cib, node: &str, old: &str, new: &str) -> bool {
+    // Instances of a clone have a number behind the resource's name.
+    let gone = old.split(':').next().is_some_and(|id| cib.resource(id).is_none());
+    let here = view.resource(new).is_some_and(|placed| placed.nodes == [node] && placed.agent == AGENT);
+    gone && here && cib.resource(new).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::view::Placed;
+
+    #[test]
+    fn a_guest_is_only_left_to_who_has_it() {
+        let primitive = |id: &str| format!("<primitive id='{id}' class='ocf' provider='kvmha' type='VirtualDomain'/>");
+        let cib = |ids: &[&str]| {
+            let all: String = ids.iter().map(|id| primitive(id)).collect();
+            Cib::parse(format!("<cib><configuration><resources>{all}</resources></configuration></cib>")).unwrap()
+        };
+        let view = |agent: &str, nodes: &[&str]| View {
+            controller: None,
+            quorum: true,
+            maintenance: false,
+            fencing: true,
+            nodes: Vec::new(),
+            resources: vec![Placed {
+                id: "new".into(),
+                agent: agent.into(),
+                role: "Started".into(),
+                managed: true,
+                failed: false,
+                blocked: false,
+                pending: None,
+                nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            }],
+            failures: Vec::new(),
+        };
+        let (here, renamed) = (view(AGENT, &["node1"]), cib(&["new"]));
+        assert!(has_passed(&here, &renamed, "node1", "old", "new") && has_passed(&here, &renamed, "node1", "old:0", "new"));
+        assert!(!has_passed(&here, &cib(&["old", "new"]), "node1", "old", "new"), "the old one is still configured");
+        assert!(!has_passed(&here, &cib(&["old", "new"]), "node1", "old:0", "new"), "a clone's is still configured");
+        assert!(!has_passed(&here, &cib(&[]), "node1", "old", "new"), "neither is configured");
+        assert!(!has_passed(&here, &renamed, "node1", "old", "other"), "Pacemaker does not know it");
+        for elsewhere in [&["node2"][..], &[], &["node1", "node2"]] {
+            assert!(!has_passed(&view(AGENT, elsewhere), &renamed, "node1", "old", "new"), "{elsewhere:?}");
+        }
+        assert!(!has_passed(&view("ocf:heartbeat:VirtualDomain", &["node1"]), &renamed, "node1", "old", "new"), "another agent");
     }
 }
