@@ -163,6 +163,14 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     let warned = lab.exec(HERE, &words, SOON);
     let refused = migrate_to(&known);
     wall("-D INPUT 1")?;
+    // A network that loses three SYNs of four is no firewall.
+    wall(&format!("-A {} DROP", ports.replace(" -j", " --syn -j")))?;
+    wall(&format!("-I {} ACCEPT", ports.replace(" -j", " --syn -m statistic --mode nth --every 4 --packet 0 -j")))?;
+    let lossy = lab.exec(HERE, &[words.as_slice(), &["--set", "migrateuri=tcp://%n:49160"]].concat(), SOON);
+    wall("-D INPUT 1")?;
+    wall("-D INPUT 1")?;
+    let lossy = lossy?;
+    ensure!(lossy.stdout.contains("node2:49160 is reached"), "{lossy:?}");
     for answer in [silent?, refused?] {
         answer.says(1, &["still runs here", "ports: node2:49160"])?;
     }

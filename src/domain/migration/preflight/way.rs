@@ -15,8 +15,12 @@ const NAME: &str = "ports";
 /// libvirt's first port for memory (`migration_port_min` in `qemu.conf`).
 const FIRST: u16 = 49152;
 
-/// How long an answer may take; a SYN that was lost is sent again after a second.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// After what silence the question is put once more. The kernel sends a SYN again after one and three seconds (RFC 6298), which is too seldom for a
+/// network that loses many.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What is kept of it for looking at the other addresses of a name, of which the first kept silent.
 const LAST: Duration = Duration::from_millis(300);
@@ -46,7 +50,8 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     vec![if port.is_some() { Check::refuse(NAME, text, ADVICE) } else { Check::warning(NAME, text, ADVICE) }]
 }
 
-/// Whether one of the addresses answers, as QEMU tries them all: each in a task of its own, since one may keep silent.
+/// Whether one of the addresses answers, as QEMU tries them all: each in a task of its own, since one may keep silent. Those that do are asked
+/// over and over, as a lost SYN is no firewall.
 fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
     let connect = |address: SocketAddr| {
         Task::start(move || match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -55,13 +60,25 @@ fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
             _ => Ok(()),
         })
     };
-    let tasks: Vec<_> = (host, port).to_socket_addrs()?.map(connect).collect();
+    let mut silent: Vec<_> = (host, port).to_socket_addrs()?.map(|address| (address, Vec::new())).collect();
     let mut last = Error::other("the name has no address");
-    for task in tasks {
-        match task.wait(limit) {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(error)) => last = error,
-            None => last = ErrorKind::TimedOut.into(),
+    while !silent.is_empty() {
+        let round = limit.within(AGAIN);
+        for (address, tasks) in &mut silent {
+            tasks.push(connect(*address));
+        }
+        let mut still = Vec::new();
+        for (address, tasks) in silent {
+            match tasks.iter().find_map(|task| task.wait(&round)) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => last = error,
+                None => still.push((address, tasks)),
+            }
+        }
+        silent = still;
+        // A task that could not be made is not waited for above.
+        if !silent.is_empty() && !round.pause(AGAIN) && limit.expired() {
+            return Err(ErrorKind::TimedOut.into());
         }
     }
     Err(last)
