@@ -18,6 +18,9 @@ const ROUNDS_AFTER_MOVE: u32 = 5;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The same after an end that was seen, of a guest that was not moving: then it is the order that counts. Each host is asked again after all have
+/// said that it is not there, so that one that is handed over meanwhile (the shortest of it takes longer than a round) is met at one of them.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
 /// Between two rounds when a host did not answer, or did not do what it was asked to.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 
@@ -219,6 +222,7 @@ impl Plug {
                     }
                 },
                 Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE,
+                Step::Again if ended && unseen.is_none() && progress.needed == ROUNDS => SHORT_PAUSE,
                 Step::Again => PAUSE,
                 Step::Missing | Step::Unreachable(_) | Step::Refuse(_) => return Err(self.unclear(&verdict, &answers)),
             };
