@@ -102,7 +102,7 @@ fn words(mut all: impl Iterator<Item = String>) -> Result<Words> {
         ours: true,
         fenced: true,
     };
-    let minutes = of_environment("KVMHA_CHAOS_MINUTES")?.unwrap_or(5);
+    let minutes = of_environment("KVMHA_CHAOS_MINUTES")?.unwrap_or(12);
     let mut words = Words { script, lab: LAB.to_owned(), minutes, list: false, plan: false };
     while let Some(word) = all.next() {
         let mut value = || all.next().with_context(|| format!("{word} needs a value"));
