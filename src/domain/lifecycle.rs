@@ -4,7 +4,7 @@ use super::definition::Identity;
 use super::evidence::{self, Emulator};
 use super::status::{self, Presence, Sight, Trace};
 use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration, saved_state};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, now};
 use crate::log;
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +30,11 @@ const STALE: Duration = Duration::from_secs(2);
 
 /// How often a question without an answer is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How often at most, and how seldom, a guest that was asked to shut down is looked at.
+const OFTEN: Duration = Duration::from_millis(20);
+/// See [`OFTEN`].
+const SELDOM: Duration = Duration::from_millis(250);
 
 /// How long one request may take: libvirt waits for a guest agent that does not answer.
 pub(super) const REQUEST: Duration = Duration::from_secs(10);
@@ -239,7 +244,7 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
     let wanted = modes.iter().fold(0, |flags, mode| flags | mode.flag());
     let mut requests = 0_u32;
     let mut next_request = Deadline::after(Duration::ZERO);
-    let mut pause = Duration::from_millis(20);
+    let begin = now();
     while !deadline.expired() {
         match status::ask(identity, uri, &deadline.within(Duration::from_secs(10))) {
             Ok(None | Some((State::ShutOff, ..))) => return true,
@@ -263,10 +268,10 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
             Ok(Some(_)) => {}
             Err(error) => log::warning(format_args!("waiting for {name} to shut down: {error}")),
         }
-        if !deadline.pause(pause) {
+        // A tenth of what the guest took is the most that is added to it.
+        if !deadline.pause(((now() - begin) / 10).clamp(OFTEN, SELDOM)) {
             break;
         }
-        pause = (pause * 2).min(Duration::from_millis(250));
     }
     log::info(format_args!("{name} did not shut down in time"));
     false
