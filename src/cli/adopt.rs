@@ -68,7 +68,7 @@ impl Provider {
 /// The command line.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  kvmha adopt --all --dry-run\n  kvmha adopt web1 web2\n  kvmha adopt --back web1\n  kvmha adopt --from-libvirt web3"
+    after_help = "The code is 0 if all of them have the agent now, or with --dry-run could be given it; 1 if not: what was begun is undone, and said.\n\nExamples:\n  kvmha adopt --all --dry-run\n  kvmha adopt web1 web2\n  kvmha adopt --back web1\n  kvmha adopt --from-libvirt web3"
 )]
 pub(super) struct Arguments {
     /// The resources; those that have the agent already are left alone
@@ -103,11 +103,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let _lock = if arguments.dry_run { None } else { Some(lock()?) };
     let goal = if arguments.back { Provider::Heartbeat } else { Provider::Kvmha };
     let survey = Survey::make(&arguments.resources, goal, &Deadline::after(SURVEY))?;
-    say(&survey.to_string())?;
     let journeys: Vec<Journey> = survey.lots.iter().filter_map(|lot| lot.journey(&survey.run)).collect();
     if arguments.dry_run || journeys.is_empty() {
+        tell(&survey.to_string());
         return Ok(());
     }
+    // With nobody to read what is done nothing is begun.
+    say(&survey.to_string())?;
     let interrupted = Interruption::watch()?;
     for (done, journey) in journeys.iter().enumerate() {
         if interrupted.came() {
@@ -119,7 +121,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             left => format!("stopped here, {left} more not touched"),
         })?;
     }
-    say(&format!("{} changed, no guest was stopped", count(journeys.len(), "resource")))
+    tell(&format!("{} changed, no guest was stopped", count(journeys.len(), "resource")));
+    Ok(())
 }
 
 /// One line, or several, for the person; seen at once also through a pipe.

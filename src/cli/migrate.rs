@@ -35,9 +35,8 @@ const PERSISTENCE: Duration = Duration::from_secs(45);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Args)]
-#[command(
-    after_help = "Ctrl-C, SIGTERM and a terminal that closes take it back: the guest is left where it was. With nohup it goes on.\n\nExamples:\n  kvmha migrate web1 node2\n  kvmha migrate web1 node2 --plain --timeout 300 | logger"
-)]
+#[command(after_help = "Ctrl-C, SIGTERM and a terminal that closes take it back: the guest is left where it was. With nohup it goes on. \
+The code is 0 if the guest runs on the node, 1 if not.\n\nExamples:\n  kvmha migrate web1 node2\n  kvmha migrate web1 node2 --plain --timeout 300 | logger")]
 pub(super) struct Arguments {
     /// The resource
     resource: String,
@@ -47,7 +46,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     plain: bool,
     /// Seconds after which it is taken back
-    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..=86400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..=86400))]
     timeout: u64,
 }
 

@@ -6,6 +6,7 @@ mod convert;
 mod doctor;
 mod find;
 mod generate;
+mod manual;
 mod metrics;
 mod migrate;
 mod migrations;
@@ -23,7 +24,6 @@ use crate::domain::{definition, files};
 use crate::ocf::Asked;
 use crate::storage::{look, nonce};
 use crate::{log, program};
-use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
@@ -34,6 +34,11 @@ use std::path::{Path, PathBuf};
 /// High availability for KVM guests on Pacemaker.
 #[derive(Parser)]
 #[command(name = "kvmha", version, about, disable_help_subcommand = true, disable_version_flag = true, arg_required_else_help = true)]
+#[command(
+    after_help = "The code is 0 if it is well or was done, 1 if it is not, or could not be done or asked, 2 if these are no words of kvmha's; \
+where has 2 also for what it cannot tell. agent and fence have the codes of their protocols.\n\nExamples:\n  kvmha doctor\n  kvmha status --watch\n  kvmha where web1\n  \
+kvmha check web1 --to node2 && kvmha migrate web1 node2"
+)]
 pub(crate) struct Command {
     /// Print the version; --version also what it was built with, and the libvirt that is installed here
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
@@ -54,6 +59,8 @@ OCF_CHECK_LEVEL=10 OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent validate-all"
         action: String,
     },
     /// Run the fence agent fence_kvmha, or print devices of other agents as devices of it (fence convert)
+    #[command(after_help = "The code is the fence agent's, see man fence_kvmha, which has its options too.\n\nExamples:\n  \
+kvmha fence --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert")]
     Fence {
         #[command(subcommand)]
         what: Option<OfFence>,
@@ -163,12 +170,10 @@ pub fn run(words: &[OsString]) -> u8 {
         // The first word chose another face before; this is for --help.
         What::Agent { action } => return crate::ocf::run(&[action.into()]),
         What::Fence { what: None } => return crate::fence::run(&[]),
-        What::Fence { what: Some(OfFence::Convert(words)) } => convert::run(&words)
-            .and_then(|text| {
-                let mut out = io::stdout();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("nobody reads the answer")
-            })
-            .map(|()| 0),
+        What::Fence { what: Some(OfFence::Convert(words)) } => convert::run(&words).map(|text| {
+            print(&text);
+            0
+        }),
         What::Adopt(arguments) => adopt::run(&arguments).map(|()| 0),
         What::Check(arguments) => check::run(&arguments),
         What::Migrate(arguments) => migrate::run(&arguments),

@@ -113,7 +113,7 @@ pub fn command() -> Command {
         .long_about(super::metadata::LONG)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(
-            "Examples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert --help",
+            "The code is 0 if it was done, or the guest is on; 2 for the status of a guest that is off; 1 for everything else, also what could not be told.\n\nExamples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert --help",
         )
         .disable_help_flag(true)
         .disable_version_flag(true);

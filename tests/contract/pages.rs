@@ -98,3 +98,95 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// What `--help` says of these words.
+fn help(words: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kvmha")).args(words).arg("--help").output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// All pages, the manual pages as a reader sees them, and the texts of `--help`.
+fn texts() -> Vec<(String, String)> {
+    let mut pages: Vec<PathBuf> = fs::read_dir(project().join("docs")).unwrap().flatten().map(|entry| entry.path()).collect();
+    pages.extend(["README.md", "packaging/README.md", "CHANGELOG.md"].map(|name| project().join(name)));
+    pages.extend(["kvmha.8", "fence_kvmha.8", "ocf_kvmha_VirtualDomain.7"].map(|name| project().join("metadata").join(name)));
+    let read = |page: &PathBuf| (page.display().to_string(), fs::read_to_string(page).unwrap());
+    let plain = |text: String| text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "");
+    let pages = pages.iter().filter(|page| page.is_file()).map(read);
+    pages.map(|(name, text)| (name, plain(text))).collect()
+}
+
+/// A command of ours in a text: the words up to one that is no word or option of it.
+fn commands(text: &str) -> Vec<Vec<&str>> {
+    let begins = text.lines().flat_map(|line| {
+        let line = line.trim_start();
+        let quoted = line.split('`').skip(1).step_by(2).filter(|part| part.starts_with("kvmha "));
+        let whole = line.starts_with("kvmha ").then_some(line);
+        quoted.chain(whole)
+    });
+    begins.map(|line| line.split('#').next().unwrap_or_default().split_whitespace().skip(1).collect()).collect()
+}
+
+#[test]
+fn commands_in_the_pages_exist() {
+    let top = help(&[]).unwrap();
+    let known: Vec<&str> = top.lines().filter(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next()).collect();
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for (page, text) in texts() {
+        for command in commands(&text) {
+            let Some(word) = command.first().filter(|word| word.chars().all(|letter| letter.is_ascii_lowercase())) else { continue };
+            if !known.contains(word) {
+                wrong.push(format!("{page}: kvmha {}: there is no {word}", command.join(" ")));
+                continue;
+            }
+            let words: &[&str] = if command.get(1) == Some(&"convert") { &[word, "convert"] } else { &[word] };
+            let text = help(words).unwrap();
+            for option in command.iter().filter(|part| part.starts_with("--")) {
+                let option = option.split(['=', ';', ',', ')', ']']).next().unwrap_or_default();
+                let has = text.split(|letter: char| letter.is_whitespace() || "[],=".contains(letter)).any(|part| part == option);
+                if !has {
+                    wrong.push(format!("{page}: kvmha {}: it has no {option}", command.join(" ")));
+                }
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "only {seen} commands are found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_word_has_examples_and_a_section_of_the_manual() {
+    let manual = fs::read_to_string(project().join("metadata/kvmha.8")).unwrap();
+    let top = help(&[]).unwrap();
+    let list = top.split_once("Commands:\n").and_then(|(_, rest)| rest.split_once("\n\n")).unwrap().0;
+    let words: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(words.len() > 10, "{top}");
+    let mut all: Vec<Vec<&str>> = vec![vec![]];
+    all.extend(words.iter().map(|word| vec![*word]));
+    all.push(vec!["fence", "convert"]);
+    for words in all {
+        let text = help(&words).unwrap();
+        assert!(text.contains("\nExamples:\n  "), "kvmha {} --help has no example: {text}", words.join(" "));
+        assert!(
+            words.first() == Some(&"generate") || words == ["fence"] || text.contains("code is"),
+            "kvmha {} --help says no code: {text}",
+            words.join(" ")
+        );
+        let title = format!(".SH \"{}\"\n", words.join(" ").to_uppercase());
+        assert!(words.is_empty() || manual.contains(&title), "kvmha(8) has no section {title}");
+    }
+}
+
+#[test]
+fn manual_pages_name_only_pages_that_there_are() {
+    let ours = ["kvmha(8)", "fence_kvmha(8)", "ocf_kvmha_VirtualDomain(7)"];
+    let others = ["pcs(8)", "crm(8)", "crm_mon(8)", "stonith_admin(8)", "virsh(1)"];
+    for (page, text) in texts().into_iter().filter(|(page, _)| page.contains("/metadata/")) {
+        let words =
+            text.split([' ', '\n', ',', ';', '"']).filter(|word| word.ends_with("(7)") || word.ends_with("(8)") || word.ends_with("(1)"));
+        for word in words {
+            assert!(ours.contains(&word) || others.contains(&word), "{page} names {word}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! Pacemaker asks all nodes about a new resource before it does anything with it, and finds this one running where it is. Nothing is
 //! changed here; what is printed was checked against the cluster, the guest and the agent's own rules.
 
-use super::say;
+use super::tell;
 use crate::cluster::cib::Cib;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
@@ -51,7 +51,8 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
     if let Some(fault) = ocf::faults(&parameters).first() {
         bail!("{fault}");
     }
-    say(&script(&guest, &name, domain, config, movable.as_deref(), &view))
+    tell(&script(&guest, &name, domain, config, movable.as_deref(), &view));
+    Ok(())
 }
 
 /// The guest, if it runs here.
