@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         seen: without_guests followed_from_node_to_node storage_of_all copies_are_counted;
         doctor: each_broken_set_up_is_found;
         repair: copies_and_files a_copy_that_begins_to_run a_failed_move a_move_mark;
-        manual: the_two_node_guide;
+        manual: the_two_node_guide the_other_pages;
     };
     let mut agent = Some(lab::program::under_test());
     if manual::package().is_some() {

@@ -1,6 +1,6 @@
 //! The manual, word by word: blocks that are marked `sh tested` are run, a line after the other, as a reader would.
 
-use crate::guest::Guest;
+use crate::guest::{Guest, OPERATIONS};
 use crate::seen::on;
 use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
@@ -11,11 +11,39 @@ use std::time::Instant;
 
 const TWO_NODES: &str = include_str!("../../docs/two-node.md");
 const METRICS: &str = include_str!("../../docs/metrics.md");
+const CHANGING: &str = include_str!("../../docs/from-virtualdomain.md");
+const README: &str = include_str!("../../README.md");
+const MOVING: &str = include_str!("../../docs/migration.md");
 
 /// The lines of the marked blocks.
 fn lines(page: &str) -> Vec<&str> {
     let blocks = page.split("```sh tested\n").skip(1).filter_map(|rest| rest.split_once("\n```")).map(|(block, _)| block);
     blocks.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty()).collect()
+}
+
+/// What the pages for every day say of a guest that another agent has had before: it is changed to this one, moved by each page, and boots once.
+pub fn the_other_pages(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::files(&stage, "web1")?;
+    guest.give("ocf:heartbeat:VirtualDomain", "", OPERATIONS)?;
+    guest.runs(1)?;
+    for (name, page, moves) in [("from-virtualdomain.md", CHANGING, false), ("README.md", README, true), ("migration.md", MOVING, true)] {
+        let (first, second) = (guest.node()?, guest.other_node()?);
+        let all = lines(page);
+        ensure!(!all.is_empty(), "{name} has no command");
+        for line in all {
+            let line = fitted(line, &first, &second).replace("--output FILE", "--output /run/kvmha.prom");
+            // From where the guest is: kvmha check looks from there.
+            stage.lab.check(&first, &["sh", "-c", &line], LIMIT).with_context(|| format!("{name} says: {line}"))?;
+            stage.settle()?;
+        }
+        ensure!(moves == (guest.node()? == second), "{name}: it was on {first} and is on {}", guest.node()?);
+    }
+    let agent = stage.check("crm_resource --resource web1 --query-xml-raw")?;
+    ensure!(agent.contains("provider=\"kvmha\""), "it was not changed: {agent}");
+    guest.goes_on()?;
+    stage.no_failures()?;
+    guest.end(1).map(drop)
 }
 
 /// The lab's third node is no obstacle: node1 is where the guest was placed, node2 another. Its nodes have no ssh, and its storage is one that
