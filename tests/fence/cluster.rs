@@ -29,8 +29,9 @@ pub fn known_to_the_tools(lab: &Lab) -> Result<()> {
     let metadata = check(lab, "stonith_admin --metadata --agent fence_kvmha")?;
     ensure!(metadata.contains("<parameter name=\"fenced_hosts\""), "{metadata}");
     let text = check(lab, "pcs stonith describe fence_kvmha")?;
-    for word in ["fenced_hosts:", "missing_as_off:", "uri:", "plug:"] {
-        ensure!(text.contains(word), "pcs does not show {word}:\n{text}");
+    // A name is followed by a colon up to pcs 0.11, and stands alone since.
+    for word in ["fenced_hosts", "missing_as_off", "uri", "plug"] {
+        ensure!(text.lines().any(|line| line.trim_start().starts_with(word)), "pcs does not show {word}:\n{text}");
     }
     let output = ask(lab, "crm ra info stonith:fence_kvmha")?;
     let text = format!("{}{}", output.stdout, output.stderr);
@@ -40,14 +41,33 @@ pub fn known_to_the_tools(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Makes the device of the manual for this cluster's hosts and waits until it is started.
+/// The first command of the manual that begins with these words, as one line for a shell.
+fn example(begin: &str) -> Result<String> {
+    let from = MANUAL.find(&format!("    {begin}")).with_context(|| format!("docs/fencing.md has no example: {begin}"))?;
+    let mut line = String::new();
+    for part in MANUAL[from..].lines() {
+        match part.trim().strip_suffix('\\') {
+            Some(part) => line.push_str(part),
+            None => {
+                line.push_str(part.trim());
+                break;
+            }
+        }
+    }
+    Ok(line)
+}
+
+/// Makes the device of the manual, with this cluster's hosts and nodes put in, and waits until it is started.
 fn device(lab: &Lab, more: &str) -> Result<()> {
-    ensure!(MANUAL.contains("pcs stonith create vmfence fence_kvmha uri=\""), "the manual has another example");
-    let line = format!(
-        "pcs stonith create vmfence fence_kvmha uri={POOL} missing_as_off=1 pcmk_host_map=vmnode:web1;other:web2 \
-         pcmk_host_check=static-list {more} op monitor interval=30s timeout=60s"
-    );
-    let output = ask(lab, &line)?;
+    let mut line = example("pcs stonith create vmfence fence_kvmha ")?;
+    for (theirs, ours) in
+        [("qemu+tls://hosta/system,qemu+tls://hostb/system", POOL), ("node1:guest1;node2:guest2", "vmnode:web1;other:web2")]
+    {
+        ensure!(line.contains(theirs), "the manual's example has no {theirs}: {line}");
+        line = line.replace(theirs, ours);
+    }
+    let line = format!("{line} missing_as_off=1 {more} op monitor interval=30s timeout=60s");
+    let output = lab.exec(FROM, &["sh", "-c", &line], LIMIT)?;
     let said = format!("{}{}", output.stdout, output.stderr);
     output.success(&line)?;
     ensure!(!said.contains("Error") && !said.contains("invalid"), "{said}");
@@ -182,7 +202,7 @@ pub fn host_turned_off(lab: &Lab) -> Result<()> {
     thread::sleep(Duration::from_secs(2));
     guest.fence("off", &[QUICK, MISSING, MAP, ("fenced_within", "1")])?.fails(&["node2", "ago"])?;
     // Pacemaker may rely on it as well.
-    device(lab, &format!("fenced_hosts={}", MAP.1))?;
+    device(lab, &format!("fenced_hosts='{}'", MAP.1))?;
     check(lab, "stonith_admin --fence vmnode")?;
     // It was seen up since: the record is out of date.
     let seen = "date +%s | tr -d '\\n' >/run/kvmha/fence/qemu_tcp___node2_system.seen";
