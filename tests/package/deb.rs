@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// A person at a shell.
+const TYPE: &str = include_str!("type.py");
+
 /// What belongs to a node's disk; what dpkg, man-db and syslog keep for themselves is theirs.
 const DISK: [&str; 3] = ["/usr", "/etc", "/var"];
 const THEIRS: [&str; 4] = ["/var/lib/dpkg/", "/var/cache/", "/var/log/", "/var/lib/systemd/"];
@@ -143,11 +146,6 @@ pub fn at_home(lab: &Lab) -> Result<()> {
         ensure!(shown.contains(text), "man {page} does not show {text}:\n{shown}");
     }
     for line in [
-        "bash -c '. /usr/share/bash-completion/completions/kvmha && complete -p kvmha'",
-        "bash -c '. /usr/share/bash-completion/completions/kvmha; COMP_WORDS=(kvmha st); COMP_CWORD=1; _kvmha kvmha st kvmha; \
-         test \"${COMPREPLY[*]}\" = \"status storage\"'",
-        "test -s /usr/share/zsh/vendor-completions/_kvmha",
-        "test -s /usr/share/fish/vendor_completions.d/kvmha.fish",
         "test -s /usr/lib/systemd/system/resource-agents-deps.target.d/50-kvmha.conf",
         "test -s /usr/share/doc/kvmha/examples/polkit-fence_kvmha.rules",
         "cd / && dpkg --verify kvmha",
@@ -156,6 +154,36 @@ pub fn at_home(lab: &Lab) -> Result<()> {
     }
     // Before it is first needed there is nothing at run time, and no rule is in effect.
     ok(lab, "! test -e /run/kvmha && ! ls /etc/polkit-1/rules.d | grep kvmha").map(drop)
+}
+
+/// A shell, the line that a person's set-up has for completions, and whether it tells what a word does.
+const SHELLS: [(&[&str], &str, bool); 2] = [
+    (&["bash", "--norc", "--noprofile", "-i"], ". /usr/share/bash-completion/completions/kvmha", false),
+    (&["zsh", "-f", "-i"], "autoload -Uz compinit; compinit -u -D", true),
+];
+
+/// Words and options are completed where the shells look for that by themselves: in bash and zsh as somebody types, in fish by its own question.
+pub fn completed(lab: &Lab) -> Result<()> {
+    install(lab, &deb()?)?;
+    for (shell, line, tells) in SHELLS {
+        let type_in = |keys: &str, words: &[&str]| {
+            let begin = ["python3", "-c", TYPE, line, keys];
+            lab.check(HERE, &[&begin, words, &["--"], shell].concat(), PATIENCE).with_context(|| format!("{}: {keys}", shell[0]))
+        };
+        let both: &[&str] = if tells { &["migrate ", "migrations ", "List what became"] } else { &["migrate ", "migrations"] };
+        type_in(r"kvmha mi\t\t\t", both)?;
+        type_in(r"kvmha status --wa\t", &["kvmha status --watch"])?;
+        type_in(r"kvmha fence c\t", &["kvmha fence convert"])?;
+    }
+    for (line, wanted) in [
+        ("kvmha mi", &["migrate\tHave Pacemaker move", "migrations\tList what became"][..]),
+        ("kvmha status --", &["--json\t", "--watch\t"]),
+        ("kvmha fence ", &["convert\tPrint the devices"]),
+    ] {
+        let said = lab.check(HERE, &["fish", "--private", "-c", &format!("complete -C '{line}'")], PATIENCE)?;
+        ensure!(wanted.iter().all(|word| said.contains(word)), "fish completes {line:?} by {said:?}");
+    }
+    Ok(())
 }
 
 /// A guest under the agent of the package is not touched by an upgrade, nor by removal and purge, and is known afterwards.
