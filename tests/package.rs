@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut scenarios = lab::scenarios! {
-        deb: complete linted listed at_home completed guest_runs_on nothing_left;
+        deb: suites_have_what_they_need complete linted listed at_home completed guest_runs_on nothing_left;
         rpm: complete linted life;
     };
     if std::env::var_os("KVMHA_PACKAGE_LONG").is_some() {

@@ -85,6 +85,32 @@ pub fn complete(_: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What the suites of kvmha-tests need of a machine is what that package depends on.
+pub fn suites_have_what_they_need(_: &Lab) -> Result<()> {
+    let read = |name: &str| fs::read_to_string(project().join(name)).with_context(|| name.to_owned());
+    let (prepare, control) = (read("tests/prepare")?, read("packaging/debian/control")?);
+    let section = control.split("\n\n").find(|part| part.starts_with("Package: kvmha-tests\n")).context("there is no kvmha-tests")?;
+    let depends =
+        section.split_once("\nDepends:").and_then(|(_, rest)| rest.split_once("\nDescription:")).context("it depends on nothing")?.0;
+    let depends: BTreeSet<&str> = depends.split(',').filter_map(|part| part.split_whitespace().next()).collect();
+    let list = prepare.split_once("packages=(\n").and_then(|(_, rest)| rest.split_once("\n)")).context("tests/prepare has no list")?.0;
+    let mut needed = Vec::new();
+    for group in list.split("\t# ").skip(1) {
+        let (what, names) = group.split_once('\n').context("a group without packages")?;
+        // Those of suites that are not in the package, of the packages themselves and of the benchmark.
+        if ["dropin", "storage suite", "the packages", "completions", "the benchmark"].iter().any(|other| what.contains(other)) {
+            continue;
+        }
+        needed.extend(names.split_whitespace());
+    }
+    ensure!(needed.len() > 20, "tests/prepare is not understood any more: {needed:?}");
+    // Essential; for programs that are compiled on the spot from the tree.
+    let missing: Vec<&&str> =
+        needed.iter().filter(|name| !depends.contains(**name) && !["util-linux", "libvirt-dev", "make"].contains(name)).collect();
+    ensure!(missing.is_empty(), "kvmha-tests does not depend on {missing:?}");
+    Ok(())
+}
+
 /// lintian has nothing to say that is not explained in the package's overrides.
 pub fn linted(_: &Lab) -> Result<()> {
     let (package, debug) = (deb()?, find("deb", "kvmha-dbgsym_", "deb")?);

@@ -32,6 +32,12 @@ fn root(release: &str) -> Result<()> {
     // The first line of the guide: the release has all that it names.
     let named = GUIDE.lines().find(|line| line.starts_with("apt install pacemaker")).context("the guide installs no Pacemaker")?;
     shell(&named.replacen("apt install", "apt-get install --simulate", 1))?;
+    // And all that the suites of kvmha-tests need.
+    let control = fs::read_to_string(project().join("packaging/debian/control"))?;
+    let tests = control.split("Package: kvmha-tests\n").nth(1).and_then(|part| part.split_once("\nDepends:")).context("no kvmha-tests")?.1;
+    let tests = tests.split("\nDescription:").next().unwrap_or_default();
+    let names: Vec<&str> = tests.split(',').map(str::trim).filter(|name| !name.starts_with("kvmha") && !name.starts_with('$')).collect();
+    shell(&format!("apt-get install --simulate --no-install-recommends {}", names.join(" ")))?;
     let apt = |line: &str| shell(&format!("DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends {line} 2>&1"));
     let installed = |version: &str| -> Result<String> {
         ensure!(shell("dpkg-query -W -f '${Version}' kvmha")? == version, "{release}: {version} is not installed");
