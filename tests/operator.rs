@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         scenarios = lab::scenarios! { manual: the_two_node_guide; };
     }
     Suite {
-        options: Options { name: "operator".to_owned(), agent, limit: stage::LIMIT, ..Options::default() },
+        options: Options { name: "operator".to_owned(), agent, clock: true, limit: stage::LIMIT, ..Options::default() },
         scenarios,
         tidy: |lab: &Lab| seen::tidy(lab),
     }

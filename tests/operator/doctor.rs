@@ -17,8 +17,10 @@ enum Do {
     Kill(&'static str),
     /// And comes back.
     Start(&'static str),
+    /// Its clock is so many seconds ahead.
+    Ahead(&'static str, i64),
 }
-use Do::{Kill, Line, Start};
+use Do::{Ahead, Kill, Line, Start};
 
 /// A set-up that is wrong.
 struct Broken {
@@ -168,6 +170,12 @@ const BROKEN: &[Broken] = &[
         mend: &[Line("node1", "rmdir /run/systemd/system")],
         found: &[("libvirt-guests", "is enabled", "ON_BOOT=ignore"), ("shutdown order", "node1 has no drop-in", "50-kvmha.conf")],
     },
+    // What Pacemaker does on that node then has its time.
+    Broken {
+        make: &[Ahead("node2", 3600), Line("node1", "crm_resource --refresh --resource web1 --node node2 >/dev/null 2>&1")],
+        mend: &[Ahead("node2", 0), Line("node1", "crm_resource --refresh --resource web1 --node node2 >/dev/null 2>&1")],
+        found: &[("clocks", "the clock of node2 is at least 3", "chrony")],
+    },
     Broken {
         make: &[Kill("node2")],
         mend: &[Start("node2")],
@@ -191,6 +199,7 @@ fn carry_out(lab: &Lab, steps: &[Do]) -> Result<()> {
             Line(node, line) => lab.check(node, &["sh", "-c", line], LIMIT).map(drop)?,
             Kill(node) => lab.kill(node, "libvirtd")?,
             Start(node) => lab.start(node, "libvirtd")?,
+            Ahead(node, seconds) => lab.set_clock(node, *seconds)?,
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The manual, word by word: blocks that are marked `sh tested` are run, a line after the other, as a reader would.
 
-use crate::guest::{Guest, OPERATIONS};
-use crate::seen::on;
+use crate::guest::{Guest, OPERATIONS, until};
+use crate::seen::{kvmha, on};
 use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
@@ -107,8 +107,9 @@ pub fn the_two_node_guide(lab: &Lab) -> Result<()> {
     }
     // "Pull the plug of the node it runs on."
     ensure!(TWO_NODES.contains("pull the plug of the node it runs on"), "the guide does not say what all of it is for");
-    let (node, pulled) = (guest.node()?, Instant::now());
+    let (node, left, pulled) = (guest.node()?, guest.other_node()?, Instant::now());
     lab.power_off(&node)?;
+    until("the doctor misses it", || kvmha(lab, &left, "doctor --quiet").is_ok_and(|said| said.stdout.contains(&format!("{node} is "))))?;
     guest.boots_anew(pulled)?;
     stage.wait(|seen| seen.runs_on("web1").is_some_and(|now| now != node)).context("it does not fail over")?;
     stage.all_online()?;
