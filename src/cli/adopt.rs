@@ -68,6 +68,7 @@ impl Provider {
 /// The command line.
 #[derive(clap::Args)]
 #[command(
+    override_usage = "kvmha adopt [--back] [--dry-run] --all|RESOURCE...\n       kvmha adopt --from-libvirt DOMAIN [--config FILE]",
     after_help = "The code is 0 if all of them have the agent now, or with --dry-run could be given it; 1 if not: what was begun is undone, and said.\n\nExamples:\n  kvmha adopt --all --dry-run\n  kvmha adopt web1 web2\n  kvmha adopt --back web1\n  kvmha adopt --from-libvirt web3"
 )]
 pub(super) struct Arguments {

@@ -1,9 +1,9 @@
 //! The files of the contract, printed by the binary, so that no package can ship stale ones.
 
-use super::{Command, manual};
+use super::{Command, manual, plain};
 use crate::fence;
 use crate::ocf::{Version, document, page};
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Writes all of them to `directory`.
 pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    fs::create_dir_all(directory).map_err(|error| anyhow!("{} cannot be made: {}", directory.display(), plain(&error)))?;
     let mut files = vec![
         ("VirtualDomain-1.0.xml", document(Version::V1_0)),
         ("VirtualDomain-1.1.xml", document(Version::V1_1)),
@@ -27,7 +27,7 @@ pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
     }
     for (name, bytes) in files {
         let path = directory.join(name);
-        fs::write(&path, bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+        fs::write(&path, bytes).map_err(|error| anyhow!("{} cannot be written: {}", path.display(), plain(&error)))?;
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! `kvmha metrics`: the guests and the moves for Prometheus, in its text format, as node exporter's textfile collector reads it.
 
 use super::overview::{Guest, Overview};
-use super::print;
+use super::{plain, print};
 use crate::domain::migration::history::{self, Entry};
 use crate::log;
 use crate::ocf::HISTORY;
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let overview = Overview::take();
     let text = render(overview.as_ref().ok(), &history::read(&arguments.folder));
     match &arguments.output {
-        Some(path) => write(path, &text).with_context(|| format!("{} cannot be written", path.display()))?,
+        Some(path) => write(path, &text).map_err(|error| anyhow!("{} cannot be written: {}", path.display(), said(&error)))?,
         None => {
             print(&text);
         }
@@ -53,6 +53,11 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;
     file.persist(path)?;
     Ok(())
+}
+
+/// What is wrong; of a new file tempfile would name one that nobody has heard of.
+fn said(error: &std::io::Error) -> String {
+    if error.raw_os_error().is_some() { plain(error) } else { error.kind().to_string() }
 }
 
 /// One metric: name, help, and its samples.

@@ -29,6 +29,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         print(&format!("{}\n", serde_json::to_string_pretty(&entries)?));
         return Ok(0);
     }
+    if entries.is_empty() {
+        print("No move from this node is on record.\n");
+        return Ok(0);
+    }
     let head = ["ENDED (UTC)", "GUEST", "TO", "RESULT", "SECONDS", "PAUSE MS", "MIB", "PASSES", "DIRTIED MIB/S", "THROTTLE %", "REASON"];
     print(&table(&head, entries.iter().map(row).collect()));
     Ok(0)

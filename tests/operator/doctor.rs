@@ -17,10 +17,14 @@ enum Do {
     Kill(&'static str),
     /// And comes back.
     Start(&'static str),
+    /// It stands still.
+    Freeze(&'static str),
+    /// And goes on.
+    Thaw(&'static str),
     /// Its clock is so many seconds ahead.
     Ahead(&'static str, i64),
 }
-use Do::{Ahead, Kill, Line, Start};
+use Do::{Ahead, Freeze, Kill, Line, Start, Thaw};
 
 /// A set-up that is wrong.
 struct Broken {
@@ -182,6 +186,11 @@ const BROKEN: &[Broken] = &[
         found: &[("libvirt", "libvirt of node2 cannot be asked", "on node2: listen_tcp")],
     },
     Broken {
+        make: &[Freeze("node2")],
+        mend: &[Thaw("node2")],
+        found: &[("libvirt", "libvirt of node2 cannot be asked", "systemctl restart libvirtd")],
+    },
+    Broken {
         make: &[Kill("node1")],
         mend: &[Start("node1")],
         found: &[("libvirt", "libvirt of node1 cannot be asked", "systemctl start libvirtd")],
@@ -199,6 +208,8 @@ fn carry_out(lab: &Lab, steps: &[Do]) -> Result<()> {
             Line(node, line) => lab.check(node, &["sh", "-c", line], LIMIT).map(drop)?,
             Kill(node) => lab.kill(node, "libvirtd")?,
             Start(node) => lab.start(node, "libvirtd")?,
+            Freeze(node) => lab.freeze(node, "libvirtd")?,
+            Thaw(node) => lab.thaw(node, "libvirtd")?,
             Ahead(node, seconds) => lab.set_clock(node, *seconds)?,
         }
     }

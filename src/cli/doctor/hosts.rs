@@ -5,7 +5,7 @@ use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::host::{self, About};
 use crate::domain::migration::defects::{self, Defect, Versions, Way};
-use crate::domain::{Error, Identity};
+use crate::domain::{Error, Identity, Kind};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -56,7 +56,14 @@ fn answered(patient: &Patient) -> impl Iterator<Item = (&Host, &About)> {
 pub(super) fn reach(patient: &Patient, found: &mut Found) {
     for host in &patient.hosts {
         let Err(error) = &host.answer else { continue };
-        let remedy = if host.node == patient.here {
+        let remedy = if error.kind == Kind::Unresponsive {
+            // What its settings are does not matter then.
+            format!(
+                "see whether virsh -c '{}' list answers: if not, it is a packet filter between the nodes, or it hangs (systemctl restart libvirtd; \
+                 guests run on); if it does, an emulator may hang and hold up those who ask about it: virsh domstats of each guest",
+                host.uri
+            )
+        } else if host.node == patient.here {
             "start it: systemctl start libvirtd, or virtqemud".to_owned()
         } else {
             let transport =
