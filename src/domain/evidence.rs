@@ -104,7 +104,7 @@ impl Emulator {
         match fs::read_to_string(directory.join("stat")) {
             Ok(text) if Status::parse(&text).is_some_and(|status| status.start != self.start) => return Ok(Vec::new()),
             Ok(_) => {}
-            Err(error) if process::is_gone(&error) => return Ok(Vec::new()),
+            Err(error) if process::is_gone(&error) => return process::table().map(|_| Vec::new()),
             Err(error) => return Err(error),
         }
         let mut threads = Vec::new();

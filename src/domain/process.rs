@@ -13,6 +13,20 @@ pub(super) struct Process {
     line: Vec<u8>,
 }
 
+/// Where the process table is. One that is not mounted looks like one without processes, and one that hides those of others (`hidepid`) like
+/// one of a host without guests; neither proves anything.
+///
+/// # Errors
+/// It does not show this process, or the first one.
+pub(super) fn table() -> io::Result<&'static Path> {
+    let place = Path::new("/proc");
+    let hides = ["self/stat", "1/stat"].into_iter().find(|file| !place.join(file).exists());
+    match hides {
+        Some(file) => Err(io::Error::other(format!("there is no {}: not mounted, or not all are shown", place.join(file).display()))),
+        None => Ok(place),
+    }
+}
+
 /// All processes of this host. A command line is read under a lock of the process it belongs to; waiting for it can be killed, so it
 /// does not keep this process from exiting, but it can last: to be called with a deadline.
 ///
@@ -20,7 +34,7 @@ pub(super) struct Process {
 /// The table cannot be read, so nothing is known.
 pub(super) fn all() -> io::Result<Vec<(i32, Process)>> {
     let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc")? {
+    for entry in fs::read_dir(table()?)? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         processes.extend(Process::read(entry.path())?.map(|process| (pid, process)));

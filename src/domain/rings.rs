@@ -6,6 +6,7 @@
 //! whose emulator had a ring is not taken for gone.
 
 use super::evidence::Emulator;
+use super::process;
 use super::{Error, Kind};
 use crate::deadline::Deadline;
 use std::fs;
@@ -34,7 +35,7 @@ pub fn has(emulator: Emulator) -> bool {
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
 pub fn any_ending(deadline: &Deadline) -> Result<bool, Error> {
     let look = || -> io::Result<bool> {
-        for entry in fs::read_dir("/proc")? {
+        for entry in fs::read_dir(process::table()?)? {
             let directory = entry?.path();
             let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
             if is_ending(&read("comm"), || read("wchan")) {

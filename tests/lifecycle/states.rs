@@ -123,3 +123,25 @@ pub fn emulator_killed(lab: &Lab) -> Result<()> {
     guest.with("force_stop", "true").end(HERE, 30)?;
     Ok(())
 }
+
+/// A process table that is not mounted, or that hides the processes of others, shows no emulator, and proves nothing: with libvirt gone too the
+/// guest is not taken for stopped.
+pub fn process_table_not_there(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "unseen")?;
+    let boot = guest.boot(HERE)?;
+    lab.kill(HERE, "libvirtd")?;
+    let asked = ["monitor", "stop"].map(|action| {
+        let hidden = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"].map(str::to_owned);
+        let words = [hidden.to_vec(), guest.words(HERE, action, 20, &[])].concat();
+        lab.exec(HERE, &words, Duration::from_secs(30))
+    });
+    let seen = guest.call(HERE, "monitor", 20);
+    lab.start(HERE, "libvirtd")?;
+    for output in asked {
+        let output = output?;
+        ensure!(output.code == Some(1) && output.stderr.contains("process table cannot be read"), "{output:?}");
+    }
+    seen?.is(0)?;
+    guest.beats(boot)?;
+    guest.end(HERE, 60).map(drop)
+}
