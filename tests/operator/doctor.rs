@@ -155,6 +155,17 @@ const BROKEN: &[Broken] = &[
         mend: &[Line("node1", "crm_resource --resource web1 --delete-parameter force_stop")],
         found: &[("parameters", "web1: force_stop", "pcs resource update web1")],
     },
+    // Nobody may log in, and there are no certificates.
+    Broken {
+        make: &[Line("node1", "crm_resource --resource web1 --set-parameter migration_transport --parameter-value ssh")],
+        mend: &[Line("node1", "crm_resource --resource web1 --set-parameter migration_transport --parameter-value tcp")],
+        found: &[("libvirt", "libvirt of node2 cannot be asked", "ssh node2 true"), ("libvirt", "libvirt of node3", "ssh node3 true")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_resource --resource web1 --set-parameter migration_transport --parameter-value tls")],
+        mend: &[Line("node1", "crm_resource --resource web1 --set-parameter migration_transport --parameter-value tcp")],
+        found: &[("libvirt", "libvirt of node2 cannot be asked", "certificates of both nodes")],
+    },
     Broken {
         make: &[Line("node1", "crm_resource --ban --resource web1 --node node2 --lifetime PT1H")],
         mend: &[Line("node1", "crm_resource --clear --resource web1")],
