@@ -15,8 +15,9 @@ use virt::storage_vol::StorageVol;
 use virt::stream::Stream;
 use virt::sys;
 
-/// How often a folder that is not there is asked for, and how long between: a client of a network file system may be behind.
-const TRIES: u32 = 3;
+/// How often a folder that was made just now and is not there is asked for, and how long between: a client of a network file system may be
+/// behind.
+pub(super) const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// A pool that an earlier call could not take away is taken away after this time: the clock of the host that made it may be wrong.
@@ -53,9 +54,9 @@ pub(super) struct Seen {
     pub(super) text: Option<String>,
 }
 
-/// Has the target's libvirt read the word.
-pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, deadline: &Deadline) -> Answer {
-    let mut left = TRIES;
+/// Has the target's libvirt read the word, so many times at most.
+pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, tries: u32, deadline: &Deadline) -> Answer {
+    let mut left = tries;
     loop {
         let (place, pool, word) = (folder.join(&nonce.name), format!("{}-word", nonce.name), nonce.word.clone());
         let read = there.call("reading a folder", deadline, move |connect| {
@@ -67,7 +68,7 @@ pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, deadline: &D
         match read {
             Ok(Some(true)) => return Answer::Same,
             Ok(Some(false) | None) => {
-                left -= 1;
+                left = left.saturating_sub(1);
                 if left == 0 || !deadline.pause(PAUSE) {
                     return Answer::Other;
                 }
@@ -77,13 +78,13 @@ pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, deadline: &D
     }
 }
 
-/// Has the target's libvirt look at what the links lead to there, and read the one with this number.
+/// Has the target's libvirt look at what the links lead to there, and read the one with the number `text`.
 pub(super) fn see(
     there: &Connection,
     folder: &Path,
     nonce: &Nonce,
     count: usize,
-    text: usize,
+    text: Option<usize>,
     deadline: &Deadline,
 ) -> Result<Seen, String> {
     let (place, pool) = (folder.join(&nonce.name).join(nonce::LINKS), format!("{}-links", nonce.name));
@@ -94,7 +95,7 @@ pub(super) fn see(
                 let name = at.to_string();
                 names.contains(&name).then(|| pool.lookup_storage_vol_by_name(&name)).transpose()
             };
-            let text = volume(text)?.map(|volume| read(connect, &volume, 0, 0)).transpose()?;
+            let text = text.map(volume).transpose()?.flatten().map(|volume| read(connect, &volume, 0, 0)).transpose()?;
             let links = (0..count).map(|at| volume(at)?.map(|volume| describe(connect, &volume)).transpose());
             let links = links.collect::<Result<Vec<_>, VirtError>>()?;
             Ok(Seen { links, text: text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) })

@@ -8,7 +8,7 @@
 //! of this moment, where an attribute that a probe left in the cluster would be of its own time.
 
 use super::Check;
-use super::reader::{Answer, There, ask, see};
+use super::reader::{Answer, TRIES, There, ask, see};
 use super::safe;
 use super::target::Target;
 use crate::deadline::{Deadline, Task};
@@ -18,7 +18,8 @@ use crate::log;
 use crate::storage::finding::{LOOK, look, path};
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::Nonce;
-use crate::storage::{Finding, Item, Role, Same, Source, hazards, servers};
+use crate::storage::{Finding, Item, Kind, Role, Same, Source, hazards, servers};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where udev's names are.
@@ -88,13 +89,16 @@ struct Asked {
 pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
     let places: Vec<Option<PathBuf>> =
         findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();
-    let mut folders: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut folders: BTreeMap<(PathBuf, PathBuf), u32> = BTreeMap::new();
     let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
     for (finding, place) in findings.iter().zip(&places) {
         if let (Some(facts), Some(place)) = (finding.facts(), place) {
             if is_of_its_folder(&finding.item) && !facts.block {
                 // Not looked at by a link: that host would keep what it read of an image in its page cache.
-                folders.extend(pairs(finding, facts, place));
+                for pair in pairs(finding, facts, place) {
+                    let tries = folders.entry(pair).or_default();
+                    *tries = tries_for(finding.item.role, facts.kind).max(*tries);
+                }
                 continue;
             }
             links.push(place.clone());
@@ -102,14 +106,12 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         }
     }
     // Where only devices and names are asked for, the definition's folder is what both nodes may have.
-    folders.extend(plan.config.parent().map(|folder| (folder.to_owned(), folder.to_owned())));
-    folders.sort();
-    folders.dedup();
+    folders.extend(plan.config.parent().map(|folder| ((folder.to_owned(), folder.to_owned()), TRIES)));
     let asked = ask_all(folders, &links, there, deadline);
     let carrier = asked.iter().find(|asked| asked.answer == Answer::Same);
     let seen = match carrier.and_then(|asked| Some((asked, asked.nonce.as_ref()?))) {
         // What is left of the time is for taking everything away again.
-        Some((asked, nonce)) => see(there, &asked.there, nonce, links.len(), HOSTS, &deadline.before(deadline.left() / 4)),
+        Some((asked, nonce)) => see(there, &asked.there, nonce, links.len(), Some(HOSTS), &deadline.before(deadline.left() / 4)),
         None => Err("cannot be looked at there: no folder of the guest's is known to be the same on both nodes".to_owned()),
     };
     let target = At {
@@ -133,6 +135,12 @@ fn is_of_its_folder(item: &Item) -> bool {
     item.matters() || item.role == Role::Tpm
 }
 
+/// How often a folder is asked for. Where a host keeps the states of its TPMs is usually its own: that it is not there is then no matter of
+/// time, and only worth a warning.
+fn tries_for(role: Role, kind: Kind) -> u32 {
+    if role == Role::Tpm && matches!(kind, Kind::Local | Kind::Zfs) { 1 } else { TRIES }
+}
+
 /// The folders that decide what a file's path means, here and there. A volume has one path here and may have another there.
 fn pairs(finding: &Finding, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBuf)> {
     if finding.path.as_deref() == Some(place) {
@@ -142,9 +150,9 @@ fn pairs(finding: &Finding, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBu
     folders.into_iter().collect()
 }
 
-fn ask_all(folders: Vec<(PathBuf, PathBuf)>, links: &[PathBuf], there: &Connection, deadline: &Deadline) -> Vec<Asked> {
+fn ask_all(folders: BTreeMap<(PathBuf, PathBuf), u32>, links: &[PathBuf], there: &Connection, deadline: &Deadline) -> Vec<Asked> {
     let unwritten = |folder: &Path, text: &str| Answer::Unknown(format!("no proof can be written to {}: {text}", folder.display()));
-    let start = |(here, place): (PathBuf, PathBuf)| {
+    let start = |((here, place), tries): ((PathBuf, PathBuf), u32)| {
         let nonce = match Nonce::new(&here) {
             Ok(nonce) => nonce,
             Err(error) => return (Asked { answer: unwritten(&here, &error.to_string()), here, there: place, nonce: None }, None),
@@ -152,7 +160,7 @@ fn ask_all(folders: Vec<(PathBuf, PathBuf)>, links: &[PathBuf], there: &Connecti
         let (links, there, deadline) = (links.to_vec(), there.clone(), *deadline);
         let (mine, name) = (nonce.clone(), place.clone());
         let task = Task::start(move || match mine.put(&links, &deadline.within(LOOK)) {
-            Ok(()) => ask(&there, &name, &mine, &deadline),
+            Ok(()) => ask(&there, &name, &mine, tries, &deadline),
             Err(text) => unwritten(&mine.folder, &text),
         });
         (Asked { here, there: place, answer: Answer::Unknown("no answer in time".to_owned()), nonce: Some(nonce) }, Some(task))
@@ -276,5 +284,17 @@ impl At<'_> {
     fn at(&self, path: &Path) -> Result<Option<There>, String> {
         let seen = self.seen.as_ref().map_err(Clone::clone)?;
         Ok(seen.iter().find(|(link, _)| *link == path).and_then(|(_, there)| *there))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_hosts_have_each_for_itself_is_asked_for_once() {
+        assert_eq!(tries_for(Role::Tpm, Kind::Local), 1);
+        assert_eq!(tries_for(Role::Tpm, Kind::Nfs), TRIES, "its clients may be behind");
+        assert_eq!(tries_for(Role::Disk, Kind::Local), TRIES, "a cluster's file system may be one that is not known");
     }
 }
