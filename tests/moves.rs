@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         options: Options { name: "moves".to_owned(), agent, limit: stage::LIMIT, ..Options::default() },
         scenarios: lab::scenarios! {
             pacemaker: moved_by_hand taken_back terminal_closed overruled refused_before blocked_and_healed;
-            outage: it_goes_on it_is_given_up;
+            outage: it_goes_on it_is_given_up it_is_relocated it_holds_still;
             frozen: five_guests;
         },
         tidy: |lab: &Lab| outage::heal(lab).and(pacemaker::tidy(lab)),

@@ -2,6 +2,7 @@
 
 use super::tool::{self, Trouble};
 use crate::deadline::Deadline;
+use crate::xml;
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
 
@@ -258,6 +259,25 @@ impl Cib {
         self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
     }
 
+    /// The CIB as it would be if a resource were kept from these nodes.
+    #[must_use]
+    pub fn with_bans(&self, resource: &str, nodes: &[&str]) -> Self {
+        let mut document = xml::Document::new(None);
+        document.element("constraints", &[], |constraints| {
+            for node in nodes {
+                let id = format!("kvmha-would-be-not-{node}");
+                constraints.empty("rsc_location", &[("id", &id), ("rsc", resource), ("node", node), ("score", "-INFINITY")]);
+            }
+        });
+        let written = String::from_utf8_lossy(&document.finish()).into_owned();
+        let added = written.split_once("<constraints>").and_then(|(_, rest)| rest.split_once("</constraints>")).map(|(inner, _)| inner);
+        let range = self.with(|document| document.descendants().find(|node| node.has_tag_name("constraints")).map(|node| node.range()));
+        let (Some(added), Some(range)) = (added, range) else { return self.clone() };
+        let old = self.text.get(range.clone()).unwrap_or_default();
+        let inner = old.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</")).map_or("", |(inner, _)| inner).to_owned();
+        self.edited(vec![(range, format!("<constraints>{inner}{added}</constraints>"))])
+    }
+
     fn edited(&self, mut edits: Vec<(std::ops::Range<usize>, String)>) -> Self {
         let mut text = self.text.clone();
         edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
@@ -424,5 +444,24 @@ mod tests {
         assert!(other.histories("web1").iter().all(|one| one.agent == "ocf:kvmha:VirtualDomain"));
         assert!(cib.has("web1-kvmha-adopt") && !other.has("web1-kvmha-adopt"));
         assert!(Cib::parse("no xml".to_owned()).is_err());
+    }
+
+    #[test]
+    fn bans_that_are_not_there() {
+        let bans = |constraints: &str| {
+            let text = format!("<cib><configuration><resources/>{constraints}</configuration></cib>");
+            let cib = Cib::parse(text).unwrap().with_bans("web1", &["n1", "n2"]);
+            let document = Document::parse(cib.text()).unwrap();
+            let found = document.descendants().filter(|node| node.has_tag_name("rsc_location"));
+            found
+                .map(|node| [node.attribute("node"), node.attribute("score")].map(|word| word.unwrap_or_default().to_owned()).join(" "))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(bans("<constraints/>"), ["n1 -INFINITY", "n2 -INFINITY"]);
+        assert_eq!(bans("<constraints></constraints>").len(), 2);
+        assert_eq!(
+            bans("<constraints><rsc_location id='a' rsc='x' node='n3' score='1'/></constraints>"),
+            ["n3 1", "n1 -INFINITY", "n2 -INFINITY"]
+        );
     }
 }

@@ -55,6 +55,22 @@ fn is_since(emulator: Option<u64>, caller: Option<u64>) -> bool {
 /// # Errors
 /// No answer of theirs would be a proof.
 fn to_ask(view: &View, here: &str, resource: &str) -> Result<Vec<String>, String> {
+    is_here(view, here, resource)?;
+    let others = || view.nodes.iter().filter(|node| node.name != here);
+    if let Some(node) = others().find(|node| node.unsettled) {
+        return Err(format!("{} is not known to be down", node.name));
+    }
+    if !view.fencing && others().next().is_some() {
+        return Err("without fencing another node may have run it in the meantime".into());
+    }
+    Ok(others().filter(|node| node.online).map(|node| node.name.clone()).collect())
+}
+
+/// Whether Pacemaker has this resource here, by its own word, and acts on it.
+///
+/// # Errors
+/// Why not.
+pub(super) fn is_here(view: &View, here: &str, resource: &str) -> Result<(), String> {
     if !view.quorum {
         return Err("this part of the cluster has no quorum".into());
     }
@@ -68,14 +84,7 @@ fn to_ask(view: &View, here: &str, resource: &str) -> Result<Vec<String>, String
     if placed.nodes != [here] {
         return Err(format!("Pacemaker does not say that {resource} is here alone"));
     }
-    let others = || view.nodes.iter().filter(|node| node.name != here);
-    if let Some(node) = others().find(|node| node.unsettled) {
-        return Err(format!("{} is not known to be down", node.name));
-    }
-    if !view.fencing && others().next().is_some() {
-        return Err("without fencing another node may have run it in the meantime".into());
-    }
-    Ok(others().filter(|node| node.online).map(|node| node.name.clone()).collect())
+    Ok(())
 }
 
 #[cfg(test)]

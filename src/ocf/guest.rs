@@ -70,7 +70,10 @@ fn observe(call: &Call) -> Result<Found, Failure> {
 /// parameter that is wrong.
 pub(super) fn monitor(call: &Call) -> Result<(), Failure> {
     match running(call)? {
-        Seen::Runs(name) => call.pulse(&name)?,
+        Seen::Runs(name) => {
+            call.leave_marks(&name);
+            call.pulse(&name)?;
+        }
         Seen::Exists => {}
         Seen::GoesOn => return Ok(()),
     }
@@ -284,6 +287,7 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
     if let Err(error) = call.make_ready(definition, state.is_some()) {
         return Ok(Err(error));
     }
+    call.insist_on_storage(definition)?;
     let creation = match Creation::prepare(definition, &call.hypervisor, &call.deadline) {
         Ok(creation) => creation,
         Err(error) => return Ok(Err(error)),
@@ -363,6 +367,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         }
     }
     call.end_outage();
+    call.take_marks();
     call.shelf().remove();
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::Call;
 use super::actions::Name;
 use super::exit::Failure;
 use super::parameters::OutagePolicy;
+use super::relocation::Silent;
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
@@ -34,6 +35,7 @@ const LOOKING: Duration = Duration::from_secs(5);
 
 /// What is remembered from one monitor to the next. Times are seconds since boot, as the note lives as long as the boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Note {
     /// Since when the guest is paused; `None`: it runs.
     since: Option<i64>,
@@ -46,13 +48,17 @@ struct Note {
     out_since: Option<i64>,
     /// When it was let go on.
     resumed: Vec<i64>,
+    /// What was said when it was given up, until its storage answers.
+    given_up: Option<String>,
+    /// Which other nodes gave no answer about its disks, and when.
+    silent: Silent,
     /// What was shown last in the cluster.
     said: String,
 }
 
 /// What a look at all of the storage has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+pub(super) enum Look {
     /// All of it answers.
     Answers,
     /// A disk cannot be read.
@@ -88,11 +94,14 @@ impl Note {
             }
             Look::Unclear => (self.steady, self.out) = (0, 0),
         }
+        if look != Look::Out {
+            self.given_up = None;
+        }
         let gone = self.out_since.and_then(|since| u64::try_from(now - since).ok());
         match look {
             Look::Answers if self.is_held() => Verdict::Held,
             Look::Answers if self.steady >= STEADY => Verdict::GoOn,
-            Look::Out if policy == OutagePolicy::Stop && self.out >= STEADY && gone.is_some_and(|gone| gone >= delay) => Verdict::Over,
+            Look::Out if policy.gives_up() && self.out >= STEADY && gone.is_some_and(|gone| gone >= delay) => Verdict::Over,
             _ => Verdict::Wait,
         }
     }
@@ -153,14 +162,36 @@ impl Call {
                 Err(text) => format!("its storage answers, but it is not let go on: {text}"),
             },
             Verdict::Over => {
-                let text = format!("{seen}; {} (outage_policy=stop)", trouble.unwrap_or_default());
-                self.keep_outage(note, &text);
-                return Err(Failure::generic(text));
+                let trouble = trouble.unwrap_or_default();
+                match self.is_over(identity, &mut note, &trouble) {
+                    Ok(why) => {
+                        let text = format!("{seen}; {why}");
+                        self.keep_outage(note, &text);
+                        return Err(Failure::generic(text));
+                    }
+                    Err(text) => format!("{trouble}; it stays here: {text}"),
+                }
             }
         };
         let text = format!("{seen}; {text}");
         self.keep_outage(note, &text);
         Ok(Course::Paused(text))
+    }
+
+    /// Why the guest is given up here, whose storage is out for long enough.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn is_over(&self, identity: &Identity, note: &mut Note, trouble: &str) -> Result<String, String> {
+        if self.parameters.outage_policy == OutagePolicy::Stop {
+            return Ok(format!("{trouble} (outage_policy=stop)"));
+        }
+        // Said once it stands: Pacemaker may take its time, and the next monitor must not take it back.
+        if note.given_up.is_none() {
+            let node = self.better_node(identity, &mut note.silent)?;
+            note.given_up = Some(format!("(outage_policy=relocate, {node} reads its disks)"));
+        }
+        Ok(format!("{trouble} {}", note.given_up.clone().unwrap_or_default()))
     }
 
     /// The guest runs, or has ended: an outage is over, by a person's hand if this has not ended it. Costs a look for a file when there was none.
@@ -182,8 +213,13 @@ impl Call {
         let (Ok(here), Ok(definition)) = (here, definition) else {
             return (Look::Unclear, Some("libvirt does not say what its disks are".into()));
         };
+        self.look_at(&here, &definition.xml, &deadline)
+    }
+
+    /// Looks at all that a guest with this definition needs to run; a sentence about a part that does not answer.
+    pub(super) fn look_at(&self, here: &Connection, xml: &str, deadline: &Deadline) -> (Look, Option<String>) {
         let mut unclear = None;
-        for finding in finding::look(&definition.xml, &|pool, volume| here.volume(pool, volume, &deadline), &deadline) {
+        for finding in finding::look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline) {
             let item = &finding.item;
             let out = match (&finding.sight, &item.source) {
                 // Not the emulator's own to read and write.
@@ -193,7 +229,7 @@ impl Call {
                 (Some(Sight::Silent), _) if deadline.expired() => None,
                 (Some(Sight::Silent), _) => Some(format!("{item} does not answer")),
                 (Some(Sight::Missing(text)), _) => Some(format!("{item} cannot be read: {text}")),
-                (None, Source::Network { protocol, hosts, .. }) => match servers::answers(protocol, hosts, &deadline) {
+                (None, Source::Network { protocol, hosts, .. }) => match servers::answers(protocol, hosts, deadline) {
                     Some(Ok(())) => continue,
                     Some(Err(text)) if !deadline.expired() => Some(format!("{item}: {text}")),
                     _ => None,
@@ -287,16 +323,33 @@ mod tests {
 
     #[test]
     fn each_policy_does_what_it_says() {
-        use OutagePolicy::{Resume, Stop};
-        for policy in [Resume, Stop] {
+        use OutagePolicy::{Relocate, Resume, Stop};
+        for policy in [Resume, Stop, Relocate] {
             assert_eq!(course(policy, 600, "ooaa"), "wwwg", "two looks in a row");
             assert_eq!(course(policy, 600, "oaoaa"), "wwwwg");
             assert_eq!(course(policy, 600, "auaa"), "wwwg", "what is not known is no answer");
         }
         assert_eq!(course(Resume, 0, "oooooo"), "wwwwww");
-        assert_eq!(course(Stop, 20, "oooo"), "wwoo", "after the delay, and again");
-        assert_eq!(course(Stop, 0, "oo"), "wo", "one look is none");
-        assert_eq!(course(Stop, 0, "uuuu"), "wwww", "what cannot be asked is not given up");
+        for policy in [Stop, Relocate] {
+            assert_eq!(course(policy, 20, "oooo"), "wwoo", "after the delay, and again");
+            assert_eq!(course(policy, 0, "oo"), "wo", "one look is none");
+            assert_eq!(course(policy, 0, "uuuu"), "wwww", "what cannot be asked is not given up");
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_stays_so_until_the_storage_answers() {
+        let mut note = Note { given_up: Some("because".into()), ..Note::default() };
+        note.judge(OutagePolicy::Relocate, 0, Look::Out, 10);
+        assert!(note.given_up.is_some());
+        note.judge(OutagePolicy::Relocate, 0, Look::Answers, 20);
+        assert!(note.given_up.is_none());
+    }
+
+    #[test]
+    fn a_note_of_a_version_without_it_is_read() {
+        let old = r#"{"since":1,"looked":2,"steady":0,"out":1,"out_since":1,"resumed":[],"said":""}"#;
+        assert_eq!(serde_json::from_str::<Note>(old).unwrap().since, Some(1));
     }
 
     #[test]

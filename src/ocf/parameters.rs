@@ -124,13 +124,24 @@ pub enum OutagePolicy {
     Resume,
     /// The same; and it has failed when its storage is out for too long.
     Stop,
+    /// The same; but only when another node is known to read its disks.
+    Relocate,
 }
 
 impl OutagePolicy {
     /// The policies by name.
-    pub const NAMES: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("resume", Self::Resume), ("stop", Self::Stop)];
+    pub const NAMES: &'static [(&'static str, Self)] =
+        &[("wait", Self::Wait), ("resume", Self::Resume), ("stop", Self::Stop), ("relocate", Self::Relocate)];
     /// The names.
-    pub const WORDS: &'static [&'static str] = &["wait", "resume", "stop"];
+    pub const WORDS: &'static [&'static str] = &["wait", "resume", "stop", "relocate"];
+}
+
+impl OutagePolicy {
+    /// Whether a guest may be given up.
+    #[must_use]
+    pub fn gives_up(self) -> bool {
+        matches!(self, Self::Stop | Self::Relocate)
+    }
 }
 
 /// The environment name of the parameter that `shutdown_mode` was read from by `ocf:heartbeat:VirtualDomain`, by accident.

@@ -457,7 +457,13 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             be read for outage_delay, the guest has failed, and Pacemaker stops it and starts it where it can. Whether another node can read the \
             disk is not known before, so that is for storage that one node may lose alone; set the meta attribute failure-timeout then, or a \
             node on which it could not be started is not tried again. An emulator that hangs on another disk cannot be ended, and its node is \
-            fenced. Only errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full file system); storage \
+            fenced. relocate: the same as stop, but the guest is given up only if another node reads its disks now and Pacemaker would run it \
+            there; otherwise it stays, paused, and the node attribute kvmha-outage-RESOURCE says why, and it is given up once in ten minutes at \
+            most (kvmha-relocated-RESOURCE). While it runs a folder .kvmha-mark-… with a word lies beside each image, and beside config for a \
+            device: a node proves by reading the word through libvirt (migration_transport or remoteuri must be set) that it reads the same, \
+            of a device with a name below /dev/disk/by-id that it sees that device. Disks that QEMU reaches by itself over the network cannot be \
+            asked for, and keep the guest here. A start where a disk cannot be read is refused, so that Pacemaker goes on to another node (leave \
+            start-failure-is-fatal as it is). Only errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full file system); storage \
             that hangs pauses nobody. Disks on NBD servers are not asked, and keep the guest paused. With pause_policy=fail the guest has failed \
             at once, whatever this says.",
         ],
@@ -473,7 +479,7 @@ pub static TABLE: &[Parameter<Parameters>] = &[
         Some("60"),
         [
             "Seconds before a guest without storage is given up",
-            "How long, in seconds, a disk of a guest that is paused by an I/O error may be out before outage_policy=stop gives it up here.",
+            "How long, in seconds, a disk of a guest that is paused by an I/O error may be out before outage_policy=stop or relocate gives it up here.",
         ],
         |values, value| {
             values.outage_delay = integer(value, 0, u64::from(u32::MAX))?;

@@ -1,12 +1,12 @@
 //! What of a guest lies on storage, as its definition says.
 
 use roxmltree::{Document, Node};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
 /// What a thing is for the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// A disk that it writes to.
@@ -24,7 +24,7 @@ pub enum Role {
 }
 
 /// Where it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// A file, block device or folder of the host.
@@ -64,7 +64,7 @@ impl fmt::Display for Source {
 const TPM_STATES: &str = "/var/lib/libvirt/swtpm";
 
 /// One thing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// What the guest calls it (`vda`), or what it is.
     pub name: String,

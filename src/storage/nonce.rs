@@ -1,20 +1,27 @@
 //! A folder of this program's own beside a disk, with a word in it that nobody else knows: whoever can read the word at the same place has
 //! the same folder. In it may be links, so that somebody who can read that folder there also sees what those names mean there.
+//!
+//! One that proves something at once lives for a moment. A mark lies there for as long as its guest runs: it is for the time when nothing
+//! can be written there from here any more.
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::program::{self, Outcome};
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The word by which this program calls itself for this work.
 pub const WORD: &str = "storage-nonce";
 
 /// How the folders' names begin; then comes when they were made, in seconds since 1970.
 pub const BEGIN: &str = ".kvmha-proof-";
+
+/// How those of marks begin; at their end stands whose they are.
+pub const MARK: &str = ".kvmha-mark-";
 
 /// The file with the word.
 pub const FILE: &str = "word";
@@ -25,8 +32,11 @@ pub const LINKS: &str = "links";
 /// After this time a folder that an earlier call could not remove is removed by the next.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// A folder that is made for a moment.
-#[derive(Clone, Debug)]
+/// The same for a mark: those of guests that run are made anew every hour, and storage may be out for days.
+const STALE_MARK: Duration = Duration::from_secs(30 * 86400);
+
+/// A folder with a word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nonce {
     /// Where it is.
     pub folder: PathBuf,
@@ -43,9 +53,16 @@ impl Nonce {
     /// The kernel gives no random bits.
     pub fn new(folder: &Path) -> io::Result<Self> {
         let word = uuid()?;
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let name = format!("{BEGIN}{seconds}-{}", word.get(..8).unwrap_or_default());
+        let name = format!("{BEGIN}{}-{}", unix_time(), word.get(..8).unwrap_or_default());
         Ok(Self { folder: folder.to_owned(), name, word })
+    }
+
+    /// A mark of the guest that is told apart by `owner`; making it removes the others of that guest in the same folder.
+    ///
+    /// # Errors
+    /// The kernel gives no random bits.
+    pub fn mark(folder: &Path, owner: u64) -> io::Result<Self> {
+        Ok(Self { folder: folder.to_owned(), name: format!("{MARK}{}-{owner:016x}", unix_time()), word: uuid()? })
     }
 
     /// Makes it, with links to `targets`, which are called by their number.
@@ -89,7 +106,7 @@ fn work(words: &[&OsStr], deadline: &Deadline) -> Result<(), String> {
 /// What went wrong.
 pub fn perform(words: &[OsString]) -> io::Result<()> {
     let [what, folder, name, rest @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let (folder, name) = (Path::new(folder), name.to_str().filter(|name| name.starts_with(BEGIN) && !name.contains('/')));
+    let (folder, name) = (Path::new(folder), name.to_str().filter(|name| made(name).is_some() && !name.contains('/')));
     let place = folder.join(name.ok_or(io::ErrorKind::InvalidInput)?);
     match (what.to_str(), rest) {
         (Some("put"), [word, targets @ ..]) => {
@@ -124,14 +141,22 @@ fn remove(place: &Path) -> io::Result<()> {
 }
 
 /// Removes what calls left that were killed: what is much older than what was made now, by the clock of the file system, as another
-/// host's may be wrong. What cannot be removed stays.
+/// host's may be wrong; and other marks of the same guest, which has left them on other nodes. What cannot be removed stays.
 fn sweep(folder: &Path, new: &Path) {
     let changed = |path: &Path| fs::symlink_metadata(path).and_then(|data| data.modified());
-    let Ok(now) = changed(new) else { return };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| made(&entry.file_name().to_string_lossy()).is_some()) {
-        let age = changed(&entry.path()).ok().and_then(|time| now.duration_since(time).ok());
-        if age.is_some_and(|age| age > STALE) {
-            let _ = remove(&entry.path());
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (Ok(now), mine) = (changed(new), name(new)) else { return };
+    for place in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|place| place != new) {
+        let name = name(&place);
+        let limit = match (made(&name), owner(&name)) {
+            (None, _) => continue,
+            (_, Some(owned)) if owner(&mine) == Some(owned) => Duration::ZERO,
+            (_, Some(_)) => STALE_MARK,
+            (_, None) => STALE,
+        };
+        let age = changed(&place).ok().and_then(|time| now.duration_since(time).ok());
+        if limit.is_zero() || age.is_some_and(|age| age > limit) {
+            let _ = remove(&place);
         }
     }
 }
@@ -139,8 +164,13 @@ fn sweep(folder: &Path, new: &Path) {
 /// When a folder of this name was made, since 1970; `None` if the name is none of ours.
 #[must_use]
 pub fn made(name: &str) -> Option<Duration> {
-    let (seconds, _) = name.strip_prefix(BEGIN)?.split_once('-')?;
+    let (seconds, _) = [BEGIN, MARK].iter().find_map(|begin| name.strip_prefix(begin))?.split_once('-')?;
     seconds.parse().ok().map(Duration::from_secs)
+}
+
+/// Whose mark a folder of this name is.
+fn owner(name: &str) -> Option<&str> {
+    name.strip_prefix(MARK)?.split_once('-').map(|(_, owner)| owner)
 }
 
 #[cfg(test)]
@@ -163,7 +193,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::write(other.join("somebody's"), "data").unwrap();
         for folder in [&stale, &other] {
-            fs::File::open(folder).unwrap().set_modified(UNIX_EPOCH).unwrap();
+            fs::File::open(folder).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         }
         done(&["put".as_ref(), root.path().as_os_str(), name.as_ref(), "secret".as_ref(), "/dev/null".as_ref()]).unwrap();
         let place = root.path().join(&name);
@@ -179,14 +209,32 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_takes_the_place_of_the_guests_last_one() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |name: &str| done(&["put".as_ref(), root.path().as_os_str(), name.as_ref(), "word".as_ref()]).unwrap();
+        let at = |name: &str| root.path().join(name);
+        let [first, other, next] = ["1-0a", "1-0b", "9-0a"].map(|end| format!("{MARK}{end}"));
+        put(&first);
+        put(&other);
+        // A proof that is made later leaves a mark alone, however old a proof would have to be.
+        fs::File::open(at(&other)).unwrap().set_modified(std::time::SystemTime::now() - STALE * 24).unwrap();
+        put(&format!("{BEGIN}5-0a"));
+        assert!(at(&first).exists() && at(&other).exists());
+        put(&next);
+        assert!(!at(&first).exists() && at(&other).exists() && at(&next).exists());
+        assert_eq!(owner(&next), Some("0a"));
+    }
+
+    #[test]
     fn only_names_of_ours() {
         for words in
-            [&["take", "/tmp", "a"][..], &["take", "/tmp", ".kvmha-proof-1/../x"], &["put", "/tmp"], &["look", "/tmp", ".kvmha-proof-1-a"]]
+            [&["take", "/tmp", "a"][..], &["take", "/tmp", ".kvmha-proof-1-/../x"], &["put", "/tmp"], &["look", "/tmp", ".kvmha-proof-1-a"]]
         {
             let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
             assert!(done(&words).is_err());
         }
         assert_eq!(made(".kvmha-proof-12-ab"), Some(Duration::from_secs(12)));
+        assert!(made(&Nonce::mark(Path::new("/srv"), 7).unwrap().name).is_some());
         assert_eq!(made("kvmha"), None);
     }
 }

@@ -6,12 +6,17 @@ use anyhow::{Context, Result, ensure};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// `EIO`, whatever is asked.
 const OUT: StorageFault = StorageFault::Error(Reach::Everything, 5);
 
 const OPERATIONS: &str =
     "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
+
+/// For how long a guest has to stay as it is: monitors enough to give it up.
+const MONITORS: Duration = Duration::from_secs(10);
 
 /// A guest whose disk lies on the storage that can fail, and that stops at an error.
 fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<Guest<'a>> {
@@ -69,6 +74,87 @@ pub fn it_is_given_up(lab: &Lab) -> Result<()> {
     ensure!(stage.log(&home)?.contains("vda (/srv/hang/vm1.img) cannot be read: i/o error (outage_policy=stop)"), "another reason");
     ensure!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
+}
+
+/// What a start or a monitor of the guest left beside its disk.
+fn marks(lab: &Lab) -> Result<usize> {
+    let names = fs::read_dir(lab.layout().shared())?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| name.contains("kvmha-mark")).count())
+}
+
+/// `relocate`: another node reads the disk, and the guest is started there, not here again, though the storage is back here before; and not
+/// twice in a row.
+pub fn it_is_relocated(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let guest = placed(&stage, "vm1", "outage_policy=relocate outage_delay=3")?;
+    let home = guest.node()?;
+    until("a word lies beside its disk", || marks(lab).is_ok_and(|count| count == 1))?;
+    lab.storage(&home, OUT)?;
+    let seen = stage.wait(|seen| seen.runs_on("vm1").is_some_and(|node| node != home)).context("it is not relocated")?;
+    let second = seen.runs_on("vm1").unwrap_or_default().to_owned();
+    guest.goes_on()?;
+    guest.boots(2)?;
+    let log = stage.log(&home)?;
+    ensure!(log.contains("vda (/srv/hang/vm1.img) cannot be read: i/o error (outage_policy=relocate, node"), "another reason");
+    // Pacemaker tries where it was, and has to be told.
+    ensure!(log.contains("start of vm1 refused: vda (/srv/hang/vm1.img) cannot be read: i/o error"), "it was not refused on {home}");
+    until("one word lies beside its disk, of the node where it is", || marks(lab).is_ok_and(|count| count == 1))?;
+    // The first node has it back, and is no place for it all the same.
+    lab.storage(&home, StorageFault::None)?;
+    stage.check("crm_resource --cleanup")?;
+    stage.settle()?;
+    let second = if guest.node()? == second { second } else { guest.node()? };
+    lab.storage(&second, OUT)?;
+    until("it stays", || shown(&stage, "vm1", "it stays here: it was relocated less than 10 min ago"))?;
+    stays(&stage, &guest, &second)?;
+    lab.storage(&second, StorageFault::None)?;
+    guest.goes_on()?;
+    ensure!(stage.fences() == 0, "a node was fenced");
+    guest.end(2)?;
+    ensure!(marks(lab)? == 0, "words are left beside its disk");
+    Ok(())
+}
+
+/// `relocate`: nobody reads the disk, and then nobody can be asked: it stays where it is, paused, and goes when another node reads it.
+pub fn it_holds_still(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    // Not that of another scenario: the cluster remembers when that was relocated.
+    let guest = placed(&stage, "vm2", "outage_policy=relocate outage_delay=3")?;
+    let home = guest.node()?;
+    until("a word lies beside its disk", || marks(lab).is_ok_and(|count| count == 1))?;
+    let others: Vec<String> = lab.node_names().into_iter().filter(|node| *node != home).collect();
+    lab.node_names().iter().try_for_each(|node| lab.storage(node, OUT))?;
+    for node in &others {
+        let why = format!("{node} is not known to read vda (/srv/hang/vm2.img): its folder cannot be read there");
+        until("the other nodes are asked", || shown(&stage, "vm2", &why))?;
+    }
+    stays(&stage, &guest, &home)?;
+    others.iter().try_for_each(|node| lab.freeze(node, "libvirtd"))?;
+    let outcome = (|| {
+        others.iter().try_for_each(|node| lab.storage(node, StorageFault::None))?;
+        until("nobody can be asked", || others.iter().all(|node| shown(&stage, "vm2", &format!("{node} is not reached"))))?;
+        stays(&stage, &guest, &home)
+    })();
+    others.iter().try_for_each(|node| lab.thaw(node, "libvirtd"))?;
+    outcome?;
+    stage.wait(|seen| seen.runs_on("vm2").is_some_and(|node| node != home)).context("it is not relocated")?;
+    lab.storage(&home, StorageFault::None)?;
+    guest.goes_on()?;
+    ensure!(stage.fences() == 0, "a node was fenced");
+    guest.end(2).map(drop)
+}
+
+/// It is paused on this node for some monitors, and Pacemaker sees no failure.
+fn stays(stage: &Stage, guest: &Guest, node: &str) -> Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < MONITORS {
+        ensure!(is_paused(&stage.lab, node, guest.name), "{} is not paused on {node} any more", guest.name);
+        let seen = stage.wait(|seen| seen.dc.is_some())?;
+        ensure!(seen.failures.iter().all(|failure| failure.code == "190"), "failed actions: {:?}", seen.failures);
+        ensure!(seen.runs_on(guest.name) == Some(node), "{} is not seen on {node}: {:?}", guest.name, seen.resources);
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }
 
 /// After each scenario, whatever became of it: the storage answers.

@@ -4,6 +4,7 @@
 //! is only what would surely make the move fail, or harm the guest.
 
 mod certificate;
+pub mod marks;
 mod needs;
 mod reader;
 mod safe;
@@ -107,7 +108,8 @@ pub fn run(subject: &Subject, plan: &Plan, deadline: &Deadline) -> Vec<Check> {
 /// The same over a connection to the target that stands, without what is no matter of the move.
 #[must_use]
 pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Vec<Check> {
-    let needs = Needs::of(&subject.definition.xml, subject.definition.platform());
+    let target = target(subject, plan, there);
+    let needs = &target.needs;
     let mut checks: Vec<Check> = needs
         .blockers
         .iter()
@@ -117,10 +119,26 @@ pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadl
     if checks.is_empty() {
         checks.push(Check::ok("devices", "none that is bound to this host"));
     }
-    let xml = subject.definition.xml.clone();
-    let target =
-        Target { there: there.clone(), here: subject.here.clone(), identity: subject.identity.clone(), plan: plan.clone(), needs, xml };
-    let mut all = target.ask(&deadline.within(TIME.min(deadline.left() / 2)));
+    let mut all = target.ask(|_| true, &deadline.within(TIME.min(deadline.left() / 2)));
     all.extend(checks);
     all
+}
+
+/// What would keep the guest from being started there: of these questions those that are no matter of a move alone.
+#[must_use]
+pub fn of_start(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Option<String> {
+    let checks = target(subject, plan, there).ask(|of_start| of_start, deadline);
+    let refused = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
+    refused.map(|check| format!("{}: {}", check.name, check.text))
+}
+
+fn target(subject: &Subject, plan: &Plan, there: &Connection) -> Target {
+    Target {
+        there: there.clone(),
+        here: subject.here.clone(),
+        identity: subject.identity.clone(),
+        plan: plan.clone(),
+        needs: Needs::of(&subject.definition.xml, subject.definition.platform()),
+        xml: subject.definition.xml.clone(),
+    }
 }

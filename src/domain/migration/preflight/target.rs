@@ -26,27 +26,29 @@ pub(super) struct Target {
 
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
 
-const QUESTIONS: &[(&str, Question)] = &[
-    ("name", Target::name),
-    ("version", Target::version),
-    ("machine", Target::machine),
-    ("cpu", Target::cpu),
-    ("memory", Target::memory),
-    ("network", Target::networks),
-    ("storage", Target::pools),
-    ("storage", shared::question),
-    ("ports", way::question),
-    ("tls", tls::question),
+/// Each with its name, and whether a start at the target has it too.
+const QUESTIONS: &[(&str, bool, Question)] = &[
+    ("name", true, Target::name),
+    ("version", false, Target::version),
+    ("machine", true, Target::machine),
+    ("cpu", true, Target::cpu),
+    ("memory", true, Target::memory),
+    ("network", true, Target::networks),
+    ("storage", true, Target::pools),
+    ("storage", false, shared::question),
+    ("ports", false, way::question),
+    ("tls", false, tls::question),
 ];
 
 impl Target {
-    /// All answers, in the order of the questions.
-    pub(super) fn ask(self, deadline: &Deadline) -> Vec<Check> {
+    /// The answers to those that are `wanted`, by whether a start has them too, in the order of the questions.
+    pub(super) fn ask(self, wanted: impl Fn(bool) -> bool, deadline: &Deadline) -> Vec<Check> {
         let shared = Arc::new(self);
         let transport = Check::ok("target", format!("{} answers", shared.plan.remote));
         let tasks: Vec<_> = QUESTIONS
             .iter()
-            .map(|(name, question)| {
+            .filter(|(_, of_start, _)| wanted(*of_start))
+            .map(|(name, _, question)| {
                 let (target, deadline, question) = (Arc::clone(&shared), *deadline, *question);
                 (*name, Task::start(move || question(&target, &deadline)))
             })
