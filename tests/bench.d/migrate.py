@@ -18,7 +18,7 @@ runs, guest = task["runs"], task["guest"]
 config = f"/srv/vms/{guest}.xml"
 agents = {"ours": "kvmha", "ours-plain": "kvmha", "virtualdomain": "heartbeat"}
 # So many beats before and after a pause tell how far the guest's clock and the world's are apart.
-BEATS = 30
+BEATS = 15
 
 
 def node(name, *argv):
