@@ -17,6 +17,7 @@ mod outage;
 mod outlook;
 mod parameters;
 mod pulse;
+mod readable;
 mod relocation;
 mod scripts;
 mod table;

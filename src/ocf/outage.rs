@@ -58,7 +58,7 @@ struct Note {
 
 /// What a look at all of the storage has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+enum Look {
     /// All of it answers.
     Answers,
     /// A disk cannot be read.
@@ -217,7 +217,7 @@ impl Call {
     }
 
     /// Looks at all that a guest with this definition needs to run; a sentence about a part that does not answer.
-    pub(super) fn look_at(&self, here: &Connection, xml: &str, deadline: &Deadline) -> (Look, Option<String>) {
+    fn look_at(&self, here: &Connection, xml: &str, deadline: &Deadline) -> (Look, Option<String>) {
         let mut unclear = None;
         for finding in finding::look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline) {
             let item = &finding.item;

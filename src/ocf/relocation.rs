@@ -2,9 +2,8 @@
 //!
 //! What nobody can read is nobody's to run: a paused guest loses nothing by waiting, and one that was given up for nothing boots. How another
 //! node proves that it reads the disks: [`marks`]. What makes Pacemaker leave this node is that the start here, which it tries first if it
-//! likes, fails for the disk before anything is begun, and after a failed start it goes elsewhere (`start-failure-is-fatal`).
+//! likes, fails for the disk before libvirt is asked for the guest, and after a failed start it goes elsewhere: [`super::readable`].
 
-use super::outage::Look;
 use super::{Call, alone, moving};
 use crate::cluster::cib::Cib;
 use crate::cluster::scheduler;
@@ -16,7 +15,6 @@ use crate::domain::migration::preflight::marks::{Doubt, Marks};
 use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::{Connection, Definition, Error, Kind};
 use crate::log;
-use crate::ocf::exit::Failure;
 use crate::ocf::parameters::OutagePolicy;
 use crate::storage::finding;
 use serde::{Deserialize, Serialize};
@@ -205,19 +203,6 @@ impl Call {
         let plan = moving::plan_for(self, node, deadline);
         let plan = plan.map_err(|failure| doubt(format!("{node}: {}", failure.reason.unwrap_or_default())))?;
         preflight::of_start(subject, &plan, &there, deadline).map_or(Ok(()), |text| Err(doubt(format!("{node}: {text}"))))
-    }
-
-    /// Refuses the start of a guest whose disks this node does not read, before anything is begun: so Pacemaker goes on to another.
-    pub(super) fn insist_on_storage(&self, definition: &Definition) -> Result<(), Failure> {
-        if self.parameters.outage_policy != OutagePolicy::Relocate {
-            return Ok(());
-        }
-        let deadline = self.deadline.within(LEAVING.min(self.deadline.left() / 3));
-        let Ok(here) = Connection::open(&self.hypervisor.to_string(), &deadline) else { return Ok(()) };
-        match self.look_at(&here, &definition.xml, &deadline) {
-            (Look::Out, Some(text)) => Err(Failure::generic(format!("start of {} refused: {text}", definition.identity.name))),
-            _ => Ok(()),
-        }
     }
 }
 

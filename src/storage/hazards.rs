@@ -93,6 +93,7 @@ mod tests {
             cache: Some("none".into()),
             error_policy: Some("stop".into()),
             chain_unknown: false,
+            optional: false,
         }
     }
 

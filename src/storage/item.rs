@@ -80,6 +80,9 @@ pub struct Item {
     pub error_policy: Option<String>,
     /// Whether it may be based on others that the definition does not name.
     pub chain_unknown: bool,
+    /// Whether libvirt may start, or restore, the guest without it (`startupPolicy`).
+    #[serde(default)]
+    pub optional: bool,
 }
 
 impl Item {
@@ -125,6 +128,7 @@ fn disk(disk: Node<'_, '_>, items: &mut Vec<Item>) {
     let name = child(disk, "target").and_then(|target| target.attribute("dev")).unwrap_or("disk");
     let driver = |word: &str| child(disk, "driver").and_then(|driver| driver.attribute(word)).map(str::to_owned);
     let reads = matches!(disk.attribute("device"), Some("cdrom" | "floppy")) || child(disk, "readonly").is_some();
+    let optional = child(disk, "source").is_some_and(|source| matches!(source.attribute("startupPolicy"), Some("optional" | "requisite")));
     items.push(Item {
         role: if reads { Role::Media } else { Role::Disk },
         shareable: child(disk, "shareable").is_some(),
@@ -132,11 +136,13 @@ fn disk(disk: Node<'_, '_>, items: &mut Vec<Item>) {
         error_policy: driver("error_policy"),
         // An empty element is the chain's end.
         chain_unknown: child(disk, "backingStore").is_none() && driver("type").is_some_and(|format| format != "raw"),
+        optional,
         ..plain(name, source)
     });
     let mut next = child(disk, "backingStore");
     while let Some(backing) = next {
-        items.extend(of(backing).map(|source| Item { role: if reads { Role::Media } else { Role::Backing }, ..plain(name, source) }));
+        let role = if reads { Role::Media } else { Role::Backing };
+        items.extend(of(backing).map(|source| Item { role, optional, ..plain(name, source) }));
         next = child(backing, "backingStore");
     }
 }
@@ -185,7 +191,16 @@ fn child<'a>(node: Node<'a, 'a>, name: &str) -> Option<Node<'a, 'a>> {
 }
 
 fn plain(name: &str, source: Source) -> Item {
-    Item { name: name.to_owned(), role: Role::Disk, source, shareable: false, cache: None, error_policy: None, chain_unknown: false }
+    Item {
+        name: name.to_owned(),
+        role: Role::Disk,
+        source,
+        shareable: false,
+        cache: None,
+        error_policy: None,
+        chain_unknown: false,
+        optional: false,
+    }
 }
 
 #[cfg(test)]
