@@ -148,6 +148,13 @@ fn with_pool<T>(
     work: impl FnOnce(&StoragePool) -> Result<T, VirtError>,
 ) -> Result<Option<T>, VirtError> {
     sweep(connect);
+    if name.starts_with(nonce::MARK) {
+        // A question is asked again by the same name, and the daemon may have made the pool after the last one had been given up. It would be
+        // in the way: libvirt takes no second pool of that name or folder.
+        if let Ok(left) = connect.lookup_storage_pool_by_name(name) {
+            let _ = left.destroy();
+        }
+    }
     let pool = match connect.create_storage_pool_xml(&pool_xml(name, place), 0) {
         Ok(pool) => pool,
         Err(error) => return if ffi::is_not_there() { Ok(None) } else { Err(error) },
