@@ -207,6 +207,7 @@ fn carry_out(step: &Step, found: &Whereabouts) -> anyhow::Result<()> {
     match step {
         Step::EndCopy { other, .. } => end_copy(found, other),
         Step::ForgetRecord { .. } => {
+            found.asked.take_marks(&Deadline::after(QUESTION));
             found.asked.shelf().remove();
             ensure!(found.asked.record().is_none(), "it is still there");
             Ok(())

@@ -259,13 +259,13 @@ impl Cib {
         self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
     }
 
-    /// The CIB as it would be if a resource were kept from these nodes.
+    /// The CIB as it would be if these resources were each kept from that node.
     #[must_use]
-    pub fn with_bans(&self, resource: &str, nodes: &[&str]) -> Self {
+    pub fn with_bans<'a>(&self, bans: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut document = xml::Document::new(None);
         document.element("constraints", &[], |constraints| {
-            for node in nodes {
-                let id = format!("kvmha-would-be-not-{node}");
+            for (at, (resource, node)) in bans.into_iter().enumerate() {
+                let id = format!("kvmha-would-be-not-{at}");
                 constraints.empty("rsc_location", &[("id", &id), ("rsc", resource), ("node", node), ("score", "-INFINITY")]);
             }
         });
@@ -450,7 +450,7 @@ mod tests {
     fn bans_that_are_not_there() {
         let bans = |constraints: &str| {
             let text = format!("<cib><configuration><resources/>{constraints}</configuration></cib>");
-            let cib = Cib::parse(text).unwrap().with_bans("web1", &["n1", "n2"]);
+            let cib = Cib::parse(text).unwrap().with_bans([("web1", "n1"), ("web1", "n2")]);
             let document = Document::parse(cib.text()).unwrap();
             let found = document.descendants().filter(|node| node.has_tag_name("rsc_location"));
             found

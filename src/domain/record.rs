@@ -66,8 +66,8 @@ impl Record {
 }
 
 /// The notes that there are, by the ends of their files' names: what the definition was when it was written last, the utilization,
-/// the guest's pulse, the outage of its storage, where it could be moved to, and the words beside its disks.
-pub const NOTES: &[&str] = &["xml", "utilization", "pulse", "outage", "outlook", "marks"];
+/// the guest's pulse, the outage of its storage, where it could be moved to, and the words beside its disks with the lock of who leaves them.
+pub const NOTES: &[&str] = &["xml", "utilization", "pulse", "outage", "outlook", "marks", "marking"];
 
 /// Where the record of one resource instance is kept.
 #[derive(Clone, Debug)]

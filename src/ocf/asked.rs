@@ -85,6 +85,11 @@ impl Asked {
         self.call.shelf()
     }
 
+    /// Takes away what this node has left beside the disks, of a guest that is proven not to be here.
+    pub fn take_marks(&self, deadline: &Deadline) {
+        self.call.take_marks(deadline);
+    }
+
     /// How the memory is sent: the policy's, and whether it is encrypted.
     #[must_use]
     pub fn way(&self) -> (Policy, bool) {

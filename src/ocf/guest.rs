@@ -367,7 +367,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         }
     }
     call.end_outage();
-    call.take_marks();
+    call.take_marks(&call.deadline);
     call.shelf().remove();
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 const AGENT: &str = "ocf:kvmha:VirtualDomain";
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
-const STATE_DIRECTORY: &str = "/run/kvmha";
+pub(super) const STATE_DIRECTORY: &str = "/run/kvmha";
 
 impl Call {
     /// Where this resource's state file is.

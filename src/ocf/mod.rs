@@ -11,6 +11,7 @@ mod guest;
 mod keeping;
 mod known;
 mod manual;
+mod marking;
 mod metadata;
 mod moving;
 mod outage;
@@ -21,6 +22,7 @@ mod readable;
 mod relocation;
 mod scripts;
 mod table;
+mod turn;
 mod utilization;
 mod validate;
 

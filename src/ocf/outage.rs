@@ -7,14 +7,14 @@ use super::Call;
 use super::actions::Name;
 use super::exit::Failure;
 use super::parameters::OutagePolicy;
-use super::relocation::Silent;
+use super::relocation::Stays;
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
 use crate::domain::{Connection, Definition, Error, Kind, lifecycle};
 use crate::log;
 use crate::storage::look::Sight;
-use crate::storage::{Role, Source, finding, servers};
+use crate::storage::{Item, Role, Source, finding, servers};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -50,8 +50,6 @@ struct Note {
     resumed: Vec<i64>,
     /// What was said when it was given up, until its storage answers.
     given_up: Option<String>,
-    /// Which other nodes gave no answer about its disks, and when.
-    silent: Silent,
     /// What was shown last in the cluster.
     said: String,
 }
@@ -65,6 +63,13 @@ enum Look {
     Out,
     /// Whether all can be read cannot be told.
     Unclear,
+}
+
+/// A look, with a sentence about a part that does not answer, and the disk that cannot be read.
+struct Looked {
+    look: Look,
+    trouble: Option<String>,
+    out: Option<Item>,
 }
 
 /// What follows from a look at the storage.
@@ -143,7 +148,8 @@ impl Call {
             return Ok(Course::Paused(seen));
         }
         let mut note = self.outage_note().unwrap_or_default();
-        let (look, trouble) = self.look_at_storage(name);
+        let looked = self.look_at_storage(name);
+        let (look, trouble) = (looked.look, looked.trouble.clone());
         let text = match note.judge(policy, self.parameters.outage_delay, look, now) {
             Verdict::Wait => trouble.unwrap_or_else(|| "its storage answers".into()),
             Verdict::Held => {
@@ -163,13 +169,19 @@ impl Call {
             },
             Verdict::Over => {
                 let trouble = trouble.unwrap_or_default();
-                match self.is_over(identity, &mut note, &trouble) {
+                match self.is_over(identity, &mut note, &looked) {
                     Ok(why) => {
                         let text = format!("{seen}; {why}");
                         self.keep_outage(note, &text);
                         return Err(Failure::generic(text));
                     }
-                    Err(text) => format!("{trouble}; it stays here: {text}"),
+                    Err(Stays::Because(text)) => format!("{trouble}; it stays here: {text}"),
+                    Err(Stays::NotYet) if note.said.is_empty() => trouble,
+                    Err(Stays::NotYet) => {
+                        let said = note.said.clone();
+                        self.write_outage(&note);
+                        return Ok(Course::Paused(said));
+                    }
                 }
             }
         };
@@ -182,13 +194,15 @@ impl Call {
     ///
     /// # Errors
     /// Why it is not.
-    fn is_over(&self, identity: &Identity, note: &mut Note, trouble: &str) -> Result<String, String> {
+    fn is_over(&self, identity: &Identity, note: &mut Note, looked: &Looked) -> Result<String, Stays> {
+        let trouble = looked.trouble.as_deref().unwrap_or_default();
         if self.parameters.outage_policy == OutagePolicy::Stop {
             return Ok(format!("{trouble} (outage_policy=stop)"));
         }
         // Said once it stands: Pacemaker may take its time, and the next monitor must not take it back.
         if note.given_up.is_none() {
-            let node = self.better_node(identity, &mut note.silent)?;
+            let out = looked.out.as_ref().ok_or("which disk is out is not known")?;
+            let node = self.better_node(identity, out)?;
             note.given_up = Some(format!("(outage_policy=relocate, {node} reads its disks)"));
         }
         Ok(format!("{trouble} {}", note.given_up.clone().unwrap_or_default()))
@@ -202,8 +216,8 @@ impl Call {
         }
     }
 
-    /// Looks at all that the guest needs to run; a sentence about a part that does not answer.
-    fn look_at_storage(&self, name: &str) -> (Look, Option<String>) {
+    /// Looks at all that the guest needs to run.
+    fn look_at_storage(&self, name: &str) -> Looked {
         let deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 3));
         let here = Connection::open(&self.hypervisor.to_string(), &deadline);
         let definition = here
@@ -211,13 +225,13 @@ impl Call {
             .map_err(Clone::clone)
             .and_then(|here| Definition::running(here, name, &deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{name} is gone"))));
         let (Ok(here), Ok(definition)) = (here, definition) else {
-            return (Look::Unclear, Some("libvirt does not say what its disks are".into()));
+            return Looked { look: Look::Unclear, trouble: Some("libvirt does not say what its disks are".into()), out: None };
         };
-        self.look_at(&here, &definition.xml, &deadline)
+        Self::look_at(&here, &definition.xml, &deadline)
     }
 
-    /// Looks at all that a guest with this definition needs to run; a sentence about a part that does not answer.
-    fn look_at(&self, here: &Connection, xml: &str, deadline: &Deadline) -> (Look, Option<String>) {
+    /// Looks at all that a guest with this definition needs to run.
+    fn look_at(here: &Connection, xml: &str, deadline: &Deadline) -> Looked {
         let mut unclear = None;
         for finding in finding::look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline) {
             let item = &finding.item;
@@ -238,12 +252,12 @@ impl Call {
             };
             match out {
                 // What it can do without is no reason to give it up.
-                Some(text) if item.matters() => return (Look::Out, Some(text)),
+                Some(text) if item.matters() => return Looked { look: Look::Out, trouble: Some(text), out: Some(item.clone()) },
                 Some(text) => unclear = Some(text),
                 None => unclear = Some(format!("whether {item} answers cannot be told")),
             }
         }
-        (if unclear.is_some() { Look::Unclear } else { Look::Answers }, unclear)
+        Looked { look: if unclear.is_some() { Look::Unclear } else { Look::Answers }, trouble: unclear, out: None }
     }
 
     /// Lets the guest go on, if no other node has it or could have it. Whether it is seen to: a request without an answer may be carried out

@@ -4,142 +4,105 @@
 //! node proves that it reads the disks: [`marks`]. What makes Pacemaker leave this node is that the start here, which it tries first if it
 //! likes, fails for the disk before libvirt is asked for the guest, and after a failed start it goes elsewhere: [`super::readable`].
 
+use super::known::STATE_DIRECTORY;
+use super::turn::{LEFT_ALONE, Turn};
 use super::{Call, alone, moving};
 use crate::cluster::cib::Cib;
 use crate::cluster::scheduler;
 use crate::cluster::view::View;
 use crate::cluster::{self, tool::Trouble};
-use crate::deadline::{Deadline, seconds_since_boot, unix_time};
+use crate::deadline::{Deadline, unix_time};
 use crate::domain::definition::Identity;
 use crate::domain::migration::preflight::marks::{Doubt, Marks};
 use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::{Connection, Definition, Error, Kind};
 use crate::log;
-use crate::ocf::parameters::OutagePolicy;
-use crate::storage::finding;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use crate::storage::Item;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
-
-/// The note beside the state file.
-const NOTE: &str = "marks";
-
-/// After so many seconds the words beside the disks are written anew: the guest may have got other disks, and somebody may have tidied up.
-const RENEWED: i64 = 3600;
-
-/// After so many seconds it is tried again, where that failed.
-const AGAIN: i64 = 60;
-
-/// How long leaving them may take, and taking them away.
-const LEAVING: Duration = Duration::from_secs(4);
 
 /// How long the other nodes may take, Pacemaker's own answers included.
 const ASKING: Duration = Duration::from_secs(8);
 
 /// In how many seconds a guest is given up once at most, on whatever node.
-const ONCE_IN: u64 = 600;
+pub(super) const ONCE_IN: u64 = 600;
 
-/// For how many seconds a node is not asked any more that gave no answer: a question that hangs in its storage keeps one of libvirtd's
-/// few workers (`max_workers`).
-const LEFT_ALONE: i64 = 600;
+/// How the node attribute begins that says when a resource was relocated from there; then comes the resource.
+const ATTRIBUTE: &str = "kvmha-relocated-";
 
-/// The words beside the disks.
-#[derive(Default, Serialize, Deserialize)]
-struct Note {
-    /// When they were left, or that was tried, in seconds since boot.
-    at: i64,
-    marks: Option<Marks>,
+/// Why a guest stays where it is.
+pub(super) enum Stays {
+    /// A sentence that stays the same as long as its cause does.
+    Because(String),
+    /// Another guest of this node is looked after; what was said before stands.
+    NotYet,
 }
 
-/// Which nodes gave no answer, and when.
-pub(super) type Silent = BTreeMap<String, i64>;
+impl From<&str> for Stays {
+    fn from(text: &str) -> Self {
+        Self::Because(text.into())
+    }
+}
+
+impl From<String> for Stays {
+    fn from(text: String) -> Self {
+        Self::Because(text)
+    }
+}
 
 impl Call {
-    /// Leaves words beside the disks of a guest that runs here, if another node may have to be asked for them.
-    pub(super) fn leave_marks(&self, name: &str) {
-        if self.parameters.outage_policy != OutagePolicy::Relocate || self.environment.probe || self.environment.instance.is_none() {
-            return;
-        }
-        let (shelf, now) = (self.shelf(), seconds_since_boot());
-        let before = shelf.note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok()).unwrap_or_default();
-        if before.marks.is_some() && (0..RENEWED).contains(&(now - before.at)) {
-            return;
-        }
-        if before.marks.is_none() && before.at > 0 && (0..AGAIN).contains(&(now - before.at)) {
-            return;
-        }
-        let note = match self.new_marks(name, &self.deadline.within(LEAVING.min(self.deadline.left() / 3))) {
-            Ok(marks) => Note { at: now, marks: Some(marks) },
-            Err(text) => {
-                log::warning(format_args!("no other node can be asked for the disks of {name} later: {text}"));
-                Note { at: now, ..before }
-            }
-        };
-        shelf.write_note(NOTE, &serde_json::to_vec(&note).unwrap_or_default());
-    }
-
-    fn new_marks(&self, name: &str, deadline: &Deadline) -> Result<Marks, String> {
-        let here = Connection::open(&self.hypervisor.to_string(), deadline).map_err(|error| error.text)?;
-        let definition = Definition::running(&here, name, deadline).map_err(|error| error.text)?.ok_or("it is gone")?;
-        let findings = finding::look(&definition.xml, &|pool, volume| here.volume(pool, volume, deadline), deadline);
-        Marks::leave(&findings, &self.parameters.config, &definition.identity, deadline)
-    }
-
-    fn marks(&self) -> Option<Marks> {
-        self.shelf().note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok())?.marks
-    }
-
-    /// Takes the words away again, of a guest that was proven gone.
-    pub(super) fn take_marks(&self) {
-        if let Some(marks) = self.marks() {
-            marks.take(&self.deadline.within(LEAVING.min(self.deadline.left() / 2)));
-        }
-    }
-
-    /// The node that reads the disks of a guest whose storage is out here, and where Pacemaker would run it.
+    /// The node that reads the disks of a guest, of which this one is out here, and where Pacemaker would run it.
     ///
     /// # Errors
-    /// Why it stays here: a sentence that stays the same as long as its cause does.
-    pub(super) fn better_node(&self, identity: &Identity, silent: &mut Silent) -> Result<String, String> {
+    /// Why it stays here.
+    pub(super) fn better_node(&self, identity: &Identity, out: &Item) -> Result<String, Stays> {
         let (Some(here), Some(resource)) = (&self.environment.node, &self.environment.instance) else {
             return Err("Pacemaker has not called this".into());
         };
         if !self.reaches_others() {
             return Err("the other nodes cannot be asked for its disks, migration_transport is not set".into());
         }
-        let marks =
-            self.marks().ok_or("no word was left beside its disks while they could be read, by which another node could be asked")?;
-        let deadline = self.deadline.within(ASKING.min(self.deadline.left() / 2));
-        if let Some(folder) = marks.read_here(&deadline) {
-            return Err(format!("{} is read here, so it would be no better elsewhere", folder.display()));
+        let marks = self.marks()?;
+        let limit = || self.deadline.within(ASKING.min(self.deadline.left() / 2));
+        if !marks.know(out) {
+            return Err(format!("{out} was another disk when words were left beside its disks").into());
         }
+        if let Some(folder) = marks.read_here(out, &limit()) {
+            return Err(format!("{} is read here, so it would be no better elsewhere", folder.display()).into());
+        }
+        let mut turn = Turn::take(Path::new(STATE_DIRECTORY), ONCE_IN.cast_signed(), &limit()).ok_or(Stays::NotYet)?;
+        let deadline = limit();
         let view = View::query(&deadline).map_err(|_| "Pacemaker does not say how the cluster is")?;
         alone::is_here(&view, here, resource)?;
         let cib = Cib::query(&deadline).map_err(|_| "Pacemaker does not say how it is configured")?;
         if is_lately(&cib, resource, unix_time()) {
-            return Err(format!("it was relocated less than {} min ago", ONCE_IN / 60));
+            return Err(format!("it was relocated less than {} min ago", ONCE_IN / 60).into());
         }
+        let leaving = leaving(&cib, here, turn.given_up(), unix_time());
         let others: Vec<&str> = view.online().filter(|node| node != here).collect();
         if others.is_empty() {
             return Err("there is no other node".into());
         }
         let nowhere = "Pacemaker would not run it on another node";
-        let would_run = |bans: &[&str]| place(&cib, resource, bans, &deadline).map_err(|_| "Pacemaker does not say where it would run it");
+        let would_run =
+            |bans: &[&str]| place(&cib, resource, bans, &leaving, &deadline).map_err(|_| "Pacemaker does not say where it would run it");
         // Asked first too: a word that was read once is no news the next time.
         would_run(&[here])?.ok_or(nowhere)?;
-        let doubts = self.ask_all(identity, &marks, &others, silent, &deadline);
+        let doubts = self.ask_all(identity, &marks, &others, &mut turn, &deadline);
         let mut reads = others.iter().filter(|node| !doubts.contains_key(**node));
         if reads.clone().next().is_none() {
-            return Err(doubts.into_values().collect::<Vec<_>>().join(", "));
+            return Err(doubts.into_values().collect::<Vec<_>>().join(", ").into());
         }
         let bans: Vec<&str> = doubts.keys().map(String::as_str).chain([here.as_str()]).collect();
         let node = would_run(&bans)?.ok_or_else(|| format!("{nowhere} that reads its disks"))?;
         if !reads.any(|known| *known == node) {
-            return Err(format!("{node} is not known to read its disks"));
+            return Err(format!("{node} is not known to read its disks").into());
         }
         let (name, time) = (attribute(resource), unix_time().to_string());
         cluster::set_attribute(here, &name, Some(&time), &deadline).map_err(|_| "that it is relocated cannot be noted in the cluster")?;
+        turn.note_given_up(resource);
         Ok(node)
     }
 
@@ -149,13 +112,12 @@ impl Call {
         identity: &Identity,
         marks: &Marks,
         nodes: &[&str],
-        silent: &mut Silent,
+        turn: &mut Turn,
         deadline: &Deadline,
     ) -> BTreeMap<String, String> {
         // What the scheduler is asked afterwards takes a moment.
-        let (limit, now) = (deadline.before(deadline.left() / 4), seconds_since_boot());
-        silent.retain(|_, since| (0..LEFT_ALONE).contains(&(now - *since)));
-        let (left_alone, asked): (Vec<&str>, Vec<&str>) = nodes.iter().partition(|node| silent.contains_key(**node));
+        let limit = deadline.before(deadline.left() / 4);
+        let (left_alone, asked): (Vec<&str>, Vec<&str>) = nodes.iter().partition(|node| turn.leaves_alone(node));
         let quiet = |node: &str| format!("{node} gives no answer about its disks");
         let mut doubts: BTreeMap<String, String> = left_alone.iter().map(|node| ((*node).to_owned(), quiet(node))).collect();
         let here = Connection::open(&self.hypervisor.to_string(), &limit);
@@ -185,8 +147,8 @@ impl Call {
                     Some(Err(Doubt { text, silent: false })) => drop(doubts.insert(node, text)),
                     Some(Err(Doubt { text, silent: true })) => {
                         log::warning(format_args!("{text}; it is not asked again for {} min", LEFT_ALONE / 60));
+                        turn.note_silent(&node);
                         doubts.insert(node.clone(), quiet(&node));
-                        silent.insert(node, now);
                     }
                     None => drop(doubts.insert(node.clone(), format!("{node} could not be asked"))),
                 }
@@ -207,8 +169,8 @@ impl Call {
 }
 
 /// The node attribute that says when this resource was relocated from there, in seconds since 1970.
-fn attribute(resource: &str) -> String {
-    format!("kvmha-relocated-{resource}")
+pub(super) fn attribute(resource: &str) -> String {
+    format!("{ATTRIBUTE}{resource}")
 }
 
 /// Whether it was relocated from any node within [`ONCE_IN`], as far as the nodes' clocks agree.
@@ -218,9 +180,30 @@ fn is_lately(cib: &Cib, resource: &str, now: u64) -> bool {
     times.max().is_some_and(|time| now.abs_diff(time) < ONCE_IN)
 }
 
-/// Where Pacemaker would run the resource if it could not run on these nodes.
-fn place(cib: &Cib, resource: &str, bans: &[&str], deadline: &Deadline) -> Result<Option<String>, Trouble> {
-    let steps = scheduler::plan_for(&cib.with_bans(resource, bans), deadline)?;
+/// The resources that are on their way from a node, each with the node: they were given up there within [`ONCE_IN`], by the word of the cluster
+/// or by what this node (`here`) knows before the cluster does. Where they go is no place for another one then.
+fn leaving<'a>(cib: &Cib, here: &str, given_up: impl Iterator<Item = &'a str>, now: u64) -> BTreeSet<(String, String)> {
+    let known: BTreeSet<String> = cib.primitives().into_iter().map(|resource| resource.id).collect();
+    let noted = cib.transient(ATTRIBUTE).into_iter().filter_map(|(node, name, time)| {
+        let lately = time.parse::<u64>().is_ok_and(|time| now.abs_diff(time) < ONCE_IN);
+        lately.then(|| Some((name.strip_prefix(ATTRIBUTE)?.to_owned(), node)))?
+    });
+    let all = noted.chain(given_up.map(|resource| (resource.to_owned(), here.to_owned())));
+    // A constraint of a resource that is not there makes the whole CIB a wrong one.
+    all.filter(|(resource, _)| known.contains(resource)).collect()
+}
+
+/// Where Pacemaker would run the resource if it could not run on these nodes, and those that are on their way could not where they were.
+fn place(
+    cib: &Cib,
+    resource: &str,
+    bans: &[&str],
+    leaving: &BTreeSet<(String, String)>,
+    deadline: &Deadline,
+) -> Result<Option<String>, Trouble> {
+    let bans = bans.iter().map(|node| (resource, *node));
+    let all: BTreeSet<(&str, &str)> = leaving.iter().map(|(resource, node)| (resource.as_str(), node.as_str())).chain(bans).collect();
+    let steps = scheduler::plan_for(&cib.with_bans(all), deadline)?;
     let of = |operation: &str| steps.iter().find(|step| step.resource.as_deref() == Some(resource) && step.operation == operation);
     Ok(of("migrate_from").or_else(|| of("start")).map(|step| step.node.clone()))
 }
@@ -239,5 +222,19 @@ mod tests {
         let lately = |value: &str, resource: &str| is_lately(&Cib::parse(text(value)).unwrap(), resource, 10_000);
         assert!(lately("9900", "vm1") && lately("10100", "vm1"), "a clock may be ahead");
         assert!(!lately("9000", "vm1") && !lately("", "vm1") && !lately("9900", "vm2") && !lately("9900", "vm"));
+    }
+
+    #[test]
+    fn others_that_are_on_their_way() {
+        let attribute = |name: &str, value: &str| format!("<nvpair id='{name}' name='kvmha-relocated-{name}' value='{value}'/>");
+        let pairs = [attribute("vm1", "9900"), attribute("vm2", "9000"), attribute("gone", "9900"), attribute("vm3", "")].concat();
+        let resources: String = ["vm1", "vm2", "vm3", "vm4"].iter().map(|id| format!("<primitive id='{id}'/>")).collect();
+        let cib = Cib::parse(format!(
+            "<cib><configuration><resources>{resources}</resources></configuration><status><node_state uname='n1'>\
+             <transient_attributes>{pairs}</transient_attributes></node_state></status></cib>"
+        ));
+        let leaving = leaving(&cib.unwrap(), "n2", ["vm4", "old"].into_iter(), 10_000);
+        let pair = |resource: &str, node: &str| (resource.to_owned(), node.to_owned());
+        assert_eq!(leaving.into_iter().collect::<Vec<_>>(), [pair("vm1", "n1"), pair("vm4", "n2")]);
     }
 }

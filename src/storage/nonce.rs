@@ -8,8 +8,8 @@ use crate::deadline::{Deadline, unix_time};
 use crate::program::{self, Outcome};
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,12 +57,15 @@ impl Nonce {
         Ok(Self { folder: folder.to_owned(), name, word })
     }
 
-    /// A mark of the guest that is told apart by `owner`; making it removes the others of that guest in the same folder.
+    /// A mark of the guest that is told apart by `owner`.
     ///
     /// # Errors
     /// The kernel gives no random bits.
     pub fn mark(folder: &Path, owner: u64) -> io::Result<Self> {
-        Ok(Self { folder: folder.to_owned(), name: format!("{MARK}{}-{owner:016x}", unix_time()), word: uuid()? })
+        let (chance, word) = (uuid()?, uuid()?);
+        // Two that are made in one second are two.
+        let name = format!("{MARK}{}-{}-{owner:016x}", unix_time(), chance.get(..8).unwrap_or_default());
+        Ok(Self { folder: folder.to_owned(), name, word })
     }
 
     /// Makes it, with links to `targets`, which are called by their number.
@@ -73,6 +76,14 @@ impl Nonce {
         let mut words: Vec<&OsStr> = vec!["put".as_ref(), self.folder.as_os_str(), self.name.as_ref(), self.word.as_ref()];
         words.extend(targets.iter().map(|target| target.as_os_str()));
         work(&words, deadline)
+    }
+
+    /// Removes what is left of others in its folder, and the other marks of its guest.
+    ///
+    /// # Errors
+    /// It is not there itself, or its storage does not answer.
+    pub fn sweep(&self, deadline: &Deadline) -> Result<(), String> {
+        work(&["sweep".as_ref(), self.folder.as_os_str(), self.name.as_ref()], deadline)
     }
 
     /// Removes it; it is no error if it is not there.
@@ -111,16 +122,27 @@ pub fn perform(words: &[OsString]) -> io::Result<()> {
     match (what.to_str(), rest) {
         (Some("put"), [word, targets @ ..]) => {
             fs::create_dir(&place)?;
-            sweep(folder, &place);
-            let made =
-                fs::write(place.join(FILE), word.as_encoded_bytes()).and_then(|()| fs::create_dir(place.join(LINKS))).and_then(|()| {
-                    targets.iter().enumerate().try_for_each(|(at, target)| symlink(target, place.join(LINKS).join(at.to_string())))
-                });
-            made.inspect_err(|_| drop(remove(&place)))
+            let made = write(&place.join(FILE), word.as_encoded_bytes()).and_then(|()| fs::create_dir(place.join(LINKS))).and_then(|()| {
+                targets.iter().enumerate().try_for_each(|(at, target)| symlink(target, place.join(LINKS).join(at.to_string())))
+            });
+            made.inspect_err(|_| drop(remove(&place)))?;
+            // The guest's mark that was there before is needed until the new one is known.
+            if owner(name.unwrap_or_default()).is_none() {
+                sweep(folder, &place);
+            }
+            Ok(())
         }
+        (Some("sweep"), []) => fs::symlink_metadata(place.join(FILE)).map(|_| sweep(folder, &place)),
         (Some("take"), []) => remove(&place),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// A network's file system may say only then that there is no room.
+fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
 }
 
 /// Removes what [`perform`] has made, and nothing else: a folder with something else in it stays.
@@ -170,7 +192,7 @@ pub fn made(name: &str) -> Option<Duration> {
 
 /// Whose mark a folder of this name is.
 fn owner(name: &str) -> Option<&str> {
-    name.strip_prefix(MARK)?.split_once('-').map(|(_, owner)| owner)
+    name.strip_prefix(MARK)?.rsplit_once('-').map(|(_, owner)| owner)
 }
 
 #[cfg(test)]
@@ -221,8 +243,15 @@ mod tests {
         put(&format!("{BEGIN}5-0a"));
         assert!(at(&first).exists() && at(&other).exists());
         put(&next);
+        assert!(at(&first).join(FILE).exists(), "until the new one is known");
+        done(&["sweep".as_ref(), root.path().as_os_str(), next.as_ref()]).unwrap();
         assert!(!at(&first).exists() && at(&other).exists() && at(&next).exists());
-        assert_eq!(owner(&next), Some("0a"));
+        assert_eq!((owner(&next), owner(".kvmha-mark-1-ffff-0a")), (Some("0a"), Some("0a")));
+        // What has no word takes nothing away.
+        fs::remove_file(at(&next).join(FILE)).unwrap();
+        put(&first);
+        assert!(done(&["sweep".as_ref(), root.path().as_os_str(), next.as_ref()]).is_err());
+        assert!(at(&first).join(FILE).exists());
     }
 
     #[test]
@@ -234,7 +263,8 @@ mod tests {
             assert!(done(&words).is_err());
         }
         assert_eq!(made(".kvmha-proof-12-ab"), Some(Duration::from_secs(12)));
-        assert!(made(&Nonce::mark(Path::new("/srv"), 7).unwrap().name).is_some());
+        let [one, two] = [0, 1].map(|_| Nonce::mark(Path::new("/srv"), 7).unwrap().name);
+        assert!(made(&one).is_some() && one != two && owner(&one) == owner(&two));
         assert_eq!(made("kvmha"), None);
     }
 }

@@ -1,0 +1,162 @@
+//! The words beside the disks of a guest that runs here, by which another node can be asked for them in an outage (`outage_policy=relocate`):
+//! when they are left, made anew and taken away. What they are: [`crate::domain::migration::preflight::marks`].
+
+use super::Call;
+use super::relocation::{ONCE_IN, attribute};
+use crate::cluster;
+use crate::cluster::cib::Cib;
+use crate::deadline::{Deadline, seconds_since_boot, unix_time};
+use crate::domain::migration::preflight::marks::Marks;
+use crate::domain::{Connection, Definition};
+use crate::log;
+use crate::ocf::parameters::OutagePolicy;
+use crate::storage::finding;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+/// The note beside the state file, and the file of the lock.
+const NOTE: &str = "marks";
+const LOCK: &str = "marking";
+
+/// After so many seconds the words are written anew: the guest may have got other disks, and somebody may have tidied up.
+const RENEWED: i64 = 3600;
+
+/// After so many seconds it is tried again, where that failed.
+const AGAIN: i64 = 60;
+
+/// How long leaving them may take, and taking them away.
+const LEAVING: Duration = Duration::from_secs(4);
+
+/// What was left. Times are seconds since boot.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Note {
+    /// When they were left.
+    at: i64,
+    /// When that was tried last.
+    tried: i64,
+    marks: Option<Marks>,
+    /// Why they could not be left the last time.
+    said: String,
+}
+
+impl Note {
+    /// Whether it is time to leave words.
+    fn is_due(&self, now: i64) -> bool {
+        let fresh = self.marks.is_some() && (0..RENEWED).contains(&(now - self.at));
+        let tried = self.tried > 0 && (0..AGAIN).contains(&(now - self.tried));
+        !fresh && !tried
+    }
+}
+
+impl Call {
+    /// Leaves words beside the disks of a guest that runs here, if another node may have to be asked for them.
+    pub(super) fn leave_marks(&self, name: &str) {
+        if self.parameters.outage_policy != OutagePolicy::Relocate || self.environment.probe || self.environment.instance.is_none() {
+            return;
+        }
+        let now = seconds_since_boot();
+        if !self.marking().is_due(now) {
+            return;
+        }
+        // Monitors may come at the same moment, of two intervals or by hand: each would take the other's words away.
+        let Some(_lock) = self.lock_marks() else { return };
+        let before = self.marking();
+        if !before.is_due(now) {
+            return;
+        }
+        // First, so that a monitor that is killed over it is not followed by the same at once.
+        self.note_marks(&Note { tried: now, ..before.clone() });
+        match self.new_marks(name, &self.deadline.within(LEAVING.min(self.deadline.left() / 3))) {
+            Ok(marks) => {
+                // The note first: what it names is there at every moment.
+                self.note_marks(&Note { at: now, tried: now, marks: Some(marks.clone()), said: String::new() });
+                let deadline = self.deadline.within(LEAVING.min(self.deadline.left() / 3));
+                marks.replace(before.marks.as_ref(), &deadline);
+                if before.marks.is_some() {
+                    self.forget_relocations(&deadline);
+                }
+            }
+            Err(text) => {
+                if text != before.said {
+                    log::warning(format_args!("no other node can be asked for the disks of {name} later: {text}"));
+                }
+                self.note_marks(&Note { tried: now, said: text, ..before });
+            }
+        }
+    }
+
+    fn new_marks(&self, name: &str, deadline: &Deadline) -> Result<Marks, String> {
+        let here = Connection::open(&self.hypervisor.to_string(), deadline).map_err(|error| error.text)?;
+        let definition = Definition::running(&here, name, deadline).map_err(|error| error.text)?.ok_or("it is gone")?;
+        let findings = finding::look(&definition.xml, &|pool, volume| here.volume(pool, volume, deadline), deadline);
+        Marks::leave(&findings, &self.parameters.config, &definition.identity, deadline)
+    }
+
+    /// The words that lie beside the disks.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(super) fn marks(&self) -> Result<Marks, String> {
+        let note = self.marking();
+        note.marks.ok_or_else(|| {
+            let what = "no word was left beside its disks while they could be read, by which another node could be asked";
+            if note.said.is_empty() { what.to_owned() } else { format!("{what}: {}", note.said) }
+        })
+    }
+
+    /// Takes the words away again, of a guest that was proven gone.
+    pub(super) fn take_marks(&self, deadline: &Deadline) {
+        if let Some(marks) = self.marking().marks {
+            marks.take(&deadline.within(LEAVING.min(deadline.left() / 2)));
+        }
+    }
+
+    /// Takes away what says in the cluster that this resource was relocated, once that keeps it nowhere any more.
+    fn forget_relocations(&self, deadline: &Deadline) {
+        let Some(resource) = &self.environment.instance else { return };
+        let (name, now) = (attribute(resource), unix_time());
+        let Ok(cib) = Cib::query(deadline) else { return };
+        let old = |time: &str| time.parse::<u64>().is_ok_and(|time| now.abs_diff(time) >= ONCE_IN);
+        for (node, ..) in cib.transient(&name).into_iter().filter(|(_, known, time)| *known == name && old(time)) {
+            let _ = cluster::set_attribute(&node, &name, None, deadline);
+        }
+    }
+
+    fn marking(&self) -> Note {
+        self.shelf().note(NOTE).and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    fn note_marks(&self, note: &Note) {
+        self.shelf().write_note(NOTE, &serde_json::to_vec(note).unwrap_or_default());
+    }
+
+    /// `None`: another call has it.
+    fn lock_marks(&self) -> Option<Flock<File>> {
+        let path = self.shelf().note_file(LOCK);
+        let opened = File::options().create(true).append(true).mode(0o600).open(&path);
+        let file = opened.inspect_err(|error| log::warning(format_args!("{} cannot be opened: {error}", path.display()))).ok()?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_anew_every_hour_and_tried_again_soon() {
+        assert!(Note::default().is_due(5));
+        let left = Note { at: 100, tried: 100, marks: Some(Marks::default()), said: String::new() };
+        assert!(!left.is_due(100 + RENEWED - 1) && left.is_due(100 + RENEWED));
+        // What could not be made anew stays, and is not called fresh by that.
+        let tried = Note { tried: 100 + RENEWED, ..left.clone() };
+        assert!(!tried.is_due(100 + RENEWED + AGAIN - 1) && tried.is_due(100 + RENEWED + AGAIN));
+        assert!(left.is_due(50), "a note of another boot");
+        let old = serde_json::from_str::<Note>(r#"{"at":1,"marks":null}"#).unwrap();
+        assert!(old.is_due(200), "of a version that did not keep more");
+    }
+}
