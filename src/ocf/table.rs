@@ -452,20 +452,19 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             "What a recurring monitor does about a guest that is paused by an I/O error. wait: nothing, pause_policy says how it is shown. \
             resume: it goes on when two monitors in a row have read from all its disks, and it is certain that no other node has it: every node \
             says so through libvirt (migration_transport or remoteuri must be set) or is down for certain, this one has quorum, the guest is \
-            younger than the Pacemaker that runs here, nodes are fenced (without fencing another node may have had it in the meantime), and \
-            Pacemaker manages the resource here. After three times in ten minutes it is left to a person. stop: the same; but when a disk cannot \
-            be read for outage_delay, the guest has failed, and Pacemaker stops it and starts it where it can. Whether another node can read the \
-            disk is not known before, so that is for storage that one node may lose alone; set the meta attribute failure-timeout then, or a \
-            node on which it could not be started is not tried again. An emulator that hangs on another disk cannot be ended, and its node is \
-            fenced. relocate: the same as stop, but the guest is given up only if another node reads its disks now and Pacemaker would run it \
-            there; otherwise it stays, paused, and the node attribute kvmha-outage-RESOURCE says why, and it is given up once in ten minutes at \
-            most (kvmha-relocated-RESOURCE). While it runs a folder .kvmha-mark-… with a word lies beside each image, and beside config for a \
-            device: a node proves by reading the word through libvirt (migration_transport or remoteuri must be set) that it reads the same, \
-            of a device with a name below /dev/disk/by-id that it sees that device. Disks that QEMU reaches by itself over the network cannot be \
-            asked for, and keep the guest here. A start where a disk cannot be read is refused, so that Pacemaker goes on to another node (leave \
-            start-failure-is-fatal as it is). Only errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full file system); storage \
-            that hangs pauses nobody. Disks on NBD servers are not asked, and keep the guest paused. With pause_policy=fail the guest has failed \
-            at once, whatever this says.",
+            younger than the Pacemaker that runs here, nodes are fenced, and Pacemaker manages the resource here. After three times in ten \
+            minutes it is left to a person. stop: the same; but when a disk cannot be read for outage_delay, the guest has failed, and Pacemaker \
+            stops it and starts it where it can, whether that node reads the disk or not: for storage that one node may lose alone. relocate: the \
+            same as stop, but the guest is given up only if another node reads its disks now and Pacemaker would run it there, and once in ten \
+            minutes at most; otherwise it stays, paused, and the node attribute kvmha-outage-RESOURCE says why. Another node is asked through \
+            libvirt for a word that lies in a folder .kvmha-mark-… beside each image, and beside config for a device, which needs a name below \
+            /dev/disk/by-id; a copy of the folder has the word too, and disks that QEMU reaches by itself over the network keep the guest here. \
+            With relocate a start is refused where a disk cannot be read, or does not answer for half of the time; so nothing that libvirt calls \
+            at the start (a hook) may have to bring it up. With stop and relocate set the meta attribute failure-timeout, or a node on which a \
+            start has failed is not tried again, and leave start-failure-is-fatal as it is. An emulator that hangs on another disk cannot be \
+            ended, and its node is fenced. Only errors pause a guest, those that error_policy of the disk says stop to (QEMU's default: a full \
+            file system); storage that hangs pauses nobody. Disks on NBD servers are not asked, and keep the guest paused. With pause_policy=fail \
+            the guest has failed at once, whatever this says.",
         ],
         |values, value| {
             let known = OutagePolicy::NAMES.iter().find(|(name, _)| *name == value);
