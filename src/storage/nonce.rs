@@ -78,12 +78,14 @@ impl Nonce {
         work(&words, deadline)
     }
 
-    /// Removes what is left of others in its folder, and the other marks of its guest.
+    /// Removes what is left of others in its folder, and the other marks of its guest but those called `kept`: a folder may have two paths.
     ///
     /// # Errors
     /// It is not there itself, or its storage does not answer.
-    pub fn sweep(&self, deadline: &Deadline) -> Result<(), String> {
-        work(&["sweep".as_ref(), self.folder.as_os_str(), self.name.as_ref()], deadline)
+    pub fn sweep(&self, kept: &[String], deadline: &Deadline) -> Result<(), String> {
+        let mut words: Vec<&OsStr> = vec!["sweep".as_ref(), self.folder.as_os_str(), self.name.as_ref()];
+        words.extend(kept.iter().map(OsStr::new));
+        work(&words, deadline)
     }
 
     /// Removes it; it is no error if it is not there.
@@ -128,11 +130,11 @@ pub fn perform(words: &[OsString]) -> io::Result<()> {
             made.inspect_err(|_| drop(remove(&place)))?;
             // The guest's mark that was there before is needed until the new one is known.
             if owner(name.unwrap_or_default()).is_none() {
-                sweep(folder, &place);
+                sweep(folder, &place, &[]);
             }
             Ok(())
         }
-        (Some("sweep"), []) => fs::symlink_metadata(place.join(FILE)).map(|_| sweep(folder, &place)),
+        (Some("sweep"), kept) => fs::symlink_metadata(place.join(FILE)).map(|_| sweep(folder, &place, kept)),
         (Some("take"), []) => remove(&place),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
@@ -164,7 +166,7 @@ fn remove(place: &Path) -> io::Result<()> {
 
 /// Removes what calls left that were killed: what is much older than what was made now, by the clock of the file system, as another
 /// host's may be wrong; and other marks of the same guest, which has left them on other nodes. What cannot be removed stays.
-fn sweep(folder: &Path, new: &Path) {
+fn sweep(folder: &Path, new: &Path, kept: &[OsString]) {
     let changed = |path: &Path| fs::symlink_metadata(path).and_then(|data| data.modified());
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (Ok(now), mine) = (changed(new), name(new)) else { return };
@@ -172,6 +174,7 @@ fn sweep(folder: &Path, new: &Path) {
         let name = name(&place);
         let limit = match (made(&name), owner(&name)) {
             (None, _) => continue,
+            _ if kept.iter().any(|kept| *kept == *name) => continue,
             (_, Some(owned)) if owner(&mine) == Some(owned) => Duration::ZERO,
             (_, Some(_)) => STALE_MARK,
             (_, None) => STALE,
@@ -244,6 +247,8 @@ mod tests {
         assert!(at(&first).exists() && at(&other).exists());
         put(&next);
         assert!(at(&first).join(FILE).exists(), "until the new one is known");
+        done(&["sweep".as_ref(), root.path().as_os_str(), next.as_ref(), first.as_ref()]).unwrap();
+        assert!(at(&first).join(FILE).exists(), "one of the same, left under another path of the folder");
         done(&["sweep".as_ref(), root.path().as_os_str(), next.as_ref()]).unwrap();
         assert!(!at(&first).exists() && at(&other).exists() && at(&next).exists());
         assert_eq!((owner(&next), owner(".kvmha-mark-1-ffff-0a")), (Some("0a"), Some("0a")));

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,23 @@ const MONITORS: Duration = Duration::from_secs(10);
 
 /// A guest whose disk lies on the storage that can fail, and that stops at an error.
 fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<Guest<'a>> {
+    let guest = files(stage, name)?;
+    begun(&guest, parameters)?;
+    Ok(guest)
+}
+
+/// The files of such a guest.
+fn files<'a>(stage: &'a Stage, name: &'static str) -> Result<Guest<'a>> {
     let guest = Guest::files(stage, name)?;
     let path = stage.lab.guest_definition(name);
     let text = fs::read_to_string(&path)?.replace("<source file='/srv/vms/", "<source file='/srv/hang/");
     fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
-    guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS)?;
-    guest.runs(1)?;
     Ok(guest)
+}
+
+fn begun(guest: &Guest, parameters: &str) -> Result<()> {
+    guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS)?;
+    guest.runs(1).map(drop)
 }
 
 fn is_paused(lab: &Lab, node: &str, name: &str) -> bool {
@@ -83,27 +94,43 @@ fn marks(lab: &Lab) -> Result<Vec<String>> {
     Ok(names.filter(|name| name.contains("kvmha-mark") && folder.join(name).join("word").is_file()).collect())
 }
 
-/// Waits for the one word beside its disk, which is not `before`.
-fn mark(lab: &Lab, before: &str) -> Result<String> {
-    let mut found = None;
-    until("one word lies beside its disk, and another than before", || {
-        found = marks(lab).ok().filter(|names| names.len() == 1 && names[0] != before).and_then(|mut names| names.pop());
-        found.is_some()
+/// Waits for so many words beside its disks, none of which is of `before`.
+fn await_marks(lab: &Lab, count: usize, before: &[String]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    until("words lie beside its disks, and others than before", || {
+        found = marks(lab).unwrap_or_default();
+        found.len() == count && found.iter().all(|name| !before.contains(name))
     })?;
-    found.context("no word")
+    Ok(found)
+}
+
+/// A second disk on storage that does not fail; both lie in one folder, which has two paths in the nodes.
+fn add_disk(lab: &Lab, name: &str) -> Result<PathBuf> {
+    let image = lab.layout().shared().join(format!("{name}-second.img"));
+    fs::File::create(&image)?.set_len(1024 * 1024)?;
+    let path = lab.guest_definition(name);
+    let disk = format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/srv/vms/{name}-second.img'/><target dev='vdb' bus='virtio'/></disk></devices>"
+    );
+    fs::write(&path, fs::read_to_string(&path)?.replace("</devices>", &disk))?;
+    Ok(image)
 }
 
 /// `relocate`: another node reads the disk, and the guest is started there, not here again, though the storage is back here before; and not
-/// twice in a row.
+/// twice in a row. That its other disk is read here is no reason to stay.
 pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     let stage = Stage { lab: Lab::open(lab.name(), None)? };
-    let guest = placed(&stage, "vm1", "outage_policy=relocate outage_delay=3")?;
+    let guest = files(&stage, "vm1")?;
+    let image = add_disk(lab, "vm1")?;
+    begun(&guest, "outage_policy=relocate outage_delay=3")?;
     let home = guest.node()?;
-    let first = mark(lab, "")?;
+    let first = await_marks(lab, 2, &[])?;
     // What a question has left that was given up: the daemon there has made the pool after all.
     for node in lab.node_names().iter().filter(|node| **node != home) {
-        let (name, place) = (format!("{first}-word"), format!("/srv/hang/{first}"));
-        lab.check(node, &["virsh", "pool-create-as", &name, "dir", "--target", &place], LIMIT)?;
+        for mark in &first {
+            let (name, place) = (format!("{mark}-word"), format!("/srv/hang/{mark}"));
+            lab.check(node, &["virsh", "pool-create-as", &name, "dir", "--target", &place], LIMIT)?;
+        }
     }
     lab.storage(&home, OUT)?;
     let seen = stage.wait(|seen| seen.runs_on("vm1").is_some_and(|node| node != home)).context("it is not relocated")?;
@@ -114,7 +141,7 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     ensure!(log.contains("vda (/srv/hang/vm1.img) cannot be read: i/o error (outage_policy=relocate, node"), "another reason");
     // Pacemaker tries where it was, and has to be told.
     ensure!(log.contains("start of vm1 refused: vda (/srv/hang/vm1.img) cannot be read: i/o error"), "it was not refused on {home}");
-    mark(lab, &first)?;
+    await_marks(lab, 2, &first)?;
     // The first node has it back, and is no place for it all the same.
     lab.storage(&home, StorageFault::None)?;
     stage.check("crm_resource --cleanup")?;
@@ -128,6 +155,7 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     ensure!(stage.fences() == 0, "a node was fenced");
     guest.end(2)?;
     ensure!(marks(lab)?.is_empty(), "words are left beside its disk");
+    fs::remove_file(image)?;
     Ok(())
 }
 
@@ -137,7 +165,7 @@ pub fn it_holds_still(lab: &Lab) -> Result<()> {
     // Not that of another scenario: the cluster remembers when that was relocated.
     let guest = placed(&stage, "vm2", "outage_policy=relocate outage_delay=3")?;
     let home = guest.node()?;
-    mark(lab, "")?;
+    await_marks(lab, 1, &[])?;
     let others: Vec<String> = lab.node_names().into_iter().filter(|node| *node != home).collect();
     lab.node_names().iter().try_for_each(|node| lab.storage(node, OUT))?;
     for node in &others {

@@ -92,7 +92,8 @@ impl Marks {
 
     /// Removes the words that this guest has left before, on whatever host.
     pub fn replace(&self, before: Option<&Self>, deadline: &Deadline) {
-        at_once(self.words.clone(), deadline, |word, limit| word.sweep(limit));
+        let kept: Vec<String> = self.words.iter().map(|word| word.name.clone()).collect();
+        at_once(self.words.clone(), deadline, move |word, limit| word.sweep(&kept, limit));
         let old = before.into_iter().flat_map(|before| &before.words);
         let elsewhere = old.filter(|old| self.words.iter().all(|word| word.folder != old.folder)).cloned().collect();
         Self { words: elsewhere, ..Self::default() }.take(deadline);
