@@ -1,6 +1,7 @@
 //! How the target's libvirt is reached and how the memory gets there: ssh, TLS, and what is said when either would not work. By tcp and by a
 //! socket of its own (unix) all the other scenarios move.
 
+use crate::relay;
 use crate::stage::{Answer, HERE, Resource, SOON, THERE, inside};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
@@ -163,9 +164,9 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     let warned = lab.exec(HERE, &words, SOON);
     let refused = migrate_to(&known);
     wall("-D INPUT 1")?;
-    // A network that loses three SYNs of four is no firewall.
+    // A network that loses the first three SYNs is no firewall.
     wall(&format!("-A {} DROP", ports.replace(" -j", " --syn -j")))?;
-    wall(&format!("-I {} ACCEPT", ports.replace(" -j", " --syn -m statistic --mode nth --every 4 --packet 0 -j")))?;
+    wall(&format!("-I {} ACCEPT", ports.replace(" -j", " --syn -m statistic --mode nth --every 4 --packet 3 -j")))?;
     let lossy = lab.exec(HERE, &[words.as_slice(), &["--set", "migrateuri=tcp://%n:49160"]].concat(), SOON);
     wall("-D INPUT 1")?;
     wall("-D INPUT 1")?;
@@ -176,10 +177,38 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     }
     // Of a port that libvirt will choose nothing is sure.
     let warned = warned?;
-    ensure!(warned.code == Some(0) && warned.stdout.contains("node2:49152, where the memory is to go"), "{warned:?}");
+    ensure!(warned.code == Some(0) && warned.stdout.contains("node2:49215, where the memory is to go"), "{warned:?}");
     guest.beats(boot)?;
     migrate_to(&known)?.is(0)?;
     arrived(&guest, boot)
+}
+
+/// At the moment when an emulator at the target waits for the memory of one guest, another is asked whether it could move there, through the same
+/// port: whoever connects first would be taken for the source.
+pub fn another_is_awaited(lab: &Lab) -> Result<()> {
+    let asked = Resource::new(lab, "asked")?.with("force_stop", "true");
+    asked.boot(HERE)?;
+    let coming = Resource::new(lab, "coming")?.with("remoteuri", relay::URI).with("migrate_options", "--unsafe").with("force_stop", "true");
+    for uri in ["tcp://%n", "tcp://%n:49152"] {
+        let coming = coming.with("migrateuri", uri);
+        let boot = coming.boot(HERE)?;
+        let uri = format!("migrateuri={uri}");
+        let set = ["migration_transport=tcp", "migrate_options=--unsafe", &uri].map(|value| ["--set", value]).concat();
+        let words = [["kvmha", "check", "/srv/vms/asked.xml", "--to", THERE].as_slice(), &set].concat();
+        let ask = |_: &relay::Line| {
+            let said = lab.check(HERE, &words, SOON)?;
+            ensure!(said.contains("another guest is on its way there"), "{said}");
+            Ok(())
+        };
+        relay::with(lab, [HERE, THERE], relay::Moment::Prepare, ask, |line| {
+            migrate_to(&coming)?.is(0)?;
+            ensure!(line.fired(), "it was not asked");
+            Ok(())
+        })?;
+        arrived(&coming, boot)?;
+        coming.end(THERE, 60)?;
+    }
+    asked.end(HERE, 60).map(drop)
 }
 
 /// The memory by a socket in a folder that both hosts see, as a proxy between them would have it.
