@@ -31,7 +31,7 @@ const NOTE: &str = "marks";
 const RENEWED: i64 = 3600;
 
 /// After so many seconds it is tried again, where that failed.
-const AGAIN: i64 = 60;
+const AGAIN: i64 = 300;
 
 /// How long leaving them may take, and taking them away.
 const LEAVING: Duration = Duration::from_secs(4);
@@ -52,6 +52,8 @@ struct Note {
     /// When they were left, or that was tried, in seconds since boot.
     at: i64,
     marks: Option<Marks>,
+    /// That has failed the last time.
+    failed: bool,
 }
 
 /// Which nodes gave no answer, and when.
@@ -65,17 +67,15 @@ impl Call {
         }
         let (shelf, now) = (self.shelf(), seconds_since_boot());
         let before = shelf.note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok()).unwrap_or_default();
-        if before.marks.is_some() && (0..RENEWED).contains(&(now - before.at)) {
-            return;
-        }
-        if before.marks.is_none() && before.at > 0 && (0..AGAIN).contains(&(now - before.at)) {
+        let patience = if before.marks.as_ref().is_some_and(|marks| !marks.incomplete) && !before.failed { RENEWED } else { AGAIN };
+        if before.at > 0 && (0..patience).contains(&(now - before.at)) {
             return;
         }
         let note = match self.new_marks(name, &self.deadline.within(LEAVING.min(self.deadline.left() / 3))) {
-            Ok(marks) => Note { at: now, marks: Some(marks) },
+            Ok(marks) => Note { at: now, marks: Some(marks), failed: false },
             Err(text) => {
                 log::warning(format_args!("no other node can be asked for the disks of {name} later: {text}"));
-                Note { at: now, ..before }
+                Note { at: now, failed: true, ..before }
             }
         };
         shelf.write_note(NOTE, &serde_json::to_vec(&note).unwrap_or_default());

@@ -57,12 +57,13 @@ impl Nonce {
         Ok(Self { folder: folder.to_owned(), name, word })
     }
 
-    /// A mark of the guest that is told apart by `owner`; making it removes the others of that guest in the same folder.
+    /// A mark of the guest that is told apart by `owner`, one of those that are made together `at` a time in seconds since 1970: by their
+    /// number, as two folders may be one under two names. Making it removes those of that guest from other times in the same folder.
     ///
     /// # Errors
     /// The kernel gives no random bits.
-    pub fn mark(folder: &Path, owner: u64) -> io::Result<Self> {
-        Ok(Self { folder: folder.to_owned(), name: format!("{MARK}{}-{owner:016x}", unix_time()), word: uuid()? })
+    pub fn mark(folder: &Path, owner: u64, at: u64, number: usize) -> io::Result<Self> {
+        Ok(Self { folder: folder.to_owned(), name: format!("{MARK}{at}-{owner:016x}-{number}"), word: uuid()? })
     }
 
     /// Makes it, with links to `targets`, which are called by their number.
@@ -150,7 +151,7 @@ fn sweep(folder: &Path, new: &Path) {
         let name = name(&place);
         let limit = match (made(&name), owner(&name)) {
             (None, _) => continue,
-            (_, Some(owned)) if owner(&mine) == Some(owned) => Duration::ZERO,
+            (time, Some(owned)) if owner(&mine) == Some(owned) && made(&mine) != time => Duration::ZERO,
             (_, Some(_)) => STALE_MARK,
             (_, None) => STALE,
         };
@@ -170,7 +171,7 @@ pub fn made(name: &str) -> Option<Duration> {
 
 /// Whose mark a folder of this name is.
 fn owner(name: &str) -> Option<&str> {
-    name.strip_prefix(MARK)?.split_once('-').map(|(_, owner)| owner)
+    name.strip_prefix(MARK)?.split('-').nth(1)
 }
 
 #[cfg(test)]
@@ -213,7 +214,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let put = |name: &str| done(&["put".as_ref(), root.path().as_os_str(), name.as_ref(), "word".as_ref()]).unwrap();
         let at = |name: &str| root.path().join(name);
-        let [first, other, next] = ["1-0a", "1-0b", "9-0a"].map(|end| format!("{MARK}{end}"));
+        let [first, other, next, twin] = ["1-0a-0", "1-0b-0", "9-0a-0", "9-0a-1"].map(|end| format!("{MARK}{end}"));
         put(&first);
         put(&other);
         // A proof that is made later leaves a mark alone, however old a proof would have to be.
@@ -222,7 +223,8 @@ mod tests {
         assert!(at(&first).exists() && at(&other).exists());
         put(&next);
         assert!(!at(&first).exists() && at(&other).exists() && at(&next).exists());
-        assert_eq!(owner(&next), Some("0a"));
+        put(&twin);
+        assert!(at(&next).exists() && at(&twin).exists(), "made together, in one folder under two names");
     }
 
     #[test]
@@ -234,7 +236,8 @@ mod tests {
             assert!(done(&words).is_err());
         }
         assert_eq!(made(".kvmha-proof-12-ab"), Some(Duration::from_secs(12)));
-        assert!(made(&Nonce::mark(Path::new("/srv"), 7).unwrap().name).is_some());
+        let mark = Nonce::mark(Path::new("/srv"), 7, 12, 1).unwrap().name;
+        assert_eq!((made(&mark), owner(&mark)), (Some(Duration::from_secs(12)), Some("0000000000000007")));
         assert_eq!(made("kvmha"), None);
     }
 }

@@ -20,10 +20,15 @@ const MONITORS: Duration = Duration::from_secs(10);
 
 /// A guest whose disk lies on the storage that can fail, and that stops at an error.
 fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<Guest<'a>> {
+    placed_as(stage, name, parameters, str::to_owned)
+}
+
+/// As [`placed`], with more changes of the definition.
+fn placed_as<'a>(stage: &'a Stage, name: &'static str, parameters: &str, change: impl Fn(&str) -> String) -> Result<Guest<'a>> {
     let guest = Guest::files(stage, name)?;
     let path = stage.lab.guest_definition(name);
     let text = fs::read_to_string(&path)?.replace("<source file='/srv/vms/", "<source file='/srv/hang/");
-    fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
+    fs::write(&path, change(&text.replace("cache='none'", "cache='none' error_policy='stop'")))?;
     guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS)?;
     guest.runs(1)?;
     Ok(guest)
@@ -86,7 +91,14 @@ fn marks(lab: &Lab) -> Result<usize> {
 /// twice in a row.
 pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     let stage = Stage { lab: Lab::open(lab.name(), None)? };
-    let guest = placed(&stage, "vm1", "outage_policy=relocate outage_delay=3")?;
+    // A second disk, whose storage is not out anywhere, must not keep it here.
+    let folder = lab.layout().shared().join("second");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("vm1.img"), vec![0; 1 << 20])?;
+    let guest = placed_as(&stage, "vm1", "outage_policy=relocate outage_delay=3", |text| {
+        let disk = "<driver name='qemu' type='raw' cache='none'/><source file='/srv/vms/second/vm1.img'/><target dev='vdb' bus='virtio'/>";
+        text.replace("</devices>", &format!("<disk type='file' device='disk'>{disk}</disk></devices>"))
+    })?;
     let home = guest.node()?;
     until("a word lies beside its disk", || marks(lab).is_ok_and(|count| count == 1))?;
     lab.storage(&home, OUT)?;
@@ -112,7 +124,45 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     ensure!(stage.fences() == 0, "a node was fenced");
     guest.end(2)?;
     ensure!(marks(lab)? == 0, "words are left beside its disk");
+    let left = fs::read_dir(&folder)?.flatten().count();
+    ensure!(left == 1, "words are left beside its second disk");
+    fs::remove_dir_all(&folder)?;
     Ok(())
+}
+
+/// `relocate`, of a block device: another node sees the device that has the WWID. The names are links to loop devices, one of each node's own
+/// over the storage that can fail.
+pub fn its_device_is_relocated(lab: &Lab) -> Result<()> {
+    const WWID: &str = "/dev/disk/by-id/wwn-0x6b766d6800000001";
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let guest = Guest::files(&stage, "vm3")?;
+    let path = lab.guest_definition("vm3");
+    let text = fs::read_to_string(&path)?.replace("<disk type='file'", "<disk type='block'");
+    let text = text.replace("<source file='/srv/vms/vm3.img'/>", &format!("<source dev='{WWID}'/>"));
+    fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
+    for node in lab.node_names() {
+        let words = format!("mkdir -p /dev/disk/by-id && ln -sfn $(losetup --find --show /srv/hang/vm3.img) {WWID}");
+        lab.check(&node, &["sh", "-c", &words], LIMIT)?;
+    }
+    let outcome = (|| {
+        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=relocate outage_delay=3", OPERATIONS)?;
+        let home = guest.runs(1)?;
+        until("a word lies beside its definition", || marks(lab).is_ok_and(|count| count == 1))?;
+        lab.storage(&home, OUT)?;
+        stage.wait(|seen| seen.runs_on("vm3").is_some_and(|node| node != home)).context("it is not relocated")?;
+        lab.storage(&home, StorageFault::None)?;
+        guest.goes_on()?;
+        let log = stage.log(&home)?;
+        ensure!(log.contains(&format!("vda ({WWID}) cannot be read: i/o error (outage_policy=relocate, node")), "another reason");
+        ensure!(stage.fences() == 0, "a node was fenced");
+        guest.end(2).map(drop)
+    })();
+    heal(lab)?;
+    for node in lab.node_names() {
+        // The kernel takes it away when its last user has closed it.
+        lab.check(&node, &["sh", "-c", &format!("losetup --detach $(readlink {WWID}); rm {WWID}")], LIMIT)?;
+    }
+    outcome
 }
 
 /// `relocate`: nobody reads the disk, and then nobody can be asked: it stays where it is, paused, and goes when another node reads it.

@@ -5,7 +5,7 @@
 //! holds its WWID or UUID has to be there, and to be the same device as the disk's name.
 
 use super::reader::{Answer, ask, see};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::log;
@@ -24,6 +24,8 @@ pub struct Marks {
     /// What the links in each of them lead to.
     links: Vec<PathBuf>,
     disks: Vec<Disk>,
+    /// Somewhere none could be left.
+    pub incomplete: bool,
 }
 
 /// A disk, as it was then.
@@ -67,12 +69,15 @@ impl Marks {
         folders.extend(config.parent().filter(|_| !marks.links.is_empty()).map(Path::to_owned));
         folders.sort();
         folders.dedup();
-        let owner = look::sum(identity.uuid.as_ref().unwrap_or(&identity.name).as_bytes());
-        for folder in folders {
-            let put = Nonce::mark(&folder, owner).map_err(|error| error.to_string());
+        let (owner, now) = (look::sum(identity.uuid.as_ref().unwrap_or(&identity.name).as_bytes()), unix_time());
+        for (number, folder) in folders.into_iter().enumerate() {
+            let put = Nonce::mark(&folder, owner, now, number).map_err(|error| error.to_string());
             match put.and_then(|nonce| nonce.put(&marks.links, &deadline.within(LOOK)).map(|()| nonce)) {
                 Ok(nonce) => marks.words.push(nonce),
-                Err(text) => log::warning(format_args!("no word for outage_policy=relocate can be left in {}: {text}", folder.display())),
+                Err(text) => {
+                    marks.incomplete = true;
+                    log::warning(format_args!("no word for outage_policy=relocate can be left in {}: {text}", folder.display()));
+                }
             }
         }
         Ok(marks)
@@ -87,14 +92,16 @@ impl Marks {
         }
     }
 
-    /// Of a folder of the guest's disks that this host reads: what cannot be read of them is not for this host's sake then.
+    /// The folder of a file that this host does not read, though it reads the word beside it: that is not for this host's sake then.
     #[must_use]
     pub fn read_here(&self, deadline: &Deadline) -> Option<&Path> {
-        let files = self.disks.iter().filter_map(|disk| disk.facts.as_ref()).filter(|facts| !facts.block);
-        let folders: Vec<&PathBuf> = files.flat_map(|facts| &facts.folders).collect();
-        let mut words = self.words.iter().filter(|word| folders.contains(&&word.folder));
-        let reads = |word: &&Nonce| matches!(look::look(&word.folder.join(&word.name).join(FILE), &deadline.within(LOOK)), Sight::Facts(_));
-        words.find(reads).map(|word| word.folder.as_path())
+        let reads = |path: &Path| matches!(look::look(path, &deadline.within(LOOK)), Sight::Facts(_));
+        let files = self.disks.iter().filter_map(|disk| disk.path.as_deref().zip(disk.facts.as_ref())).filter(|(_, facts)| !facts.block);
+        let mut out = files.filter(|(path, _)| !reads(path));
+        out.find_map(|(_, facts)| {
+            let mut beside = self.words.iter().filter(|word| facts.folders.contains(&word.folder));
+            beside.find(|word| reads(&word.folder.join(&word.name).join(FILE))).map(|word| word.folder.as_path())
+        })
     }
 
     /// Whether the host called `node` reads all disks, and they are the same there.

@@ -148,9 +148,18 @@ fn with_pool<T>(
     work: impl FnOnce(&StoragePool) -> Result<T, VirtError>,
 ) -> Result<Option<T>, VirtError> {
     sweep(connect);
-    let pool = match connect.create_storage_pool_xml(&pool_xml(name, place), 0) {
+    let create = || connect.create_storage_pool_xml(&pool_xml(name, place), 0);
+    let pool = match create() {
         Ok(pool) => pool,
-        Err(error) => return if ffi::is_not_there() { Ok(None) } else { Err(error) },
+        Err(_) if ffi::is_not_there() => return Ok(None),
+        // One who asked the same was killed before the end.
+        Err(error) => match connect.lookup_storage_pool_by_name(name) {
+            Ok(left) => {
+                let _ = left.destroy();
+                create()?
+            }
+            Err(_) => return Err(error),
+        },
     };
     let result = work(&pool);
     let _ = pool.destroy();
