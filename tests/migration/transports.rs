@@ -37,29 +37,12 @@ fn arrived(guest: &Resource, boot: u64) -> Result<()> {
 
 /// By ssh with a key; a host key that nobody knows is said before the guest is touched.
 pub fn ssh(lab: &Lab) -> Result<()> {
-    let key = shell(
-        lab,
-        HERE,
-        "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519; cat /root/.ssh/id_ed25519.pub",
-    )?;
-    shell(
-        lab,
-        THERE,
-        &format!(
-            "mkdir -p -m 700 /root/.ssh; mkdir -p -m 755 /run/sshd; printf '%s' '{key}' >/root/.ssh/authorized_keys
-             usermod -p '*' -s /bin/bash root; ssh-keygen -q -A; exec /usr/sbin/sshd -o UsePAM=no -o PermitRootLogin=prohibit-password"
-        ),
-    )?;
+    lab.serve_ssh(HERE, "/root/.ssh/id_ed25519", &[THERE], "")?;
     let guest = Resource::new(lab, "shelled")?.with("migration_transport", "ssh").with("migrate_options", "--unsafe");
     let boot = guest.boot(HERE)?;
     migrate_to(&guest)?.says(1, &["still runs here", "qemu+ssh://node2/system", "host key"])?;
     guest.beats(boot)?;
-    shell(
-        lab,
-        HERE,
-        "for i in 1 2 3 4 5 6 7 8 9 10; do ssh-keyscan -T 2 -t ed25519 node2 >/root/.ssh/known_hosts 2>/dev/null
-         [ -s /root/.ssh/known_hosts ] && exit 0; sleep 0.5; done; exit 1",
-    )?;
+    lab.know_hosts(HERE, &[THERE])?;
     migrate_to(&guest)?.is(0)?;
     let outcome = arrived(&guest, boot);
     shell(lab, THERE, "kill $(cat /run/sshd.pid); rm -r /root/.ssh")?;
