@@ -11,6 +11,7 @@ mod metrics;
 mod migrate;
 mod migrations;
 mod overview;
+mod progress;
 mod repair;
 mod status;
 mod storage;
