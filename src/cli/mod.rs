@@ -5,6 +5,8 @@ mod check;
 mod convert;
 mod doctor;
 mod find;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod generate;
 mod manual;
 mod metrics;

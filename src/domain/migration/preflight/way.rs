@@ -115,7 +115,7 @@ pub(super) fn place(target: &Target, deadline: &Deadline) -> Option<(String, Opt
 }
 
 /// Host and port of a migration URI, if memory goes by TCP: `tcp://HOST[:PORT]`, and `tcp:HOST` as of old.
-fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
     let rest = uri.strip_prefix("tcp:")?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.split(['/', '?']).next()?;
