@@ -26,6 +26,7 @@ pub fn qemu_img(data: &[u8]) {
         cache: None,
         error_policy: None,
         chain_unknown: true,
+        fleeting: false,
     };
     for based in chain::parse(&item, data).into_iter().flatten() {
         assert!(based.role == Role::Backing && !based.chain_unknown);
