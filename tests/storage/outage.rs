@@ -2,7 +2,7 @@
 
 use crate::guest::{Guest, until};
 use crate::stage::{LIMIT, Stage};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
@@ -189,6 +189,29 @@ pub fn it_holds_still(lab: &Lab) -> Result<()> {
     outcome?;
     stage.wait(|seen| seen.runs_on("vm2").is_some_and(|node| node != home)).context("it is not relocated")?;
     lab.storage(&home, StorageFault::None)?;
+    guest.goes_on()?;
+    ensure!(stage.fences() == 0, "a node was fenced");
+    guest.end(2).map(drop)
+}
+
+/// `relocate`: a node whose storage hangs is asked once, not by each monitor, and keeps the guest from no other node.
+pub fn a_node_that_hangs_is_left_alone(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let guest = placed(&stage, "vm4", "outage_policy=relocate outage_delay=3")?;
+    let home = guest.node()?;
+    until("a word lies beside its disk", || marks(lab).is_ok_and(|count| count == 1))?;
+    let others: Vec<String> = lab.node_names().into_iter().filter(|node| *node != home).collect();
+    let [hangs, other] = &others[..] else { bail!("three nodes are needed") };
+    lab.storage(hangs, StorageFault::Hold(Reach::Everything))?;
+    lab.storage(other, OUT)?;
+    lab.storage(&home, OUT)?;
+    until("the node is asked", || shown(&stage, "vm4", &format!("{hangs} gives no answer about its disks")))?;
+    stays(&stage, &guest, &home)?;
+    let asked = stage.log(&home)?.matches("it is not asked again for 10 min").count();
+    ensure!(asked == 1, "{hangs} was asked {asked} times");
+    lab.storage(other, StorageFault::None)?;
+    stage.wait(|seen| seen.runs_on("vm4") == Some(other)).context("it is not relocated")?;
+    heal(lab)?;
     guest.goes_on()?;
     ensure!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
