@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod deadline;
 pub mod domain;
 pub mod fence;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 pub mod log;
 #[cfg(test)]
 mod mangled;

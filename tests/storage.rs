@@ -19,6 +19,8 @@ mod same;
 #[path = "storage/servers.rs"]
 #[allow(dead_code, reason = "the suite moves uses the rest")]
 mod servers;
+#[path = "storage/tpm.rs"]
+mod tpm;
 
 use lab::suite::Suite;
 use lab::{Options, stage};
@@ -30,8 +32,9 @@ fn main() -> ExitCode {
         same: folder link fuse;
         other: folder pool;
         device: same other;
-        command: table json chain tpm_without_emulator hung warnings matrix;
-        network: two_servers_of_one_name nbd iscsi nfs gluster gluster_mounted;
+        command: table json chain hung warnings matrix;
+        tpm: described goes_along forgotten of_both_nodes;
+        network: two_servers_of_one_name nbd iscsi nfs rbd gluster gluster_mounted;
     };
     let options = Options { name: "storage".to_owned(), nodes: 3, bare: true, agent, ..Options::default() };
     Suite { options, scenarios, tidy: stage::tidy }.main()

@@ -57,7 +57,7 @@ fn agent_of(kind: &str) -> Option<Agent> {
 
 /// A device as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Device {
+pub(super) struct Device {
     id: String,
     kind: String,
     agent: Agent,
@@ -69,7 +69,7 @@ struct Device {
 
 /// A device as it is to be.
 #[derive(Debug, Default)]
-struct Converted {
+pub(super) struct Converted {
     parameters: Vec<(String, String)>,
     remarks: Vec<String>,
 }
@@ -113,7 +113,7 @@ fn spoken(kind: &str, words: &[String]) -> anyhow::Result<Device> {
 }
 
 /// The devices of a configuration: those that were asked for, or all that can be converted.
-fn configured(text: &str, wanted: &[String]) -> anyhow::Result<Vec<Device>> {
+pub(super) fn configured(text: &str, wanted: &[String]) -> anyhow::Result<Vec<Device>> {
     let document = Document::parse(text).context("the configuration is no XML")?;
     let primitives: Vec<Node<'_, '_>> = document
         .descendants()
@@ -196,7 +196,7 @@ const OF_FENCE_VIRTD: &[&str] = &[
 /// Where the hosts have to be filled in.
 const UNKNOWN_HOST: &str = "qemu+ssh://HOST/system";
 
-fn convert(device: &Device, uri: Option<&str>) -> Converted {
+pub(super) fn convert(device: &Device, uri: Option<&str>) -> Converted {
     let mut converted = Converted { remarks: device.remarks.clone(), ..Converted::default() };
     for (name, value) in &device.parameters {
         converted.take(device.agent, name, value);
@@ -287,7 +287,7 @@ impl Converted {
 }
 
 /// Remarks and both lines, for a shell.
-fn print(device: &Device, converted: &Converted) -> String {
+pub(super) fn print(device: &Device, converted: &Converted) -> String {
     // A name may hold anything; a comment ends with its line.
     let comment = |text: &str| format!("# {}\n", text.replace(char::is_control, " "));
     let mut text = comment(&format!("{}: {} -> fence_kvmha", device.id, device.kind));

@@ -5,12 +5,15 @@ mod check;
 mod convert;
 mod doctor;
 mod find;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod generate;
 mod manual;
 mod metrics;
 mod migrate;
 mod migrations;
 mod overview;
+mod progress;
 mod repair;
 mod status;
 mod storage;

@@ -268,7 +268,7 @@ fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
 }
 
 /// From the value of the attribute: `moved to=node2 time=840ms pause=92ms at=1700000000`.
-fn a_move(node: &str, value: &str) -> Option<Move> {
+pub(super) fn a_move(node: &str, value: &str) -> Option<Move> {
     let mut words = value.split_whitespace();
     let moved = match words.next()? {
         "moved" => true,

@@ -240,7 +240,9 @@ impl Cib {
     #[must_use]
     pub fn without(&self, ids: &[String]) -> Self {
         let ranges = self.with(|document| {
-            let found = document.descendants().filter(|node| node.attribute("id").is_some_and(|id| ids.iter().any(|wanted| wanted == id)));
+            let named = |node: &Node| node.attribute("id").is_some_and(|id| ids.iter().any(|wanted| wanted == id));
+            // One in another goes with it.
+            let found = document.descendants().filter(|node| named(node) && !node.ancestors().skip(1).any(|parent| named(&parent)));
             found.map(|node| node.range()).collect::<Vec<_>>()
         });
         self.edited(ranges.into_iter().map(|range| (range, String::new())).collect())
@@ -443,6 +445,8 @@ mod tests {
         assert_eq!(other.primitives()[1].agent, "ocf:heartbeat:VirtualDomain");
         assert!(other.histories("web1").iter().all(|one| one.agent == "ocf:kvmha:VirtualDomain"));
         assert!(cib.has("web1-kvmha-adopt") && !other.has("web1-kvmha-adopt"));
+        let both = cib.without(&["web1".to_owned(), "web1-kvmha-adopt".to_owned()]);
+        assert_eq!(both.text(), cib.without(&["web1".to_owned()]).text(), "one in the other");
         assert!(Cib::parse("no xml".to_owned()).is_err());
     }
 

@@ -72,7 +72,7 @@ fn remembered(node: &str, last: u64, booted: u64) -> Result<(), String> {
 }
 
 /// The proof, from what crm_mon says at the moment `now`.
-fn judge(text: &str, node: &str, since: Since, now: u64) -> Result<u64, String> {
+pub(super) fn judge(text: &str, node: &str, since: Since, now: u64) -> Result<u64, String> {
     let document = Document::parse(text).map_err(|error| format!("crm_mon: {error}"))?;
     let elements = |name: &'static str| document.descendants().filter(move |element| element.has_tag_name(name));
     // Pacemaker compares the names of nodes without regard to case.
@@ -145,7 +145,8 @@ fn seconds(text: &str) -> Option<u64> {
                 _ => return None,
             };
             let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            UtcOffset::from_hms(sign * hours.parse::<i8>().ok()?, sign * minutes.parse::<i8>().ok()?, 0).ok()?
+            let part = |text: &str| i8::try_from(text.parse::<u8>().ok()?).ok().map(|part| sign * part);
+            UtcOffset::from_hms(part(hours)?, part(minutes)?, 0).ok()?
         }
     };
     u64::try_from(PrimitiveDateTime::new(date, clock).assume_offset(offset).unix_timestamp()).ok()
@@ -175,7 +176,15 @@ mod tests {
         for text in ["2026-11-24 15:10:50Z", "2026-11-24 16:10:50 +01:00", "2026-11-24 09:40:50 -05:30"] {
             assert_eq!(seconds(text), Some(TIME), "{text}");
         }
-        for text in ["", "2026-11-24", "2026-11-24 15:10:50", "2026-13-24 15:10:50Z", "Tue Nov 24 15:10:50 2026", "ä026-11-24 15:10:50Z"] {
+        for text in [
+            "",
+            "2026-11-24",
+            "2026-11-24 15:10:50",
+            "2026-13-24 15:10:50Z",
+            "Tue Nov 24 15:10:50 2026",
+            "2026-11-24 15:10:50 --128:00",
+            "ä026-11-24 15:10:50Z",
+        ] {
             assert_eq!(seconds(text), None, "{text}");
         }
     }

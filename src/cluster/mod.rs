@@ -2,6 +2,8 @@
 
 pub mod cib;
 pub mod fencing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod resource;
 pub mod scheduler;
 pub mod tool;

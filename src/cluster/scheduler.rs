@@ -53,7 +53,7 @@ fn ask(words: &[&str], deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
     parse(&text).ok_or_else(|| Trouble::Failed(0, "crm_simulate: what it says is not understood".into()))
 }
 
-fn parse(text: &str) -> Option<Vec<Step>> {
+pub(super) fn parse(text: &str) -> Option<Vec<Step>> {
     let document = Document::parse(text).ok()?;
     let transition = document.descendants().find(|node| node.has_tag_name("transition"))?;
     let word = |node: roxmltree::Node, names: &[&str]| names.iter().find_map(|name| node.attribute(*name)).unwrap_or_default().to_owned();

@@ -18,7 +18,7 @@ pub fn read(resource: &str, deadline: &Deadline) -> Result<BTreeMap<String, Stri
     parse(&text).ok_or_else(|| Trouble::Failed(0, format!("cibadmin: what it says of {resource} is not understood")))
 }
 
-fn parse(text: &str) -> Option<BTreeMap<String, String>> {
+pub(super) fn parse(text: &str) -> Option<BTreeMap<String, String>> {
     let document = roxmltree::Document::parse(text).ok()?;
     let primitive = document.descendants().find(|node| node.has_tag_name("primitive"))?;
     let sets = primitive.children().filter(|node| node.has_tag_name("utilization"));

@@ -124,7 +124,7 @@ pub fn is_idle(controller: &str, deadline: &Deadline) -> Result<bool, Trouble> {
     Ok(tool::run("crmadmin", &["--status", controller, "--output-as=xml"], deadline)?.contains("state=\"S_IDLE\""))
 }
 
-fn parse(text: &str) -> Option<View> {
+pub(super) fn parse(text: &str) -> Option<View> {
     let document = Document::parse(text).ok()?;
     let all = |tag: &'static str| document.descendants().filter(move |node| node.has_tag_name(tag));
     let flag = |node: &roxmltree::Node, name: &str| node.attribute(name) == Some("true");

@@ -67,13 +67,13 @@ pub fn activity(name: &str, uri: &Uri, deadline: &Deadline) -> Result<u64> {
 
 /// A device that counts what the guest does, by its target's name.
 #[derive(Debug, PartialEq, Eq)]
-enum Device {
+pub(super) enum Device {
     Disk(String),
     Interface(String),
 }
 
 /// The disks and network interfaces of a running guest's definition.
-fn devices(xml: &str) -> Vec<Device> {
+pub(super) fn devices(xml: &str) -> Vec<Device> {
     let Ok(document) = roxmltree::Document::parse(xml) else { return Vec::new() };
     let nodes = document.descendants().filter(|node| node.parent().is_some_and(|parent| parent.has_tag_name("devices")));
     let device = |node: roxmltree::Node| {

@@ -56,7 +56,7 @@ impl Connection {
             ffi::load()?;
             // libvirt prints errors to standard error otherwise, where Pacemaker looks for the exit reason.
             ffi::silence();
-            ffi::open(&address, &login)
+            ffi::open(&address, &login).map_err(explained)
         })?;
         Ok(Self { link: Arc::new(Link { connect: Some(connect), uri: uri.to_owned() }) })
     }
@@ -138,6 +138,14 @@ impl Guest {
     }
 }
 
+/// libvirt 11 says only so when libssh wants to know from somebody whether a host key is right (with 9.0 it was said what was wrong).
+fn explained(error: Error) -> Error {
+    if !error.text.contains("callback was found") {
+        return error;
+    }
+    Error::new(error.kind, format!("{}: nobody can be asked for a password, or about a host key that is not known", error.text))
+}
+
 /// Runs `call` in a thread until the deadline.
 pub(super) fn bounded<T, F>(what: &str, deadline: &Deadline, call: F) -> Result<T>
 where
@@ -165,6 +173,14 @@ fn unanswered(given: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_libvirt_wanted_to_ask_is_said() {
+        let text = "operation not supported: no suitable callback authentication callback was found";
+        let error = explained(Error::new(Kind::Unreachable, text));
+        assert!(error.kind == Kind::Unreachable && error.text.starts_with(text) && error.text.contains("host key"), "{error}");
+        assert_eq!(explained(Error::new(Kind::Refused, "no")).text, "no");
+    }
 
     #[test]
     fn libvirt_is_not_blamed_for_time_that_was_used_up() {

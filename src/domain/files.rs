@@ -87,7 +87,7 @@ fn work(words: &[&OsStr], deadline: &Deadline) -> Result<String> {
     }
 }
 
-fn parse(line: &str) -> Option<Look> {
+pub(super) fn parse(line: &str) -> Option<Look> {
     let mut words = line.split(' ');
     let mut next = || words.next()?.parse::<u64>().ok();
     let (folder, regular, length, written) = (next()?, next()?, next()?, next()?);
@@ -150,7 +150,7 @@ fn put(path: &Path, contents: &[u8]) -> io::Result<bool> {
 }
 
 /// The contents without the mark, and without line ends at their end.
-fn bare(contents: &[u8]) -> &[u8] {
+pub(super) fn bare(contents: &[u8]) -> &[u8] {
     let contents = contents.trim_ascii_end();
     let begin = contents.iter().rposition(|byte| *byte == b'\n').unwrap_or_default();
     match contents.split_at_checked(begin) {
@@ -159,7 +159,7 @@ fn bare(contents: &[u8]) -> &[u8] {
     }
 }
 
-fn marked(bare: &[u8]) -> Vec<u8> {
+pub(super) fn marked(bare: &[u8]) -> Vec<u8> {
     // FNV-1a: it is to notice an editor, not a forger.
     let sum = bare.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     [bare, format!("\n{MARK}{sum:016x} -->\n").as_bytes()].concat()

@@ -71,7 +71,7 @@ fn ask(uri: &str, guests: &[Identity], deadline: &Deadline) -> Result<About> {
 }
 
 /// From the capabilities: `secmodel` called `dac`, its label for the type of guest that runs fastest there.
-fn owner(capabilities: &str) -> Option<String> {
+pub(super) fn owner(capabilities: &str) -> Option<String> {
     let document = Document::parse(capabilities).ok()?;
     let models = document.descendants().filter(|node| node.has_tag_name("secmodel"));
     let text = |node: roxmltree::Node, tag: &str| {

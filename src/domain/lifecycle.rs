@@ -1,5 +1,8 @@
 //! A guest's start and end on this host.
 
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model;
+
 use super::definition::Identity;
 use super::evidence::{self, Emulator};
 use super::status::{self, Presence, Sight, Trace};

@@ -35,7 +35,7 @@ pub fn holder(error: &Error, deadline: &Deadline) -> Option<String> {
 }
 
 /// The image that QEMU names: `Is another process using the image [/srv/vms/web1.img]?`
-fn image(text: &str) -> Option<&str> {
+pub(super) fn image(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("using the image [")?;
     rest.split_once(']').map(|(image, _)| image).filter(|image| image.starts_with('/'))
 }
@@ -54,13 +54,13 @@ pub fn unprotected(xml: &str) -> Result<Vec<String>, Error> {
 }
 
 /// The lock manager in libvirt's settings; libvirt's default is none (`nop`).
-fn manager(settings: &str) -> Option<&str> {
+pub(super) fn manager(settings: &str) -> Option<&str> {
     let lines = settings.lines().filter_map(|line| line.trim().strip_prefix("lock_manager")?.trim().strip_prefix('='));
     lines.map(|value| value.trim().trim_matches('"')).rfind(|name| !matches!(*name, "" | "nop"))
 }
 
 /// The disks that QEMU does not lock and that are written to by one guest at a time.
-fn unlocked(xml: &str) -> Vec<String> {
+pub(super) fn unlocked(xml: &str) -> Vec<String> {
     let Ok(document) = Document::parse(xml) else { return Vec::new() };
     let child = |node: Node, name: &str| node.children().any(|child| child.has_tag_name(name));
     let disks = document.descendants().filter(|node| node.has_tag_name("disk") && node.parent().is_some_and(|p| p.has_tag_name("devices")));

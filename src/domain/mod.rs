@@ -10,6 +10,8 @@ pub mod error;
 pub mod evidence;
 pub mod ffi;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod held;
 pub mod host;
 pub mod lifecycle;

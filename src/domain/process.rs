@@ -10,7 +10,7 @@ pub(super) struct Process {
     /// Its folder in `/proc`.
     pub(super) directory: PathBuf,
     /// Its command line, or that of a thread if its leader has ended; empty for the kernel's threads and for what is exiting.
-    line: Vec<u8>,
+    pub(super) line: Vec<u8>,
 }
 
 /// Where the process table is. One that is not mounted looks like one without processes, and one that hides those of others (`hidepid`) like
@@ -141,7 +141,7 @@ fn threads_line(process: &Path) -> Vec<u8> {
 }
 
 /// The word after `name` on a command line.
-fn option<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn option<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut words = line.split(|byte| *byte == 0);
     words.find(|word| *word == name)?;
     words.next()
@@ -155,14 +155,14 @@ fn is_users(line: &[u8]) -> bool {
 
 /// Whether a scope may be that of the guest `name`: `machine-qemu-3-web1.scope`, with dashes written as systemd does. libvirt drops
 /// most characters from the name and cuts it (`virDomainGenerateMachineName`); what is left of both is compared, and a cut one fits any.
-fn may_be_scope_of(scope: &str, name: &str) -> bool {
+pub(super) fn may_be_scope_of(scope: &str, name: &str) -> bool {
     let machine = scope.trim_start_matches("machine-").trim_end_matches(".scope").replace("\\x2d", "-");
     let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
     machine.len() >= 64 || plain(&machine).ends_with(&plain(name))
 }
 
 /// The name in the value of QEMU's `-name`: `guest=NAME,debug-threads=on`, or the bare name; a comma is written twice.
-fn guest_name(value: &[u8]) -> Vec<u8> {
+pub(super) fn guest_name(value: &[u8]) -> Vec<u8> {
     let value = value.strip_prefix(b"guest=").unwrap_or(value);
     let mut name = Vec::new();
     let mut bytes = value.iter().peekable();

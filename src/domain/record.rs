@@ -181,7 +181,7 @@ fn is_trusted(path: &Path) -> bool {
 }
 
 /// A file name for any instance name; clones have a colon in theirs.
-fn file_name(instance: &str) -> String {
+pub(super) fn file_name(instance: &str) -> String {
     instance
         .bytes()
         .map(|byte| match byte {
@@ -192,7 +192,7 @@ fn file_name(instance: &str) -> String {
 }
 
 /// The instance that a file is named after.
-fn instance_name(stem: &str) -> Option<String> {
+pub(super) fn instance_name(stem: &str) -> Option<String> {
     let mut parts = stem.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {

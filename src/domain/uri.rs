@@ -220,7 +220,13 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
+/// Host and port. Brackets are around an address, and nowhere in a name.
 fn split_port(server: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = split(server)?;
+    (!host.contains(['[', ']']) && (!host.is_empty() || !server.starts_with('['))).then_some((host, port))
+}
+
+fn split(server: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = server.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         return match rest {
@@ -240,6 +246,14 @@ mod tests {
 
     fn remote(hypervisor: &str, transport: Option<&str>, user: Option<&str>, suffix: &str, node: &str) -> String {
         Uri::parse(hypervisor).unwrap().on(&on_network(node, suffix), transport, user).to_string()
+    }
+
+    #[test]
+    fn brackets_are_around_an_address() {
+        assert_eq!(Uri::parse("qemu+tls://[fd00::2]:1/system").unwrap().host(), "fd00::2");
+        for host in ["[[]", "[", "]", "a]", "a[b", "[a", "[]", "[]:22"] {
+            assert!(Uri::parse(&format!("qemu+tls://{host}/system")).is_err(), "{host}");
+        }
     }
 
     #[test]

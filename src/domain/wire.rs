@@ -6,6 +6,8 @@
 //!
 //! Everything happens in the calling thread, and every wait in the kernel (connecting included) is cut short by the deadline.
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::domain) mod fuzzed;
 mod message;
 mod xdr;
 

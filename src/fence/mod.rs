@@ -5,6 +5,8 @@
 mod actions;
 mod address;
 mod carried;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod host;
 mod input;
 mod metadata;

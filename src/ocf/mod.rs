@@ -7,6 +7,8 @@ mod asked;
 pub mod differences;
 mod environment;
 mod exit;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod guest;
 mod keeping;
 mod known;

@@ -4,11 +4,10 @@
 //! the move when a copy of the guest is ended or a daemon lost in one, stands at [`Step`] and [`World::remove`].
 
 mod calls;
+mod emulator;
 mod events;
 
 use super::{FOR_EVER, deviate, pass, tell};
-use crate::domain::evidence::Emulator;
-use rustix::process::Signal;
 use std::ffi::{CStr, c_int, c_ulong};
 use std::time::{Duration, Instant};
 use virt::sys;
@@ -81,10 +80,12 @@ const fn invalid(text: &'static str) -> Fault {
     Fault { code: sys::VIR_ERR_OPERATION_INVALID, part: sys::VIR_FROM_QEMU, text }
 }
 
+pub(crate) use emulator::Temper;
+
 type Answer<T> = Result<T, Fault>;
 
 /// What a program that asks again can see of the world.
-type Looks = (Option<Step>, Vec<Reach>);
+type Looks = (Option<Step>, Vec<Reach>, usize);
 
 /// How a daemon can be reached from where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub(crate) struct Copy {
     /// Whether its emulator is stopped by a signal; and whether libvirt waits to let the guest go on.
     held: bool,
     waits: bool,
+    /// Whether its emulator has ended, which libvirt has not seen yet.
+    gone: bool,
 }
 
 /// One host.
@@ -122,12 +125,14 @@ pub(crate) struct Host {
     /// Whether libvirt has a definition of the guest.
     pub(crate) defined: bool,
     pub(crate) copy: Option<Copy>,
-    /// Emulators that libvirt has forgotten, and that live.
-    forgotten: usize,
+    /// Emulators that libvirt has forgotten, and that live, by their numbers.
+    forgotten: Vec<usize>,
     /// When it was last asked for the guest.
     asked: Option<Instant>,
     /// Whether a frozen daemon has a request to end the guest.
     queued: bool,
+    /// Whether it has one to create the guest.
+    pub(crate) creates: bool,
 }
 
 /// How far a move is.
@@ -186,6 +191,8 @@ enum Event {
     Forgotten(usize),
     /// It is let run.
     Runs(usize),
+    /// The daemon of a host creates the guest, as it was asked to before.
+    Created(usize),
     /// The move has come to its end, in whatever way it does by itself.
     MoveEnds,
     /// The move makes the step after this one.
@@ -207,6 +214,14 @@ pub(crate) struct World {
     /// Whether a move goes on by itself, and whether its memory comes to an end.
     pub(crate) goes_on: bool,
     pub(crate) endless: bool,
+    /// How guest and emulator take it that they are to end.
+    pub(crate) temper: Temper,
+    /// Whether the program is to end the guest, wherever it runs.
+    pub(crate) ends: bool,
+    /// Whether something has happened that need not have.
+    pub(crate) disturbed: bool,
+    /// Whether the program has ended the guest by force.
+    pub(crate) forced: bool,
     /// Whether nothing happens yet.
     pub(crate) quiet: bool,
     /// libvirt's answer to who asked for the move.
@@ -220,7 +235,16 @@ pub(crate) struct World {
 impl World {
     /// Hosts without the guest.
     pub(crate) fn new(uris: &[&'static str], defined: bool) -> Self {
-        let host = |uri: &&'static str| Host { uri, reach: Reach::Up, defined, copy: None, forgotten: 0, asked: None, queued: false };
+        let host = |uri: &&'static str| Host {
+            uri,
+            reach: Reach::Up,
+            defined,
+            copy: None,
+            forgotten: Vec::new(),
+            asked: None,
+            queued: false,
+            creates: false,
+        };
         Self {
             hosts: uris.iter().map(host).collect(),
             transfer: None,
@@ -230,6 +254,10 @@ impl World {
             unruly: false,
             goes_on: false,
             endless: false,
+            temper: Temper::default(),
+            ends: false,
+            disturbed: false,
+            forced: false,
             quiet: false,
             moved: None,
             same: None,
@@ -264,7 +292,7 @@ impl World {
 
     fn new_copy(&mut self, state: c_int, reason: c_int) -> Copy {
         self.numbers += 1;
-        Copy { number: self.numbers, state, reason, hangs: false, ending: None, since: None, held: false, waits: false }
+        Copy { number: self.numbers, state, reason, hangs: false, ending: None, since: None, held: false, waits: false, gone: false }
     }
 
     fn begin_ending(&mut self, host: usize, time: Duration) {
@@ -281,7 +309,7 @@ impl World {
     pub(crate) fn not_off(&self) -> Option<String> {
         let last_round = self.hosts.iter().filter_map(|host| host.asked).min();
         for host in &self.hosts {
-            if host.forgotten > 0 {
+            if !host.forgotten.is_empty() {
                 return Some(format!("an emulator that libvirt has forgotten lives on {}", host.uri));
             }
             if let Some(copy) = &host.copy
@@ -304,6 +332,9 @@ impl World {
 
     /// Takes a copy out of its host, with what that means for a move.
     fn remove(&mut self, host: usize) {
+        if self.is_listed_on(host) {
+            return;
+        }
         self.hosts[host].copy = None;
         let Some(transfer) = &mut self.transfer else { return };
         if host == transfer.from {
@@ -328,7 +359,7 @@ impl World {
 
     /// The guest's CPUs run on this host.
     pub(crate) fn runs(&self, host: usize) -> bool {
-        self.hosts[host].copy.as_ref().is_some_and(|copy| copy.state == RUNNING && !copy.held)
+        self.hosts[host].copy.as_ref().is_some_and(|copy| copy.state == RUNNING && !copy.held && !copy.gone)
     }
 
     /// Whether its emulator is stopped here, by the program.
@@ -345,36 +376,13 @@ impl World {
 
     /// The program ends the copy of a host: one that is not needed any more.
     fn watch_end(&mut self, host: usize) {
-        if self.goes_on && self.hosts[host].copy.is_some() && !(0..self.hosts.len()).any(|other| other != host && self.runs(other)) {
+        self.forced = true;
+        if self.goes_on
+            && !self.ends
+            && self.hosts[host].copy.is_some()
+            && !(0..self.hosts.len()).any(|other| other != host && self.runs(other))
+        {
             self.wrong.get_or_insert("the last copy was ended".into());
-        }
-    }
-
-    /// The emulators of the guest in the process table of the first host.
-    pub(crate) fn emulators(&self) -> Vec<Emulator> {
-        self.hosts[0].copy.iter().map(emulator).collect()
-    }
-
-    /// One of them gets a signal.
-    pub(crate) fn signal(&mut self, to: &Emulator, signal: Signal) {
-        if !self.emulators().contains(to) {
-            return;
-        }
-        tell(|| format!("{signal:?} to {to}"));
-        match (signal, &mut self.hosts[0].copy) {
-            (Signal::STOP, Some(copy)) => copy.held = true,
-            (Signal::CONT, Some(copy)) => {
-                copy.held = false;
-                if std::mem::take(&mut copy.waits) {
-                    (copy.state, copy.reason) = (RUNNING, 6);
-                }
-                self.watch();
-            }
-            (_, Some(copy)) if !copy.hangs => {
-                self.watch_end(0);
-                self.remove(0);
-            }
-            _ => {}
         }
     }
 
@@ -386,18 +394,17 @@ impl World {
                 GIVES_UP
             }
             Some(_) => {
-                self.remove(host);
-                CALL
+                let time = self.temper.killing();
+                if time.is_zero() {
+                    self.remove(host);
+                    return CALL;
+                }
+                self.begin_ending(host, time);
+                time
             }
             None => CALL,
         }
     }
-}
-
-/// Its process; no real one has such a number.
-fn emulator(copy: &Copy) -> Emulator {
-    let number = i32::try_from(copy.number).unwrap_or_default();
-    Emulator { pid: 5_000_000 + number, start: copy.number as u64 }
 }
 
 fn now() -> Instant {

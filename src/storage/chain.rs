@@ -28,7 +28,7 @@ pub fn read(item: &Item, path: &Path, deadline: &Deadline) -> Result<Vec<Item>, 
     }
 }
 
-fn parse(item: &Item, text: &[u8]) -> Result<Vec<Item>, String> {
+pub(super) fn parse(item: &Item, text: &[u8]) -> Result<Vec<Item>, String> {
     let images: Vec<Image> = serde_json::from_slice(text).map_err(|error| format!("the answer of qemu-img makes no sense: {error}"))?;
     let role = if item.role == Role::Media { Role::Media } else { Role::Backing };
     let based = images.into_iter().skip(1).map(|image| {

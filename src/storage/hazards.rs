@@ -20,6 +20,12 @@ pub fn hazards(item: &Item, facts: Option<&Facts>) -> Vec<String> {
     if written && matches!(item.cache.as_deref(), Some("writeback" | "writethrough")) {
         said.push("a cache of this host's: cache='none' is what a guest that moves should have".to_owned());
     }
+    if item.fleeting {
+        said.push(
+            "no persistent_state='yes': libvirt removes the state of the TPM when the guest is stopped, and each start makes a new one"
+                .to_owned(),
+        );
+    }
     match &item.source {
         Source::Path(path) if is_unstable(&path.to_string_lossy()) => {
             said.push("its name may mean another device after the next boot: use one below /dev/disk/by-id or /dev/mapper".to_owned());
@@ -94,6 +100,7 @@ mod tests {
             error_policy: Some("stop".into()),
             chain_unknown: false,
             optional: false,
+            fleeting: false,
         }
     }
 

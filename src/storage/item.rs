@@ -83,6 +83,8 @@ pub struct Item {
     /// Whether libvirt may start, or restore, the guest without it (`startupPolicy`).
     #[serde(default)]
     pub optional: bool,
+    /// Whether libvirt removes it when a guest ends that is not defined there, as those of the cluster are (`qemuTPMEmulatorCleanupHost`).
+    pub fleeting: bool,
 }
 
 impl Item {
@@ -113,7 +115,7 @@ pub fn items(xml: &str) -> Vec<Item> {
                 let name = child(device, "target").and_then(|target| target.attribute("dir")).unwrap_or("filesystem");
                 items.extend(of(device).map(|source| Item { role: Role::Folder, ..plain(name, source) }));
             }
-            "tpm" => items.extend(tpm(device, root).map(|path| Item { role: Role::Tpm, ..plain("tpm", Source::Path(path)) })),
+            "tpm" => items.extend(tpm(device, root)),
             _ => {}
         }
     }
@@ -149,11 +151,13 @@ fn disk(disk: Node<'_, '_>, items: &mut Vec<Item>) {
 
 /// Where the state of an emulated TPM is: where the definition says, which libvirt knows since 10.10, or in its own place. Without a UUID each
 /// start makes a new one.
-fn tpm(device: Node<'_, '_>, root: Node<'_, '_>) -> Option<PathBuf> {
+fn tpm(device: Node<'_, '_>, root: Node<'_, '_>) -> Option<Item> {
     let backend = child(device, "backend").filter(|backend| backend.attribute("type") == Some("emulator"))?;
     let named = child(backend, "source").and_then(|source| source.attribute("path")).map(PathBuf::from);
     let uuid = child(root, "uuid").and_then(|uuid| uuid.text()).map(|text| text.trim().to_lowercase());
-    named.or_else(|| Some(PathBuf::from(TPM_STATES).join(uuid.filter(|uuid| !uuid.is_empty())?)))
+    let path = named.or_else(|| Some(PathBuf::from(TPM_STATES).join(uuid.filter(|uuid| !uuid.is_empty())?)))?;
+    let fleeting = backend.attribute("persistent_state") != Some("yes");
+    Some(Item { role: Role::Tpm, fleeting, ..plain("tpm", Source::Path(path)) })
 }
 
 /// Where a device, or what it is based on, is.
@@ -200,6 +204,7 @@ fn plain(name: &str, source: Source) -> Item {
         error_policy: None,
         chain_unknown: false,
         optional: false,
+        fleeting: false,
     }
 }
 
@@ -252,6 +257,9 @@ mod tests {
         let emulated = "<backend type='emulator' version='2.0'/>";
         assert_eq!(of(uuid, emulated), ["Tpm tpm (/var/lib/libvirt/swtpm/6b766d68-0000-4000-8000-000000000001)"]);
         assert_eq!(of("", emulated), [""; 0], "each start makes a new one");
+        let fleeting = |backend: &str| items(&format!("<domain>{uuid}<devices><tpm>{backend}</tpm></devices></domain>"))[0].fleeting;
+        assert!(fleeting(emulated) && fleeting("<backend type='emulator' persistent_state='no'/>"));
+        assert!(!fleeting("<backend type='emulator' persistent_state='yes'/>"));
         assert_eq!(of(uuid, "<backend type='emulator'><source type='dir' path='/srv/tpm/a'/></backend>"), ["Tpm tpm (/srv/tpm/a)"]);
         assert_eq!(of(uuid, "<backend type='passthrough'><device path='/dev/tpm0'/></backend>"), [""; 0]);
     }

@@ -7,6 +7,8 @@
 pub mod chain;
 mod device;
 pub mod finding;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod hazards;
 pub mod item;
 pub mod kind;

@@ -46,7 +46,7 @@ impl Mount {
 }
 
 /// One line, see proc_pid_mountinfo(5).
-fn parse(line: &str) -> Option<Mount> {
+pub(super) fn parse(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let mut before = before.split(' ').skip(2);
     let device = before.next()?.to_owned();

@@ -62,7 +62,7 @@ pub fn answers(protocol: &str, hosts: &[String], deadline: &Deadline) -> Option<
 }
 
 /// The port in `HOST:PORT` and `[HOST]:PORT`.
-fn port(host: &str) -> Option<u16> {
+pub(super) fn port(host: &str) -> Option<u16> {
     let rest = host.strip_prefix('[').map_or(host, |rest| rest.rsplit(']').next().unwrap_or_default());
     let (before, port) = rest.rsplit_once(':')?;
     if before.contains(':') { None } else { port.parse().ok() }
@@ -110,7 +110,7 @@ fn server(host: &str, table: Option<&str>, node: &str, deadline: &Deadline) -> S
 }
 
 /// The name or address without the port.
-fn name(host: &str) -> &str {
+pub(super) fn name(host: &str) -> &str {
     if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return address;
     }
@@ -121,7 +121,7 @@ fn name(host: &str) -> &str {
 }
 
 /// What a table of hosts says of a name, see hosts(5).
-fn addresses(table: &str, name: &str) -> Vec<IpAddr> {
+pub(super) fn addresses(table: &str, name: &str) -> Vec<IpAddr> {
     let lines = table.lines().map(|line| line.split('#').next().unwrap_or_default());
     let about = lines.filter_map(|line| {
         let mut words = line.split_whitespace();

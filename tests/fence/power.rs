@@ -152,12 +152,13 @@ pub fn emulator_stopped_under_a_question(lab: &Lab) -> Result<()> {
     let output = guest.fence("reboot", &[])?;
     let said = output.stderr.clone();
     output.says(0, "Success: Rebooted\n")?;
-    if gives {
-        guest.booted(Some(first))?;
-        return guest.lives("node1");
+    let left_off = said.contains("was not started again: queried");
+    ensure!(!left_off || !gives, "libvirt gave the definition, and it was not started: {said:?}");
+    if left_off {
+        return guest.is_off();
     }
-    ensure!(said.contains("was not started again: queried"), "it does not say that it did not start it: {said:?}");
-    guest.is_off()
+    guest.booted(Some(first))?;
+    guest.lives("node1")
 }
 
 /// So many that wait that libvirt has no worker left but those for what is urgent, as a destroy is.

@@ -18,25 +18,9 @@ pub fn shell(lab: &Lab, node: &str, script: &str) -> Result<String> {
 
 /// Has sshd run in the nodes of [`HOSTS`], reachable with [`KEY`]. What stands before the key in the hosts' list of keys is `limits`.
 pub fn serve(lab: &Lab, limits: &str) -> Result<()> {
-    let key = format!("mkdir -p -m 700 /root/.ssh; [ -e {KEY} ] || ssh-keygen -q -t ed25519 -N '' -f {KEY}; cat {KEY}.pub");
-    let public = shell(lab, FROM, &key)?;
-    for node in HOSTS.split(',') {
-        shell(
-            lab,
-            node,
-            &format!(
-                "mkdir -p -m 700 /root/.ssh; mkdir -p -m 755 /run/sshd; printf '%s' '{limits} {public}' >/root/.ssh/authorized_keys\n\
-                 [ -e /run/sshd.pid ] && kill -0 $(cat /run/sshd.pid) && exit 0\n\
-                 usermod -p '*' -s /bin/bash root; ssh-keygen -q -A; exec /usr/sbin/sshd -o UsePAM=no -o PermitRootLogin=prohibit-password"
-            ),
-        )?;
-    }
-    let all = HOSTS.replace(',', " ");
-    let known = format!(
-        "for i in 1 2 3 4 5 6 7 8 9 10; do ssh-keyscan -T 2 -t ed25519 {all} >/root/.ssh/known_hosts 2>/dev/null; \
-         [ $(wc -l </root/.ssh/known_hosts) = 2 ] && exit 0; sleep 0.5; done; exit 1"
-    );
-    shell(lab, FROM, &known).map(drop)
+    let hosts: Vec<&str> = HOSTS.split(',').collect();
+    lab.serve_ssh(FROM, KEY, &hosts, limits)?;
+    lab.know_hosts(FROM, &hosts)
 }
 
 /// The agent with hosts and key as a device of `fence_virsh` has them.

@@ -1,6 +1,7 @@
 //! How the target's libvirt is reached and how the memory gets there: ssh, TLS, and what is said when either would not work. By tcp and by a
 //! socket of its own (unix) all the other scenarios move.
 
+use crate::relay;
 use crate::stage::{Answer, HERE, Resource, SOON, THERE, inside};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
@@ -36,29 +37,12 @@ fn arrived(guest: &Resource, boot: u64) -> Result<()> {
 
 /// By ssh with a key; a host key that nobody knows is said before the guest is touched.
 pub fn ssh(lab: &Lab) -> Result<()> {
-    let key = shell(
-        lab,
-        HERE,
-        "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519; cat /root/.ssh/id_ed25519.pub",
-    )?;
-    shell(
-        lab,
-        THERE,
-        &format!(
-            "mkdir -p -m 700 /root/.ssh; mkdir -p -m 755 /run/sshd; printf '%s' '{key}' >/root/.ssh/authorized_keys
-             usermod -p '*' -s /bin/bash root; ssh-keygen -q -A; exec /usr/sbin/sshd -o UsePAM=no -o PermitRootLogin=prohibit-password"
-        ),
-    )?;
+    lab.serve_ssh(HERE, "/root/.ssh/id_ed25519", &[THERE], "")?;
     let guest = Resource::new(lab, "shelled")?.with("migration_transport", "ssh").with("migrate_options", "--unsafe");
     let boot = guest.boot(HERE)?;
     migrate_to(&guest)?.says(1, &["still runs here", "qemu+ssh://node2/system", "host key"])?;
     guest.beats(boot)?;
-    shell(
-        lab,
-        HERE,
-        "for i in 1 2 3 4 5 6 7 8 9 10; do ssh-keyscan -T 2 -t ed25519 node2 >/root/.ssh/known_hosts 2>/dev/null
-         [ -s /root/.ssh/known_hosts ] && exit 0; sleep 0.5; done; exit 1",
-    )?;
+    lab.know_hosts(HERE, &[THERE])?;
     migrate_to(&guest)?.is(0)?;
     let outcome = arrived(&guest, boot);
     shell(lab, THERE, "kill $(cat /run/sshd.pid); rm -r /root/.ssh")?;
@@ -163,9 +147,9 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     let warned = lab.exec(HERE, &words, SOON);
     let refused = migrate_to(&known);
     wall("-D INPUT 1")?;
-    // A network that loses three SYNs of four is no firewall.
+    // A network that loses the first three SYNs is no firewall.
     wall(&format!("-A {} DROP", ports.replace(" -j", " --syn -j")))?;
-    wall(&format!("-I {} ACCEPT", ports.replace(" -j", " --syn -m statistic --mode nth --every 4 --packet 0 -j")))?;
+    wall(&format!("-I {} ACCEPT", ports.replace(" -j", " --syn -m statistic --mode nth --every 4 --packet 3 -j")))?;
     let lossy = lab.exec(HERE, &[words.as_slice(), &["--set", "migrateuri=tcp://%n:49160"]].concat(), SOON);
     wall("-D INPUT 1")?;
     wall("-D INPUT 1")?;
@@ -176,10 +160,38 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     }
     // Of a port that libvirt will choose nothing is sure.
     let warned = warned?;
-    ensure!(warned.code == Some(0) && warned.stdout.contains("node2:49152, where the memory is to go"), "{warned:?}");
+    ensure!(warned.code == Some(0) && warned.stdout.contains("node2:49215, where the memory is to go"), "{warned:?}");
     guest.beats(boot)?;
     migrate_to(&known)?.is(0)?;
     arrived(&guest, boot)
+}
+
+/// At the moment when an emulator at the target waits for the memory of one guest, another is asked whether it could move there, through the same
+/// port: whoever connects first would be taken for the source.
+pub fn another_is_awaited(lab: &Lab) -> Result<()> {
+    let asked = Resource::new(lab, "asked")?.with("force_stop", "true");
+    asked.boot(HERE)?;
+    let coming = Resource::new(lab, "coming")?.with("remoteuri", relay::URI).with("migrate_options", "--unsafe").with("force_stop", "true");
+    for uri in ["tcp://%n", "tcp://%n:49152"] {
+        let coming = coming.with("migrateuri", uri);
+        let boot = coming.boot(HERE)?;
+        let uri = format!("migrateuri={uri}");
+        let set = ["migration_transport=tcp", "migrate_options=--unsafe", &uri].map(|value| ["--set", value]).concat();
+        let words = [["kvmha", "check", "/srv/vms/asked.xml", "--to", THERE].as_slice(), &set].concat();
+        let ask = |_: &relay::Line| {
+            let said = lab.check(HERE, &words, SOON)?;
+            ensure!(said.contains("another guest is on its way there"), "{said}");
+            Ok(())
+        };
+        relay::with(lab, [HERE, THERE], relay::Moment::Prepare, ask, |line| {
+            migrate_to(&coming)?.is(0)?;
+            ensure!(line.fired(), "it was not asked");
+            Ok(())
+        })?;
+        arrived(&coming, boot)?;
+        coming.end(THERE, 60)?;
+    }
+    asked.end(HERE, 60).map(drop)
 }
 
 /// The memory by a socket in a folder that both hosts see, as a proxy between them would have it.

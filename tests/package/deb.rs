@@ -92,7 +92,7 @@ pub fn suites_have_what_they_need(_: &Lab) -> Result<()> {
     let section = control.split("\n\n").find(|part| part.starts_with("Package: kvmha-tests\n")).context("there is no kvmha-tests")?;
     let depends =
         section.split_once("\nDepends:").and_then(|(_, rest)| rest.split_once("\nDescription:")).context("it depends on nothing")?.0;
-    let depends: BTreeSet<&str> = depends.split(',').filter_map(|part| part.split_whitespace().next()).collect();
+    let depends: BTreeSet<&str> = depends.split([',', '|']).filter_map(|part| part.split_whitespace().next()).collect();
     let list = prepare.split_once("packages=(\n").and_then(|(_, rest)| rest.split_once("\n)")).context("tests/prepare has no list")?.0;
     let mut needed = Vec::new();
     for group in list.split("\t# ").skip(1) {

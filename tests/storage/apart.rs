@@ -6,8 +6,10 @@ use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
 use lab::layout::Network;
 use lab::power::Fault;
+use lab::stage::inside;
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
+use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ const OPERATIONS: &str =
 
 /// Monitors for which the guest has to stay as it is: two that read all its disks are enough for it to go on.
 const MONITORS: Duration = Duration::from_secs(12);
+/// So many of them have to be seen, besides one that may have begun before.
+const LOOKS: usize = 2;
 
 /// The guest on its node, paused; its storage answers again, and its node is cut off from the other.
 struct Scene<'a> {
@@ -62,14 +66,23 @@ impl<'a> Scene<'a> {
         said.with_context(|| format!("{why}: the attribute says {last}"))
     }
 
-    /// The paused guest stays paused for some monitors.
+    /// The paused guest stays paused for some time, in which monitors look at it and at its storage, which answers.
     fn stays_paused(&self) -> Result<()> {
-        let begin = Instant::now();
-        while begin.elapsed() < MONITORS {
+        let (begin, mut looks) = (Instant::now(), BTreeSet::new());
+        while begin.elapsed() < MONITORS || looks.len() <= LOOKS {
             ensure!(self.is_paused(), "it was let go on after {:.1} s", begin.elapsed().as_secs_f64());
+            looks.extend(self.look());
+            ensure!(begin.elapsed() < LIMIT, "no monitor looks at it: {looks:?}");
             thread::sleep(Duration::from_millis(200));
         }
         Ok(())
+    }
+
+    /// When a monitor looked last, in seconds since boot, and found for the second time in a row or more that the storage answers.
+    fn look(&self) -> Option<i64> {
+        let note = inside(self.lab(), &self.home, "/run/kvmha/vm1.outage").ok()?;
+        let note: serde_json::Value = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
+        note["looked"].as_i64().filter(|_| note["steady"].as_u64().is_some_and(|steady| steady >= 2))
     }
 
     /// Waits until the guest beats in its second boot, on the other node.

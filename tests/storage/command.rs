@@ -8,7 +8,7 @@ use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 
 /// A command on a node: its code and what it said.
-fn kvmha(guest: &Resource, words: &[&str]) -> Result<(Option<i32>, String)> {
+pub fn kvmha(guest: &Resource, words: &[&str]) -> Result<(Option<i32>, String)> {
     let config = format!("/srv/vms/{}.xml", guest.instance);
     let words: Vec<&str> = ["kvmha", words[0], &config].into_iter().chain(words[1..].iter().copied()).collect();
     let output = guest.lab.exec(HERE, &words, PATIENCE)?;
@@ -86,34 +86,6 @@ pub fn warnings(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The state of an emulated TPM, which each node has for itself unless its folder is shared. The definition is read and no guest is
-/// started: the emulator of TPMs is not in the lab.
-pub fn tpm_without_emulator(lab: &Lab) -> Result<()> {
-    let guest = Resource::empty(lab, "sealed")?;
-    let tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'></backend></tpm></devices>";
-    guest.edit(|text| text.replace("</devices>", tpm))?;
-    let uuid = std::fs::read_to_string(lab.guest_definition("sealed"))?;
-    let uuid = uuid.split_once("<uuid>").and_then(|(_, rest)| rest.split_once('<')).context("no UUID")?.0.to_owned();
-    lab.check(HERE, &["mkdir", "-p", &format!("/var/lib/libvirt/swtpm/{uuid}")], SOON)?;
-    let to = ["storage", "--json", "--to", THERE, "--set", "migration_transport=tcp"];
-    let said = || -> Result<serde_json::Value> {
-        let (code, text) = kvmha(&guest, &to)?;
-        let answer: serde_json::Value = serde_json::from_str(&text).context("no JSON")?;
-        ensure!(code == Some(0) && answer["storage"][1]["item"]["role"] == "tpm", "code {code:?}: {text}");
-        Ok(answer["storage"][1].clone())
-    };
-    let tpm = said()?;
-    ensure!(tpm["same"]["different"].is_string() && tpm["hazards"].to_string().contains("an empty TPM"), "{tpm}");
-    let (code, text) = kvmha(&guest, &["check", "--to", THERE, "--set", "migration_transport=tcp", "--set", "migrate_options=--unsafe"])?;
-    ensure!(code == Some(0) && text.contains("/var/lib/libvirt/swtpm is another folder there"), "code {code:?}: {text}");
-    guest.edit(|text| text.replace(" version='2.0'>", " version='2.0'><source type='dir' path='/srv/vms/sealed.tpm'/>"))?;
-    lab.check(HERE, &["mkdir", "-p", "/srv/vms/sealed.tpm"], SOON)?;
-    let tpm = said()?;
-    lab.check(HERE, &["rmdir", "/srv/vms/sealed.tpm"], SOON)?;
-    ensure!(tpm["same"]["proven"].is_string(), "{tpm}");
-    nothing_left(lab)
-}
-
 /// What an image is based on is found, also where the definition does not name it.
 pub fn chain(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "based")?;
@@ -129,7 +101,8 @@ pub fn chain(lab: &Lab) -> Result<()> {
 /// The manual says "real" of the kinds that this suite has, and of no others.
 pub fn matrix(_: &Lab) -> Result<()> {
     // `same` and `other` have a folder of this machine's disk, and one of the lab's own FUSE file system.
-    let here = [Kind::Local, Kind::Fuse, Kind::Loop, Kind::NetNbd, Kind::NetIscsi, Kind::NetNfs, Kind::Gluster, Kind::NetGluster];
+    let here =
+        [Kind::Local, Kind::Fuse, Kind::Loop, Kind::NetNbd, Kind::NetIscsi, Kind::NetNfs, Kind::NetRbd, Kind::Gluster, Kind::NetGluster];
     for row in TABLE {
         ensure!((row.tried == Tried::Real) == here.contains(&row.kind), "{} is said to be tried: {}", row.name, row.tried);
     }

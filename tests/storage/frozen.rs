@@ -16,6 +16,7 @@ const SECONDS: (&str, u64) = ("KVMHA_FROZEN", 30);
 
 /// Where the servers run, besides guests.
 const STORE: u32 = 3;
+const SERVERS: &str = "node3";
 
 /// Monitors come far more often than is advised, and may not take longer than is.
 const OPERATIONS: &str =
@@ -50,8 +51,8 @@ fn placed<'a>(stage: &'a Stage, (name, disk, parameters): (&'static str, Disk, &
     let on_network = |protocol: &str, export: &str, port| servers::on_network(&text, name, protocol, export, &address, Some(port));
     let (text, server) = match disk {
         Disk::File => (text.replace("<source file='/srv/vms/", "<source file='/srv/hang/"), None),
-        Disk::Nbd => (on_network("nbd", name, 10809), Some(servers::nbd(lab, "node3", &image, name, &address)?)),
-        Disk::Iscsi => (on_network("iscsi", &format!("{}/1", servers::TARGET), 3260), Some(servers::iscsi(lab, "node3", &image)?)),
+        Disk::Nbd => (on_network("nbd", name, 10809), Some(servers::nbd(lab, SERVERS, &image, name, &address)?)),
+        Disk::Iscsi => (on_network("iscsi", &format!("{}/1", servers::TARGET), 3260), Some(servers::iscsi(lab, SERVERS, &image)?)),
     };
     fs::write(&path, text)?;
     let folder = if disk == Disk::File { "/srv/hang" } else { "/srv/vms" };
@@ -63,20 +64,54 @@ fn placed<'a>(stage: &'a Stage, (name, disk, parameters): (&'static str, Disk, &
 /// Five guests whose storage is not there for half a minute, each monitored every two seconds: Pacemaker sees them run where they are all
 /// the time, no monitor fails or is late, nothing piles up, and then they go on.
 pub fn five_guests(lab: &Lab) -> Result<()> {
+    let stop = |stores: &[Server]| {
+        lab.node_names().iter().try_for_each(|node| lab.storage(node, StorageFault::Hold(Reach::Everything)))?;
+        stores.iter().try_for_each(Server::freeze)
+    };
+    let go_on = |stores: &[Server]| {
+        crate::outage::heal(lab)?;
+        stores.iter().try_for_each(Server::thaw)
+    };
+    stand_still(lab, &GUESTS, stop, go_on)
+}
+
+/// The same, of the guests whose disks are on servers: these go on, and the network to them is cut. None of the guests is where the servers
+/// are.
+pub fn servers_cut(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    stage.check(&format!("pcs node standby {SERVERS}"))?;
+    stage.settle()?;
+    let rows: Vec<_> = GUESTS.into_iter().filter(|(_, disk, _)| *disk != Disk::File).collect();
+    stand_still(lab, &rows, |_| lab.cut(SERVERS, Network::Storage), |_| lab.heal(SERVERS, Network::Storage))
+}
+
+/// After each scenario, whatever became of it: the servers are reached, and their node takes guests.
+pub fn heal(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    lab.heal(SERVERS, Network::Storage)?;
+    stage.check(&format!("pcs node unstandby {SERVERS}")).map(drop)
+}
+
+/// What guests and cluster do while the storage stands still: from `stop`, and until `go_on`.
+fn stand_still(
+    lab: &Lab,
+    rows: &[(&'static str, Disk, &str)],
+    stop: impl Fn(&[Server]) -> Result<()>,
+    go_on: impl Fn(&[Server]) -> Result<()>,
+) -> Result<()> {
     let stage = Stage { lab: Lab::open(lab.name(), None)? };
     let seconds = std::env::var(SECONDS.0).ok().map_or(Ok(SECONDS.1), |text| text.parse().context(SECONDS.0))?;
     let mut guests = Vec::new();
     let mut stores = Vec::new();
-    for row in GUESTS {
-        let (guest, server) = placed(&stage, row)?;
+    for row in rows {
+        let (guest, server) = placed(&stage, *row)?;
         guests.push(guest);
         stores.extend(server);
     }
     let homes = guests.iter().map(|guest| guest.runs(1)).collect::<Result<Vec<_>>>()?;
     let beats = || guests.iter().map(|guest| guest.watcher.snapshot().beats.len()).collect::<Vec<_>>();
 
-    lab.node_names().iter().try_for_each(|node| lab.storage(node, StorageFault::Hold(Reach::Everything)))?;
-    stores.iter().try_for_each(Server::freeze)?;
+    stop(&stores)?;
     let frozen = Instant::now();
     let mut quiet = (beats(), Instant::now());
     until("no guest writes any more", || {
@@ -88,8 +123,7 @@ pub fn five_guests(lab: &Lab) -> Result<()> {
     })?;
     let outcome = frozen_for(&stage, &guests, &homes, frozen, Duration::from_secs(seconds));
     let still = quiet.0 == beats();
-    crate::outage::heal(lab)?;
-    stores.iter().try_for_each(Server::thaw)?;
+    go_on(&stores)?;
     let most = outcome?;
     ensure!(still, "a guest wrote to storage that stands still: this is not what this test is about");
 

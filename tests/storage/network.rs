@@ -1,13 +1,14 @@
 //! Disks that QEMU reaches by itself, on real servers in a third node: a guest starts, moves, and is started again where its node was lost.
 
 use crate::other::refused;
-use crate::same::{loose, moves, strict};
+use crate::same::{comes_back, loose, moves, strict};
 use crate::servers::{self, TARGET};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::layout::Network;
-use lab::process::wait_until;
 use lab::stage::{HERE, PATIENCE, Resource, SOON, THERE};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// The node with the servers, and a second address of it.
@@ -31,14 +32,7 @@ fn whole_life(guest: &Resource) -> Result<()> {
     ensure!(next != boot, "it was not started again");
     guest.beats(next)?;
     guest.with("force_stop", "true").end(HERE, 60)?;
-    lab.power_on(THERE)?;
-    lab.wait_libvirt(THERE)?;
-    // Its cards have new addresses, and the other node would go on with the old ones for a while.
-    lab.check(HERE, &["ip", "neigh", "flush", "all"], SOON)?;
-    let uri = format!("qemu+tcp://{THERE}/system");
-    let reached = || lab.exec(HERE, &["virsh", "-q", "-c", &uri, "version"], SOON).is_ok_and(|output| output.ok());
-    ensure!(wait_until(PATIENCE, Duration::from_millis(100), reached), "{THERE} is not reached from {HERE}");
-    Ok(())
+    comes_back(lab)
 }
 
 /// NBD, by qemu-nbd.
@@ -123,6 +117,28 @@ pub fn gluster(lab: &Lab) -> Result<()> {
     on_network(&guest, "gluster", "vms/direct.img", &Network::Storage.address(3), 24007)?;
     shown_as_the_same(&guest)?;
     whole_life(&guest)
+}
+
+/// RBD by QEMU, on a small Ceph. The heartbeat is read from a copy of the image, which is made again and again.
+pub fn rbd(lab: &Lab) -> Result<()> {
+    let guest = loose(&Resource::new(lab, "rbd")?);
+    let address = Network::Storage.address(3);
+    let _server = servers::ceph(lab, STORE, "rbd", &address)?;
+    on_network(&guest, "rbd", &format!("{}/rbd", servers::POOL), &address, 6789)?;
+    shown_as_the_same(&guest)?;
+    let copy = format!("rbd export --no-progress {}/rbd - >/srv/vms/rbd.copy && mv /srv/vms/rbd.copy /srv/vms/rbd.img", servers::POOL);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = lab.exec(STORE, &["sh", "-c", &copy], SOON);
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let outcome = whole_life(&guest);
+        over.store(true, Ordering::Relaxed);
+        outcome
+    })
 }
 
 /// `kvmha storage --to` says that the other node has the same disk.

@@ -2,11 +2,10 @@
 
 use crate::guest::{Guest, until};
 use crate::stage::{LIMIT, Stage};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,23 +20,18 @@ const MONITORS: Duration = Duration::from_secs(10);
 
 /// A guest whose disk lies on the storage that can fail, and that stops at an error.
 fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<Guest<'a>> {
-    let guest = files(stage, name)?;
-    begun(&guest, parameters)?;
-    Ok(guest)
+    placed_as(stage, name, parameters, str::to_owned)
 }
 
-/// The files of such a guest.
-fn files<'a>(stage: &'a Stage, name: &'static str) -> Result<Guest<'a>> {
+/// As [`placed`], with more changes of the definition.
+fn placed_as<'a>(stage: &'a Stage, name: &'static str, parameters: &str, change: impl Fn(&str) -> String) -> Result<Guest<'a>> {
     let guest = Guest::files(stage, name)?;
     let path = stage.lab.guest_definition(name);
     let text = fs::read_to_string(&path)?.replace("<source file='/srv/vms/", "<source file='/srv/hang/");
-    fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
-    Ok(guest)
-}
-
-fn begun(guest: &Guest, parameters: &str) -> Result<()> {
+    fs::write(&path, change(&text.replace("cache='none'", "cache='none' error_policy='stop'")))?;
     guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS)?;
-    guest.runs(1).map(drop)
+    guest.runs(1)?;
+    Ok(guest)
 }
 
 fn is_paused(lab: &Lab, node: &str, name: &str) -> bool {
@@ -94,43 +88,34 @@ fn marks(lab: &Lab) -> Result<Vec<String>> {
     Ok(names.filter(|name| name.contains("kvmha-mark") && folder.join(name).join("word").is_file()).collect())
 }
 
-/// Waits for so many words beside its disks, none of which is of `before`.
-fn await_marks(lab: &Lab, count: usize, before: &[String]) -> Result<Vec<String>> {
+/// Waits for one word, which is not `before`.
+fn mark(lab: &Lab, before: &str) -> Result<String> {
     let mut found = Vec::new();
-    until("words lie beside its disks, and others than before", || {
+    until("one word lies there, and another than before", || {
         found = marks(lab).unwrap_or_default();
-        found.len() == count && found.iter().all(|name| !before.contains(name))
+        found.len() == 1 && found[0] != before
     })?;
-    Ok(found)
-}
-
-/// A second disk on storage that does not fail; both lie in one folder, which has two paths in the nodes.
-fn add_disk(lab: &Lab, name: &str) -> Result<PathBuf> {
-    let image = lab.layout().shared().join(format!("{name}-second.img"));
-    fs::File::create(&image)?.set_len(1024 * 1024)?;
-    let path = lab.guest_definition(name);
-    let disk = format!(
-        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/srv/vms/{name}-second.img'/><target dev='vdb' bus='virtio'/></disk></devices>"
-    );
-    fs::write(&path, fs::read_to_string(&path)?.replace("</devices>", &disk))?;
-    Ok(image)
+    found.pop().context("no word")
 }
 
 /// `relocate`: another node reads the disk, and the guest is started there, not here again, though the storage is back here before; and not
-/// twice in a row. That its other disk is read here is no reason to stay.
+/// twice in a row.
 pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     let stage = Stage { lab: Lab::open(lab.name(), None)? };
-    let guest = files(&stage, "vm1")?;
-    let image = add_disk(lab, "vm1")?;
-    begun(&guest, "outage_policy=relocate outage_delay=3")?;
+    // A second disk, whose storage is not out anywhere, must not keep it here.
+    let folder = lab.layout().shared().join("second");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("vm1.img"), vec![0; 1 << 20])?;
+    let guest = placed_as(&stage, "vm1", "outage_policy=relocate outage_delay=3", |text| {
+        let disk = "<driver name='qemu' type='raw' cache='none'/><source file='/srv/vms/second/vm1.img'/><target dev='vdb' bus='virtio'/>";
+        text.replace("</devices>", &format!("<disk type='file' device='disk'>{disk}</disk></devices>"))
+    })?;
     let home = guest.node()?;
-    let first = await_marks(lab, 2, &[])?;
+    let first = mark(lab, "")?;
     // What a question has left that was given up: the daemon there has made the pool after all.
     for node in lab.node_names().iter().filter(|node| **node != home) {
-        for mark in &first {
-            let (name, place) = (format!("{mark}-word"), format!("/srv/hang/{mark}"));
-            lab.check(node, &["virsh", "pool-create-as", &name, "dir", "--target", &place], LIMIT)?;
-        }
+        let (name, place) = (format!("{first}-word"), format!("/srv/hang/{first}"));
+        lab.check(node, &["virsh", "pool-create-as", &name, "dir", "--target", &place], LIMIT)?;
     }
     lab.storage(&home, OUT)?;
     let seen = stage.wait(|seen| seen.runs_on("vm1").is_some_and(|node| node != home)).context("it is not relocated")?;
@@ -141,7 +126,7 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     ensure!(log.contains("vda (/srv/hang/vm1.img) cannot be read: i/o error (outage_policy=relocate, node"), "another reason");
     // Pacemaker tries where it was, and has to be told.
     ensure!(log.contains("start of vm1 refused: vda (/srv/hang/vm1.img) cannot be read: i/o error"), "it was not refused on {home}");
-    await_marks(lab, 2, &first)?;
+    mark(lab, &first)?;
     // The first node has it back, and is no place for it all the same.
     lab.storage(&home, StorageFault::None)?;
     stage.check("crm_resource --cleanup")?;
@@ -155,8 +140,45 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     ensure!(stage.fences() == 0, "a node was fenced");
     guest.end(2)?;
     ensure!(marks(lab)?.is_empty(), "words are left beside its disk");
-    fs::remove_file(image)?;
+    let left = fs::read_dir(&folder)?.flatten().count();
+    ensure!(left == 1, "words are left beside its second disk");
+    fs::remove_dir_all(&folder)?;
     Ok(())
+}
+
+/// `relocate`, of a block device: another node sees the device that has the WWID. The names are links to loop devices, one of each node's own
+/// over the storage that can fail.
+pub fn its_device_is_relocated(lab: &Lab) -> Result<()> {
+    const WWID: &str = "/dev/disk/by-id/wwn-0x6b766d6800000001";
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let guest = Guest::files(&stage, "vm3")?;
+    let path = lab.guest_definition("vm3");
+    let text = fs::read_to_string(&path)?.replace("<disk type='file'", "<disk type='block'");
+    let text = text.replace("<source file='/srv/vms/vm3.img'/>", &format!("<source dev='{WWID}'/>"));
+    fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
+    for node in lab.node_names() {
+        let words = format!("mkdir -p /dev/disk/by-id && ln -sfn $(losetup --find --show /srv/hang/vm3.img) {WWID}");
+        lab.check(&node, &["sh", "-c", &words], LIMIT)?;
+    }
+    let outcome = (|| {
+        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=relocate outage_delay=3", OPERATIONS)?;
+        let home = guest.runs(1)?;
+        mark(lab, "")?;
+        lab.storage(&home, OUT)?;
+        stage.wait(|seen| seen.runs_on("vm3").is_some_and(|node| node != home)).context("it is not relocated")?;
+        lab.storage(&home, StorageFault::None)?;
+        guest.goes_on()?;
+        let log = stage.log(&home)?;
+        ensure!(log.contains(&format!("vda ({WWID}) cannot be read: i/o error (outage_policy=relocate, node")), "another reason");
+        ensure!(stage.fences() == 0, "a node was fenced");
+        guest.end(2).map(drop)
+    })();
+    heal(lab)?;
+    for node in lab.node_names() {
+        // The kernel takes it away when its last user has closed it.
+        lab.check(&node, &["sh", "-c", &format!("losetup --detach $(readlink {WWID}); rm {WWID}")], LIMIT)?;
+    }
+    outcome
 }
 
 /// `relocate`: nobody reads the disk, and then nobody can be asked: it stays where it is, paused, and goes when another node reads it.
@@ -165,7 +187,7 @@ pub fn it_holds_still(lab: &Lab) -> Result<()> {
     // Not that of another scenario: the cluster remembers when that was relocated.
     let guest = placed(&stage, "vm2", "outage_policy=relocate outage_delay=3")?;
     let home = guest.node()?;
-    await_marks(lab, 1, &[])?;
+    mark(lab, "")?;
     let others: Vec<String> = lab.node_names().into_iter().filter(|node| *node != home).collect();
     lab.node_names().iter().try_for_each(|node| lab.storage(node, OUT))?;
     for node in &others {
@@ -183,6 +205,29 @@ pub fn it_holds_still(lab: &Lab) -> Result<()> {
     outcome?;
     stage.wait(|seen| seen.runs_on("vm2").is_some_and(|node| node != home)).context("it is not relocated")?;
     lab.storage(&home, StorageFault::None)?;
+    guest.goes_on()?;
+    ensure!(stage.fences() == 0, "a node was fenced");
+    guest.end(2).map(drop)
+}
+
+/// `relocate`: a node whose storage hangs is asked once, not by each monitor, and keeps the guest from no other node.
+pub fn a_node_that_hangs_is_left_alone(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let guest = placed(&stage, "vm4", "outage_policy=relocate outage_delay=3")?;
+    let home = guest.node()?;
+    mark(lab, "")?;
+    let others: Vec<String> = lab.node_names().into_iter().filter(|node| *node != home).collect();
+    let [hangs, other] = &others[..] else { bail!("three nodes are needed") };
+    lab.storage(hangs, StorageFault::Hold(Reach::Everything))?;
+    lab.storage(other, OUT)?;
+    lab.storage(&home, OUT)?;
+    until("the node is asked", || shown(&stage, "vm4", &format!("{hangs} gives no answer about its disks")))?;
+    stays(&stage, &guest, &home)?;
+    let asked = stage.log(&home)?.matches("it is not asked again for 10 min").count();
+    ensure!(asked == 1, "{hangs} was asked {asked} times");
+    lab.storage(other, StorageFault::None)?;
+    stage.wait(|seen| seen.runs_on("vm4") == Some(other)).context("it is not relocated")?;
+    heal(lab)?;
     guest.goes_on()?;
     ensure!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)

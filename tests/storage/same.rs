@@ -2,8 +2,10 @@
 
 use anyhow::{Result, ensure};
 use lab::Lab;
-use lab::stage::{HERE, Resource, SOON, THERE};
+use lab::process::wait_until;
+use lab::stage::{HERE, PATIENCE, Resource, SOON, THERE};
 use std::fs;
+use std::time::Duration;
 
 /// A resource whose guest moves only if every disk is proven to be the same.
 pub fn strict<'a>(guest: &Resource<'a>) -> Resource<'a> {
@@ -33,6 +35,18 @@ pub fn moves(guest: &Resource, boot: Option<u64>) -> Result<()> {
     guest.absent(HERE)?;
     ensure!(guest.lives(THERE), "{} is not on {THERE}", guest.name);
     boot.map_or(Ok(()), |boot| guest.beats(boot))
+}
+
+/// The other node, which has lost its power, is there again.
+pub fn comes_back(lab: &Lab) -> Result<()> {
+    lab.power_on(THERE)?;
+    lab.wait_libvirt(THERE)?;
+    // Its cards have new addresses, and this node would go on with the old ones for a while.
+    lab.check(HERE, &["ip", "neigh", "flush", "all"], SOON)?;
+    let uri = format!("qemu+tcp://{THERE}/system");
+    let reached = || lab.exec(HERE, &["virsh", "-q", "-c", &uri, "version"], SOON).is_ok_and(|output| output.ok());
+    ensure!(wait_until(PATIENCE, Duration::from_millis(100), reached), "{THERE} is not reached from {HERE}");
+    Ok(())
 }
 
 /// No folder of the proof's is left where all nodes see it, no pool on a node.

@@ -189,7 +189,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 /// A time as Pacemaker writes it, in seconds, rounded down: `90`, `90s`, `90000ms`, `2min`, `1h`, `PT1M30S`.
-fn seconds(text: &str) -> Option<u64> {
+pub(super) fn seconds(text: &str) -> Option<u64> {
     let text = text.trim();
     if let Some(period) = text.strip_prefix("PT") {
         let (mut total, mut number) = (0, String::new());
@@ -203,7 +203,7 @@ fn seconds(text: &str) -> Option<u64> {
                     continue;
                 }
             };
-            total += number.parse::<u64>().ok()? * unit;
+            total = number.parse::<u64>().ok()?.checked_mul(unit)?.checked_add(total)?;
             number.clear();
         }
         return number.is_empty().then_some(total);
@@ -215,8 +215,8 @@ fn seconds(text: &str) -> Option<u64> {
         "" | "s" | "sec" => Some(number),
         "ms" | "msec" => Some(number / 1000),
         "us" | "usec" => Some(number / 1_000_000),
-        "m" | "min" => Some(number * 60),
-        "h" | "hr" => Some(number * 3600),
+        "m" | "min" => number.checked_mul(60),
+        "h" | "hr" => number.checked_mul(3600),
         _ => None,
     }
 }
@@ -231,6 +231,8 @@ mod tests {
         let some = [90, 90, 90, 120, 120, 3600, 90, 7200].map(Some);
         assert_eq!(all[..8], some);
         assert_eq!(all[8..], [None, None, None]);
+        // More seconds than can be counted.
+        assert_eq!(["9999999999999999999h", "PT9999999999999999999H", "PT18446744073709551615S1S"].map(seconds), [None, None, None]);
     }
 
     #[test]

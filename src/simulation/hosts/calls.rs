@@ -121,11 +121,13 @@ impl World {
 
     pub(crate) fn shut_down(&mut self, host: usize) -> Answer<()> {
         self.call(host, "shutdown")?;
-        if self.hosts[host].copy.is_some() {
-            self.begin_ending(host, START);
-            return Ok(());
+        if self.hosts[host].copy.is_none() {
+            return Err(NOT_RUNNING);
         }
-        Err(NOT_RUNNING)
+        if let Some(time) = self.temper.asked {
+            self.begin_ending(host, time);
+        }
+        Ok(())
     }
 
     /// The answer to the request to move it, which comes when the move is over.

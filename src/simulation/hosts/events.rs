@@ -77,7 +77,7 @@ impl World {
                 Event::Forgotten(number) => {
                     if let Some(host) = self.place(number) {
                         self.remove(host);
-                        self.hosts[host].forgotten += 1;
+                        self.hosts[host].forgotten.push(number);
                     }
                 }
                 Event::Runs(number) => {
@@ -93,6 +93,7 @@ impl World {
                     _ => {}
                 },
                 Event::GivesUp => self.give_up(),
+                Event::Created(host) => self.create(host),
                 Event::MoveEnds => {
                     if let Some(Move { step, to, orphan: Some(_), .. }) = self.transfer {
                         self.transfer = None;
@@ -126,15 +127,20 @@ impl World {
         );
         let Some(happens) = deviate(possible.len()).checked_sub(1).map(|at| possible[at]) else { return };
         tell(|| format!("  {happens:?}"));
+        self.disturbed = true;
         match happens {
             Happens::Moves(steps) => (0..steps).for_each(|_| self.go_on()),
-            Happens::Cut(host) => self.hosts[host].reach = Reach::Down,
+            Happens::Cut(host) => {
+                self.hosts[host].reach = Reach::Down;
+                self.crash(host);
+            }
             Happens::Freezes(host) => self.hosts[host].reach = Reach::Silent,
             Happens::Heals(host) => {
                 self.hosts[host].reach = Reach::Up;
                 if std::mem::take(&mut self.hosts[host].queued) {
                     self.end(host);
                 }
+                self.plan_creation(host);
             }
             Happens::Starts(host) => {
                 let mut copy = self.new_copy(PAUSED, STARTING_UP);
@@ -163,7 +169,8 @@ impl World {
     /// A program that asks again and again while nothing changes: something may happen at the first few of these questions, and then at
     /// fewer and fewer.
     pub(super) fn is_worth_a_choice(&mut self) -> bool {
-        let looks = (self.transfer.map(|transfer| transfer.step), self.hosts.iter().map(|host| host.reach).collect());
+        let looks =
+            (self.transfer.map(|transfer| transfer.step), self.hosts.iter().map(|host| host.reach).collect(), self.emulators().len());
         let count = match self.same.take() {
             Some((before, count)) if before == looks => count + 1,
             _ => 0,
@@ -178,7 +185,7 @@ impl World {
             Happens::Parts(step, _) => self.transfer.is_some_and(|transfer| !transfer.apart && transfer.step <= step),
             Happens::Cut(host) | Happens::Freezes(host) => self.hosts[host].reach == Reach::Up,
             Happens::Heals(host) => self.hosts[host].reach != Reach::Up,
-            Happens::Starts(host) => self.hosts[host].copy.is_none() && self.hosts[host].forgotten == 0,
+            Happens::Starts(host) => self.hosts[host].copy.is_none() && self.hosts[host].forgotten.is_empty(),
             Happens::Ends(host) | Happens::Hangs(host) => self.hosts[host].copy.as_ref().is_some_and(|copy| !copy.hangs),
         }
     }

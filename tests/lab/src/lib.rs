@@ -57,6 +57,7 @@ pub mod platform;
 pub mod power;
 pub mod process;
 pub mod program;
+pub mod ssh;
 pub mod stage;
 pub mod storage;
 pub mod suite;

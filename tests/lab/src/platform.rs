@@ -16,9 +16,14 @@ pub const DEBIAN_13: &str = "debian13";
 /// Debian 12: libvirt 9.0, QEMU 7.2, Pacemaker 2.1.5; with nothing in it but what a node needs.
 pub const DEBIAN_12: &str = "debian12";
 
-/// What a node needs of its release.
+/// What a node needs of its release; in the last line for what the suites fence and dropin do in it.
 const PACKAGES: &str = "corosync,pacemaker,pacemaker-cli-utils,resource-agents,pcs,crmsh,libvirt-daemon-system,libvirt-clients,\
-                        qemu-system-x86,qemu-utils,qemu-block-extra,iproute2,iptables,busybox-static,procps,util-linux,python3,strace";
+                        qemu-system-x86,qemu-utils,qemu-block-extra,iproute2,iptables,busybox-static,procps,util-linux,python3,strace,\
+                        openssh-client,openssh-server,openssl,dbus-daemon,polkitd,sasl2-bin,libsasl2-modules,fence-virt,fence-virtd,csync2,libsqlite3-0";
+/// The package of `fence_virsh`: since Debian 13 one of its own, and the old one has the needs of all fence agents.
+const RIVAL: [(&str, &str); 2] = [("bookworm", "fence-agents"), ("trixie", "fence-agents-virsh")];
+/// In a root, of what packages it was made.
+const MARK: &str = "etc/lab-packages";
 /// Seen: 59 s from a near mirror.
 const LIMIT: Duration = Duration::from_secs(1200);
 
@@ -47,19 +52,25 @@ pub fn root(platform: Option<&str>) -> Result<Option<PathBuf>> {
 fn debian(suite: &str, name: &str) -> Result<PathBuf> {
     let (cache, _lock) = cache()?;
     let root = cache.join(name);
-    if root.exists() {
+    let rival = RIVAL.iter().find(|(release, _)| *release == suite).map_or("", |(_, package)| package);
+    let packages = format!("{PACKAGES},{rival}");
+    if fs::read_to_string(root.join(MARK)).is_ok_and(|made_of| made_of == packages) {
         return Ok(root);
     }
     let there = PATH.split(':').any(|folder| Path::new(folder).join("mmdebstrap").exists());
     ensure!(there, "not installed: mmdebstrap ({VARIABLE}={name} tests/prepare installs it)");
     let work = tempfile::tempdir_in(&cache)?;
     let new = work.path().join("root");
-    let (include, target) = (format!("--include={PACKAGES}"), new.to_string_lossy());
+    let (include, target) = (format!("--include={packages}"), new.to_string_lossy());
     let mut words = vec!["mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--aptopt=APT::Install-Recommends \"false\""];
     let leave = ["man", "doc", "locale"].map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     words.extend(leave.iter().map(String::as_str));
     words.extend([include.as_str(), suite, &target]);
     check(&words, LIMIT).with_context(|| format!("failed to make a root of {suite}"))?;
+    fs::write(new.join(MARK), packages)?;
+    if root.exists() {
+        fs::rename(&root, work.path().join("old"))?;
+    }
     fs::rename(&new, &root)?;
     Ok(root)
 }

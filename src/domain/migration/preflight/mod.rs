@@ -4,6 +4,8 @@
 //! is only what would surely make the move fail, or harm the guest.
 
 mod certificate;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod marks;
 mod needs;
 mod reader;

@@ -148,16 +148,18 @@ fn with_pool<T>(
     work: impl FnOnce(&StoragePool) -> Result<T, VirtError>,
 ) -> Result<Option<T>, VirtError> {
     sweep(connect);
-    if name.starts_with(nonce::MARK) {
-        // A question is asked again by the same name, and the daemon may have made the pool after the last one had been given up. It would be
-        // in the way: libvirt takes no second pool of that name or folder.
-        if let Ok(left) = connect.lookup_storage_pool_by_name(name) {
-            let _ = left.destroy();
-        }
-    }
-    let pool = match connect.create_storage_pool_xml(&pool_xml(name, place), 0) {
+    let create = || connect.create_storage_pool_xml(&pool_xml(name, place), 0);
+    let pool = match create() {
         Ok(pool) => pool,
-        Err(error) => return if ffi::is_not_there() { Ok(None) } else { Err(error) },
+        Err(_) if ffi::is_not_there() => return Ok(None),
+        // One who asked the same was killed before the end.
+        Err(error) => match connect.lookup_storage_pool_by_name(name) {
+            Ok(left) => {
+                let _ = left.destroy();
+                create()?
+            }
+            Err(_) => return Err(error),
+        },
     };
     let result = work(&pool);
     let _ = pool.destroy();

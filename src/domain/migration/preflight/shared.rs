@@ -56,6 +56,16 @@ fn check(finding: &Finding, plan: &Plan) -> Option<Check> {
     const NAME: &str = "storage";
     let (item, strict) = (&finding.item, plan.storage == StorageCheck::Proven);
     Some(match finding.same.as_ref()? {
+        // The emulator there waits for the lock that the one here holds, and after the move has failed libvirt there removes the state: of both.
+        // One that libvirt knows to be shared is handed over (`--migration` of swtpm 0.8, libvirt 9.0).
+        Same::Proven(text) if item.role == Role::Tpm && matches!(finding.kind(), Some(Kind::Local | Kind::Zfs)) => Check::refuse(
+            NAME,
+            format!("{item} {text}, and libvirt takes it for each host's own: the move would fail, and cost the TPM its state"),
+            "stop the guest and start it there",
+        ),
+        Same::Proven(text) if item.role == Role::Tpm => {
+            Check::warning(NAME, format!("{item} {text}"), "a move needs swtpm 0.8 and libvirt 9.0 on both nodes")
+        }
         Same::Proven(text) => Check::ok(NAME, format!("{item} {text}")),
         Same::Alike(text) if !item.matters() => Check::ok(NAME, format!("{item} {text}")),
         Same::Different(text) if item.matters() => Check::refuse(

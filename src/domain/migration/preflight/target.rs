@@ -246,7 +246,7 @@ fn thing(kind: &'static str, name: &str, active: Result<bool, Error>) -> Check {
     }
 }
 
-fn unanswered(name: &'static str, error: &Error) -> Check {
+pub(super) fn unanswered(name: &'static str, error: &Error) -> Check {
     Check::warning(name, format!("cannot be told: {}", error.text), "")
 }
 

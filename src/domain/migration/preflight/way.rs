@@ -1,19 +1,24 @@
 //! The way that the memory takes: whether this host can reach the place at the target at all. Nothing listens there before the move, so a
 //! target that answers "nobody here" is reached; one that says nothing, or that there is no way, is behind a firewall or not routed to.
+//!
+//! An emulator that waits for another guest's memory takes whoever connects first for its source, and that guest's move fails
+//! (`migration_ioc_process_incoming` in QEMU's `migration/migration.c`). So nobody connects while one is awaited there.
 
 use super::Check;
-use super::target::Target;
+use super::target::{Target, unanswered};
 use crate::deadline::{Deadline, Task};
-use crate::domain::Uri;
+use crate::domain::{Reason, State, Uri, ffi};
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
+use virt::connect::Connect;
 use virt::sys;
 
 const NAME: &str = "ports";
 
-/// libvirt's first port for memory (`migration_port_min` in `qemu.conf`).
-const FIRST: u16 = 49152;
+/// libvirt's last port for memory (`migration_port_max` in `qemu.conf`): it takes the first that is free, so that this one is the last on which
+/// anybody listens.
+const LAST_PORT: u16 = 49215;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -21,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 /// After what silence the question is put once more. The kernel sends a SYN again after one and three seconds (RFC 6298), which is too seldom for a
 /// network that loses many.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// How long one connection is tried: not long enough for the kernel to send a second SYN, which could come when the port is in use.
+const ONE: Duration = Duration::from_millis(900);
 
 /// What is kept of it for looking at the other addresses of a name, of which the first kept silent.
 const LAST: Duration = Duration::from_millis(300);
@@ -35,8 +43,13 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         return Vec::new();
     }
     let Some((host, port)) = place(target, deadline) else { return Vec::new() };
+    let (name, tried) = (format!("{host}:{}", port.unwrap_or(LAST_PORT)), port.unwrap_or(LAST_PORT));
+    match target.there.call("asking who is awaited", deadline, is_any_awaited) {
+        Ok(false) => {}
+        Ok(true) => return vec![Check::ok(NAME, format!("{name} was not tried: another guest is on its way there"))],
+        Err(error) => return vec![unanswered(NAME, &error)],
+    }
     let limit = deadline.within(PATIENCE);
-    let (name, tried) = (format!("{host}:{}", port.unwrap_or(FIRST)), port.unwrap_or(FIRST));
     // The resolver has no time limit of the caller's.
     let answer = Task::start(move || reach(&host, tried, &limit.before(LAST)));
     let text = match answer.wait(&limit) {
@@ -50,14 +63,22 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     vec![if port.is_some() { Check::refuse(NAME, text, ADVICE) } else { Check::warning(NAME, text, ADVICE) }]
 }
 
+/// Whether an emulator waits for the memory of a guest there. What cannot be told of one is not told of it.
+fn is_any_awaited(connect: &Connect) -> Result<bool, virt::error::Error> {
+    let awaited = |(state, reason)| state == State::Paused && [Reason::PAUSED_MIGRATION, Reason::PAUSED_STARTING_UP].contains(&reason);
+    let paused = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)?;
+    Ok(paused.iter().any(|domain| ffi::state(domain).is_ok_and(awaited)))
+}
+
 /// Whether one of the addresses answers, as QEMU tries them all: each in a task of its own, since one may keep silent. Those that do are asked
 /// over and over, as a lost SYN is no firewall.
 fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
     let connect = |address: SocketAddr| {
-        Task::start(move || match TcpStream::connect_timeout(&address, PATIENCE) {
+        Task::start(move || match TcpStream::connect_timeout(&address, ONE) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => None,
             // Somebody has said that nobody listens.
-            Err(error) if error.kind() != ErrorKind::ConnectionRefused => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() != ErrorKind::ConnectionRefused => Some(Err(error)),
+            _ => Some(Ok(())),
         })
     };
     let mut silent: Vec<_> = (host, port).to_socket_addrs()?.map(|address| (address, Vec::new())).collect();
@@ -69,7 +90,7 @@ fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
         }
         let mut still = Vec::new();
         for (address, tasks) in silent {
-            match tasks.iter().find_map(|task| task.wait(&round)) {
+            match tasks.iter().find_map(|task| task.wait(&round).flatten()) {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(error)) => last = error,
                 None => still.push((address, tasks)),
@@ -89,12 +110,12 @@ pub(super) fn place(target: &Target, deadline: &Deadline) -> Option<(String, Opt
     match &target.plan.migrate_uri {
         Some(uri) => place_of(uri),
         // Then libvirt there says its own name, or `migration_host` of its qemu.conf, of which nothing is known here.
-        None => Some((target.there.call("asking the name", deadline, virt::connect::Connect::hostname).ok()?, None)),
+        None => Some((target.there.call("asking the name", deadline, Connect::hostname).ok()?, None)),
     }
 }
 
 /// Host and port of a migration URI, if memory goes by TCP: `tcp://HOST[:PORT]`, and `tcp:HOST` as of old.
-fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
     let rest = uri.strip_prefix("tcp:")?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.split(['/', '?']).next()?;

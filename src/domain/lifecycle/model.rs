@@ -1,0 +1,150 @@
+//! A stop against a simulated host, in every course of events within bounds: "stopped" is only said when no emulator is left and none can
+//! come of what libvirt was asked to do, the answer comes in time, and a guest that shuts down when it is asked to is not ended by force.
+//!
+//! The tests say with which wrong code they were seen to fail.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use super::{Manner, ShutdownMode, stop};
+use crate::deadline::Deadline;
+use crate::domain::ffi::simulated;
+use crate::domain::status::Trace;
+use crate::domain::{Identity, Uri};
+use crate::simulation::hosts::{GUEST, Happens, Reach, Temper, UUID, World};
+use crate::simulation::{explore, lasted, pick, world};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const HERE: &str = "qemu+tcp://a/system";
+
+/// The times of the action: short ones, and the usual one.
+const TIMES: [u64; 2] = [20, 87];
+
+/// What an answer may be later than its time.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Stops the guest; the answer, in a word.
+fn stopped(creating: bool) -> String {
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
+    let time = Duration::from_secs(TIMES[pick(2)]);
+    let manner = [Manner::Ask(vec![ShutdownMode::Acpi]), Manner::Force][pick(2)].clone();
+    let trace = Trace { creating, ..Trace::from(identity) };
+    world(|world| world.quiet = false);
+    let answer = stop(&trace, &Uri::parse(HERE).unwrap(), &manner, &Deadline::after(time));
+    let took = lasted();
+    world(|world| {
+        if took > time + LATE {
+            world.wrong = Some(format!("the answer took {} s", took.as_secs()));
+        }
+        if answer.is_ok()
+            && let Some(wrong) = world.not_stopped()
+        {
+            world.wrong = Some(format!("\"stopped\" was said, and {wrong}"));
+        }
+        if answer.is_err() && !world.disturbed && world.is_plainly_stopped() {
+            world.wrong = Some("it is stopped, and that was not said".into());
+        }
+        if answer.is_err()
+            && !world.disturbed
+            && !world.unruly
+            && !world.hangs(0)
+            && time.as_secs() == TIMES[1]
+            && world.hosts[0].reach == Reach::Up
+        {
+            world.wrong = Some("nothing was in the way of its end".into());
+        }
+        let heeds = world.temper.asked.is_some_and(|time| time < Duration::from_secs(5));
+        if manner != Manner::Force && heeds && !creating && !world.disturbed && world.forced {
+            world.wrong = Some("a guest that shuts down was ended by force".into());
+        }
+    });
+    answer.map_or_else(|error| format!("{:?}", error.kind), |()| "stopped".into())
+}
+
+/// Stops it once in every course of events.
+fn every_course(budget: usize, creating: bool, create: impl Fn() -> World) -> BTreeMap<String, usize> {
+    simulated::install();
+    explore(budget, create, || stopped(creating), |world, _| world.wrong.take().map_or(Ok(()), Err))
+}
+
+/// A host with the guest, or with its definition at most.
+fn host(runs: bool, may: fn(&World, Happens) -> bool) -> World {
+    let mut world = World::new(&[HERE], pick(2) == 1);
+    (world.quiet, world.goes_on, world.ends, world.may) = (true, true, true, may);
+    if runs {
+        world.run_on(0);
+    }
+    world
+}
+
+/// The daemon freezes, goes, and is there again.
+fn comes_and_goes(_: &World, happens: Happens) -> bool {
+    matches!(happens, Happens::Cut(_) | Happens::Freezes(_) | Happens::Heals(_))
+}
+
+const SOON: Duration = Duration::from_millis(300);
+const LATER: Duration = Duration::from_secs(12);
+/// How long an emulator may be in the kernel at its end and still be seen to end in time: `DESTROY_RESERVE` is for that.
+const STUCK: Duration = Duration::from_secs(4);
+
+/// The guest heeds the request at once, late or never, its emulator the signals likewise, and libvirt sees its end late; meanwhile the daemon
+/// comes and goes.
+///
+/// Fails if a guest that libvirt does not know is taken for gone without a look at the emulators, or is not asked before it is ended.
+#[test]
+fn a_guest_that_ends_or_does_not() {
+    let answers = every_course(2, false, || {
+        let asked = [Some(SOON), Some(LATER), None][pick(3)];
+        let (term, kill) = [(Some(Duration::ZERO), Duration::ZERO), (None, SOON), (None, STUCK)][pick(3)];
+        let listed = [Duration::ZERO, LATER][pick(2)];
+        let mut world = host(true, comes_and_goes);
+        world.temper = Temper { asked, term, kill, listed };
+        world
+    });
+    assert!(answers["stopped"] > 0, "{answers:?}");
+}
+
+/// An emulator hangs in the kernel, and libvirt forgets it in the end.
+///
+/// Fails if libvirt's word that it was destroyed is believed.
+#[test]
+fn an_emulator_that_hangs() {
+    let answers = every_course(2, false, || {
+        let since = [None, Some(0), Some(40), Some(79), Some(80)][pick(5)];
+        let mut world = host(true, comes_and_goes);
+        world.temper.asked = None;
+        world.hang(0, since.map(Duration::from_secs));
+        world
+    });
+    assert!(!answers.contains_key("stopped") && answers["Lives"] > 0, "{answers:?}");
+}
+
+/// libvirt refuses to end it, takes its time, or breaks the connection; and the guest ends by itself, or hangs from some moment on.
+#[test]
+fn a_libvirt_that_does_not_do_as_it_is_told() {
+    let answers = every_course(2, false, || {
+        let may = |_: &World, happens| matches!(happens, Happens::Freezes(_) | Happens::Ends(_) | Happens::Hangs(_));
+        let mut world = host(true, may);
+        world.unruly = true;
+        world.temper.asked = [Some(SOON), None][pick(2)];
+        world
+    });
+    assert!(answers["stopped"] > 0 && answers["Lives"] > 0, "{answers:?}");
+}
+
+/// A start was begun whose request waits in the daemon, which is frozen, or goes on right now.
+///
+/// Fails if the record of that start is not heeded, or if "no such guest" is believed at the first look.
+#[test]
+fn a_guest_that_is_still_to_be_created() {
+    let answers = every_course(2, true, || {
+        let mut world = host(false, comes_and_goes);
+        world.hosts[0].creates = true;
+        match pick(2) {
+            0 => world.hosts[0].reach = Reach::Silent,
+            _ => world.plan_creation(0),
+        }
+        world
+    });
+    assert!(answers["stopped"] > 0 && answers["Unresponsive"] > 0, "{answers:?}");
+}
