@@ -233,6 +233,25 @@ pub fn a_node_that_hangs_is_left_alone(lab: &Lab) -> Result<()> {
     guest.end(2).map(drop)
 }
 
+/// `relocate`: a start waits for storage that does not answer: while that fails over no node is ruled out.
+pub fn its_start_waits(lab: &Lab) -> Result<()> {
+    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let guest = placed(&stage, "vm5", "outage_policy=relocate")?;
+    stage.check("pcs resource disable vm5")?;
+    stage.wait(|seen| seen.runs_on("vm5").is_none()).context("it is not stopped")?;
+    stage.settle()?;
+    lab.node_names().iter().try_for_each(|node| lab.storage(node, StorageFault::Hold(Reach::Everything)))?;
+    stage.check("pcs resource enable vm5")?;
+    let waits = "vda (/srv/hang/vm5.img) does not answer, the start waits for it";
+    until("the start waits", || lab.node_names().iter().any(|node| stage.log(node).is_ok_and(|log| log.contains(waits))))?;
+    heal(lab)?;
+    guest.runs(2)?;
+    let seen = stage.wait(|seen| seen.dc.is_some())?;
+    ensure!(seen.failures.is_empty(), "failed actions: {:?}", seen.failures);
+    ensure!(stage.fences() == 0, "a node was fenced");
+    guest.end(2).map(drop)
+}
+
 /// It is paused on this node for some monitors, and Pacemaker sees no failure.
 fn stays(stage: &Stage, guest: &Guest, node: &str) -> Result<()> {
     let begin = Instant::now();
