@@ -1,7 +1,7 @@
 //! Making the call of a case, and judging what came of it.
 
 use crate::case::{Case, Made, Place, fits};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kvmha");
+
+/// Where a program that counts what it runs through leaves its counts (`tests/run --coverage`): the only variable of the test's own.
+pub fn counts() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE")
+}
 
 /// What came of a call.
 pub struct Seen {
@@ -35,7 +40,7 @@ pub fn make(case: &Case, dir: &Path) -> Seen {
     } else {
         command.arg0(&case.call[0]);
     }
-    command.args(&case.call[1..]).env_clear().envs(case.environment.iter().map(|(name, value)| (name, value)));
+    command.args(&case.call[1..]).env_clear().envs(counts()).envs(case.environment.iter().map(|(name, value)| (name, value)));
     command.current_dir(dir).process_group(0).stdin(Stdio::piped()).stderr(Stdio::piped());
     // With the reader's end of the pipe dropped at once, every write fails.
     command.stdout(if case.closed_stdout { Stdio::from(io::pipe().unwrap().1) } else { Stdio::piped() });

@@ -24,6 +24,7 @@ fn fence(input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvmha"))
         .arg("fence")
         .env_clear()
+        .envs(crate::call::counts())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -6,6 +6,7 @@
 use crate::clock;
 use crate::cluster::Lab;
 use crate::config;
+use crate::coverage;
 use crate::layout::{BOOT, Layout, SHARED, node_name};
 use crate::network;
 use crate::process::{Identity, check};
@@ -111,6 +112,7 @@ pub fn start_line(name: &str, line: &str) -> Result<()> {
     let log = File::options().create(true).append(true).open(format!("/var/log/lab-{name}.log"))?;
     let mut command = Command::new("/bin/sh");
     command.args(["-c", line]).env_clear().env("PATH", PATH).env("HOME", "/root").env("LANG", "C.UTF-8");
+    coverage::tell(&mut command);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
     command.spawn().with_context(|| format!("failed to start {name}"))?;
     Ok(())
@@ -146,6 +148,11 @@ fn build_root(layout: &Layout, node: u32, base: &Path) -> Result<()> {
     }
     bind(&layout.shared(), &root.join(SHARED.trim_start_matches('/')))?;
     bind(&layout.boot(), &root.join(BOOT.trim_start_matches('/')))?;
+    if let Some(folder) = coverage::folder() {
+        let place = root.join(coverage::PLACE.trim_start_matches('/'));
+        fs::create_dir_all(&place)?;
+        bind(&folder, &place)?;
+    }
     build_dev(&root.join("dev"))?;
     mount_on(Some("proc"), &root.join("proc"), "proc", "")?;
     // Only this, no cgroups below it: libvirt then does not use any.

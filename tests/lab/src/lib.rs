@@ -15,6 +15,7 @@
 //! | [`power`] | the power of a node, and the server that fence agents ask |
 //! | [`storage`] | storage that hangs and fails |
 //! | [`clock`] | a clock of its own for each node |
+//! | [`coverage`] | where a program under test leaves what it ran through |
 //! | [`network`] | the switch: bridges, cables, cuts |
 //! | [`init`] | a node's PID 1 |
 //! | [`platform`] | the system the nodes run |
@@ -41,6 +42,7 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod coverage;
 pub mod demo;
 pub mod fence;
 pub mod guest;

@@ -45,6 +45,7 @@ impl Lab {
         command.args(["-t", &process.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--"]);
         command.args(argv.iter().map(AsRef::as_ref)).env_clear();
         command.env("PATH", PATH).env("HOME", "/root").env("USER", "root").env("LANG", "C.UTF-8");
+        crate::coverage::tell(&mut command);
         if terminal == Terminal::Shared {
             command.env("TERM", std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()));
             command.env("PS1", format!("{node}:\\w# "));
