@@ -62,7 +62,15 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S], deadlin
 /// # Errors
 /// The program could not be started.
 pub fn run_self<S: AsRef<OsStr>>(arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
-    run_noted(arguments, &Note::of(arguments), deadline)
+    run_self_about(arguments, arguments, deadline)
+}
+
+/// The same, where more than equal arguments would hang on the same thing: all that have `about` in common.
+///
+/// # Errors
+/// The program could not be started.
+pub fn run_self_about<S: AsRef<OsStr>>(arguments: &[S], about: &[S], deadline: &Deadline) -> io::Result<Finished> {
+    run_noted(arguments, &Note::of(about), deadline)
 }
 
 fn run_noted<S: AsRef<OsStr>>(arguments: &[S], note: &Note, deadline: &Deadline) -> io::Result<Finished> {

@@ -5,6 +5,7 @@ use super::device;
 use super::kind::Kind;
 use super::mounts::Mount;
 use crate::deadline::Deadline;
+use crate::log;
 use crate::program::{self, Outcome};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
@@ -64,10 +65,16 @@ pub enum Sight {
 pub fn look(path: &Path, deadline: &Deadline) -> Sight {
     let finished = match program::run_self(&[OsStr::new(WORD), path.as_os_str()], deadline) {
         Ok(finished) => finished,
-        Err(error) => return Sight::Missing(format!("cannot be looked at: {error}")),
+        // That it could not be looked at says nothing about it.
+        Err(error) => {
+            log::debug(|| format!("{} cannot be looked at: {error}", path.display()));
+            return Sight::Silent;
+        }
     };
     match finished.outcome {
         Outcome::Late => Sight::Silent,
+        // A signal has ended it, of a kernel without memory for one.
+        Outcome::Exited(128..) => Sight::Silent,
         Outcome::Exited(0) => match serde_json::from_slice(&finished.stdout) {
             Ok(facts) => Sight::Facts(Box::new(facts)),
             Err(error) => Sight::Missing(format!("what was seen of it makes no sense: {error}")),

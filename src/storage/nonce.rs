@@ -105,7 +105,9 @@ fn uuid() -> io::Result<String> {
 fn work(words: &[&OsStr], deadline: &Deadline) -> Result<(), String> {
     let mut all = vec![OsStr::new(WORD)];
     all.extend(words);
-    let finished = program::run_self(&all, deadline).map_err(|error| error.to_string())?;
+    // In a folder that hangs each of them would.
+    let about: Vec<&OsStr> = [OsStr::new(WORD)].into_iter().chain(words.get(1).copied()).collect();
+    let finished = program::run_self_about(&all, &about, deadline).map_err(|error| error.to_string())?;
     match finished.outcome {
         Outcome::Exited(0) => Ok(()),
         Outcome::Exited(_) => Err(String::from_utf8_lossy(&finished.stderr).trim().to_owned()),
@@ -150,6 +152,10 @@ fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// Removes what [`perform`] has made, and nothing else: a folder with something else in it stays.
 fn remove(place: &Path) -> io::Result<()> {
     let links = place.join(LINKS);
+    // A link that somebody has put there leads to what is not ours.
+    if [place, &links].iter().any(|folder| fs::symlink_metadata(folder).is_ok_and(|data| !data.is_dir())) {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
     for link in fs::read_dir(&links).into_iter().flatten().flatten() {
         if link.file_type().is_ok_and(|kind| kind.is_symlink()) {
             fs::remove_file(link.path())?;
@@ -257,6 +263,18 @@ mod tests {
         put(&first);
         assert!(done(&["sweep".as_ref(), root.path().as_os_str(), next.as_ref()]).is_err());
         assert!(at(&first).join(FILE).exists());
+    }
+
+    #[test]
+    fn a_link_of_somebodys_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (theirs, name) = (root.path().join("theirs"), format!("{BEGIN}1-a"));
+        fs::create_dir_all(theirs.join(LINKS)).unwrap();
+        fs::write(theirs.join(FILE), "data").unwrap();
+        symlink("/dev/null", theirs.join(LINKS).join("0")).unwrap();
+        symlink(&theirs, root.path().join(&name)).unwrap();
+        assert!(done(&["take".as_ref(), root.path().as_os_str(), name.as_ref()]).is_err());
+        assert!(theirs.join(FILE).exists() && theirs.join(LINKS).join("0").is_symlink());
     }
 
     #[test]
