@@ -10,6 +10,10 @@ use virt::sys;
 /// File systems that libvirt takes for local in each release.
 const LOCAL: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "f2fs"];
 
+/// File systems that libvirt knows to be shared between hosts (`virFileIsSharedFSType`; of FUSE's GlusterFS's alone).
+const SHARED: &[&str] =
+    &["nfs", "nfs4", "gfs2", "ocfs2", "afs", "cifs", "smb3", "ceph", "gpfs", "acfs", "beegfs", "fuse.glusterfs", "fuse.quobyte"];
+
 /// From about this version on, as distributions have it, `shared_filesystems` in `qemu.conf` may say that a folder is shared all the same.
 const TOLD: u32 = 10_000_000;
 
@@ -31,6 +35,12 @@ pub(super) fn checks(findings: &[Finding], target: &Target, deadline: &Deadline)
         });
     }
     checks
+}
+
+/// Whether libvirt here takes a folder on this file system for this host's own, and nothing can tell it that it is shared all the same.
+pub(super) fn is_taken_for_own(kind: &str, target: &Target, deadline: &Deadline) -> bool {
+    let version = || target.here.call("asking the version", deadline, virt::connect::Connect::lib_version);
+    !SHARED.contains(&kind) && version().is_ok_and(|version| version < TOLD)
 }
 
 /// The local file system of a disk that the guest writes to.

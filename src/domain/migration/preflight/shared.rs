@@ -37,7 +37,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         return checks;
     }
     compare(&mut findings, &target.there, &target.plan, deadline);
-    checks.extend(findings.iter().filter_map(|finding| check(finding, &target.plan)));
+    checks.extend(findings.iter().filter_map(|finding| check(finding, target, deadline)));
     checks
 }
 
@@ -52,20 +52,23 @@ pub(super) fn hazards(xml: &str, here: &Connection, deadline: &Deadline) -> Vec<
 }
 
 /// What follows for a move.
-fn check(finding: &Finding, plan: &Plan) -> Option<Check> {
+fn check(finding: &Finding, target: &Target, deadline: &Deadline) -> Option<Check> {
     const NAME: &str = "storage";
-    let (item, strict) = (&finding.item, plan.storage == StorageCheck::Proven);
+    let (item, strict) = (&finding.item, target.plan.storage == StorageCheck::Proven);
+    let own = |finding: &Finding| finding.facts().is_some_and(|facts| safe::is_taken_for_own(&facts.mount.kind, target, deadline));
     Some(match finding.same.as_ref()? {
         // The emulator there waits for the lock that the one here holds, and after the move has failed libvirt there removes the state: of both.
         // One that libvirt knows to be shared is handed over (`--migration` of swtpm 0.8, libvirt 9.0).
-        Same::Proven(text) if item.role == Role::Tpm && matches!(finding.kind(), Some(Kind::Local | Kind::Zfs)) => Check::refuse(
+        Same::Proven(text) if item.role == Role::Tpm && own(finding) => Check::refuse(
             NAME,
             format!("{item} {text}, and libvirt takes it for each host's own: the move would fail, and cost the TPM its state"),
             "stop the guest and start it there",
         ),
-        Same::Proven(text) if item.role == Role::Tpm => {
-            Check::warning(NAME, format!("{item} {text}"), "a move needs swtpm 0.8 and libvirt 9.0 on both nodes")
-        }
+        Same::Proven(text) if item.role == Role::Tpm => Check::warning(
+            NAME,
+            format!("{item} {text}"),
+            "a move needs swtpm 0.8 and libvirt 9.0 on both nodes, and that libvirt knows the folder there to be shared too",
+        ),
         Same::Proven(text) => Check::ok(NAME, format!("{item} {text}")),
         Same::Alike(text) if !item.matters() => Check::ok(NAME, format!("{item} {text}")),
         Same::Different(text) if item.matters() => Check::refuse(
