@@ -132,6 +132,12 @@ impl Emulator {
         self.threads().is_ok_and(|threads| threads.is_empty())
     }
 
+    /// Whether a thread of it waits in the kernel where no signal reaches it, as one does whose storage hangs. False if it cannot be told.
+    #[must_use]
+    pub fn hangs(&self) -> bool {
+        self.threads().is_ok_and(|threads| threads.iter().any(|thread| thread.state == 'D'))
+    }
+
     /// When it was started, in seconds since 1970; `None` if the kernel does not say.
     #[must_use]
     pub fn since(&self) -> Option<u64> {

@@ -75,6 +75,12 @@ impl Call {
                 // The note first: what it names is there at every moment.
                 self.note_marks(&Note { at: now, tried: now, marks: Some(marks.clone()), said: String::new() });
                 let deadline = self.deadline.within(LEAVING.min(self.deadline.left() / 3));
+                // A stop that has come between has taken away what it knew.
+                if self.shelf().read().is_none() {
+                    marks.take(&deadline);
+                    self.shelf().remove();
+                    return;
+                }
                 marks.replace(before.marks.as_ref(), &deadline);
                 if before.marks.is_some() {
                     self.forget_relocations(&deadline);

@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 use crate::domain::{Connection, Definition};
 use crate::log;
 use crate::storage::finding::{self, LOOK};
-use crate::storage::{Finding, Sight};
+use crate::storage::{Finding, Sight, Source, item};
 use nix::errno::Errno;
 use std::time::Duration;
 
@@ -57,9 +57,11 @@ impl Call {
     }
 
     fn look_before_start(&self, definition: &Definition, deadline: &Deadline) -> Vec<Finding> {
-        // Pools are libvirt's to know; who cannot ask it gets its own error from the start.
-        let here = Connection::open(&self.hypervisor.to_string(), deadline).ok();
-        finding::look(&definition.xml, &|pool, volume| here.as_ref()?.volume(pool, volume, deadline), deadline)
+        // Pools are libvirt's to know; who cannot ask it gets its own error from the start. One that hangs leaves the time for a look.
+        let soon = deadline.before(LOOK);
+        let asks = item::items(&definition.xml).iter().any(|item| matches!(item.source, Source::Volume { .. }));
+        let here = asks.then(|| Connection::open(&self.hypervisor.to_string(), &soon).ok()).flatten();
+        finding::look(&definition.xml, &|pool, volume| here.as_ref()?.volume(pool, volume, &soon), deadline)
     }
 }
 
@@ -87,7 +89,6 @@ fn is_of_root_alone(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::item;
 
     fn finding(disk: &str, sight: Option<Sight>) -> Finding {
         let item = item::items(&format!("<domain><devices><disk {disk}<target dev='vda'/></disk></devices></domain>")).remove(0);

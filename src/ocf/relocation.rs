@@ -13,6 +13,7 @@ use crate::cluster::view::View;
 use crate::cluster::{self, tool::Trouble};
 use crate::deadline::{Deadline, unix_time};
 use crate::domain::definition::Identity;
+use crate::domain::evidence::{self, Emulator};
 use crate::domain::migration::preflight::marks::{Doubt, Marks};
 use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::{Connection, Definition, Error, Kind};
@@ -25,6 +26,9 @@ use std::time::Duration;
 
 /// How long the other nodes may take, Pacemaker's own answers included.
 const ASKING: Duration = Duration::from_secs(8);
+
+/// What is kept of it for noting in the cluster what came out.
+const NOTING: Duration = Duration::from_secs(1);
 
 /// In how many seconds a guest is given up once at most, on whatever node.
 pub(super) const ONCE_IN: u64 = 600;
@@ -76,6 +80,11 @@ impl Call {
         let deadline = limit();
         let view = View::query(&deadline).map_err(|_| "Pacemaker does not say how the cluster is")?;
         alone::is_here(&view, here, resource)?;
+        // It could not be ended, and this node would be fenced for it.
+        let emulators = evidence::find(identity, None, &deadline).map_err(|_| "its emulator cannot be looked at")?;
+        if emulators.iter().any(Emulator::hangs) {
+            return Err("its emulator hangs in the kernel, and could not be ended".into());
+        }
         let cib = Cib::query(&deadline).map_err(|_| "Pacemaker does not say how it is configured")?;
         if is_lately(&cib, resource, unix_time()) {
             return Err(format!("it was relocated less than {} min ago", ONCE_IN / 60).into());
@@ -86,11 +95,13 @@ impl Call {
             return Err("there is no other node".into());
         }
         let nowhere = "Pacemaker would not run it on another node";
+        // The time for the note.
+        let soon = deadline.before(NOTING);
         let would_run =
-            |bans: &[&str]| place(&cib, resource, bans, &leaving, &deadline).map_err(|_| "Pacemaker does not say where it would run it");
+            |bans: &[&str]| place(&cib, resource, bans, &leaving, &soon).map_err(|_| "Pacemaker does not say where it would run it");
         // Asked first too: a word that was read once is no news the next time.
         would_run(&[here])?.ok_or(nowhere)?;
-        let doubts = self.ask_all(identity, &marks, &others, &mut turn, &deadline);
+        let doubts = self.ask_all(identity, &marks, &others, &mut turn, &soon);
         let mut reads = others.iter().filter(|node| !doubts.contains_key(**node));
         if reads.clone().next().is_none() {
             return Err(doubts.into_values().collect::<Vec<_>>().join(", ").into());
@@ -101,7 +112,11 @@ impl Call {
             return Err(format!("{node} is not known to read its disks").into());
         }
         let (name, time) = (attribute(resource), unix_time().to_string());
-        cluster::set_attribute(here, &name, Some(&time), &deadline).map_err(|_| "that it is relocated cannot be noted in the cluster")?;
+        match cluster::set_attribute(here, &name, Some(&time), &deadline) {
+            // It may have been heard all the same, and would keep the guest here.
+            Ok(()) | Err(Trouble::Silent(_)) => {}
+            Err(_) => return Err("that it is relocated cannot be noted in the cluster".into()),
+        }
         turn.note_given_up(resource);
         Ok(node)
     }
