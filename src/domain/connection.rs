@@ -99,11 +99,19 @@ impl Connection {
     /// Where a volume of a storage pool is; `None` if it is not found.
     #[must_use]
     pub fn volume(&self, pool: &str, volume: &str, deadline: &Deadline) -> Option<PathBuf> {
+        self.find_volume(pool, volume, deadline).ok()
+    }
+
+    /// The same, for who has to know why it is not found.
+    ///
+    /// # Errors
+    /// libvirt's, or `Unresponsive` at the deadline.
+    pub fn find_volume(&self, pool: &str, volume: &str, deadline: &Deadline) -> Result<PathBuf> {
         let (pool, volume) = (pool.to_owned(), volume.to_owned());
         let found = self.call("looking up the volume", deadline, move |connect| {
             connect.lookup_storage_pool_by_name(&pool)?.lookup_storage_vol_by_name(&volume)?.path()
         });
-        found.ok().map(PathBuf::from)
+        found.map(PathBuf::from)
     }
 
     /// A guest from a domain that a call on this connection gave.

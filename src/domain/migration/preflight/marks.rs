@@ -7,14 +7,16 @@
 
 use super::reader::{Answer, ask, see};
 use crate::deadline::{Deadline, Task};
+use crate::domain::Kind;
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::log;
 use crate::storage::finding::{LOOK, path};
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::{FILE, Nonce};
-use crate::storage::{Finding, Item, Source};
+use crate::storage::{Finding, Item, Source, item};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -54,7 +56,8 @@ impl Marks {
         let mut marks = Self::default();
         let mut needed = BTreeSet::new();
         for finding in findings.iter().filter(|finding| finding.item.matters()) {
-            if finding.sight.is_some() && finding.facts().is_none() {
+            let volume = matches!(finding.item.source, Source::Volume { .. });
+            if finding.facts().is_none() && (finding.sight.is_some() || volume) {
                 return Err(format!("{} is not seen", finding.item));
             }
             match finding.facts() {
@@ -119,6 +122,12 @@ impl Marks {
         self.disks.iter().find(|disk| disk.item.name == item.name && disk.item.source == item.source)
     }
 
+    /// A disk of the guest with this definition that was none when they were left, or was another one.
+    #[must_use]
+    pub fn lack(&self, xml: &str) -> Option<Item> {
+        item::items(xml).into_iter().find(|item| item.matters() && !self.know(item))
+    }
+
     /// The folder of this disk, if it and all that lead to it are read here: what cannot be read of the disk is not for this host's sake
     /// then. A device has none.
     #[must_use]
@@ -140,6 +149,7 @@ impl Marks {
     /// # Errors
     /// Why that is not known.
     pub fn read_by(&self, there: &Connection, node: &str, deadline: &Deadline) -> Result<(), Doubt> {
+        let silent = |text: String| Doubt { text, silent: true };
         let mut asked = BTreeMap::new();
         let mut ask = |here: &Path, place: &Path| -> Result<Answer, Doubt> {
             let Some(word) = self.words.iter().find(|word| word.folder == here) else {
@@ -147,8 +157,9 @@ impl Marks {
             };
             let question = || ask(there, place, word, 1, deadline);
             let answer = asked.entry((here.to_owned(), place.to_owned())).or_insert_with(question).clone();
-            if matches!(answer, Answer::Unknown(_)) && deadline.expired() {
-                return Err(Doubt { text: format!("{node} gives no answer about {}", place.display()), silent: true });
+            if let Answer::Silent(text) = &answer {
+                log::debug(|| format!("{node}: {text}"));
+                return Err(silent(format!("{node} gives no answer about {}", place.display())));
             }
             Ok(answer)
         };
@@ -159,8 +170,15 @@ impl Marks {
                 let network = matches!(disk.item.source, Source::Network { .. });
                 return Err(doubt(&disk.item, if network { "it is on the network" } else { "it is nothing that this node can look at" }));
             };
-            let Some(place) = path(&disk.item, &|pool, volume| there.volume(pool, volume, deadline)) else {
-                return Err(doubt(&disk.item, "it is not found there"));
+            // A pool that is being refreshed is locked as well.
+            let late = Cell::new(false);
+            let find = |pool: &str, volume: &str| {
+                let found = there.find_volume(pool, volume, deadline);
+                found.inspect_err(|error| late.set(error.kind == Kind::Unresponsive)).ok()
+            };
+            let Some(place) = path(&disk.item, &find) else {
+                let unanswered = late.get().then(|| silent(format!("{node} gives no answer about {}", disk.item)));
+                return Err(unanswered.unwrap_or_else(|| doubt(&disk.item, "it is not found there")));
             };
             if facts.block {
                 devices.push((disk, facts, place));
@@ -170,7 +188,7 @@ impl Marks {
                 match ask(&here, &folder)? {
                     Answer::Same => {}
                     Answer::Other => return Err(doubt(&disk.item, "another folder is there, or none")),
-                    Answer::Unknown(text) => {
+                    Answer::Unknown(text) | Answer::Silent(text) => {
                         log::debug(|| format!("{node}: {text}"));
                         return Err(doubt(&disk.item, "its folder cannot be read there"));
                     }
@@ -185,10 +203,17 @@ impl Marks {
             }
         }
         let Some(carrier) = carrier else { return Err(doubt(&first.item, "no folder is known to be the same there")) };
-        let seen = see(there, &carrier.folder, carrier, self.links.len(), None, deadline).map_err(|text| {
-            log::debug(|| format!("{node}: {text}"));
-            Doubt { silent: deadline.expired(), ..doubt(&first.item, "it cannot be looked at there") }
+        let through: Vec<usize> = devices
+            .iter()
+            .filter(|(disk, ..)| bypasses_the_cache(&disk.item))
+            .filter_map(|(.., place)| self.links.iter().position(|link| link == place))
+            .collect();
+        let seen = see(there, &carrier.folder, carrier, (self.links.len(), None, &through), deadline).map_err(|error| {
+            let silent = error.kind == Kind::Unresponsive;
+            log::debug(|| format!("{node}: {}", error.text));
+            Doubt { silent, ..doubt(&first.item, "it cannot be looked at there") }
         })?;
+        let Some(seen) = seen else { return Err(doubt(&first.item, "the folder for it has gone there")) };
         let at = |path: &Path| self.links.iter().zip(&seen.links).find(|(link, _)| *link == path).and_then(|(_, there)| *there);
         for (disk, facts, place) in &devices {
             let Some(lasting) = &facts.lasting else { return Err(doubt(&disk.item, "it has no name with a WWID or UUID")) };
@@ -198,6 +223,12 @@ impl Marks {
         }
         Ok(())
     }
+}
+
+/// Whether the guest reads a device past the host's page cache. What a question reads of a device stays there for as long as anybody has the device
+/// open, and grows old while the guest writes elsewhere: a guest that would be started there with the cache must not find it.
+fn bypasses_the_cache(item: &Item) -> bool {
+    matches!(item.cache.as_deref(), Some("none" | "directsync"))
 }
 
 /// Does the same in all these folders at once, each of which may hang.
@@ -245,6 +276,41 @@ mod tests {
         let identity = Identity { name: "a".into(), uuid: None };
         assert!(Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).is_err());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_volume_that_is_not_looked_up_gets_no_word() {
+        let xml = "<domain><devices><disk type='volume'><source pool='p' volume='v'/></disk></devices></domain>";
+        let findings = finding::look(xml, &|_, _| None, &soon());
+        let identity = Identity { name: "a".into(), uuid: None };
+        let left = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon());
+        assert_eq!(left.unwrap_err(), format!("{} is not seen", findings[0].item));
+    }
+
+    #[test]
+    fn disks_that_came_later_are_not_known() {
+        let disk = |name: &str, path: &str| {
+            format!("<disk type='network' device='{name}'><source protocol='rbd' name='{path}'/><target dev='{name}'/></disk>")
+        };
+        let xml = |disks: &[String]| format!("<domain><devices>{}</devices></domain>", disks.concat());
+        let (old, new, disc) = (disk("vda", "p/a"), disk("vdb", "p/b"), disk("sda", "p/c").replace("device='sda'", "device='cdrom'"));
+        let findings = finding::look(&xml(std::slice::from_ref(&old)), &|_, _| None, &soon());
+        let identity = Identity { name: "a".into(), uuid: None };
+        let marks = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).unwrap();
+        assert_eq!(marks.lack(&xml(std::slice::from_ref(&old))), None);
+        assert_eq!(marks.lack(&xml(&[old.clone(), disc])), None, "the guest can do without");
+        assert_eq!(marks.lack(&xml(&[old, new])).map(|item| item.name).as_deref(), Some("vdb"));
+        assert_eq!(marks.lack(&xml(&[disk("vda", "p/z")])).map(|item| item.name).as_deref(), Some("vda"), "another one by its name");
+    }
+
+    #[test]
+    fn what_is_read_with_the_cache_is_not_read_for_a_question() {
+        let item = |cache: &str| {
+            let disk = format!("<disk type='block'><driver name='qemu' {cache}/><source dev='/dev/a'/><target dev='vda'/></disk>");
+            item::items(&format!("<domain><devices>{disk}</devices></domain>")).remove(0)
+        };
+        assert!(bypasses_the_cache(&item("cache='none'")) && bypasses_the_cache(&item("cache='directsync'")));
+        assert!(!bypasses_the_cache(&item("cache='writeback'")) && !bypasses_the_cache(&item("")));
     }
 
     #[test]

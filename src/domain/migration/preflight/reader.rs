@@ -1,13 +1,14 @@
 //! What the target's libvirt can be had to read: a folder, as a pool that is not defined and lives for a moment.
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::domain::connection::Connection;
-use crate::domain::ffi;
+use crate::domain::{Error, Kind, ffi};
 use crate::storage::look::{self, SAMPLE};
 use crate::storage::nonce::{self, Nonce};
 use crate::xml::Document;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use virt::connect::Connect;
 use virt::error::Error as VirtError;
 use virt::storage_pool::StoragePool;
@@ -20,11 +21,17 @@ use virt::sys;
 pub(super) const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// A pool that an earlier call could not take away is taken away after this time: the clock of the host that made it may be wrong.
-const STALE: Duration = Duration::from_secs(86400);
+/// How long it may take to take away what an earlier question has left: if that one still hangs, this would too.
+const TAKING: Duration = Duration::from_secs(1);
+
+/// In how many seconds every question has ended, or hangs; the clock of the host that has put it may be another one.
+const LONGEST: u64 = 600;
 
 /// More than a table of hosts may have, or anything else that is read whole.
 const MOST: usize = 1024 * 1024;
+
+/// In how many places a device is read of which the begin and the end may be in that host's page cache.
+const PLACES: usize = 3;
 
 /// What a folder that was asked for at the target says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +42,8 @@ pub(super) enum Answer {
     Other,
     /// Cannot be told.
     Unknown(String),
+    /// The target gave no answer: it may hang.
+    Silent(String),
 }
 
 /// What a link leads to at the target.
@@ -58,12 +67,10 @@ pub(super) struct Seen {
 pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, tries: u32, deadline: &Deadline) -> Answer {
     let mut left = tries;
     loop {
-        let (place, pool, word) = (folder.join(&nonce.name), format!("{}-word", nonce.name), nonce.word.clone());
-        let read = there.call("reading a folder", deadline, move |connect| {
-            with_pool(connect, &pool, &place, |pool| {
-                let found = read(connect, &pool.lookup_storage_vol_by_name(nonce::FILE)?, 0, 0)?;
-                Ok(found == word.as_bytes())
-            })
+        let word = nonce.word.clone();
+        let read = in_folder(there, &folder.join(&nonce.name), &nonce.name, "word", deadline, move |connect, pool| {
+            let found = read(connect, &pool.lookup_storage_vol_by_name(nonce::FILE)?, 0, 0)?;
+            Ok(found == word.as_bytes())
         });
         match read {
             Ok(Some(true)) => return Answer::Same,
@@ -73,39 +80,39 @@ pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, tries: u32, 
                     return Answer::Other;
                 }
             }
+            Err(error) if error.kind == Kind::Unresponsive => return Answer::Silent(error.text),
             Err(error) => return Answer::Unknown(error.text),
         }
     }
 }
 
-/// Has the target's libvirt look at what the links lead to there, and read the one with the number `text`.
+/// Has the target's libvirt look at what the links lead to there, and read the one with the number `text`; the devices behind the links
+/// `through` are also read where nobody has read them before. `None` if the folder of the links is not there.
+///
+/// # Errors
+/// It cannot, or gives no answer.
 pub(super) fn see(
     there: &Connection,
     folder: &Path,
     nonce: &Nonce,
-    count: usize,
-    text: Option<usize>,
+    (count, text, through): (usize, Option<usize>, &[usize]),
     deadline: &Deadline,
-) -> Result<Seen, String> {
-    let (place, pool) = (folder.join(&nonce.name).join(nonce::LINKS), format!("{}-links", nonce.name));
-    let seen = there.call("looking at the disks", deadline, move |connect| {
-        with_pool(connect, &pool, &place, |pool| {
-            let names = pool.list_volumes()?;
-            let volume = |at: usize| {
-                let name = at.to_string();
-                names.contains(&name).then(|| pool.lookup_storage_vol_by_name(&name)).transpose()
-            };
-            let text = text.map(volume).transpose()?.flatten().map(|volume| read(connect, &volume, 0, 0)).transpose()?;
-            let links = (0..count).map(|at| volume(at)?.map(|volume| describe(connect, &volume)).transpose());
-            let links = links.collect::<Result<Vec<_>, VirtError>>()?;
-            Ok(Seen { links, text: text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) })
-        })
-    });
-    match seen {
-        Ok(Some(seen)) => Ok(seen),
-        Ok(None) => Err("cannot be looked at there: the folder for it has gone".to_owned()),
-        Err(error) => Err(format!("cannot be looked at there: {}", error.text)),
-    }
+) -> Result<Option<Seen>, Error> {
+    let (place, through) = (folder.join(&nonce.name).join(nonce::LINKS), through.to_vec());
+    in_folder(there, &place, &nonce.name, "links", deadline, move |connect, pool| {
+        let names = pool.list_volumes()?;
+        let volume = |at: usize| {
+            let name = at.to_string();
+            names.contains(&name).then(|| pool.lookup_storage_vol_by_name(&name)).transpose()
+        };
+        let text = text.map(volume).transpose()?.flatten().map(|volume| read(connect, &volume, 0, 0)).transpose()?;
+        let links = (0..count).map(|at| {
+            let seen = volume(at)?.map(|volume| describe(connect, &volume, through.contains(&at))).transpose()?;
+            Ok(seen.flatten())
+        });
+        let links = links.collect::<Result<Vec<_>, VirtError>>()?;
+        Ok(Seen { links, text: text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) })
+    })
 }
 
 /// Has a libvirt read files of a folder of its host's, each at most [`MOST`] long; `None` for one that is not there, or for all if the
@@ -118,52 +125,94 @@ pub(super) fn texts(
 ) -> Result<Option<Vec<Option<String>>>, String> {
     // Its name only, by which a pool that was left is known.
     let name = Nonce::new(folder).map_err(|error| error.to_string())?.name;
-    let (place, pool, names) = (folder.to_owned(), format!("{name}-files"), names.to_vec());
-    let read = host.call("reading a folder", deadline, move |connect| {
-        with_pool(connect, &pool, &place, |pool| {
-            let there = pool.list_volumes()?;
-            let text = |name: &&str| {
-                let found = there.iter().any(|known| known == name).then(|| pool.lookup_storage_vol_by_name(name)).transpose()?;
-                let bytes = found.map(|volume| read(connect, &volume, 0, 0)).transpose()?;
-                Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-            };
-            names.iter().map(text).collect::<Result<Vec<_>, VirtError>>()
-        })
+    let names = names.to_vec();
+    let read = in_folder(host, folder, &name, "files", deadline, move |connect, pool| {
+        let there = pool.list_volumes()?;
+        let text = |name: &&str| {
+            let found = there.iter().any(|known| known == name).then(|| pool.lookup_storage_vol_by_name(name)).transpose()?;
+            let bytes = found.map(|volume| read(connect, &volume, 0, 0)).transpose()?;
+            Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        };
+        names.iter().map(text).collect::<Result<Vec<_>, VirtError>>()
     });
     read.map_err(|error| error.text)
 }
 
-fn describe(connect: &Connect, volume: &StorageVol) -> Result<There, VirtError> {
+/// What a link leads to; `None` if there is less of it than it says.
+fn describe(connect: &Connect, volume: &StorageVol, through: bool) -> Result<Option<There>, VirtError> {
     let (kind, size) = volume.info().map(|info| (info.kind, info.capacity))?;
     let sum = |from| read(connect, volume, from, SAMPLE).map(|bytes| look::sum(&bytes));
     let folder = kind == sys::VIR_STORAGE_VOL_DIR;
-    Ok(There { size, samples: if folder { [0; 2] } else { [sum(0)?, sum(size.saturating_sub(SAMPLE))?] } })
+    let samples = if folder { [0; 2] } else { [sum(0)?, sum(size.saturating_sub(SAMPLE))?] };
+    if through && !folder {
+        for from in places(size) {
+            if read(connect, volume, from, SAMPLE)?.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(There { size, samples }))
 }
 
-/// Works with a folder as a pool that is not defined and ends afterwards, which touches no file; `None` if the folder is not there.
-fn with_pool<T>(
-    connect: &Connect,
-    name: &str,
+/// Where something of this size is read, in bytes.
+fn places(size: u64) -> [u64; PLACES] {
+    [(); PLACES].map(|()| chance() % size.div_ceil(SAMPLE).max(1) * SAMPLE)
+}
+
+/// Works with a folder as a pool that is not defined and ends afterwards, which touches no file; `None` if the folder is not there. `name`
+/// and `kind` say what it is asked for.
+///
+/// While libvirt reads a folder its pool is locked, and if the storage hangs it stays so. Whoever then asks for a pool of the same name waits for
+/// that lock, and whoever lists the pools does, and keeps everybody else from the list meanwhile; a pool of the same folder and another name is
+/// refused at once (`virStoragePoolObjListAdd` and `virStoragePoolObjListExport` in `src/conf/virstorageobj.c`). So each question has a name of
+/// its own, nothing is listed, and what an earlier question has left is taken away only where it is in the way.
+///
+/// # Errors
+/// libvirt's; `Unresponsive` if it gives no answer.
+fn in_folder<T: Send + 'static>(
+    host: &Connection,
     place: &Path,
-    work: impl FnOnce(&StoragePool) -> Result<T, VirtError>,
-) -> Result<Option<T>, VirtError> {
-    sweep(connect);
-    let create = || connect.create_storage_pool_xml(&pool_xml(name, place), 0);
-    let pool = match create() {
-        Ok(pool) => pool,
-        Err(_) if ffi::is_not_there() => return Ok(None),
-        // One who asked the same was killed before the end.
-        Err(error) => match connect.lookup_storage_pool_by_name(name) {
-            Ok(left) => {
-                let _ = left.destroy();
-                create()?
-            }
-            Err(_) => return Err(error),
-        },
+    name: &str,
+    kind: &str,
+    deadline: &Deadline,
+    work: impl Fn(&Connect, &StoragePool) -> Result<T, VirtError> + Clone + Send + 'static,
+) -> Result<Option<T>, Error> {
+    let attempt = || {
+        let (xml, work) = (pool_xml(&format!("{name}-{kind}-{:016x}", chance()), place), work.clone());
+        host.call("reading a folder", deadline, move |connect| {
+            let pool = match connect.create_storage_pool_xml(&xml, 0) {
+                Ok(pool) => pool,
+                Err(_) if ffi::is_not_there() => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let result = work(connect, &pool);
+            let _ = pool.destroy();
+            result.map(Some)
+        })
     };
-    let result = work(&pool);
-    let _ = pool.destroy();
-    result.map(Some)
+    let first = attempt();
+    let Some(left) = first.as_ref().err().and_then(|error| left(&error.text, name, kind, unix_time())) else { return first };
+    host.call("taking away what an earlier question has left", &deadline.within(TAKING), move |connect| {
+        // It may have ended meanwhile.
+        connect.lookup_storage_pool_by_name(&left).map_or(Ok(()), |pool| pool.destroy())
+    })?;
+    attempt()
+}
+
+/// The pool that libvirt says is in the way of one for `name` and `kind`, if a question has left it that does not need it any more. The words
+/// around it are in the language of the daemon.
+fn left(text: &str, name: &str, kind: &str, now: u64) -> Option<String> {
+    let begins = [nonce::BEGIN, nonce::MARK].into_iter().flat_map(|begin| text.match_indices(begin)).filter_map(|(at, _)| text.get(at..));
+    let mut found = begins.filter_map(|rest| rest.split(|sign: char| !sign.is_ascii_alphanumeric() && !".-".contains(sign)).next());
+    let (of_kind, own) = (format!("-{kind}"), format!("{name}-{kind}"));
+    // One asks at a time for a folder that has a word; another folder of a host's may be read by several.
+    let old = |found: &str| nonce::made(found).is_some_and(|made| now.abs_diff(made.as_secs()) > LONGEST);
+    found.find(|found| found.contains(&of_kind) && (found.starts_with(&own) || old(found))).map(str::to_owned)
+}
+
+/// A number that is another one each time.
+fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn pool_xml(name: &str, place: &Path) -> String {
@@ -173,17 +222,6 @@ fn pool_xml(name: &str, place: &Path) -> String {
         pool.element("target", &[], |target| target.text("path", &[], &place.to_string_lossy()));
     });
     String::from_utf8_lossy(&document.finish()).into_owned()
-}
-
-/// Takes pools away that calls left that were killed.
-fn sweep(connect: &Connect) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let old = |name: &str| nonce::made(name).is_some_and(|time| now.saturating_sub(time) > STALE);
-    for pool in connect.list_all_storage_pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_TRANSIENT).unwrap_or_default() {
-        if pool.name().is_ok_and(|name| old(&name)) {
-            let _ = pool.destroy();
-        }
-    }
 }
 
 /// What is in a volume, from an offset on: `length` bytes, or all.
@@ -202,4 +240,38 @@ fn read(connect: &Connect, volume: &StorageVol, from: u64, length: u64) -> Resul
     }
     stream.abort()?;
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_question_has_left() {
+        let name = format!("{}100-aa-0b", nonce::MARK);
+        let conflict = |pool: &str| {
+            format!("reading a folder at qemu+tcp://node2/system: operation failed: Konflikt mit Pool: \u{201e}{pool}\u{201c}")
+        };
+        let find = |text: &str, kind: &str| left(text, &name, kind, 150);
+        let (own, former) = (format!("{name}-word-00ff"), format!("{name}-word"));
+        assert_eq!(find(&conflict(&own), "word"), Some(own.clone()));
+        assert_eq!(find(&conflict(&former), "word"), Some(former), "of a version whose questions had one name");
+        // That of somebody who may still be reading, and what is no pool of ours.
+        let other = format!("{}140-cc-files-00ff", nonce::BEGIN);
+        assert_eq!(find(&conflict(&other), "files"), None);
+        assert_eq!(left(&conflict(&other), &name, "files", 141 + LONGEST), Some(other));
+        assert_eq!(find(&conflict(&own), "links"), None);
+        assert_eq!(find(&conflict("vms"), "word"), None);
+        assert_eq!(find(&format!("cannot open directory '/srv/{name}': Permission denied"), "word"), None);
+        assert_eq!(find("", "word"), None);
+    }
+
+    #[test]
+    fn devices_are_read_where_nobody_has_read_them() {
+        for size in [0, 1, SAMPLE, SAMPLE + 1, 10 << 30, u64::MAX] {
+            assert!(places(size).iter().all(|from| from % SAMPLE == 0 && *from <= size.saturating_sub(1)), "{size}");
+        }
+        assert_ne!(places(1 << 50), places(1 << 50));
+        assert_ne!(chance(), chance());
+    }
 }

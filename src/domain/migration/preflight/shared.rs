@@ -124,7 +124,12 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
     let carrier = asked.iter().find(|asked| asked.answer == Answer::Same);
     let seen = match carrier.and_then(|asked| Some((asked, asked.nonce.as_ref()?))) {
         // What is left of the time is for taking everything away again.
-        Some((asked, nonce)) => see(there, &asked.there, nonce, links.len(), Some(HOSTS), &deadline.before(deadline.left() / 4)),
+        Some((asked, nonce)) => {
+            let limit = deadline.before(deadline.left() / 4);
+            see(there, &asked.there, nonce, (links.len(), Some(HOSTS), &[]), &limit)
+                .map_err(|error| format!("cannot be looked at there: {}", error.text))
+                .and_then(|seen| seen.ok_or_else(|| "cannot be looked at there: the folder for it has gone".to_owned()))
+        }
         None => Err("cannot be looked at there: no folder of the guest's is known to be the same on both nodes".to_owned()),
     };
     let target = At {
@@ -227,7 +232,7 @@ impl At<'_> {
                 Some(Answer::Other) => {
                     return Same::Different(format!("is not the same on {}: {} is another folder there", self.name, there.display()));
                 }
-                Some(Answer::Unknown(text)) => unknown = Some(text.clone()),
+                Some(Answer::Unknown(text) | Answer::Silent(text)) => unknown = Some(text.clone()),
                 None => unknown = Some("was not asked for".to_owned()),
             }
         }
