@@ -5,7 +5,7 @@
 //! likes, fails for the disk before libvirt is asked for the guest, and after a failed start it goes elsewhere: [`super::readable`].
 
 use super::known::STATE_DIRECTORY;
-use super::turn::{LEFT_ALONE, Turn};
+use super::turn::Turn;
 use super::{Call, alone, moving};
 use crate::cluster::cib::Cib;
 use crate::cluster::scheduler;
@@ -104,7 +104,9 @@ impl Call {
         let doubts = self.ask_all(identity, &marks, &others, &mut turn, &soon);
         let mut reads = others.iter().filter(|node| !doubts.contains_key(**node));
         if reads.clone().next().is_none() {
-            return Err(doubts.into_values().collect::<Vec<_>>().join(", ").into());
+            // Some are the same for all nodes.
+            let doubts: BTreeSet<String> = doubts.into_values().collect();
+            return Err(doubts.into_iter().collect::<Vec<_>>().join(", ").into());
         }
         let bans: Vec<&str> = doubts.keys().map(String::as_str).chain([here.as_str()]).collect();
         let node = would_run(&bans)?.ok_or_else(|| format!("{nowhere} that reads its disks"))?;
@@ -147,6 +149,10 @@ impl Call {
                 return nodes.iter().map(|node| ((*node).to_owned(), "libvirt does not say what it needs".to_owned())).collect();
             }
         };
+        if let Some(item) = marks.lack(&definition.xml) {
+            let text = format!("{item} was not there when words were left beside its disks");
+            return nodes.iter().map(|node| ((*node).to_owned(), text.clone())).collect();
+        }
         let subject = Subject { identity, definition: &definition, here: &here };
         thread::scope(|scope| {
             let subject = &subject;
@@ -158,11 +164,11 @@ impl Call {
             let begun: Vec<_> = asked.iter().map(start).collect();
             for (node, look) in begun {
                 match look.and_then(|look| look.join().ok()) {
-                    Some(Ok(())) => {}
+                    Some(Ok(())) => turn.note_answer(&node),
                     Some(Err(Doubt { text, silent: false })) => drop(doubts.insert(node, text)),
                     Some(Err(Doubt { text, silent: true })) => {
-                        log::warning(format_args!("{text}; it is not asked again for {} min", LEFT_ALONE / 60));
-                        turn.note_silent(&node);
+                        let alone = turn.note_silent(&node);
+                        log::warning(format_args!("{text}; it is not asked again for {} min", alone / 60));
                         doubts.insert(node.clone(), quiet(&node));
                     }
                     None => drop(doubts.insert(node.clone(), format!("{node} could not be asked"))),

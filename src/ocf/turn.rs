@@ -15,15 +15,16 @@ use std::time::Duration;
 /// Between two looks whether the turn of another guest is over.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// For how many seconds a node is not asked any more that gave no answer.
-pub(super) const LEFT_ALONE: i64 = 600;
+/// For how many seconds a node is not asked any more that gave no answer; twice as long after each further time, up to [`LONGEST`].
+const LEFT_ALONE: i64 = 600;
+const LONGEST: i64 = 16 * LEFT_ALONE;
 
 /// What the guests of this node share. Times are seconds since boot, as the file lives as long as the boot.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Shared {
-    /// Which nodes gave no answer, and when.
-    silent: BTreeMap<String, i64>,
+    /// Which nodes gave no answer, when, and for how long they are left alone for that.
+    silent: BTreeMap<String, (i64, i64)>,
     /// Which resources were given up here, and when.
     given_up: BTreeMap<String, i64>,
 }
@@ -54,14 +55,15 @@ impl Turn {
         let mut text = Vec::new();
         let read = file.read_to_end(&mut text).ok().and_then(|_| serde_json::from_slice::<Shared>(&text).ok());
         let (mut shared, now) = (read.unwrap_or_default(), seconds_since_boot());
-        shared.silent.retain(|_, since| (0..LEFT_ALONE).contains(&(now - *since)));
+        // For some time afterwards too: that is no node that has answered meanwhile.
+        shared.silent.retain(|_, (since, alone)| (0..alone.saturating_mul(2)).contains(&(now - *since)));
         shared.given_up.retain(|_, since| (0..lately).contains(&(now - *since)));
         Some(Self { file, shared, now })
     }
 
     /// Whether this node gave no answer lately, and is not asked.
     pub(super) fn leaves_alone(&self, node: &str) -> bool {
-        self.shared.silent.contains_key(node)
+        self.shared.silent.get(node).is_some_and(|(since, alone)| self.now - since < *alone)
     }
 
     /// The other guests that were given up here lately.
@@ -69,10 +71,19 @@ impl Turn {
         self.shared.given_up.keys().map(String::as_str)
     }
 
-    /// This node gave no answer.
-    pub(super) fn note_silent(&mut self, node: &str) {
-        self.shared.silent.insert(node.to_owned(), self.now);
+    /// This node gave no answer. For how many seconds it is not asked now.
+    pub(super) fn note_silent(&mut self, node: &str) -> i64 {
+        let alone = self.shared.silent.get(node).map_or(LEFT_ALONE, |(_, alone)| alone.saturating_mul(2).clamp(LEFT_ALONE, LONGEST));
+        self.shared.silent.insert(node.to_owned(), (self.now, alone));
         self.keep();
+        alone
+    }
+
+    /// This node gave an answer.
+    pub(super) fn note_answer(&mut self, node: &str) {
+        if self.shared.silent.remove(node).is_some() {
+            self.keep();
+        }
     }
 
     /// This resource is given up.
@@ -105,7 +116,7 @@ mod tests {
         let mut first = turn(root.path(), Duration::from_secs(20)).unwrap();
         assert!(turn(root.path(), Duration::from_millis(1)).is_none(), "two at a time");
         assert!(!first.leaves_alone("node2"));
-        first.note_silent("node2");
+        assert_eq!(first.note_silent("node2"), LEFT_ALONE);
         first.note_given_up("vm1");
         drop(first);
         let next = turn(root.path(), Duration::from_secs(20)).unwrap();
@@ -117,11 +128,33 @@ mod tests {
     fn what_is_old_or_nonsense_is_forgotten() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("relocation");
-        let old = seconds_since_boot() - 601;
-        for text in [format!("{{\"silent\":{{\"node2\":{old}}},\"given_up\":{{\"vm1\":{old}}}}}"), "{".into(), String::new()] {
+        let old = seconds_since_boot() - 1201;
+        let of_old = format!("{{\"silent\":{{\"node2\":{}}}}}", seconds_since_boot());
+        for text in [format!("{{\"silent\":{{\"node2\":[{old},600]}},\"given_up\":{{\"vm1\":{old}}}}}"), of_old, "{".into(), String::new()]
+        {
             std::fs::write(&path, text).unwrap();
             let turn = turn(root.path(), Duration::from_secs(20)).unwrap();
             assert!(!turn.leaves_alone("node2") && turn.given_up().next().is_none());
         }
+    }
+
+    #[test]
+    fn a_node_that_stays_silent_is_asked_ever_more_seldom() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("relocation");
+        let at = |since: i64, alone: i64| {
+            std::fs::write(&path, format!("{{\"silent\":{{\"node2\":[{},{alone}]}}}}", seconds_since_boot() - since)).unwrap();
+            turn(root.path(), Duration::from_secs(20)).unwrap()
+        };
+        assert!(at(590, 600).leaves_alone("node2") && !at(610, 600).leaves_alone("node2"));
+        assert_eq!(at(610, 600).note_silent("node2"), 1200);
+        assert!(at(610, 1200).leaves_alone("node2"));
+        assert_eq!(at(LONGEST + 10, LONGEST).note_silent("node2"), LONGEST);
+        // One that has answered meanwhile, or was not asked for long, begins anew.
+        let mut answered = at(610, 600);
+        answered.note_answer("node2");
+        assert_eq!(answered.note_silent("node2"), LEFT_ALONE);
+        drop(answered);
+        assert_eq!(at(1210, 600).note_silent("node2"), LEFT_ALONE);
     }
 }
