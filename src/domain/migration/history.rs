@@ -118,9 +118,10 @@ fn try_keep(folder: &Path, entry: &Entry) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&mut file, entry)?;
-    // Names sort by time; the random part keeps two moves of one second apart.
+    // Names sort by the moment of the end, those of one second by that of the writing; the random part keeps two of one moment apart.
+    let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let random = file.path().file_name().map(|name| name.to_string_lossy().trim_start_matches('.').to_owned()).unwrap_or_default();
-    let path = folder.join(format!("{:012}-{random}.json", entry.ended));
+    let path = folder.join(format!("{:012}-{written:020}-{random}.json", entry.ended));
     file.persist(path)?;
     let files = files(folder);
     for old in files.iter().take(files.len().saturating_sub(KEPT)) {
@@ -165,6 +166,15 @@ mod tests {
         assert_eq!(entry(1).to_string(), "web1 moved to node2: 0.84 s, pause 92 ms, sent 65 MiB");
         let failed = Entry { moved: false, reason: "web1 still runs here".into(), course: Course::default(), ..entry(1) };
         assert_eq!(failed.to_string(), "web1 not moved to node2: 0.84 s; web1 still runs here");
+    }
+
+    #[test]
+    fn those_of_one_second_are_in_order() {
+        let root = tempfile::tempdir().unwrap();
+        for total_ms in 0..10 {
+            keep(root.path(), &Entry { total_ms, ..entry(7) });
+        }
+        assert_eq!(read(root.path()).iter().map(|entry| entry.total_ms).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
     }
 
     #[test]
