@@ -165,10 +165,10 @@ fn entry(finding: &Finding) -> Entry<'_> {
 }
 
 fn is_bad(seen: &Seen) -> bool {
-    seen.findings
-        .iter()
-        .filter(|finding| finding.item.matters())
-        .any(|finding| matches!(finding.sight, Some(Sight::Silent | Sight::Missing(_))) || matches!(finding.same, Some(Same::Different(_))))
+    seen.findings.iter().filter(|finding| finding.item.matters()).any(|finding| {
+        matches!(finding.sight, Some(Sight::Silent | Sight::Missing(_) | Sight::Untold(_)))
+            || matches!(finding.same, Some(Same::Different(_)))
+    })
 }
 
 fn head(to: Option<&str>) -> Vec<String> {
@@ -197,7 +197,7 @@ fn notes(seen: &Seen) -> String {
     let mut text = String::new();
     for finding in &seen.findings {
         let missing = match &finding.sight {
-            Some(Sight::Missing(why)) => Some(why.clone()),
+            Some(Sight::Missing(why) | Sight::Untold(why)) => Some(why.clone()),
             _ => None,
         };
         let same = match &finding.same {
@@ -216,6 +216,7 @@ fn answers(finding: &Finding) -> &'static str {
         Some(Sight::Facts(_)) => "yes",
         Some(Sight::Missing(_)) => "no",
         Some(Sight::Silent) => "hangs",
+        Some(Sight::Untold(_)) => "unknown",
         // The emulator's own connection is not to be had from outside.
         None => "-",
     }

@@ -239,6 +239,7 @@ impl Call {
                 // Not the emulator's own to read and write.
                 _ if matches!(item.role, Role::Folder | Role::Tpm) => continue,
                 (Some(Sight::Facts(_)), _) => continue,
+                (Some(Sight::Untold(_)), _) => None,
                 // The time was over before its turn came.
                 (Some(Sight::Silent), _) if deadline.expired() => None,
                 (Some(Sight::Silent), _) => Some(format!("{item} does not answer")),

@@ -11,7 +11,6 @@ use crate::domain::{Connection, Definition};
 use crate::log;
 use crate::storage::finding::{self, LOOK};
 use crate::storage::{Finding, Sight, Source, item};
-use nix::errno::Errno;
 use std::time::Duration;
 
 /// How long one look at all disks may take.
@@ -65,13 +64,14 @@ impl Call {
     }
 }
 
-/// Only what this host's kernel knows by a path is judged: how QEMU reaches a disk on the network is not tried in the way that it would.
+/// Only what this host's kernel knows by a path is judged: how QEMU reaches a disk on the network is not tried in the way that it would. What could
+/// not be looked at says nothing about it.
 fn readable(findings: &[Finding]) -> Readable {
     let judged = |finding: &&Finding| finding.item.matters() && !finding.item.optional && finding.path.is_some();
     let mut silent = None;
     for finding in findings.iter().filter(judged) {
         match &finding.sight {
-            Some(Sight::Missing(text)) if !is_of_root_alone(text) => {
+            Some(Sight::Missing(text)) => {
                 return Readable::No(format!("{} cannot be read: {text}", finding.item));
             }
             Some(Sight::Silent) => silent = Some(format!("{} does not answer", finding.item)),
@@ -79,11 +79,6 @@ fn readable(findings: &[Finding]) -> Readable {
         }
     }
     silent.map_or(Readable::Yes, Readable::NotNow)
-}
-
-/// Whether libvirt may read it all the same, which then becomes the user that QEMU runs as: on an NFS with `root_squash` (`virFileOpenAs`).
-fn is_of_root_alone(text: &str) -> bool {
-    [Errno::EACCES, Errno::EPERM].iter().any(|error| text == error.desc().to_lowercase())
 }
 
 #[cfg(test)]
@@ -119,8 +114,7 @@ mod tests {
             finding("type='file'><source file='/srv/a' startupPolicy='optional'/>", missing("no such file or directory")),
             finding("type='file'><source file='/srv/a' startupPolicy='requisite'/>", Some(Sight::Silent)),
             finding("type='file' device='cdrom'><source file='/srv/a'/>", missing("no such file or directory")),
-            finding(FILE, missing("permission denied")),
-            finding(FILE, missing("operation not permitted")),
+            finding(FILE, Some(Sight::Untold("permission denied".into()))),
         ] {
             assert_eq!(readable(std::slice::from_ref(&started)), Readable::Yes, "{}", started.item);
         }

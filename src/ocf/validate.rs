@@ -56,7 +56,7 @@ fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &
             Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
             // The first start makes it.
             Some(Sight::Missing(_)) if finding.item.role == Role::Tpm => None,
-            Some(Sight::Missing(text)) => Some(text.clone()),
+            Some(Sight::Missing(text) | Sight::Untold(text)) => Some(text.clone()),
             _ => None,
         };
         for text in seen.into_iter().chain(hazards(&finding.item, finding.facts())) {

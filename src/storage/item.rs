@@ -81,7 +81,6 @@ pub struct Item {
     /// Whether it may be based on others that the definition does not name.
     pub chain_unknown: bool,
     /// Whether libvirt may start, or restore, the guest without it (`startupPolicy`).
-    #[serde(default)]
     pub optional: bool,
     /// Whether libvirt removes it when a guest ends that is not defined there, as those of the cluster are (`qemuTPMEmulatorCleanupHost`).
     pub fleeting: bool,

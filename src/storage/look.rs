@@ -5,8 +5,8 @@ use super::device;
 use super::kind::Kind;
 use super::mounts::Mount;
 use crate::deadline::Deadline;
-use crate::log;
-use crate::program::{self, Outcome};
+use crate::program::{self, Finished, Outcome};
+use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -58,29 +58,39 @@ pub enum Sight {
     Missing(String),
     /// Its storage does not answer.
     Silent,
+    /// It could not be looked at, which says nothing about it, and why.
+    Untold(String),
 }
 
 /// Looks at `path`.
 #[must_use]
 pub fn look(path: &Path, deadline: &Deadline) -> Sight {
-    let finished = match program::run_self(&[OsStr::new(WORD), path.as_os_str()], deadline) {
-        Ok(finished) => finished,
-        // That it could not be looked at says nothing about it.
-        Err(error) => {
-            log::debug(|| format!("{} cannot be looked at: {error}", path.display()));
-            return Sight::Silent;
-        }
-    };
+    match program::run_self(&[OsStr::new(WORD), path.as_os_str()], deadline) {
+        Ok(finished) => seen(&finished),
+        Err(error) => Sight::Untold(format!("nobody could be sent to look: {error}")),
+    }
+}
+
+/// What a child has seen.
+fn seen(finished: &Finished) -> Sight {
+    let said = String::from_utf8_lossy(&finished.stderr).trim().to_owned();
     match finished.outcome {
         Outcome::Late => Sight::Silent,
-        // A signal has ended it, of a kernel without memory for one.
-        Outcome::Exited(128..) => Sight::Silent,
         Outcome::Exited(0) => match serde_json::from_slice(&finished.stdout) {
             Ok(facts) => Sight::Facts(Box::new(facts)),
-            Err(error) => Sight::Missing(format!("what was seen of it makes no sense: {error}")),
+            Err(error) => Sight::Untold(format!("what was seen of it makes no sense: {error}")),
         },
-        Outcome::Exited(_) => Sight::Missing(String::from_utf8_lossy(&finished.stderr).trim().to_owned()),
+        // A signal has ended it, of a kernel without memory for one.
+        Outcome::Exited(code @ 128..) => Sight::Untold(format!("who was sent to look was ended by signal {}", code - 128)),
+        Outcome::Exited(_) if is_of_others(&said) => Sight::Untold(said),
+        Outcome::Exited(_) => Sight::Missing(said),
     }
+}
+
+/// Whether root may not read it, as on an NFS with `root_squash`: libvirt may all the same, which then becomes the user that QEMU runs as
+/// (`virFileOpenAs`).
+fn is_of_others(text: &str) -> bool {
+    [Errno::EACCES, Errno::EPERM].iter().any(|error| text == error.desc().to_lowercase())
 }
 
 /// The child's side: what is at `path`, as JSON. A part of it is read, so that storage that only remembers does not pass for one that lives.
@@ -204,5 +214,26 @@ mod tests {
         assert_eq!((facts.size, facts.block, facts.samples), (1, false, None));
         assert_eq!(perform(&at("real/none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(perform(&at("real")).is_ok());
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_not_missing() {
+        let finished = |code, stdout: &str, stderr: &str| Finished {
+            outcome: Outcome::Exited(code),
+            stdout: stdout.as_bytes().to_vec(),
+            stderr: stderr.as_bytes().to_vec(),
+        };
+        for finished in [
+            finished(137, "", ""),
+            finished(1, "", "permission denied\n"),
+            finished(1, "", "operation not permitted\n"),
+            finished(0, "{", ""),
+        ] {
+            assert!(matches!(seen(&finished), Sight::Untold(text) if !text.is_empty()), "{finished:?}");
+        }
+        for text in ["no such file or directory", "input/output error", "i/o error", "stale file handle"] {
+            assert_eq!(seen(&finished(1, "", &format!("{text}\n"))), Sight::Missing(text.into()));
+        }
+        assert_eq!(seen(&Finished { outcome: Outcome::Late, ..finished(0, "", "") }), Sight::Silent);
     }
 }

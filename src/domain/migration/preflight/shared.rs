@@ -216,7 +216,7 @@ impl At<'_> {
             Some(Sight::Facts(facts)) if facts.block => self.device(finding, facts, place, deadline),
             Some(Sight::Facts(facts)) if is_of_its_folder(&finding.item) => self.file(finding, facts, place),
             Some(Sight::Facts(facts)) => self.thing(finding, facts, place),
-            Some(Sight::Missing(text)) => Same::Unknown(format!("cannot be looked at here: {text}")),
+            Some(Sight::Missing(text) | Sight::Untold(text)) => Same::Unknown(format!("cannot be looked at here: {text}")),
             Some(Sight::Silent) => Same::Unknown("does not answer here".to_owned()),
             None => Same::Unknown("cannot be found here".to_owned()),
         }
