@@ -1,8 +1,9 @@
 //! The cluster's configuration and what it remembers of each node, as `cibadmin` gives it.
 
+mod edit;
+
 use super::tool::{self, Trouble};
 use crate::deadline::Deadline;
-use crate::xml;
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
 
@@ -235,59 +236,6 @@ impl Cib {
             pair.and_then(|pair| pair.attribute("value")).map(Into::into)
         })
     }
-
-    /// The CIB without the elements that have these ids.
-    #[must_use]
-    pub fn without(&self, ids: &[String]) -> Self {
-        let ranges = self.with(|document| {
-            let named = |node: &Node| node.attribute("id").is_some_and(|id| ids.iter().any(|wanted| wanted == id));
-            // One in another goes with it.
-            let found = document.descendants().filter(|node| named(node) && !node.ancestors().skip(1).any(|parent| named(&parent)));
-            found.map(|node| node.range()).collect::<Vec<_>>()
-        });
-        self.edited(ranges.into_iter().map(|range| (range, String::new())).collect())
-    }
-
-    /// The CIB as it would be if these resources had this provider, and the nodes had always known them so.
-    #[must_use]
-    pub fn with_provider(&self, resources: &[String], provider: &str) -> Self {
-        let ranges = self.with(|document| {
-            let named = document.descendants().filter(|node| {
-                ["primitive", "lrm_resource"].iter().any(|tag| node.has_tag_name(*tag))
-                    && node.attribute("id").is_some_and(|id| resources.iter().any(|wanted| wanted == id))
-            });
-            named.filter_map(|node| node.attribute_node("provider")).map(|attribute| attribute.range_value()).collect::<Vec<_>>()
-        });
-        self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
-    }
-
-    /// The CIB as it would be if these resources were each kept from that node.
-    #[must_use]
-    pub fn with_bans<'a>(&self, bans: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut document = xml::Document::new(None);
-        document.element("constraints", &[], |constraints| {
-            for (at, (resource, node)) in bans.into_iter().enumerate() {
-                let id = format!("kvmha-would-be-not-{at}");
-                constraints.empty("rsc_location", &[("id", &id), ("rsc", resource), ("node", node), ("score", "-INFINITY")]);
-            }
-        });
-        let written = String::from_utf8_lossy(&document.finish()).into_owned();
-        let added = written.split_once("<constraints>").and_then(|(_, rest)| rest.split_once("</constraints>")).map(|(inner, _)| inner);
-        let range = self.with(|document| document.descendants().find(|node| node.has_tag_name("constraints")).map(|node| node.range()));
-        let (Some(added), Some(range)) = (added, range) else { return self.clone() };
-        let old = self.text.get(range.clone()).unwrap_or_default();
-        let inner = old.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</")).map_or("", |(inner, _)| inner).to_owned();
-        self.edited(vec![(range, format!("<constraints>{inner}{added}</constraints>"))])
-    }
-
-    fn edited(&self, mut edits: Vec<(std::ops::Range<usize>, String)>) -> Self {
-        let mut text = self.text.clone();
-        edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
-        for (range, new) in edits {
-            text.replace_range(range, &new);
-        }
-        Self { text }
-    }
 }
 
 fn agent(node: Node) -> String {
@@ -448,24 +396,5 @@ mod tests {
         let both = cib.without(&["web1".to_owned(), "web1-kvmha-adopt".to_owned()]);
         assert_eq!(both.text(), cib.without(&["web1".to_owned()]).text(), "one in the other");
         assert!(Cib::parse("no xml".to_owned()).is_err());
-    }
-
-    #[test]
-    fn bans_that_are_not_there() {
-        let bans = |constraints: &str| {
-            let text = format!("<cib><configuration><resources/>{constraints}</configuration></cib>");
-            let cib = Cib::parse(text).unwrap().with_bans([("web1", "n1"), ("web1", "n2")]);
-            let document = Document::parse(cib.text()).unwrap();
-            let found = document.descendants().filter(|node| node.has_tag_name("rsc_location"));
-            found
-                .map(|node| [node.attribute("node"), node.attribute("score")].map(|word| word.unwrap_or_default().to_owned()).join(" "))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(bans("<constraints/>"), ["n1 -INFINITY", "n2 -INFINITY"]);
-        assert_eq!(bans("<constraints></constraints>").len(), 2);
-        assert_eq!(
-            bans("<constraints><rsc_location id='a' rsc='x' node='n3' score='1'/></constraints>"),
-            ["n3 1", "n1 -INFINITY", "n2 -INFINITY"]
-        );
     }
 }
