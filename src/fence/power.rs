@@ -19,7 +19,7 @@ const ROUNDS_AFTER_MOVE: u32 = 5;
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same after an end that was seen, of a guest that was not moving: then it is the order that counts. Each host is asked again after all have
-/// said that it is not there, so that one that is handed over meanwhile (the shortest of it takes longer than a round) is met at one of them.
+/// said that it is not there, so that one that was handed over between their answers is met in the next round, however long that is.
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
 /// Between two rounds when a host did not answer, or did not do what it was asked to.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
