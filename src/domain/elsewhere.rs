@@ -22,7 +22,7 @@ pub struct Host {
 /// Asks all `hosts` at once; gives a sentence about the first that has the guest. One that does not answer is passed over.
 #[must_use]
 pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Option<String> {
-    ask(identity, hosts, deadline).find_map(Result::ok).flatten()
+    ask(identity, hosts, deadline).filter_map(Result::ok).flatten().next()
 }
 
 /// Sees to it that none of `hosts` has the guest.
@@ -62,5 +62,43 @@ fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Opti
             Ok(Some(format!("{} is on {}, {state} ({})", identity.name, host.name, reason.text(state))))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::domain::ffi::simulated;
+    use crate::simulation::hosts::{GUEST, Happens, Reach, UUID, World};
+    use crate::simulation::{explore, pick};
+    use std::time::Duration;
+
+    const HOSTS: [&str; 3] = ["qemu+tcp://a/system", "qemu+tcp://b/system", "qemu+tcp://c/system"];
+
+    /// Of three hosts any may have the guest, and any other may say that it does not, or not answer.
+    #[test]
+    fn every_host_counts() {
+        simulated::install();
+        let create = || {
+            let mut world = World::new(&HOSTS, false);
+            let place = pick(HOSTS.len());
+            world.run_on(place);
+            for other in (0..HOSTS.len()).filter(|host| *host != place) {
+                world.hosts[other].reach = [Reach::Up, Reach::Down, Reach::Silent][pick(3)];
+            }
+            world.may = |_, _: Happens| false;
+            world
+        };
+        let act = || {
+            let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+            let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
+            let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into() }).to_vec();
+            let found = find(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
+            let alone = nowhere(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
+            format!("{} {}", found.is_some(), alone.is_err())
+        };
+        let judge = |_: &mut World, answer: &str| if answer == "true true" { Ok(()) } else { Err(answer.to_owned()) };
+        assert_eq!(explore(0, create, act, judge)["true true"], 27);
     }
 }

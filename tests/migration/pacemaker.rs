@@ -140,6 +140,41 @@ pub fn overruled(lab: &Lab) -> Result<()> {
     guest.end(boots).map(drop)
 }
 
+/// Pacemaker loses sight of a guest: it is to go elsewhere while it moves to a node to which it has moved before. Pacemaker takes the old
+/// migrate_from for the new move's, and, since a stop came after that, the guest for gone from there (`unpack_migrate_to_success` in its
+/// `lib/pengine/unpack.c`): it starts it elsewhere, without a stop. The starts are refused, until that of the node that it has come to.
+pub fn lost_sight_of(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::placed_with(&stage, "vm1", "migration_speed=10", OPERATIONS)?;
+    let (source, target) = (guest.node()?, guest.other_node()?);
+    let third = lab.node_names().into_iter().find(|node| ![&source, &target].contains(&node)).context("no node")?;
+    let wish = |node: &str| -> Result<()> {
+        let constraint = format!("<constraints><rsc_location id=\"wish\" rsc=\"vm1\" node=\"{node}\" score=\"INFINITY\"/></constraints>");
+        let words = ["cibadmin", "--modify", "--allow-create", "--scope", "constraints", "--xml-text", &constraint];
+        lab.check(&stage.speaker()?, &words, LIMIT).map(drop)
+    };
+    for node in [&target, &source] {
+        wish(node)?;
+        stage.wait(|seen| seen.runs_on("vm1") == Some(node))?;
+        stage.settle()?;
+    }
+    wish(&target)?;
+    let jobs =
+        || lab.exec(&source, &["virsh", "-q", "domjobinfo", "vm1"], LIMIT).is_ok_and(|output| output.stdout.contains("Memory processed"));
+    until("memory flows", jobs)?;
+    wish(&third)?;
+    let reason = stage.failure("vm1", "start_0")?;
+    ensure!(reason.starts_with(&format!("start of vm1 refused: vm1 is on {target}, running")), "{reason}");
+    stage.settle()?;
+    ensure!(guest.node()? == target, "Pacemaker does not know where it is");
+    guest.is_on(&target)?;
+    guest.goes_on()?;
+    guest.boots(1)?;
+    lab.check(&stage.speaker()?, &["cibadmin", "--delete", "--xml-text", "<rsc_location id=\"wish\"/>"], LIMIT)?;
+    stage.settle()?;
+    guest.end(1).map(drop)
+}
+
 /// A move that cannot work is not asked for: no failed action, no restart.
 pub fn refused_before(lab: &Lab) -> Result<()> {
     let stage = on(lab)?;
