@@ -57,6 +57,11 @@ impl Record {
         Trace { identity: self.identity(), emulator, creating: self.creating, rings: self.rings.unwrap_or(true) }
     }
 
+    /// Whether a start or a move was begun whose end is not known.
+    fn is_under_way(&self) -> bool {
+        self.creating || self.restoring || self.moving.is_some()
+    }
+
     /// Whether it is `identity`'s and still right: the emulator it names lives, nothing is under way, and nothing was not looked at.
     #[must_use]
     pub fn is_current(&self, identity: &Identity) -> bool {
@@ -120,8 +125,15 @@ impl Shelf {
     }
 
     /// Keeps `record`, whole or not at all. A failure is only worth a warning: the record is a hint.
+    ///
+    /// But not one that says that something is under way which is over: a stop would end the guest where it has come to. Where there is no room
+    /// for the new one the old one goes, and leaves it.
     pub fn write(&self, record: &Record) {
-        if let Err(error) = self.try_write(record) {
+        let mut result = self.try_write(record);
+        if result.is_err() && self.read().is_some_and(|old| old.is_under_way() && !record.is_under_way()) {
+            result = fs::remove_file(&self.file).and_then(|()| self.try_write(record));
+        }
+        if let Err(error) = result {
             log::warning(format_args!("state file {} cannot be written: {error}", self.file.display()));
         }
     }

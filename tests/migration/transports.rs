@@ -194,6 +194,24 @@ pub fn another_is_awaited(lab: &Lab) -> Result<()> {
     asked.end(HERE, 60).map(drop)
 }
 
+/// What the agent remembers has no room any more from the middle of a move on: that it was under way cannot be overwritten, and the stop that
+/// Pacemaker sends the source afterwards does not end the guest where it has come to.
+pub fn no_room_for_its_end(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "noted")?.with("remoteuri", relay::URI).with("migrate_options", "--unsafe");
+    shell(lab, HERE, "mkdir -p -m 700 /run/kvmha; mount -t tmpfs -o size=64k,mode=700 tmpfs /run/kvmha")?;
+    let boot = guest.boot(HERE)?;
+    let fill = |_: &relay::Line| {
+        shell(lab, HERE, "! dd if=/dev/zero of=/run/kvmha/rest bs=4k 2>/run/full; grep 'No space left' /run/full").map(drop)
+    };
+    relay::with(lab, [HERE, THERE], relay::Moment::Prepare, fill, |line| {
+        migrate_to(&guest)?.is(0)?;
+        ensure!(line.fired(), "it was not filled");
+        arrived(&guest, boot)
+    })?;
+    shell(lab, HERE, "umount /run/kvmha")?;
+    guest.end(THERE, 60).map(drop)
+}
+
 /// The memory by a socket in a folder that both hosts see, as a proxy between them would have it.
 pub fn unix(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "piped")?
