@@ -9,6 +9,7 @@ use super::status::ask_through;
 use super::{Connection, Error, Kind, State};
 use crate::deadline::{Deadline, Task};
 use crate::log;
+use std::time::Duration;
 
 /// Another host.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Host {
     pub name: String,
     /// Its libvirt's URI.
     pub uri: String,
+    /// How long its answer is waited for.
+    pub patience: Duration,
 }
 
 /// Asks all `hosts` at once; gives a sentence about the first that has the guest. One that does not answer is passed over.
@@ -35,14 +38,14 @@ pub fn nowhere(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Re
 
 /// A sentence about each that has the guest; errors are about those that do not say.
 fn ask(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> impl Iterator<Item = Result<Option<String>, String>> {
-    let (guest, deadline) = (identity.name.clone(), *deadline);
+    let guest = identity.name.clone();
     let start = |host: Host| {
-        let (name, identity) = (host.name.clone(), identity.clone());
-        (name, Task::start(move || seen_at(&identity, &host, &deadline)))
+        let (name, identity, deadline) = (host.name.clone(), identity.clone(), deadline.within(host.patience));
+        (name, deadline, Task::start(move || seen_at(&identity, &host, &deadline)))
     };
     // All are started before the first is waited for.
     let tasks: Vec<_> = hosts.into_iter().map(start).collect();
-    tasks.into_iter().map(move |(name, task)| {
+    tasks.into_iter().map(move |(name, deadline, task)| {
         let answer = task.wait(&deadline).unwrap_or_else(|| Err(Error::new(Kind::Unresponsive, "no answer in time")));
         answer.map_err(|error| {
             log::info(format_args!("{name} cannot be asked whether it runs {guest}: {error}"));
@@ -72,7 +75,6 @@ mod tests {
     use crate::domain::ffi::simulated;
     use crate::simulation::hosts::{GUEST, Happens, Reach, UUID, World};
     use crate::simulation::{explore, pick};
-    use std::time::Duration;
 
     const HOSTS: [&str; 3] = ["qemu+tcp://a/system", "qemu+tcp://b/system", "qemu+tcp://c/system"];
 
@@ -90,10 +92,11 @@ mod tests {
             world.may = |_, _: Happens| false;
             world
         };
+        const PATIENCE: Duration = Duration::from_secs(2);
         let act = || {
             let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
             let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
-            let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into() }).to_vec();
+            let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into(), patience: PATIENCE }).to_vec();
             let found = find(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
             let alone = nowhere(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
             format!("{} {}", found.is_some(), alone.is_err())

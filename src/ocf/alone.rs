@@ -35,7 +35,8 @@ impl Call {
         }
         let view = || View::query(deadline).map_err(|_| "Pacemaker does not say how the cluster is".to_owned());
         let nodes = to_ask(&view()?, here, resource)?;
-        let hosts = nodes.iter().map(|node| Host { uri: moving::remote(self, node), name: node.clone() }).collect();
+        let hosts =
+            nodes.iter().map(|node| Host { uri: moving::remote(self, node), name: node.clone(), patience: deadline.left() }).collect();
         elsewhere::nowhere(identity, hosts, deadline)?;
         // While they were asked this node may have lost the others.
         match to_ask(&view()?, here, resource)? == nodes {

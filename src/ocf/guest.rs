@@ -5,7 +5,7 @@ use super::exit::{Code, Failure};
 use super::outage::Course;
 use super::parameters::PausePolicy;
 use super::{Call, moving};
-use crate::cluster;
+use crate::cluster::{self, Peer};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Creation, Manner};
@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// How long a start waits for the answers of other nodes: one that hangs must not keep a guest down.
 const ASKING: Duration = Duration::from_secs(3);
+
+/// The same for those that have left the cluster: most of them are off, and a failover waits for this.
+const ASKING_THE_LOST: Duration = Duration::from_secs(1);
 
 /// How often a start that found a lock held tries again.
 const LEASE_POLL: Duration = Duration::from_secs(2);
@@ -162,12 +165,16 @@ fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
     }
 }
 
-/// The other nodes of the cluster that can be asked about guests: those of this partition, if the parameters say how to reach their
-/// libvirt, as they do for guests that are moved.
+/// The other nodes of the cluster that can be asked about guests, if the parameters say how to reach their libvirt, as they do for guests that
+/// are moved. Those that are not in this partition too: one that has left in good order may have kept a guest that its cluster has let go of.
 fn other_nodes(call: &Call) -> Vec<Host> {
     let Some(here) = call.environment.node.as_ref().filter(|_| call.reaches_others()) else { return Vec::new() };
-    let nodes = cluster::partition(&call.deadline.within(ASKING));
-    nodes.into_iter().filter(|node| node != here).map(|node| Host { uri: moving::remote(call, &node), name: node }).collect()
+    let peers = cluster::peers(&call.deadline.within(ASKING)).into_iter().filter(|peer| peer.name != *here);
+    let host = |peer: Peer| {
+        let patience = if peer.member { ASKING } else { ASKING_THE_LOST };
+        Host { uri: moving::remote(call, &peer.name), name: peer.name, patience }
+    };
+    peers.map(host).collect()
 }
 
 /// Starts the guest and sees it run, scripts included.

@@ -106,7 +106,7 @@ impl Call {
         let connection = Connection::open(&self.hypervisor.to_string(), deadline)?;
         let Some(definition) = Definition::running(&connection, &identity.name, deadline)? else { return Ok(Outlook::new()) };
         let subject = Subject { identity, definition: &definition, here: &connection };
-        let nodes = cluster::partition(deadline);
+        let nodes: Vec<String> = cluster::peers(deadline).into_iter().filter(|peer| peer.member).map(|peer| peer.name).collect();
         thread::scope(|scope| {
             // A thread that cannot be made is no reason to fail.
             let subject = &subject;

@@ -175,6 +175,28 @@ pub fn lost_sight_of(lab: &Lab) -> Result<()> {
     guest.end(1).map(drop)
 }
 
+/// A node leaves the cluster, nobody fences it, and its guest runs on: the cluster would start a second one.
+pub fn left_and_runs(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::placed(&stage, "vm1")?;
+    let node = guest.node()?;
+    stage.check("pcs property set stonith-enabled=false")?;
+    stage.settle()?;
+    lab.kill(&node, "corosync")?;
+    let reason = stage.failure("vm1", "start_0")?;
+    ensure!(reason.starts_with(&format!("start of vm1 refused: vm1 is on {node}, running")), "{reason}");
+    guest.is_on(&node)?;
+    // pacemakerd tries to join it again.
+    lab.start(&node, "corosync")?;
+    stage.check("pcs property set stonith-enabled=true")?;
+    stage.all_online()?;
+    stage.wait(|seen| seen.runs_on("vm1") == Some(&node))?;
+    stage.settle()?;
+    guest.is_on(&node)?;
+    guest.goes_on()?;
+    guest.end(1).map(drop)
+}
+
 /// A move that cannot work is not asked for: no failed action, no restart.
 pub fn refused_before(lab: &Lab) -> Result<()> {
     let stage = on(lab)?;
