@@ -109,8 +109,12 @@ fn records(guest: &Guest, verdicts: &mut Vec<Verdict>) {
 
 /// Every boot but the first needs a reason why the one before ended.
 fn restarts(history: &History, guest: &Guest, verdicts: &mut Vec<Verdict>) {
-    for pair in guest.boots.windows(2) {
+    for (place, pair) in guest.boots.windows(2).enumerate() {
         let (before, after) = (pair[0], pair[1]);
+        // One that is back took turns with another: two writers, which is said already.
+        if guest.boots[..=place].iter().any(|boot| boot.id == after.id) {
+            continue;
+        }
         // One that was there before the old boot's last record was not made for the new one.
         let inside = history
             .emulators
@@ -144,8 +148,13 @@ fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boo
         FaultKind::OtherAgent => fault.subject == *name && fault.begin <= after.first && end <= fault.end + AFTERMATH,
         _ => false,
     });
+    // What stood still before, at the end of a move or frozen, wrote its last record earlier: then its emulator's end tells.
     let fenced = history.fencings.iter().any(|fencing| {
-        was_on(history, name, &fencing.node, end) && (fencing.asked - NEAR..=fencing.done.unwrap_or(f64::INFINITY) + NEAR).contains(&end)
+        let time = fencing.asked - NEAR..=fencing.done.unwrap_or(f64::INFINITY) + NEAR;
+        let ended = history.emulators.iter().any(|one| {
+            one.guest == *name && one.node == fencing.node && one.first <= end && time.contains(&one.last) && one.last <= after.first
+        });
+        ended || was_on(history, name, &fencing.node, end) && time.contains(&end)
     });
     let off = requests(history, name, Request::Off).any(|operation| during(end, operation.begin, operation.end));
     if killed || fenced || off {

@@ -119,6 +119,31 @@ fn what_ends_a_guest_at_once() {
     assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::DaemonKilled, "node1", 90.0, 96.0))), [Violation::NeedlessRestart]);
 }
 
+/// A guest that stood still for ten seconds before its node was fenced has written nothing in them.
+#[test]
+fn what_stood_still_is_fenced_too() {
+    let fenced = |asked: f64| {
+        let mut history = restarted();
+        history.guests[0].boots[0].last = 85.0;
+        history.fencings.push(Fencing { node: "node1".to_owned(), asked, done: Some(asked + 0.5) });
+        history.faults.push(fault(FaultKind::NetworkCut, "node1", asked - 5.0, asked));
+        violations(&history)
+    };
+    assert_eq!(fenced(94.8), []);
+    // It had ended before.
+    assert_eq!(fenced(99.8), [Violation::NeedlessRestart]);
+}
+
+/// Two that take turns on one disk are two writers, and no restarts.
+#[test]
+fn who_takes_turns_was_not_restarted() {
+    let mut history = quiet();
+    history.guests[0].boots = (0..20_u32).map(|turn| boot(u64::from(turn % 2), f64::from(turn), f64::from(turn))).collect();
+    history.guests[0].two_writers = Some((1.0, "beat 7 was overwritten".to_owned()));
+    history.operations.push(request(Request::Off, 0.0, 1.0));
+    assert_eq!(violations(&history), [Violation::DoubleRun]);
+}
+
 #[test]
 fn a_move_keeps_the_memory() {
     let mut history = restarted();
