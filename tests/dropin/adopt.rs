@@ -6,6 +6,7 @@ use crate::cluster::{
 };
 use crate::stage::{Frozen, HERE, PATIENCE, Resource};
 use anyhow::{Context, Result, ensure};
+use lab::process::wait_until;
 use lab::{Lab, Watcher};
 use std::time::Duration;
 
@@ -41,7 +42,9 @@ pub fn ten_there_and_back(lab: &Lab) -> Result<()> {
         check(lab, "pcs resource update ten1 migration_speed=")?;
         settle(lab)?;
         // Nobody listens any more after the plan: it is brought to its end all the same.
-        lab.check(&speaker(lab)?, &["sh", "-c", "kvmha adopt --all --back | head -n 20"], LIMIT * 5)?;
+        // Whether it was is its own code, not that of head.
+        let line = "kvmha adopt --all --back | head -n 20";
+        lab.exec(&speaker(lab)?, &["bash", "-o", "pipefail", "-c", line], LIMIT * 5)?.success(line)?;
         all_well(lab, &guests, THEIRS)?;
     }
     let words = |text: &str| text.split_whitespace().filter(|word| !word.contains("utilization")).map(str::to_owned).collect::<Vec<_>>();
@@ -72,6 +75,44 @@ pub fn killed_at_each_step(lab: &Lab) -> Result<()> {
         ensure!(said.contains("victim") || number == 4, "the next run does not mention it: {said}");
         all_well(lab, &guests, agent).with_context(|| format!("killed at {step:?}"))?;
     }
+    Ok(())
+}
+
+/// The nodes remember of a guest nothing but its recurring monitor: a find that was forgotten is gone from the memory of a node's controller,
+/// and with the next election from the CIB. In maintenance Pacemaker cancels the monitor and remembers nothing then, but does not look by
+/// itself. Also after a run that was killed at that point.
+pub fn known_by_its_monitor_alone(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["scant"], THEIRS)?;
+    let guests = Placed::all(lab, &["scant"])?;
+    let node = speaker(lab)?;
+    for killed in [false, true] {
+        adopt(lab, &["scant"])?.success("adopt scant")?;
+        all_well(lab, &guests, OURS)?;
+        forget_all_but_the_monitor(lab, &guests[0])?;
+        if killed {
+            let in_maintenance = || cib(lab).is_ok_and(|text| text.contains("scant-kvmha-adopt-maintenance"));
+            let (code, said) = adopt_until(lab, &node, &["--back", "scant"], STEPS[0], || {
+                ensure!(wait_until(LIMIT, Duration::from_millis(10), in_maintenance), "it does not begin");
+                kill_adopt(lab, &node)
+            })?;
+            ensure!(code != Some(0), "it was not killed: {said}");
+        }
+        adopt(lab, &["--back", "scant"])?.success("adopt --back scant")?;
+        all_well(lab, &guests, THEIRS)?;
+    }
+    Ok(())
+}
+
+/// Deletes what the CIB has of a guest where it runs, but for the recurring monitor.
+fn forget_all_but_the_monitor(lab: &Lab, guest: &Placed) -> Result<()> {
+    let entries = format!("//node_state[@uname='{}']//lrm_resource[@id='{}']/lrm_rsc_op", guest.node, guest.name);
+    let (others, monitor) = (format!("{entries}[@interval='0']"), format!("{entries}[@interval!='0']"));
+    let query = |path: &str| lab.exec(&guest.node, &["cibadmin", "--query", "--xpath", path], PATIENCE);
+    while query(&others)?.ok() {
+        lab.check(&guest.node, &["cibadmin", "--delete", "--xpath", &others], PATIENCE)?;
+    }
+    settle(lab)?;
+    ensure!(!query(&others)?.ok() && query(&monitor)?.ok(), "{} is not known by its monitor alone", guest.name);
     Ok(())
 }
 

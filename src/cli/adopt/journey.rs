@@ -2,7 +2,7 @@
 //! anywhere is gone from its begin.
 
 use super::mark::{Mark, rival};
-use super::survey::{is_harmless, quiet};
+use super::survey::{is_harmless, quiet, quiet_but_for};
 use super::{Provider, tell};
 use crate::cluster;
 use crate::cluster::cib::Cib;
@@ -173,7 +173,7 @@ impl Journey {
         tell(&format!("{}: {text}", self.resource));
     }
 
-    /// Puts the resource into maintenance, and waits until Pacemaker has taken note.
+    /// Puts the resource into maintenance, and waits until Pacemaker has taken note and knows where the guest is.
     fn enter(&self, deadline: &Deadline) -> anyhow::Result<()> {
         let (resource, set, goal) = (&self.resource, set_id(&self.resource), self.goal.word());
         let xml = format!(
@@ -187,6 +187,10 @@ impl Journey {
         self.modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
         let cib = Cib::query(&deadline.within(CHANGE))?;
         ensure!(cib.value(&format!("{set}-goal")).as_deref() == Some(goal), "maintenance was not set");
+        quiet_but_for(std::slice::from_ref(resource), deadline)?;
+        if !scheduler::plan(deadline)?.is_empty() {
+            self.ask_anew(deadline)?;
+        }
         let view = quiet(deadline)?;
         let managed = view.resource(resource).is_none_or(|placed| placed.managed);
         ensure!(!managed, "Pacemaker still manages it");

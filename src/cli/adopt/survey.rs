@@ -52,7 +52,7 @@ impl Survey {
     /// # Errors
     /// The cluster is not quiet by the deadline, or a resource cannot be changed: nothing is to be touched then.
     pub(super) fn make(named: &[String], goal: Provider, deadline: &Deadline) -> anyhow::Result<Self> {
-        let view = quiet(&deadline.within(QUIET))?;
+        let view = quiet_but_for(&in_maintenance(&Cib::query(deadline)?), &deadline.within(QUIET))?;
         let cib = Cib::query(deadline)?;
         let primitives = cib.primitives();
         let run = Mark::new(tool::run("crm_node", &["--name"], deadline)?.trim());
@@ -114,9 +114,22 @@ pub(super) fn is_harmless(step: &Step) -> bool {
 /// # Errors
 /// At the deadline: what keeps it from being quiet.
 pub(super) fn quiet(deadline: &Deadline) -> anyhow::Result<View> {
+    quiet_but_for(&[], deadline)
+}
+
+/// The same, but Pacemaker may still have to look for these resources, which are in maintenance.
+///
+/// Maintenance cancels their recurring monitors. Where a node remembered nothing else of one, as after a find that was forgotten and an
+/// election, Pacemaker no longer knows where it is: its scheduler would look. But the controller takes that the monitor is gone from the
+/// history for the end of its own request, and asks the scheduler only at the next change or recheck (`process_op_deletion` and
+/// `confirm_cancel_action`, the same in pacemaker 2.1.5 and 3.0.0): to wait for it is in vain.
+///
+/// # Errors
+/// At the deadline: what keeps it from being quiet.
+pub(super) fn quiet_but_for(resources: &[String], deadline: &Deadline) -> anyhow::Result<View> {
     let mut last = None;
     loop {
-        match is_quiet(deadline) {
+        match is_quiet(resources, deadline) {
             Ok(view) => return Ok(view),
             Err(error) if !deadline.pause(POLL) => {
                 // What was said before the time was up tells more than that it was up.
@@ -127,7 +140,7 @@ pub(super) fn quiet(deadline: &Deadline) -> anyhow::Result<View> {
     }
 }
 
-fn is_quiet(deadline: &Deadline) -> anyhow::Result<View> {
+fn is_quiet(but_for: &[String], deadline: &Deadline) -> anyhow::Result<View> {
     let view = View::query(deadline)?;
     let Some(controller) = &view.controller else { bail!("there is no controller") };
     ensure!(view.quorum, "this partition has no quorum");
@@ -136,10 +149,21 @@ fn is_quiet(deadline: &Deadline) -> anyhow::Result<View> {
         bail!("node {} is coming, or has to be fenced", node.name);
     }
     ensure!(view::is_idle(controller, deadline)?, "Pacemaker is at work");
-    if let Some(step) = scheduler::plan(deadline)?.first() {
+    if let Some(step) = scheduler::plan(deadline)?.iter().find(|step| !looks_for(step, but_for)) {
         bail!("Pacemaker is about to {step}");
     }
     Ok(view)
+}
+
+/// Whether a step only looks for one of these.
+fn looks_for(step: &Step, resources: &[String]) -> bool {
+    step.operation == "monitor" && step.resource.as_ref().is_some_and(|resource| resources.contains(resource))
+}
+
+/// The resources that a run has put into maintenance and not taken out.
+fn in_maintenance(cib: &Cib) -> Vec<String> {
+    let put = |id: &String| cib.value(&format!("{}-maintenance", set_id(id))).as_deref() == Some("true");
+    cib.primitives().into_iter().map(|primitive| primitive.id).filter(put).collect()
 }
 
 /// # Errors
@@ -198,5 +222,34 @@ impl fmt::Display for Survey {
         writeln!(f, "  4 the answers and what Pacemaker would do next are checked")?;
         writeln!(f, "  5 maintenance ends, and Pacemaker monitors it")?;
         write!(f, "If a step fails the resource gets its old agent back, and maintenance ends.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_look_for_what_a_run_has_in_maintenance_does_not_matter() {
+        let cib = Cib::parse(
+            "<cib><configuration><resources><primitive id='web1'><meta_attributes id='web1-kvmha-adopt'>\
+             <nvpair id='web1-kvmha-adopt-maintenance' name='maintenance' value='true'/></meta_attributes></primitive>\
+             <primitive id='web2'><meta_attributes id='web2-meta'><nvpair id='web2-meta-maintenance' name='maintenance' value='true'/>\
+             </meta_attributes></primitive></resources></configuration></cib>"
+                .to_owned(),
+        )
+        .unwrap();
+        let apart = in_maintenance(&cib);
+        assert_eq!(apart, ["web1"]);
+        let step = |resource: Option<&str>, operation: &str| Step {
+            resource: resource.map(Into::into),
+            operation: operation.into(),
+            node: "node2".into(),
+        };
+        assert!(looks_for(&step(Some("web1"), "monitor"), &apart));
+        let others =
+            [(Some("web1"), "stop"), (Some("web1"), "cancel"), (Some("web1"), "start"), (Some("web2"), "monitor"), (None, "fence")];
+        assert!(others.iter().all(|(resource, operation)| !looks_for(&step(*resource, operation), &apart)));
+        assert!(!looks_for(&step(Some("web1"), "monitor"), &[]));
     }
 }
