@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     Suite {
         options: Options { name: "moves".to_owned(), agent, limit: stage::LIMIT, ..Options::default() },
         scenarios: lab::scenarios! {
-            pacemaker: moved_by_hand taken_back terminal_closed overruled lost_sight_of left_and_runs refused_before blocked_and_healed;
+            pacemaker: moved_by_hand taken_back terminal_closed one_after_the_other overruled lost_sight_of left_and_runs refused_before blocked_and_healed;
             outage: it_goes_on it_is_given_up it_is_relocated its_device_is_relocated it_holds_still a_node_that_hangs_is_left_alone its_start_waits;
             frozen: five_guests servers_cut;
         },

@@ -61,7 +61,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let migrates = configured.meta.get("allow-migrate").is_some_and(|value| value == "true");
     ensure!(migrates, "{id} has not allow-migrate=true: Pacemaker would stop it and start it on {node}");
     release_what_was_left(id)?;
-    let seen = look(id)?;
+    let Some(seen) = settled(id, &interrupt, &deadline)? else {
+        log::complain(&format!("interrupted: nothing was asked for {id}"));
+        return Ok(1);
+    };
     let [source] = &seen.nodes[..] else { bail!("{id} is active on {} nodes, not on one", seen.nodes.len()) };
     if source == node {
         print(&format!("{id} is on {node}\n"));
@@ -74,6 +77,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let source_libvirt = Connection::open(&uri, &deadline.within(QUESTION))?;
     let name = asked.definition().map_err(anyhow::Error::msg)?.identity.name;
     refuse_what_cannot_work(&asked, &source_libvirt, &name, &deadline)?;
+    let now = look(id)?;
+    ensure!(!now.is_changing() && now.nodes == seen.nodes, "something else is done with {id} now; nothing was asked for");
     let mover = Mover { id, node, name, libvirt: source_libvirt, failures: seen.failed_moves.len(), taken_back: Cell::new(false) };
     let lifetime = format!("PT{timeout}S");
     tool::run("crm_resource", &["--move", "--resource", id, "--node", node, "--lifetime", &lifetime], &deadline.within(QUESTION))
@@ -104,6 +109,28 @@ fn endings(status: &str) -> SigSet {
 
 fn look(id: &str) -> anyhow::Result<resource::Sight> {
     resource::look(id, &Deadline::after(QUESTION)).map_err(anyhow::Error::msg)
+}
+
+/// Waits until Pacemaker does nothing with it: a move that is overruled ends in a restart, or Pacemaker loses sight of the guest. `None`:
+/// interrupted.
+fn settled(id: &str, interrupt: &Task<bool>, deadline: &Deadline) -> anyhow::Result<Option<resource::Sight>> {
+    let (mut told, mut active) = (false, Instant::now());
+    loop {
+        let seen = look(id)?;
+        if seen.is_changing() {
+            active = Instant::now();
+            if !std::mem::replace(&mut told, true) {
+                log::complain(&format!("something else is done with {id}: waiting for its end"));
+            }
+        // Between the two halves of a move it is on both nodes for Pacemaker.
+        } else if seen.nodes.len() == 1 || active.elapsed() > PATIENCE {
+            return Ok(Some(seen));
+        }
+        if interrupt.wait(&Deadline::after(LOOK)).is_some() {
+            return Ok(None);
+        }
+        ensure!(!deadline.expired(), "something else is done with {id} all the time; nothing was asked for");
+    }
 }
 
 /// A refusal by the agent would be a failed move, which Pacemaker answers with a restart: so it is looked for before.

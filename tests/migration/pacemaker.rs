@@ -112,6 +112,25 @@ pub fn terminal_closed(lab: &Lab) -> Result<()> {
     guest.end(1).map(drop)
 }
 
+/// Asked for while Pacemaker moves it elsewhere: that move is not overruled, which would restart the guest.
+pub fn one_after_the_other(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::placed_with(&stage, "vm1", "migration_speed=10", OPERATIONS)?;
+    let (source, target) = (guest.node()?, guest.other_node()?);
+    let third = lab.node_names().into_iter().find(|node| ![&source, &target].contains(&node)).context("no node")?;
+    guest.request_move(&target)?;
+    let jobs =
+        || lab.exec(&source, &["virsh", "-q", "domjobinfo", "vm1"], LIMIT).is_ok_and(|output| output.stdout.contains("Memory processed"));
+    until("memory flows", jobs)?;
+    let output = lab.exec(&source, &["kvmha", "migrate", "vm1", &third, "--plain"], LIMIT)?;
+    ensure!(output.code == Some(0) && output.stderr.contains("waiting for its end"), "{output:?}");
+    guest.clear()?;
+    stage.settle()?;
+    guest.is_on(&third)?;
+    stage.no_failures()?;
+    guest.end(1).map(drop)
+}
+
 /// Somebody rules the target out while the guest moves there: Pacemaker starts it elsewhere, and the command does not wait for what will not be.
 pub fn overruled(lab: &Lab) -> Result<()> {
     let stage = on(lab)?;
