@@ -12,7 +12,7 @@ use super::sight::Target;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::simulation::hosts::{Happens, Step, World};
-use crate::simulation::{explore, lasted, pass, pick, world};
+use crate::simulation::{explore, folder, lasted, pass, pick, world};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -69,8 +69,7 @@ fn every_course(budget: usize, create: impl Fn() -> World) -> BTreeMap<String, u
 
 fn every_course_of(budget: usize, create: impl Fn() -> World, act: impl Fn(&Path) -> String) -> BTreeMap<String, usize> {
     simulated::install();
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let folder = folder();
     let notes = folder.path().join("fence");
     let create = || {
         let _ = std::fs::remove_dir_all(&notes);

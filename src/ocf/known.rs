@@ -19,7 +19,12 @@ pub(super) const STATE_DIRECTORY: &str = "/run/kvmha";
 impl Call {
     /// Where this resource's state file is.
     pub(super) fn shelf(&self) -> Shelf {
-        Shelf::new(Path::new(STATE_DIRECTORY), self.environment.instance.as_deref().unwrap_or("default"))
+        let instance = self.environment.instance.as_deref().unwrap_or("default");
+        #[cfg(test)]
+        if let Some(directory) = crate::simulation::state_directory() {
+            return Shelf::new(&directory, instance);
+        }
+        Shelf::new(Path::new(STATE_DIRECTORY), instance)
     }
 
     /// Whether the parameters say how to reach the libvirt of other nodes.

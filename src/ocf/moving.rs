@@ -2,6 +2,9 @@
 //!
 //! A failure of either is an outage of the guest with Pacemaker's defaults: it is stopped on both nodes and started again.
 
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model;
+
 use super::Call;
 use super::exit::Failure;
 use super::guest::settle;
@@ -184,7 +187,11 @@ fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
     loop {
         let text = match status::look(&trace, &call.hypervisor, &call.deadline)? {
             Presence::Absent if grace.expired() => return Err(Error::new(Kind::State, format!("{name} is not here and is not coming"))),
-            Presence::Absent => "not here".to_owned(),
+            Presence::Absent => {
+                // What comes now was not let run by the time of migrate_to's end.
+                doubt = Some("here by now, but libvirt has not said that it runs".to_owned());
+                "not here".to_owned()
+            }
             // It runs, but what it has not got of its memory may never come.
             Presence::Active(Sight::Libvirt { state, reason, .. }) if reason.is_broken_postcopy(state) => {
                 let text = format!("{name} is {state} ({}), part of its memory has not come", reason.text(state));

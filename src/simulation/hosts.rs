@@ -6,11 +6,13 @@
 mod calls;
 mod emulator;
 mod events;
+mod faults;
+mod judged;
 
-use super::{FOR_EVER, deviate, pass, tell};
+use super::{FOR_EVER, deviate, lasted, pass, tell};
 use std::ffi::{CStr, c_int, c_ulong};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use virt::sys;
 
 /// The guest's name.
 pub(crate) const GUEST: &CStr = c"web1";
@@ -49,38 +51,10 @@ const SHUT_OFF: c_int = 5;
 const BY_MIGRATION: c_int = 2;
 const STARTING_UP: c_int = 11;
 
-/// An error of libvirt.
-#[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    pub(crate) code: sys::virErrorNumber,
-    pub(crate) part: sys::virErrorDomain,
-    pub(crate) text: &'static str,
-}
-
-const NO_DOMAIN: Fault = Fault { code: sys::VIR_ERR_NO_DOMAIN, part: sys::VIR_FROM_QEMU, text: "Domain not found" };
-const NOT_RUNNING: Fault = invalid("Requested operation is not valid: domain is not running");
-const NO_JOB: Fault = invalid("Requested operation is not valid: no job is active on the domain");
-const REFUSED: Fault = Fault {
-    code: sys::VIR_ERR_OPERATION_FAILED,
-    part: sys::VIR_FROM_QEMU,
-    text: "Failed to terminate process 7 with SIGKILL: Device or resource busy",
-};
-const OUT_OF_REACH: Fault =
-    Fault { code: sys::VIR_ERR_SYSTEM_ERROR, part: sys::VIR_FROM_RPC, text: "unable to connect to server: Connection refused" };
-const CALLED_OFF: Fault = Fault {
-    code: sys::VIR_ERR_OPERATION_ABORTED,
-    part: sys::VIR_FROM_QEMU,
-    text: "operation aborted: migration out job: canceled by client",
-};
-const UNHEARD: Fault =
-    Fault { code: sys::VIR_ERR_OPERATION_FAILED, part: sys::VIR_FROM_QEMU, text: "operation failed: Lost connection to destination host" };
-const BROKEN: Fault = Fault { code: sys::VIR_ERR_INTERNAL_ERROR, part: sys::VIR_FROM_RPC, text: "internal error: client socket is closed" };
-
-const fn invalid(text: &'static str) -> Fault {
-    Fault { code: sys::VIR_ERR_OPERATION_INVALID, part: sys::VIR_FROM_QEMU, text }
-}
+use faults::*;
 
 pub(crate) use emulator::Temper;
+pub(crate) use faults::Fault;
 
 type Answer<T> = Result<T, Fault>;
 
@@ -129,6 +103,10 @@ pub(crate) struct Host {
     forgotten: Vec<usize>,
     /// When it was last asked for the guest.
     asked: Option<Instant>,
+    /// Whether its libvirt has said how the guest is.
+    pub(crate) told: bool,
+    /// When a copy that ran here was ended last.
+    ran_until: Option<Instant>,
     /// Whether a frozen daemon has a request to end the guest.
     queued: bool,
     /// Whether it has one to create the guest.
@@ -211,23 +189,29 @@ pub(crate) struct World {
     pub(crate) may: fn(&World, Happens) -> bool,
     /// Whether libvirt may do anything but what it was asked to, at once.
     pub(crate) unruly: bool,
-    /// Whether a move goes on by itself, and whether its memory comes to an end.
+    /// Whether a move goes on by itself, and how long its memory takes then.
     pub(crate) goes_on: bool,
-    pub(crate) endless: bool,
+    pub(crate) filling: Duration,
     /// How guest and emulator take it that they are to end.
     pub(crate) temper: Temper,
     /// Whether the program is to end the guest, wherever it runs.
     pub(crate) ends: bool,
     /// Whether something has happened that need not have.
     pub(crate) disturbed: bool,
+    /// When something has happened last.
+    stirred: Option<Instant>,
     /// Whether the program has ended the guest by force.
     pub(crate) forced: bool,
+    /// Whether it has asked for anything but an answer.
+    pub(crate) meddled: bool,
     /// Whether nothing happens yet.
     pub(crate) quiet: bool,
     /// libvirt's answer to who asked for the move.
     moved: Option<Answer<()>>,
     /// Of what looks the same so often, how often that was so.
     same: Option<(Looks, u32)>,
+    /// Where the program's state files are.
+    pub(crate) notes: PathBuf,
     /// What is wrong.
     pub(crate) wrong: Option<String>,
 }
@@ -242,6 +226,8 @@ impl World {
             copy: None,
             forgotten: Vec::new(),
             asked: None,
+            told: false,
+            ran_until: None,
             queued: false,
             creates: false,
         };
@@ -253,14 +239,17 @@ impl World {
             may: |_, _| false,
             unruly: false,
             goes_on: false,
-            endless: false,
+            filling: CLEARING,
             temper: Temper::default(),
             ends: false,
             disturbed: false,
+            stirred: None,
             forced: false,
+            meddled: false,
             quiet: false,
             moved: None,
             same: None,
+            notes: PathBuf::new(),
             wrong: None,
         }
     }
@@ -290,6 +279,13 @@ impl World {
         }
     }
 
+    /// The guest is paused there for this reason of libvirt's.
+    pub(crate) fn pause(&mut self, host: usize, reason: c_int) {
+        if let Some(copy) = &mut self.hosts[host].copy {
+            (copy.state, copy.reason) = (PAUSED, reason);
+        }
+    }
+
     fn new_copy(&mut self, state: c_int, reason: c_int) -> Copy {
         self.numbers += 1;
         Copy { number: self.numbers, state, reason, hangs: false, ending: None, since: None, held: false, waits: false, gone: false }
@@ -304,27 +300,6 @@ impl World {
         }
     }
 
-    /// What is wrong with the answer "off": an emulator lives, or one may come of what is under way. Somebody who starts the guest after
-    /// the last question to all hosts has begun cannot be known of.
-    pub(crate) fn not_off(&self) -> Option<String> {
-        let last_round = self.hosts.iter().filter_map(|host| host.asked).min();
-        for host in &self.hosts {
-            if !host.forgotten.is_empty() {
-                return Some(format!("an emulator that libvirt has forgotten lives on {}", host.uri));
-            }
-            if let Some(copy) = &host.copy
-                && copy.since.is_none_or(|since| last_round.is_none_or(|round| since < round))
-            {
-                return Some(format!("it lives on {}: {copy:?}", host.uri));
-            }
-        }
-        self.transfer.is_some_and(|transfer| self.may_yet_come(transfer)).then(|| "a copy of it is still to come".into())
-    }
-
-    fn may_yet_come(&self, transfer: Move) -> bool {
-        transfer.orphan.is_none_or(|since| now() < since + IN_FLIGHT)
-    }
-
     /// The host of a copy that is still there.
     fn place(&self, number: usize) -> Option<usize> {
         self.hosts.iter().position(|host| host.copy.as_ref().is_some_and(|copy| copy.number == number))
@@ -334,6 +309,9 @@ impl World {
     fn remove(&mut self, host: usize) {
         if self.is_listed_on(host) {
             return;
+        }
+        if self.runs(host) {
+            self.hosts[host].ran_until = Some(now());
         }
         self.hosts[host].copy = None;
         let Some(transfer) = &mut self.transfer else { return };
@@ -354,35 +332,6 @@ impl World {
                 (Step::Runs, Some(number)) => self.events.push((now() + START, Event::Ended(number))),
                 _ => {}
             }
-        }
-    }
-
-    /// The guest's CPUs run on this host.
-    pub(crate) fn runs(&self, host: usize) -> bool {
-        self.hosts[host].copy.as_ref().is_some_and(|copy| copy.state == RUNNING && !copy.held && !copy.gone)
-    }
-
-    /// Whether its emulator is stopped here, by the program.
-    pub(crate) fn is_held(&self, host: usize) -> bool {
-        self.hosts[host].copy.as_ref().is_some_and(|copy| copy.held)
-    }
-
-    /// Never twice.
-    fn watch(&mut self) {
-        if (0..self.hosts.len()).filter(|host| self.runs(*host)).count() > 1 {
-            self.wrong.get_or_insert("it runs on both hosts".into());
-        }
-    }
-
-    /// The program ends the copy of a host: one that is not needed any more.
-    fn watch_end(&mut self, host: usize) {
-        self.forced = true;
-        if self.goes_on
-            && !self.ends
-            && self.hosts[host].copy.is_some()
-            && !(0..self.hosts.len()).any(|other| other != host && self.runs(other))
-        {
-            self.wrong.get_or_insert("the last copy was ended".into());
         }
     }
 

@@ -15,6 +15,7 @@ mod task;
 use hosts::World;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use choice::{deviate, pick};
@@ -64,6 +65,17 @@ pub(crate) fn pass(time: Duration) {
 /// How long this course has lasted.
 pub(crate) fn lasted() -> Duration {
     CLOCK.get().map_or(Duration::ZERO, |(begin, now)| now.duration_since(begin))
+}
+
+/// A folder for the notes of a program, in memory.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder")
+}
+
+/// Where the state files of this thread are: in no world but a made up one may they be lost with it.
+pub(crate) fn state_directory() -> Option<PathBuf> {
+    is_on().then(|| world(|world| world.notes.clone()))
 }
 
 /// Something on the world.

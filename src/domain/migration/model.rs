@@ -15,7 +15,7 @@ use crate::domain::migration::history::Course;
 use crate::domain::status::Trace;
 use crate::domain::{Connection, Identity, Uri, evidence};
 use crate::simulation::hosts::{GUEST, Happens, Reach, Step, UUID, World};
-use crate::simulation::{expect_move, explore, lasted, pass, world};
+use crate::simulation::{FOR_EVER, expect_move, explore, lasted, pass, world};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn every_course(budget: usize, endless: bool, may: fn(&World, Happens) -> bool) 
     let create = || {
         let mut world = World::new(&[HERE, THERE], false);
         world.goes_on = true;
-        world.endless = endless;
+        world.filling = if endless { FOR_EVER } else { world.filling };
         world.move_from(0, 1, Step::Asked);
         world.quiet = true;
         world.may = may;

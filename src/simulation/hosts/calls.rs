@@ -5,6 +5,7 @@ use super::*;
 impl World {
     /// A call reaches the daemon of a host, or does not.
     fn call(&mut self, host: usize, what: &str) -> Answer<()> {
+        self.meddled |= matches!(what, "abort" | "shutdown" | "destroy");
         pass(CALL);
         self.catch_up();
         self.between();
@@ -42,8 +43,11 @@ impl World {
     pub(crate) fn look_up(&mut self, host: usize, is_it: bool) -> Answer<usize> {
         self.hosts[host].asked = Some(now());
         self.call(host, "look up")?;
-        match &self.hosts[host] {
-            Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
+        match &mut self.hosts[host] {
+            Host { copy: None, defined: false, told, .. } => {
+                *told = true;
+                Err(NO_DOMAIN)
+            }
             _ if !is_it => Err(NO_DOMAIN),
             _ => Ok(host),
         }
@@ -55,6 +59,7 @@ impl World {
 
     pub(crate) fn state(&mut self, host: usize) -> Answer<(c_int, c_int)> {
         self.call(host, "state")?;
+        self.hosts[host].told = true;
         match &self.hosts[host] {
             Host { copy: Some(copy), .. } => Ok((copy.state, copy.reason)),
             Host { defined: true, .. } => Ok((SHUT_OFF, 2)),
@@ -132,6 +137,7 @@ impl World {
 
     /// The answer to the request to move it, which comes when the move is over.
     pub(crate) fn move_away(&mut self, host: usize) -> Answer<()> {
+        self.meddled = true;
         tell(|| format!("the move from {}: {:?}", self.hosts[host].uri, self.moved));
         self.moved.take().unwrap_or(Err(NOT_RUNNING))
     }

@@ -51,6 +51,7 @@ impl World {
             return;
         }
         tell(|| format!("{signal:?} to {to}"));
+        self.meddled = true;
         let temper = self.temper;
         match (signal, &mut self.hosts[0].copy) {
             (_, Some(copy)) if emulator(copy.number) != *to => {}

@@ -6,6 +6,7 @@ impl World {
     /// The next step of the move.
     pub(super) fn go_on(&mut self) {
         let Some(mut transfer) = self.transfer else { return };
+        self.stirred = Some(now());
         match transfer.step {
             Step::Asked => {
                 let copy = self.new_copy(PAUSED, BY_MIGRATION);
@@ -43,11 +44,20 @@ impl World {
         let Some(Move { step, .. }) = self.transfer.filter(|_| self.goes_on) else { return };
         let time = match step {
             Step::Asked => START,
-            Step::Filling if self.endless => return,
-            Step::Filling => CLEARING,
+            Step::Filling => self.filling,
             Step::HandedOver | Step::Runs => HANDOVER,
         };
         self.events.push((now() + time, Event::Next(step)));
+    }
+
+    /// Whether the daemon that has to make the next step does not. One that cannot be reached from another host may do its work.
+    fn is_stuck(&self, Move { from, to, step, .. }: Move) -> bool {
+        let stands = |host: usize| match self.hosts[host].reach {
+            Reach::Up => false,
+            Reach::Down => host == 0,
+            Reach::Silent => true,
+        };
+        stands(from) || matches!(step, Step::Asked | Step::HandedOver) && stands(to)
     }
 
     /// How many steps the move may make now: one without a source has no memory to send.
@@ -68,6 +78,7 @@ impl World {
         while let Some(at) = (0..self.events.len()).filter(|at| self.events[*at].0 <= now()).min_by_key(|at| self.events[*at].0) {
             let (_, event) = self.events.remove(at);
             tell(|| format!("  {event:?}"));
+            self.stirred = Some(now());
             match event {
                 Event::Ended(number) => {
                     if let Some(host) = self.place(number) {
@@ -86,7 +97,7 @@ impl World {
                     }
                 }
                 Event::Next(step) => match self.transfer {
-                    Some(Move { from, .. }) if self.hosts[from].reach == Reach::Silent => {
+                    Some(transfer) if self.is_stuck(transfer) => {
                         self.events.push((now() + CLEARING, event));
                     }
                     Some(Move { step: is, orphan: None, apart: false, .. }) if is == step => self.go_on(),
@@ -128,6 +139,7 @@ impl World {
         let Some(happens) = deviate(possible.len()).checked_sub(1).map(|at| possible[at]) else { return };
         tell(|| format!("  {happens:?}"));
         self.disturbed = true;
+        self.stirred = Some(now());
         match happens {
             Happens::Moves(steps) => (0..steps).for_each(|_| self.go_on()),
             Happens::Cut(host) => {
