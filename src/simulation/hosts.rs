@@ -8,6 +8,7 @@ mod emulator;
 mod events;
 mod faults;
 mod judged;
+mod postcopy;
 
 use super::{FOR_EVER, deviate, lasted, pass, tell};
 use std::ffi::{CStr, c_int, c_ulong};
@@ -55,11 +56,12 @@ use faults::*;
 
 pub(crate) use emulator::Temper;
 pub(crate) use faults::Fault;
+pub(crate) use postcopy::Halves;
 
 type Answer<T> = Result<T, Fault>;
 
 /// What a program that asks again can see of the world.
-type Looks = (Option<Step>, Vec<Reach>, usize);
+type Looks = (Option<Step>, Option<Halves>, Vec<Reach>, usize);
 
 /// How a daemon can be reached from where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +160,12 @@ pub(crate) enum Happens {
     /// The move goes on to this step, and then the daemons of source and target do not hear each other any more; and whether the target is
     /// cut off from the program too.
     Parts(Step, bool),
+    /// The emulators of a post-copy lose each other.
+    Breaks,
+    /// They could find each other again.
+    Mends,
+    /// Its daemons do not hear each other any more.
+    Unhears,
 }
 
 /// What happens by itself, later.
@@ -175,6 +183,8 @@ enum Event {
     MoveEnds,
     /// The move makes the step after this one.
     Next(Step),
+    /// This comes of a post-copy.
+    Halves(postcopy::Comes),
     /// Both daemons give up a move on whose other side nobody is heard.
     GivesUp,
 }
@@ -183,6 +193,11 @@ enum Event {
 pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     transfer: Option<Move>,
+    /// A guest that is half here and half there, and whether a frozen daemon was asked for that.
+    pub(crate) halves: Option<Halves>,
+    halves_asked: bool,
+    /// How long the rest of its memory takes then.
+    pub(crate) rest: Duration,
     events: Vec<(Instant, Event)>,
     numbers: usize,
     /// What may happen in this world, beside the steps of a move.
@@ -234,6 +249,9 @@ impl World {
         Self {
             hosts: uris.iter().map(host).collect(),
             transfer: None,
+            halves: None,
+            halves_asked: false,
+            rest: CLEARING,
             events: Vec::new(),
             numbers: 0,
             may: |_, _| false,
@@ -307,7 +325,7 @@ impl World {
 
     /// Takes a copy out of its host, with what that means for a move.
     fn remove(&mut self, host: usize) {
-        if self.is_listed_on(host) {
+        if self.is_listed_on(host) || self.lose_half(host) {
             return;
         }
         if self.runs(host) {

@@ -5,12 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 thread_local! {
-    static LONG: Cell<bool> = const { Cell::new(false) };
+    static LONG: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// The next task is one whose end what happens meanwhile decides: libvirt's request to move the guest.
-pub(crate) fn expect_move() {
-    LONG.set(true);
+/// The task after so many others is one whose end what happens meanwhile decides: libvirt's request to move the guest.
+pub(crate) fn expect_move(after: usize) {
+    LONG.set(Some(after));
 }
 
 /// Work that was begun.
@@ -24,7 +24,9 @@ pub(crate) enum Task<T> {
 impl<T: 'static> Task<T> {
     /// Begins it.
     pub(crate) fn start(begin: Instant, work: impl FnOnce() -> T + 'static) -> Self {
-        if LONG.take() {
+        let left = LONG.take();
+        LONG.set(left.and_then(|left| left.checked_sub(1)));
+        if left == Some(0) {
             return Self::Move(RefCell::new(Some(Box::new(work))));
         }
         let answer = work();

@@ -175,8 +175,11 @@ functions! {
             // SAFETY: the caller's own places for them.
             unsafe {
                 *kind = c_int::from(operation.is_some()) * 2;
-                *count = c_int::from(operation.is_some());
-                *list = operation.map_or(ptr::null_mut(), |operation| Box::into_raw(Box::new(parameter(c"operation", operation))));
+                *count = c_int::from(operation.is_some()) * 2;
+                *list = operation.map_or(ptr::null_mut(), |operation| {
+                    let list = [parameter(c"operation", operation), parameter(c"memory_iteration", 1)];
+                    Box::into_raw(Box::new(list)).cast()
+                });
             }
             0
         }))
@@ -185,9 +188,10 @@ functions! {
         let _ = count;
         if !list.is_null() {
             // SAFETY: made by the function above, and given back once.
-            drop(unsafe { Box::from_raw(list) });
+            drop(unsafe { Box::from_raw(list.cast::<[sys::virTypedParameter; 2]>()) });
         }
     }
+    fn virDomainMigrateStartPostCopy(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::start_postcopy) }
     fn virDomainAbortJob(domain: sys::virDomainPtr) -> c_int { act(domain, World::abort) }
     fn virDomainDestroy(domain: sys::virDomainPtr) -> c_int { act(domain, World::destroy) }
     fn virDomainShutdown(domain: sys::virDomainPtr) -> c_int { act(domain, World::shut_down) }
@@ -199,8 +203,8 @@ functions! {
     fn virDomainMigrateToURI3(
         domain: sys::virDomainPtr, to: *const c_char, list: sys::virTypedParameterPtr, count: c_uint, flags: c_uint
     ) -> c_int {
-        let _ = (to, list, count, flags);
-        act(domain, World::move_away)
+        let _ = (to, list, count);
+        number(world(|world| world.move_away(host(domain), flags)).map(|()| 0))
     }
 }
 

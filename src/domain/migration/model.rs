@@ -4,11 +4,13 @@
 //! The place between two steps of the move is a choice too, so that what a program that asks every 250 ms can see is not all that happens.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod postcopy;
+
 use super::handover::Handover;
 use super::policy::Policy;
 use super::side::{Here, There};
 use super::transfer::Transfer;
-use super::{Plan, RESERVE, StorageCheck, carry};
+use super::{Error, Plan, RESERVE, Result, StorageCheck, carry};
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
@@ -29,11 +31,11 @@ const LATE: Duration = Duration::from_secs(2);
 /// How long the world goes on when the program has ended.
 const AFTERWARDS: Duration = Duration::from_secs(60);
 
-/// Moves the guest; the answer, in a word.
-fn carry_over() -> String {
+/// Moves the guest by this policy, or what an earlier move has left half done because of `broken`.
+fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
-    let deadline = Deadline::after(TIME);
+    let deadline = Deadline::after(time);
     let working = deadline.before(RESERVE);
     let uri = Uri::parse(HERE).unwrap();
     let plan = Plan {
@@ -46,16 +48,26 @@ fn carry_over() -> String {
         downtime: 0,
         config: "/srv/web1.xml".into(),
         storage: StorageCheck::Off,
-        policy: Policy::Plain,
+        policy,
     };
     let guest = Connection::open(HERE, &working).unwrap().guest(&identity.name, &working).unwrap().unwrap();
     let emulators = evidence::find(&identity, None, &working).unwrap();
     let here = Here { uri: &uri, trace: Trace { emulator: emulators.first().copied(), ..identity.into() } };
     let (mut there, handover) = (There::new(THERE), Handover::new(emulators));
-    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan: &plan, last: None, postcopy: false, handover };
-    world(|world| world.quiet = false);
-    expect_move();
-    let answer = carry(transfer, None, false, &mut Course::default(), (&working, &deadline));
+    let postcopy = broken.is_some();
+    // A move by post-copy is disturbed from where that begins.
+    world(|world| world.quiet = policy == Policy::Postcopy && !postcopy);
+    if !postcopy {
+        // Before it the downtime is set, if the policy has one.
+        expect_move(usize::from(policy != Policy::Plain));
+    }
+    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan: &plan, last: None, postcopy, handover };
+    carry(transfer, broken, false, &mut Course::default(), (&working, &deadline))
+}
+
+/// Moves the guest; the answer, in a word.
+fn carry_over() -> String {
+    let answer = moved(Policy::Plain, TIME, None);
     let took = lasted();
     world(|world| {
         if took > TIME + LATE {

@@ -142,21 +142,23 @@ impl Transfer<'_> {
         let working = deadline.before(RESUME_RESERVE.min(deadline.left() / 4));
         loop {
             match (self.here.side(&working), self.there.side(identity, &working)) {
-                (Side::Half(true, _), Side::Half(true, _)) => {
-                    if !self.there_may_resume(&working) {
-                        return Err(error);
+                (Side::Half(true, _), Side::Half(true, _)) => match self.there_may_resume(&working) {
+                    Some(true) => {
+                        log::warning(format_args!(
+                            "the move of {} to {} has stopped half done and is resumed: {error}",
+                            identity.name, self.plan.target
+                        ));
+                        let task = self.ask(sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME);
+                        match task.wait(&working) {
+                            Some(Ok(())) => return Ok(()),
+                            Some(Err(again)) => error = again,
+                            None => return Err(error),
+                        }
                     }
-                    log::warning(format_args!(
-                        "the move of {} to {} has stopped half done and is resumed: {error}",
-                        identity.name, self.plan.target
-                    ));
-                    let task = self.ask(sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME);
-                    match task.wait(&working) {
-                        Some(Ok(())) => return Ok(()),
-                        Some(Err(again)) => error = again,
-                        None => return Err(error),
-                    }
-                }
+                    Some(false) => return Err(error),
+                    // The target was lost in between, and may be there again.
+                    None => {}
+                },
                 // One of the daemons has not noticed yet, or cannot be asked; or the memory has come after all.
                 (Side::Half(..), Side::Half(..) | Side::Unknown(_)) | (Side::Unknown(_), Side::Half(..)) => {}
                 _ => return Err(error),
@@ -167,23 +169,18 @@ impl Transfer<'_> {
         }
     }
 
-    /// Whether resuming ends no daemon at the target; one that does not tell its version is not tried on.
-    fn there_may_resume(&mut self, working: &Deadline) -> bool {
+    /// Whether resuming ends no daemon at the target; `None`: it does not tell its version, and is not tried on.
+    fn there_may_resume(&mut self, working: &Deadline) -> Option<bool> {
         let version = self
             .there
             .connection(working)
             .and_then(|connection| connection.call("asking the version", &working.within(GLANCE), |connect| connect.lib_version()));
-        match version {
-            Ok(version) if may_resume(version) => true,
-            Ok(_) => {
-                log::warning("the move is not resumed: libvirtd at the target would end by it (libvirt 11.2 to 11.3)");
-                false
-            }
-            Err(error) => {
-                log::warning(error);
-                false
-            }
+        let version = version.inspect_err(|error| log::warning(error)).ok()?;
+        let may = may_resume(version);
+        if !may {
+            log::warning("the move is not resumed: libvirtd at the target would end by it (libvirt 11.2 to 11.3)");
         }
+        Some(may)
     }
 
     fn call_off(&self, task: &Task<Result<()>>, steering: &Steering, deadline: &Deadline) -> Result<()> {

@@ -1,10 +1,11 @@
 //! What libvirt answers: the calls that the program makes.
 
 use super::*;
+use virt::sys;
 
 impl World {
     /// A call reaches the daemon of a host, or does not.
-    fn call(&mut self, host: usize, what: &str) -> Answer<()> {
+    pub(super) fn call(&mut self, host: usize, what: &str) -> Answer<()> {
         self.meddled |= matches!(what, "abort" | "shutdown" | "destroy");
         pass(CALL);
         self.catch_up();
@@ -15,6 +16,7 @@ impl World {
             Reach::Down => Err(OUT_OF_REACH),
             Reach::Silent => {
                 self.hosts[host].queued |= what == "destroy";
+                self.halves_asked |= what == "start post-copy";
                 pass(FOR_EVER);
                 Err(BROKEN)
             }
@@ -94,9 +96,12 @@ impl World {
         if self.hosts[host].copy.is_none() {
             return Err(if self.hosts[host].defined { NOT_RUNNING } else { NO_DOMAIN });
         }
+        if let Some(halves) = self.halves {
+            return halves.job(host);
+        }
         match self.transfer {
             Some(Move { from, .. }) if from == host => Ok(Some(crate::domain::ffi::OPERATION_MIGRATION_OUT)),
-            Some(Move { to, .. }) if to == host => Err(invalid("migration statistics are available only on the source host")),
+            Some(Move { to, .. }) if to == host => Err(NOT_SOURCE),
             _ => Ok(None),
         }
     }
@@ -104,6 +109,9 @@ impl World {
     /// Calls the move off. When everything has been handed over it is too late.
     pub(crate) fn abort(&mut self, host: usize) -> Answer<()> {
         self.call(host, "abort")?;
+        if self.halves.is_some() {
+            return Err(invalid("Requested operation is not valid: cannot abort migration in post-copy mode"));
+        }
         match self.transfer {
             // The request for a copy at the target is under way still.
             Some(transfer @ Move { from, step: Step::Asked, orphan: None, .. }) if from == host => {
@@ -136,8 +144,11 @@ impl World {
     }
 
     /// The answer to the request to move it, which comes when the move is over.
-    pub(crate) fn move_away(&mut self, host: usize) -> Answer<()> {
+    pub(crate) fn move_away(&mut self, host: usize, flags: u32) -> Answer<()> {
         self.meddled = true;
+        if flags & sys::VIR_MIGRATE_POSTCOPY_RESUME != 0 {
+            return self.resume(host);
+        }
         tell(|| format!("the move from {}: {:?}", self.hosts[host].uri, self.moved));
         self.moved.take().unwrap_or(Err(NOT_RUNNING))
     }

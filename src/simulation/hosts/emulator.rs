@@ -52,6 +52,9 @@ impl World {
         }
         tell(|| format!("{signal:?} to {to}"));
         self.meddled = true;
+        if signal == Signal::STOP && self.halves.is_some() && self.is_half(0) {
+            self.wrong.get_or_insert("half of it was held".into());
+        }
         let temper = self.temper;
         match (signal, &mut self.hosts[0].copy) {
             (_, Some(copy)) if emulator(copy.number) != *to => {}

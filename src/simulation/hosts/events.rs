@@ -105,6 +105,7 @@ impl World {
                 },
                 Event::GivesUp => self.give_up(),
                 Event::Created(host) => self.create(host),
+                Event::Halves(comes) => self.come(comes),
                 Event::MoveEnds => {
                     if let Some(Move { step, to, orphan: Some(_), .. }) = self.transfer {
                         self.transfer = None;
@@ -136,11 +137,15 @@ impl World {
                 .flat_map(|kind| all.clone().map(kind))
                 .filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)),
         );
+        let of_halves = [Happens::Breaks, Happens::Mends, Happens::Unhears];
+        possible.extend(of_halves.into_iter().filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)));
         let Some(happens) = deviate(possible.len()).checked_sub(1).map(|at| possible[at]) else { return };
         tell(|| format!("  {happens:?}"));
         self.disturbed = true;
         self.stirred = Some(now());
+        self.happens_to_halves(happens);
         match happens {
+            Happens::Breaks | Happens::Mends | Happens::Unhears => {}
             Happens::Moves(steps) => (0..steps).for_each(|_| self.go_on()),
             Happens::Cut(host) => {
                 self.hosts[host].reach = Reach::Down;
@@ -153,6 +158,9 @@ impl World {
                     self.end(host);
                 }
                 self.plan_creation(host);
+                if host == 0 && std::mem::take(&mut self.halves_asked) {
+                    self.halve();
+                }
             }
             Happens::Starts(host) => {
                 let mut copy = self.new_copy(PAUSED, STARTING_UP);
@@ -181,8 +189,12 @@ impl World {
     /// A program that asks again and again while nothing changes: something may happen at the first few of these questions, and then at
     /// fewer and fewer.
     pub(super) fn is_worth_a_choice(&mut self) -> bool {
-        let looks =
-            (self.transfer.map(|transfer| transfer.step), self.hosts.iter().map(|host| host.reach).collect(), self.emulators().len());
+        let looks = (
+            self.transfer.map(|transfer| transfer.step),
+            self.halves,
+            self.hosts.iter().map(|host| host.reach).collect(),
+            self.emulators().len(),
+        );
         let count = match self.same.take() {
             Some((before, count)) if before == looks => count + 1,
             _ => 0,
@@ -194,6 +206,7 @@ impl World {
     pub(super) fn is_possible(&self, happens: Happens) -> bool {
         match happens {
             Happens::Moves(_) => false,
+            Happens::Breaks | Happens::Mends | Happens::Unhears => self.may_halves(happens),
             Happens::Parts(step, _) => self.transfer.is_some_and(|transfer| !transfer.apart && transfer.step <= step),
             Happens::Cut(host) | Happens::Freezes(host) => self.hosts[host].reach == Reach::Up,
             Happens::Heals(host) => self.hosts[host].reach != Reach::Up,
@@ -215,7 +228,10 @@ impl World {
 
     /// Whether libvirt has an answer for who asked for the move.
     pub(crate) fn has_moved(&self) -> bool {
-        let lost = self.transfer.is_none_or(|transfer| transfer.orphan.is_some());
+        let lost = match self.halves {
+            Some(_) => self.moved.is_some(),
+            None => self.transfer.is_none_or(|transfer| transfer.orphan.is_some()),
+        };
         lost && self.hosts[0].reach != Reach::Silent
     }
 

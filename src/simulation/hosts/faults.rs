@@ -27,6 +27,12 @@ pub(super) const CALLED_OFF: Fault = Fault {
 };
 pub(super) const UNHEARD: Fault =
     Fault { code: sys::VIR_ERR_OPERATION_FAILED, part: sys::VIR_FROM_QEMU, text: "operation failed: Lost connection to destination host" };
+pub(super) const NOT_SOURCE: Fault = invalid("migration statistics are available only on the source host");
+pub(super) const HALF_DONE: Fault = Fault {
+    code: sys::VIR_ERR_OPERATION_FAILED,
+    part: sys::VIR_FROM_QEMU,
+    text: "operation failed: job 'migration out' failed in post-copy phase",
+};
 pub(super) const BROKEN: Fault =
     Fault { code: sys::VIR_ERR_INTERNAL_ERROR, part: sys::VIR_FROM_RPC, text: "internal error: client socket is closed" };
 

@@ -49,6 +49,11 @@ impl World {
         self.hosts[host].copy.as_ref().is_some_and(|copy| copy.held)
     }
 
+    /// Whether a half of the guest is there, all that there is of what is in it.
+    pub(super) fn is_half(&self, host: usize) -> bool {
+        self.hosts[host].copy.is_some() && !self.hosts.iter().enumerate().any(|(host, _)| self.is_whole(host))
+    }
+
     /// Never twice.
     pub(super) fn watch(&mut self) {
         if (0..self.hosts.len()).filter(|host| self.runs(*host)).count() > 1 {
@@ -59,6 +64,9 @@ impl World {
     /// The program ends the copy of a host: one that is not needed any more.
     pub(super) fn watch_end(&mut self, host: usize) {
         self.forced = true;
+        if self.halves.is_some() && self.is_half(host) {
+            self.wrong.get_or_insert("half of it was ended".into());
+        }
         if self.goes_on
             && !self.ends
             && self.hosts[host].copy.is_some()
