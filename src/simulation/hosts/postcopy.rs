@@ -214,7 +214,7 @@ impl World {
             pass(KEEPALIVE);
             return Err(UNHEARD);
         }
-        if self.hosts[to].copy.is_none() {
+        if self.hosts[to].copy.is_none() || self.hosts[from].copy.is_none() {
             return Err(NO_DOMAIN);
         }
         if !line {
