@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Moves it; the answer, in a few words.
 fn carry_over(time: Duration, broken: bool) -> String {
-    let broken = broken.then(|| Error::new(Kind::State, "web1 is paused (post-copy failed)"));
+    let broken = broken.then(|| Error::new(Kind::State, BROKEN));
     let answer = moved(Policy::Postcopy, time, broken);
     let took = lasted();
     let (ok, text) = (answer.is_ok(), answer.as_ref().err().map(|error| error.text.clone()).unwrap_or_default());
@@ -60,6 +60,9 @@ fn carry_over(time: Duration, broken: bool) -> String {
         Err(error) => format!("{:?}", error.kind),
     }
 }
+
+/// What libvirt says of a half at the source.
+const BROKEN: &str = "web1 is paused (post-copy failed)";
 
 /// How often a course leaves the usual one, and when the rest of the memory has come then: soon, late, or not in the time.
 const BOUNDS: [(usize, Duration); 3] = [(2, Duration::from_secs(1)), (1, Duration::from_secs(33)), (1, FOR_EVER)];
