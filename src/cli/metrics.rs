@@ -140,7 +140,9 @@ fn of_guests(guests: &[Guest]) -> Vec<Metric> {
         let with = |node: &str| vec![("resource", guest.resource.clone()), ("node", node.to_owned())];
         match &guest.nodes[..] {
             [] => started.add(with(""), 0.0),
-            nodes => nodes.iter().for_each(|node| started.add(with(node), f64::from(u8::from(guest.role == "Started")))),
+            nodes => nodes
+                .iter()
+                .for_each(|node| started.add(with(node), f64::from(u8::from(matches!(guest.role.as_str(), "Started" | "Migrating"))))),
         }
         for copy in &guest.copies {
             if let Some(runs) = copy.runs {

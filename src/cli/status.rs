@@ -74,8 +74,8 @@ fn show(overview: &Overview) -> String {
 fn row(guest: &Guest) -> (Colour, Vec<String>) {
     let dash = || "-".to_owned();
     let mut role = guest.role.clone();
-    for word in [guest.pending.as_deref(), (!guest.managed).then_some("unmanaged"), guest.failed.then_some("failed")].into_iter().flatten()
-    {
+    let pending = guest.pending.as_deref().filter(|word| *word != guest.role);
+    for word in [pending, (!guest.managed).then_some("unmanaged"), guest.failed.then_some("failed")].into_iter().flatten() {
         role.push_str(&format!(", {word}"));
     }
     // Where Pacemaker sees it nothing has to be added; everywhere else it has.

@@ -22,7 +22,7 @@ pub struct Placed {
     pub id: String,
     /// Its agent.
     pub agent: String,
-    /// `Started`, `Stopped` ...
+    /// `Started`, `Stopped` ..., or, while something is done with it, what.
     pub role: String,
     /// Whether Pacemaker acts on it.
     pub managed: bool,
@@ -73,6 +73,14 @@ impl Failure {
 #[must_use]
 pub fn is_look(pending: &str) -> bool {
     pending == "Monitoring"
+}
+
+/// What is being done with a resource. Pacemaker 2.1 and 3.0 say in `pending` that it is monitored, and all else in the place of the role
+/// (`native_pending_state` in its `lib/pengine/native.c`).
+fn pending(said: &str, role: &str) -> Option<String> {
+    const ROLES: &[&str] = &["Starting", "Stopping", "Migrating", "Promoting", "Demoting"];
+    let word = if ROLES.contains(&role) { role } else { said };
+    (!word.is_empty()).then(|| word.to_owned())
 }
 
 /// The cluster at a moment.
@@ -151,7 +159,7 @@ pub(super) fn parse(text: &str) -> Option<View> {
                 managed: flag(&resource, "managed"),
                 failed: flag(&resource, "failed") || flag(&resource, "blocked"),
                 blocked: flag(&resource, "blocked"),
-                pending: resource.attribute("pending").filter(|text| !text.is_empty()).map(Into::into),
+                pending: pending(&word(&resource, "pending"), &word(&resource, "role")),
                 nodes: resource.children().filter(|child| child.has_tag_name("node")).map(|node| word(&node, "name")).collect(),
             })
             .collect(),
@@ -197,12 +205,14 @@ mod tests {
 
     #[test]
     fn what_has_failed() {
-        let text = r#"<r><summary><current_dc present="false"/></summary><resources><resource id="web1" role="Started" pending="Migrating" blocked="true"/></resources>
+        let text = r#"<r><summary><current_dc present="false"/></summary><resources><resource id="web1" role="Migrating" blocked="true"/></resources>
             <failures><failure op_key="web1_migrate_to_0" node="node1" exitstatus="error" exitreason="web1 still runs here" call="7"/>
             <failure op_key="web1_monitor_10000" node="node1" exitstatus="Timed Out" exitreason=""/><failure op_key="web10_migrate_to_0" node="node1"/>
             <failure op_key="web1_b_stop_0" node="node1"/></failures></r>"#;
         let view = parse(text).unwrap();
         assert_eq!(view.resources[0].pending.as_deref(), Some("Migrating"));
+        assert_eq!(pending("Monitoring", "Started").as_deref(), Some("Monitoring"));
+        assert_eq!((pending("", "Started"), pending("", "Unknown")), (None, None));
         assert!(view.resources[0].blocked && view.controller.is_none());
         let of = view.failures.iter().filter(|failure| failure.is_of("web1")).map(|failure| failure.reason.as_str());
         assert_eq!(of.collect::<Vec<_>>(), ["web1 still runs here", "Timed Out"]);
