@@ -64,7 +64,22 @@ fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Opti
             }
             Ok(Some(format!("{} is on {}, {state} ({})", identity.name, host.name, reason.text(state))))
         }
-        _ => Ok(None),
+        _ => renamed(identity, host, &connection, deadline),
+    }
+}
+
+/// A guest whose definition was given another name while it ran has the UUID of the new one; so has one whose definition was copied without
+/// care, and then too somebody has to look at it before anything runs.
+fn renamed(identity: &Identity, host: &Host, connection: &Connection, deadline: &Deadline) -> Result<Option<String>, Error> {
+    let Some(uuid) = identity.uuid.clone() else { return Ok(None) };
+    let name = connection.call("looking up the UUID", deadline, move |connect| {
+        let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
+        Ok(domain.is_active()?.then_some(domain.name()?))
+    });
+    match name {
+        Ok(name) => Ok(name.map(|name| format!("its UUID is that of {name}, which runs on {}", host.name))),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -95,13 +110,15 @@ mod tests {
         const PATIENCE: Duration = Duration::from_secs(2);
         let act = || {
             let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-            let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
+            // The second: renamed while it ran.
+            let name = [text(GUEST), "web2".into()][pick(2)].clone();
+            let identity = Identity { name, uuid: Some(text(UUID)) };
             let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into(), patience: PATIENCE }).to_vec();
             let found = find(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
             let alone = nowhere(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
             format!("{} {}", found.is_some(), alone.is_err())
         };
         let judge = |_: &mut World, answer: &str| if answer == "true true" { Ok(()) } else { Err(answer.to_owned()) };
-        assert_eq!(explore(0, create, act, judge)["true true"], 27);
+        assert_eq!(explore(0, create, act, judge)["true true"], 54);
     }
 }
