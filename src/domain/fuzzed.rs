@@ -10,7 +10,7 @@ use super::process::{self, Process, Status};
 use super::record::{self, Record};
 use super::resources;
 use super::uri::{self, Subnet, Uri};
-use super::{agent, files, host, locks};
+use super::{agent, files, host, locks, scope};
 use crate::fuzzed::text;
 use std::path::Path;
 
@@ -81,8 +81,9 @@ pub fn migrate_options(data: &[u8]) {
 pub fn command_line(data: &[u8]) {
     text(data, |text| {
         Status::parse(text);
-        process::may_be_scope_of(text, "web1");
-        process::may_be_scope_of("machine-qemu\\x2d3\\x2dweb1.scope", text);
+        scope::may_be_of(text, "web1");
+        scope::may_be_of("0::/machine.slice/machine-qemu\\x2d3\\x2dweb1.scope\n", text);
+        scope::pid_files_guest(Path::new(text));
     });
     let process = Process { directory: "/nonexistent".into(), line: data.to_vec() };
     let (name, uuid) = ([b"-name", b"-uuid"]).map(|word| process::option(data, word)).into();

@@ -334,7 +334,8 @@ fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) 
             }
             Ok(Presence::Active(_)) if deadline.again(Duration::from_millis(100)) => {}
             Ok(Presence::Active(_)) => return Err(Error::new(Kind::Lives, format!("{name} is still there"))),
-            Err(error) if error.kind != Kind::Lives && deadline.before(RETRY).pause(RETRY) => log::debug(|| error.text),
+            // An emulator that nobody can say whose it is may be about to end, too.
+            Err(error) if deadline.before(RETRY).pause(RETRY) => log::debug(|| error.text),
             Err(error) => return Err(error),
         }
     }

@@ -25,6 +25,7 @@ pub mod record;
 pub mod resources;
 pub mod rings;
 pub mod saved_state;
+mod scope;
 pub mod state;
 pub mod status;
 pub mod uri;

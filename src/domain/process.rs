@@ -1,9 +1,13 @@
 //! The process table: which processes are emulators, and of which guest.
 
 use super::definition::Identity;
+use super::scope;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// Programs of QEMU that run no guest, by what the kernel keeps of a program's name: 15 characters.
+const HELPERS: &[&str] = &["qemu-ga", "qemu-img", "qemu-io", "qemu-nbd", "qemu-pr-helper", "qemu-storage-da"];
 
 /// A process as far as it says what it runs.
 pub(super) struct Process {
@@ -97,7 +101,8 @@ impl Process {
     fn is_exiting_emulator(&self) -> bool {
         let is_named = || {
             let name = fs::read_to_string(self.directory.join("comm")).unwrap_or_default();
-            name.starts_with("qemu") || name.trim_end() == "kvm"
+            let name = name.trim_end();
+            (name.starts_with("qemu") || name == "kvm") && !HELPERS.contains(&name)
         };
         // The kernel's threads have no command line either, whatever they are called; their parent is kthreadd, process 2.
         self.line.is_empty()
@@ -112,11 +117,22 @@ impl Process {
         threads.filter_map(|thread| Status::read(&thread.path())).any(|status| !matches!(status.state, 'Z' | 'X'))
     }
 
-    /// Whether nothing speaks against an exiting emulator having run the guest: libvirt gives each a scope with a name made from its own.
+    /// Whether nothing speaks against an exiting emulator having run the guest: the pid file that it has open is of its own guest and no
+    /// other; when its files are closed its control group is left.
     fn may_have_run(&self, name: &str) -> bool {
-        let group = fs::read_to_string(self.directory.join("cgroup")).unwrap_or_default();
-        let scope = group.split(['/', '\n']).find(|part| part.starts_with("machine-qemu"));
-        scope.is_none_or(|scope| may_be_scope_of(scope, name))
+        let guests = self.pid_files_guests();
+        if !guests.is_empty() {
+            return guests.iter().any(|guest| guest == name);
+        }
+        scope::may_be_of(&fs::read_to_string(self.directory.join("cgroup")).unwrap_or_default(), name)
+    }
+
+    /// The guests whose pid files it has open, one at most; none if its files are closed.
+    fn pid_files_guests(&self) -> Vec<String> {
+        // The leader's files are gone when it has ended; the threads have the same.
+        let threads = fs::read_dir(self.directory.join("task")).into_iter().flatten().flatten();
+        let files = threads.flat_map(|thread| fs::read_dir(thread.path().join("fd")).into_iter().flatten().flatten());
+        files.filter_map(|file| scope::pid_files_guest(&fs::read_link(file.path()).ok()?)).collect()
     }
 
     /// Whether it has a number in a namespace of process numbers below this one.
@@ -151,14 +167,6 @@ pub(super) fn option<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 fn is_users(line: &[u8]) -> bool {
     let key = line.split(|byte| *byte == 0).find(|word| contains(word, b"/master-key.aes"));
     key.is_some_and(|key| contains(key, b"/.config/libvirt/"))
-}
-
-/// Whether a scope may be that of the guest `name`: `machine-qemu-3-web1.scope`, with dashes written as systemd does. libvirt drops
-/// most characters from the name and cuts it (`virDomainGenerateMachineName`); what is left of both is compared, and a cut one fits any.
-pub(super) fn may_be_scope_of(scope: &str, name: &str) -> bool {
-    let machine = scope.trim_start_matches("machine-").trim_end_matches(".scope").replace("\\x2d", "-");
-    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-    machine.len() >= 64 || plain(&machine).ends_with(&plain(name))
 }
 
 /// The name in the value of QEMU's `-name`: `guest=NAME,debug-threads=on`, or the bare name; a comma is written twice.
@@ -264,12 +272,47 @@ mod tests {
         assert!(Status::parse("7 (a").is_none());
     }
 
+    /// A process whose command line is gone, as the kernel shows it: one thread, which has not ended.
+    fn exiting(comm: &str, groups: &str, files: &[&str]) -> tempfile::TempDir {
+        let place = tempfile::tempdir().unwrap();
+        let stat = format!("7 ({comm}) Z 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0");
+        fs::create_dir_all(place.path().join("task/8/fd")).unwrap();
+        fs::write(place.path().join("task/8/stat"), stat.replace(" Z ", " D ")).unwrap();
+        fs::write(place.path().join("stat"), stat).unwrap();
+        fs::write(place.path().join("comm"), format!("{comm}\n")).unwrap();
+        fs::write(place.path().join("cgroup"), groups).unwrap();
+        for (number, file) in files.iter().enumerate() {
+            std::os::unix::fs::symlink(file, place.path().join(format!("task/8/fd/{number}"))).unwrap();
+        }
+        place
+    }
+
     #[test]
-    fn scopes_as_libvirt_names_them() {
-        assert!(may_be_scope_of("machine-qemu\\x2d3\\x2dweb1.scope", "web1"));
-        assert!(may_be_scope_of("machine-qemu\\x2d3\\x2dweb1.scope", "web_1"));
-        assert!(may_be_scope_of("machine-qemu\\x2d3\\x2da\\x2db.scope", "a--b"));
-        assert!(may_be_scope_of(&format!("machine-qemu\\x2d3\\x2d{}.scope", "x".repeat(57)), &"x".repeat(70)));
-        assert!(!may_be_scope_of("machine-qemu\\x2d3\\x2ddb.scope", "web1"));
+    fn whose_an_emulator_was_that_ends() {
+        let runs = |comm: &str, groups: &str, files: &[&str]| {
+            let place = exiting(comm, groups, files);
+            let process = Process { directory: place.path().into(), line: Vec::new() };
+            let runs = process.runs(&identity("web1", Some(UUID)));
+            assert!(!runs || process.is_emulator());
+            runs
+        };
+        let scope = |name: &str| format!("0::/machine.slice/machine-qemu\\x2d3\\x2d{name}.scope/libvirt/emulator\n");
+        let (own, another) = ("/run/libvirt/qemu/web1.pid", "/run/libvirt/qemu/db.pid");
+        // Nothing says whose it was.
+        for comm in ["qemu-system-x86", "qemu-kvm", "kvm", "qemu-x86_64"] {
+            assert!(runs(comm, "0::/\n", &[]), "{comm}");
+        }
+        assert!(runs("qemu-system-x86", "0::/\n", &["/srv/vms/db.img", "socket:[1]"]));
+        assert!(runs("qemu-system-x86", &scope("web1"), &[]));
+        assert!(runs("qemu-system-x86", "0::/\n", &[own]));
+        assert!(runs("qemu-system-x86", &scope("db"), &[own]));
+        assert!(runs("qemu-system-x86", "0::/\n", &[another, own]));
+        // Another guest's, and what is no emulator.
+        assert!(!runs("qemu-system-x86", "0::/\n", &["/dev/null", another]));
+        assert!(!runs("qemu-system-x86", &scope("db"), &[]));
+        assert!(!runs("qemu-system-x86", &scope("prod\\x2dweb1"), &[]));
+        for comm in ["qemu-img", "qemu-io", "qemu-nbd", "qemu-ga", "qemu-pr-helper", "qemu-storage-da", "sleep"] {
+            assert!(!runs(comm, "0::/\n", &[]), "{comm}");
+        }
     }
 }

@@ -209,6 +209,8 @@ pub(crate) struct World {
     pub(crate) filling: Duration,
     /// How guest and emulator take it that they are to end.
     pub(crate) temper: Temper,
+    /// From when until when an emulator of another guest ends on the first host, which may be this guest's for all that can be told.
+    pub(crate) stranger: Option<(Instant, Instant)>,
     /// Whether the program is to end the guest, wherever it runs.
     pub(crate) ends: bool,
     /// Whether something has happened that need not have.
@@ -259,6 +261,7 @@ impl World {
             goes_on: false,
             filling: CLEARING,
             temper: Temper::default(),
+            stranger: None,
             ends: false,
             disturbed: false,
             stirred: None,

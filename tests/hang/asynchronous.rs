@@ -40,21 +40,28 @@ fn guest<'a>(lab: &'a Lab, name: &str, io: &str) -> Result<Resource<'a>> {
     Ok(guest)
 }
 
-/// The exit of the process waits for the write: one thread is left, without a command line.
+/// The exit of the process waits for the write: one thread is left, without a command line. It is the emulator of its own guest and of no other:
+/// one on good storage is stopped meanwhile.
 pub fn native(lab: &Lab) -> Result<()> {
     let guest = guest(lab, "native", "native")?;
     guest.begin(HERE)?;
+    let neighbours = ["neighbour1", "neighbour2"].map(|name| Ok(Resource::empty(lab, name)?.with("force_stop", "true")));
+    let neighbours = neighbours.into_iter().collect::<Result<Vec<_>>>()?;
+    neighbours.iter().try_for_each(|neighbour| neighbour.begin(HERE))?;
     let (emulator, held) = with_write(&guest)?;
     let parts = ["emulator ", "of native", "in uninterruptible sleep", "/srv/hang/native.img"];
     guest.call(HERE, "stop", 20)?.says(1, &parts)?;
     ensure!(!threads(emulator).is_empty(), "stop has failed, but the emulator is gone");
     let record = guest.record(HERE)?;
     let kept = fs::read(&record)?;
-    for with_record in [true, false] {
+    for (with_record, neighbour) in [(true, &neighbours[0]), (false, &neighbours[1])] {
         if !with_record {
-            // Now only its name shows that it is an emulator; of which guest is not known any more.
+            // Now only the files that it has open show whose emulator it is.
             fs::remove_file(&record)?;
+            fs::remove_file(neighbour.record(HERE)?)?;
         }
+        neighbour.call(HERE, "stop", 20)?.is(0)?;
+        neighbour.call(HERE, "monitor", 20)?.is(7)?;
         for action in ["monitor", "status"] {
             let answer = guest.call(HERE, action, 20)?;
             ensure!(matches!(answer.code, 0 | 1), "{action} says {} of a guest whose write is in flight", answer.code);

@@ -11,6 +11,9 @@ const PAINFUL: Duration = Duration::from_secs(10);
 /// outlast (`PENDING` of `domain/lifecycle.rs`).
 const CREATION: Duration = Duration::from_millis(500);
 
+/// The number of an emulator of another guest, of which it cannot be told whose it is.
+const STRANGER: usize = 900;
+
 /// How guest and emulator take it that they are to end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Temper {
@@ -41,8 +44,10 @@ impl World {
     /// The emulators of the guest in the process table of the first host, now.
     pub(crate) fn emulators(&mut self) -> Vec<Emulator> {
         self.catch_up();
+        let (now, stranger) = (now(), self.stranger);
+        let stranger = stranger.filter(|(begin, end)| (*begin..*end).contains(&now)).map(|_| STRANGER);
         let known = self.hosts[0].copy.iter().filter(|copy| !copy.gone).map(|copy| copy.number);
-        self.hosts[0].forgotten.iter().copied().chain(known).map(emulator).collect()
+        self.hosts[0].forgotten.iter().copied().chain(known).chain(stranger).map(emulator).collect()
     }
 
     /// One of them gets a signal.
