@@ -12,9 +12,8 @@ use crate::log;
 use std::path::Path;
 use std::time::Duration;
 
-/// What ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL (`virProcessKillPainfullyDelay`), and the
-/// proof comes after it. An emulator that hangs in the kernel takes longer, and no reserve is enough for it.
-pub(super) const DESTROY_RESERVE: Duration = Duration::from_secs(17);
+/// The least that ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL, and the proof comes after it.
+const DESTROY_RESERVE: Duration = Duration::from_secs(17);
 
 /// When a guest is asked to shut down again, for the first time; each later time comes after twice as long. Some ignore the first
 /// press of the power button, while they boot or sleep.
@@ -173,6 +172,16 @@ fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
     })
 }
 
+/// What is kept of the time for ending a guest by force: a quarter, but [`DESTROY_RESERVE`] at least, and never more than half.
+///
+/// An emulator takes longer the more it has to give back to the kernel: libvirt gives it 40 s, and 2 s more for each device of the host
+/// (`virProcessKillPainfullyDelay`). Who gives a stop much time expects that. One that hangs in the kernel takes longer, and no reserve is
+/// enough for it.
+pub(super) fn reserve(deadline: &Deadline) -> Duration {
+    let left = deadline.left();
+    DESTROY_RESERVE.max(left / 4).min(left / 2)
+}
+
 /// Ends the guest on this host and proves that it is gone; nothing to do is success.
 ///
 /// With libvirt out of reach the emulator is ended directly: asking the guest needs libvirt, so a third of the time is given for
@@ -182,7 +191,7 @@ fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
 /// `Lives` if the emulator is still there at the deadline; others: cannot tell, or may not.
 pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> Result<()> {
     let identity = &trace.identity;
-    let reserve = DESTROY_RESERVE.min(deadline.left() / 2);
+    let reserve = reserve(deadline);
     let patience = match manner {
         Manner::Force => deadline.within(Duration::from_secs(3).min(deadline.left() / 4)),
         Manner::Ask(_) => deadline.within(deadline.before(reserve).left() / 3),
@@ -364,5 +373,19 @@ pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Res
             return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet: {seen}")));
         }
         pause = (pause * 2).min(Duration::from_millis(250));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_the_end_by_force() {
+        for (time, kept) in [(600, 150), (180, 45), (80, 20), (60, 17), (34, 17), (20, 10), (2, 1)] {
+            let reserve = reserve(&Deadline::after(Duration::from_secs(time))).as_secs_f64();
+            // What has passed since the deadline was made is a quarter or half as much of it.
+            assert!((f64::from(kept) - 0.5..=f64::from(kept)).contains(&reserve), "{reserve} of {time} s");
+        }
     }
 }

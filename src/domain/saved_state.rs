@@ -12,7 +12,7 @@
 use super::connection::{Connection, Guest};
 use super::definition::{Definition, Identity};
 use super::files::Look;
-use super::lifecycle::DESTROY_RESERVE;
+use super::lifecycle;
 use super::{Error, Kind, Result, State, Uri, ffi, files, status};
 use crate::deadline::{Deadline, Task};
 use crate::log;
@@ -55,7 +55,7 @@ pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) ->
         saver.call("saving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| ffi::save(domain, &text))
     });
     // Ending the guest must still be possible afterwards, by asking it.
-    let working = deadline.before(DESTROY_RESERVE.min(deadline.left() / 2));
+    let working = deadline.before(lifecycle::reserve(deadline));
     match task.wait(&working.within(working.left() * 2 / 3)) {
         Some(result) => result?,
         None => call_off(&guest, &task, &working)?,

@@ -22,7 +22,11 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row(2, "`shutdown_mode` has an effect; VirtualDomain reads it under another name. A CIB that sets it changes its behaviour."),
     row(3, "Every action ends by itself before its timeout, also if libvirt hangs: Pacemaker would kill it, and the reason would be lost."),
-    row(4, "stop keeps 17 s for ending the guest by force, not 5 s: libvirt alone needs 10 s to kill an emulator that does not react."),
+    row(
+        4,
+        "stop keeps a quarter of its time for ending the guest by force, 17 s at least and half of it at most, not 5 s: libvirt alone needs \
+        10 s to kill an emulator that does not react, and more for a big one.",
+    ),
     row(
         5,
         "Migration is peer-to-peer: the source's libvirtd must reach the target's by the URI that the agent uses. It is called off in time and \

@@ -88,7 +88,7 @@ fn comes_and_goes(_: &World, happens: Happens) -> bool {
 
 const SOON: Duration = Duration::from_millis(300);
 const LATER: Duration = Duration::from_secs(12);
-/// How long an emulator may be in the kernel at its end and still be seen to end in time: `DESTROY_RESERVE` is for that.
+/// How long an emulator may be in the kernel at its end and still be seen to end in time: what is kept of the time is for that.
 const STUCK: Duration = Duration::from_secs(4);
 
 /// The guest heeds the request at once, late or never, its emulator the signals likewise, and libvirt sees its end late; meanwhile the daemon
@@ -121,6 +121,22 @@ fn another_emulator_that_ends_slowly() {
         world
     });
     assert!(answers["stopped"] > 0, "{answers:?}");
+}
+
+/// The emulator is long in the kernel at its end, and the time is long, too: as much of it is kept for that.
+///
+/// Fails if the time that is kept does not grow with the whole.
+#[test]
+fn an_emulator_that_ends_late() {
+    simulated::install();
+    let create = || {
+        let mut world = host(true, |_, _| false);
+        world.temper = Temper { asked: None, term: None, kill: Duration::from_secs(20), listed: Duration::ZERO };
+        world
+    };
+    let time = Duration::from_secs(180);
+    let answers = explore(1, create, || stopped_in(time, false), |world, _| world.wrong.take().map_or(Ok(()), Err));
+    assert!(answers.keys().eq(["stopped"]), "{answers:?}");
 }
 
 /// An emulator hangs in the kernel, and libvirt forgets it in the end.

@@ -4,7 +4,7 @@ use super::side::{QUESTION, Side, There};
 use crate::deadline::Deadline;
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::definition::Identity;
-use crate::domain::lifecycle::{DESTROY_RESERVE, REQUEST};
+use crate::domain::lifecycle::{self, REQUEST};
 use crate::domain::{Error, Kind, Reason, Result, State, Uri, ffi};
 use crate::log;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(super) fn abort(guest: &Guest, deadline: &Deadline) -> Result<()> {
 /// It is there and has not ended at the deadline.
 pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
-    let polite = deadline.before(DESTROY_RESERVE.min(deadline.left() / 2));
+    let polite = deadline.before(lifecycle::reserve(deadline));
     let patience = deadline.within(Duration::from_secs(10).min(deadline.left() / 3));
     let mut there = There::new(uri);
     let mut asked = false;
