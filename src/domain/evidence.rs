@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::process::{self, Process, Status};
-use super::{Error, Kind};
+use super::{Error, Kind, walk};
 use crate::deadline::Deadline;
 #[cfg(test)]
 use crate::simulation;
@@ -79,17 +79,16 @@ pub fn start_of_caller() -> Option<u64> {
 /// The processes that `wanted` picks.
 fn scan<F>(deadline: &Deadline, wanted: F) -> Result<Vec<Emulator>, Error>
 where
-    F: Fn(&Process) -> bool + Send + 'static,
+    F: Fn(&Process) -> bool + Send + Sync + 'static,
 {
-    let work = move || -> io::Result<Vec<Emulator>> {
-        let chosen = process::all()?.into_iter().filter(|(_, process)| wanted(process));
-        let with_start = |(pid, process): (i32, Process)| Some(Emulator { pid, start: Status::read(&process.directory)?.start });
-        Ok(chosen.filter_map(with_start).collect())
-    };
-    deadline
-        .run(work)
-        .ok_or_else(|| Error::new(Kind::Unresponsive, "the process table could not be read in time"))?
-        .map_err(|error| Error::new(Kind::Internal, format!("the process table cannot be read: {error}")))
+    let found = walk::each(deadline, move |pid, process| {
+        let start = || Some(Status::read(&process.directory)?.start);
+        wanted(process).then(start).flatten().map(|start| Emulator { pid, start })
+    });
+    found.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => Error::new(Kind::Unresponsive, error.to_string()),
+        _ => Error::new(Kind::Internal, format!("the process table cannot be read: {error}")),
+    })
 }
 
 impl Emulator {

@@ -26,8 +26,7 @@ pub fn is_held(error: &Error) -> bool {
 #[must_use]
 pub fn holder(error: &Error, deadline: &Deadline) -> Option<String> {
     let image = image(&error.text)?.to_owned();
-    let wanted = image.clone();
-    let guests = deadline.run(move || process::guests_with(Path::new(&wanted)).ok())??;
+    let guests = process::guests_with(Path::new(&image), deadline).ok()?;
     Some(match guests.first() {
         Some((pid, guest)) => format!("emulator {pid} of {guest} has {image} open here"),
         None => format!("no emulator here has {image} open: another host's, or its lock has not yet run out"),

@@ -29,6 +29,7 @@ mod scope;
 pub mod state;
 pub mod status;
 pub mod uri;
+mod walk;
 pub mod wire;
 
 pub use connection::{Connection, Guest};

@@ -1,7 +1,8 @@
 //! The process table: which processes are emulators, and of which guest.
 
 use super::definition::Identity;
-use super::scope;
+use super::{scope, walk};
+use crate::deadline::Deadline;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,41 +32,38 @@ pub(super) fn table() -> io::Result<&'static Path> {
     }
 }
 
-/// All processes of this host. A command line is read under a lock of the process it belongs to; waiting for it can be killed, so it
-/// does not keep this process from exiting, but it can last: to be called with a deadline.
+/// The emulators of this host that have a file open, by process and guest's name. The file itself is not touched.
 ///
 /// # Errors
-/// The table cannot be read, so nothing is known.
-pub(super) fn all() -> io::Result<Vec<(i32, Process)>> {
-    let mut processes = Vec::new();
-    for entry in fs::read_dir(table()?)? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        processes.extend(Process::read(entry.path())?.map(|process| (pid, process)));
-    }
-    Ok(processes)
+/// As of [`walk::each`]: nothing is known.
+pub(super) fn guests_with(file: &Path, deadline: &Deadline) -> io::Result<Vec<(i32, String)>> {
+    let file = file.to_owned();
+    walk::each(deadline, move |pid, process| {
+        let name = option(&process.line, b"-name")?;
+        let mut open = fs::read_dir(process.directory.join("fd")).into_iter().flatten().flatten();
+        let has_it = open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
+        has_it.then(|| (pid, String::from_utf8_lossy(&guest_name(name)).into_owned()))
+    })
 }
 
-/// The emulators of this host that have a file open, by process and guest's name. As [`all`], to be called with a deadline; the file
-/// itself is not touched.
-///
-/// # Errors
-/// The table cannot be read, so nothing is known.
-pub(super) fn guests_with(file: &Path) -> io::Result<Vec<(i32, String)>> {
-    let mut found = Vec::new();
-    for (pid, process) in all()? {
-        let Some(name) = option(&process.line, b"-name") else { continue };
-        let mut open = fs::read_dir(process.directory.join("fd")).into_iter().flatten().flatten();
-        if open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file)) {
-            found.push((pid, String::from_utf8_lossy(&guest_name(name)).into_owned()));
-        }
-    }
-    Ok(found)
+/// Whether a process whose command line does not come may be an emulator, by what the kernel says without its memory: only one that neither
+/// its name nor its program speaks for, that libvirt has given neither a control group nor a pid file, and that has no virtual machine of
+/// KVM is none. What cannot be read says nothing.
+pub(super) fn may_be_emulator(directory: &Path) -> bool {
+    let (name, groups) = (fs::read_to_string(directory.join("comm")), fs::read_to_string(directory.join("cgroup")));
+    let (program, files) = (fs::read_link(directory.join("exe")), fs::read_dir(directory.join("fd")));
+    let (Ok(name), Ok(groups), Ok(program), Ok(mut files)) = (name, groups, program, files) else { return true };
+    let is_ones = |name: &str| name.contains("qemu") || name.contains("kvm");
+    let is_ones_file = |file: &Path| scope::pid_files_guest(file).is_some() || file.as_os_str() == "anon_inode:kvm-vm";
+    is_ones(&name)
+        || is_ones(&program.file_name().unwrap_or_default().to_string_lossy())
+        || scope::is_libvirts(&groups)
+        || files.any(|file| file.and_then(|file| fs::read_link(file.path())).is_ok_and(|file| is_ones_file(&file)))
 }
 
 impl Process {
-    /// `None` if it has ended in the meantime.
-    fn read(directory: PathBuf) -> io::Result<Option<Self>> {
+    /// `None` if it has ended in the meantime. May last: see [`walk`].
+    pub(super) fn read(directory: PathBuf) -> io::Result<Option<Self>> {
         let line = match fs::read(directory.join("cmdline")) {
             Ok(line) if line.is_empty() => threads_line(&directory),
             Ok(line) => line,

@@ -14,6 +14,11 @@ pub(super) fn may_be_of(groups: &str, name: &str) -> bool {
     machines.peek().is_none() || machines.any(|machine| fits(&machine, name))
 }
 
+/// Whether a `/proc/PID/cgroup` shows a process in a control group that libvirt has made for an emulator.
+pub(super) fn is_libvirts(groups: &str) -> bool {
+    groups.split(['/', '\n']).any(|group| machine(group).is_some())
+}
+
 /// The machine that a control group was made for by libvirt's driver for QEMU: `machine-qemu\x2d3\x2dweb1.scope` under systemd
 /// (`virSystemdMakeScopeName`), `qemu-3-web1.libvirt-qemu` without (`virCgroupNewDomainPartition`).
 fn machine(group: &str) -> Option<String> {
@@ -141,7 +146,7 @@ mod tests {
         for groups in
             ["", "0::/\n", "0::/system.slice/libvirtd.service\n", "9:name=systemd:/user.slice/session-3.scope\n0::/machine.slice\n"]
         {
-            assert!(may_be_of(groups, "web1"), "{groups}");
+            assert!(may_be_of(groups, "web1") && !is_libvirts(groups), "{groups}");
         }
         // One group that fits is enough.
         assert!(may_be_of("9:cpu:/machine/qemu-2-db.libvirt-qemu\n8:memory:/machine/qemu-3-web1.libvirt-qemu\n", "web1"));

@@ -145,3 +145,38 @@ pub fn process_table_not_there(lab: &Lab) -> Result<()> {
     guest.beats(boot)?;
     guest.end(HERE, 60).map(drop)
 }
+
+/// A program whose command line does not come, as when its memory is locked while storage hangs; ended when this is dropped.
+struct Silent<'a>(&'a Lab, &'a str);
+
+impl<'a> Silent<'a> {
+    fn start(lab: &'a Lab, program: &'a str) -> Result<Self> {
+        let script = "cp \"$(command -v sleep)\" \"$1\" && mkfifo \"$1.line\" && { \"$1\" 600 >/dev/null 2>&1 </dev/null & } && \
+            echo $! >\"$1.pid\" && sleep 0.5 && mount --bind \"$1.line\" /proc/$!/cmdline";
+        let silent = Self(lab, program);
+        lab.check(HERE, &["sh", "-c", script, "sh", program], crate::stage::SOON)?;
+        Ok(silent)
+    }
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        let script = "kill $(cat \"$1.pid\"); rm -f \"$1\" \"$1.line\" \"$1.pid\"";
+        let _ = self.0.check(HERE, &["sh", "-c", script, "sh", self.1], crate::stage::SOON);
+    }
+}
+
+/// A process whose command line cannot be had keeps nobody from proving that a guest is gone, unless it may be an emulator.
+pub fn command_line_that_does_not_come(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "proven")?.with("force_stop", "true");
+    guest.begin(HERE)?;
+    {
+        let _silent = Silent::start(lab, "/run/backup")?;
+        guest.end(HERE, 30)?;
+        guest.call(HERE, "monitor", 20)?.is(7)?;
+    }
+    let _silent = Silent::start(lab, "/run/qemu-other")?;
+    guest.call(HERE, "monitor", 20)?.says(1, &["does not show its command line, and may be an emulator"])?;
+    guest.call(HERE, "stop", 10)?.is(1)?;
+    Ok(())
+}
