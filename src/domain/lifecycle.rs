@@ -6,7 +6,7 @@ mod model;
 use super::definition::Identity;
 use super::evidence::{self, Emulator};
 use super::status::{self, Presence, Sight, Trace};
-use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration, saved_state};
+use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration, saved_state, twin};
 use crate::deadline::{Deadline, now};
 use crate::log;
 use std::path::Path;
@@ -188,7 +188,7 @@ pub(super) fn reserve(deadline: &Deadline) -> Duration {
 /// libvirt to come back.
 ///
 /// # Errors
-/// `Lives` if the emulator is still there at the deadline; others: cannot tell, or may not.
+/// `Lives` if the emulator is still there at the deadline; `State`, with nothing ended: see [`twin::find`]; others: cannot tell, or may not.
 pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> Result<()> {
     let identity = &trace.identity;
     let reserve = reserve(deadline);
@@ -220,7 +220,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
         }
     }
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
-    let emulators = evidence::find(identity, trace.emulator, deadline)?;
+    let emulators = twin::find(trace, uri, deadline)?;
     let trace = &trace.with(&emulators);
     if let Manner::Ask(modes) = manner
         && ask(identity, uri, modes, &deadline.before(reserve))
@@ -312,7 +312,7 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
 
 /// Ends the guest without libvirt, and proves it gone.
 fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
-    let emulators = evidence::find(&trace.identity, trace.emulator, deadline)?;
+    let emulators = twin::find(trace, uri, deadline)?;
     prove(&trace.with(&emulators), &emulators, uri, deadline)
 }
 

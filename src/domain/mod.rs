@@ -28,6 +28,7 @@ pub mod saved_state;
 mod scope;
 pub mod state;
 pub mod status;
+pub mod twin;
 pub mod uri;
 mod walk;
 pub mod wire;

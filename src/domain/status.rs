@@ -3,10 +3,11 @@
 //! "Absent" is only said when no emulator of the guest is left, whatever libvirt says, and "cannot tell" is an error.
 
 use super::definition::Identity;
-use super::evidence::{self, Emulator};
-use super::rings;
+use super::evidence::Emulator;
+use super::record::Shelf;
 use super::wire::{self, Look, Trouble};
 use super::{Connection, Error, Kind, Reason, Result, State, Uri, ffi};
+use super::{rings, twin};
 use crate::deadline::Deadline;
 use crate::log;
 use std::time::Duration;
@@ -29,9 +30,17 @@ pub struct Trace {
     pub creating: bool,
     /// Whether its emulator had a ring whose writes may outlive it, see [`rings`].
     pub rings: bool,
+    /// Where what other resources have seen on this host stands, if that is known: see [`twin`].
+    pub shelf: Option<Shelf>,
 }
 
 impl Trace {
+    /// The same with what other resources have seen.
+    #[must_use]
+    pub fn beside(self, shelf: Shelf) -> Self {
+        Self { shelf: Some(shelf), ..self }
+    }
+
     /// The same with what `emulators` show, which may soon be gone.
     #[must_use]
     pub fn with(&self, emulators: &[Emulator]) -> Self {
@@ -41,7 +50,7 @@ impl Trace {
 
 impl From<Identity> for Trace {
     fn from(identity: Identity) -> Self {
-        Self { identity, emulator: None, creating: false, rings: false }
+        Self { identity, emulator: None, creating: false, rings: false, shelf: None }
     }
 }
 
@@ -78,18 +87,18 @@ pub enum Sight {
 /// Looks for a guest on this host.
 ///
 /// # Errors
-/// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
+/// `Lives`: libvirt does not know the guest but its emulator is there. `State`: see [`twin::find`]. Others: cannot tell.
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
     // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
     match ask(&trace.identity, uri, &deadline.within(ANSWER.min(deadline.left() / 2))) {
         Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
         Ok(_) => {
-            prove_absent(trace, deadline)?;
+            prove_absent(trace, uri, deadline)?;
             prove_no_write(trace, deadline)?;
             Ok(Presence::Absent)
         }
-        Err(error) => match settled(trace, deadline)?.first() {
+        Err(error) => match settled(trace, uri, deadline)?.first() {
             Some(emulator) => Ok(Presence::Active(Sight::Process { emulator: *emulator, trouble: error.text })),
             // A daemon that hangs still has the request, also of a client that is dead; one that is gone has taken it along.
             None if trace.creating && error.kind != Kind::Unreachable => {
@@ -108,11 +117,11 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
 ///
 /// # Errors
 /// `Lives` if one is; others: cannot tell.
-fn prove_absent(trace: &Trace, deadline: &Deadline) -> Result<()> {
+fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let name = &trace.identity.name;
     let settle = deadline.within(SETTLING.min(deadline.left() / 2));
     loop {
-        let left = evidence::find(&trace.identity, trace.emulator, deadline)?;
+        let left = twin::find(trace, uri, deadline)?;
         let Some(emulator) = left.first() else { return Ok(()) };
         if !settle.pause(Duration::from_millis(50)) {
             return Err(Error::new(Kind::Lives, format!("libvirt does not run {name}, but {}", emulator.remains(name))));
@@ -145,10 +154,10 @@ pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
 }
 
 /// The guest's emulators, when those that were about to end have had a short time to do so.
-fn settled(trace: &Trace, deadline: &Deadline) -> Result<Vec<Emulator>> {
+fn settled(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
     let settle = deadline.within(SETTLING.min(deadline.left() / 2));
     loop {
-        let mut found = evidence::find(&trace.identity, trace.emulator, deadline)?;
+        let mut found = twin::find(trace, uri, deadline)?;
         // A whole one is the better witness.
         found.sort_by_key(Emulator::is_dying);
         if found.first().is_none_or(|emulator| !emulator.is_dying()) || !settle.pause(Duration::from_millis(50)) {
@@ -162,16 +171,50 @@ fn settled(trace: &Trace, deadline: &Deadline) -> Result<Vec<Emulator>> {
 /// # Errors
 /// The daemon cannot be reached, gives no answer, or answers something else.
 pub fn ask(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<(State, Reason, String)>> {
-    if let Some(socket) = wire::socket(Some(&uri.to_string())) {
-        match wire::state(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline) {
-            Ok(answer) => return Ok(answer.map(|answer| (answer.state, answer.reason, answer.uuid))),
-            Err(Trouble::Unreachable(text)) => return Err(Error::new(Kind::Unreachable, text)),
-            Err(Trouble::Unresponsive(text)) => return Err(Error::new(Kind::Unresponsive, text)),
-            Err(Trouble::Unexpected(text)) => log::debug(|| format!("{text}; asking through libvirt's own client")),
-        }
+    match over_socket(Look::Name(&identity.name), uri, deadline) {
+        Ok(answer) => return Ok(answer.map(|answer| (answer.state, answer.reason, answer.uuid))),
+        Err(Some(error)) => return Err(error),
+        Err(None) => {}
     }
     let connection = Connection::open(&uri.to_string(), deadline)?;
     ask_through(&connection, identity, deadline)
+}
+
+/// The name of the guest that libvirt runs under a UUID, or nothing if it runs none.
+///
+/// # Errors
+/// As of [`ask`].
+pub fn name_of(uuid: &str, uri: &Uri, deadline: &Deadline) -> Result<Option<String>> {
+    match over_socket(Look::Uuid(uuid), uri, deadline) {
+        Ok(answer) => return Ok(answer.filter(|answer| answer.state != State::ShutOff).map(|answer| answer.name)),
+        Err(Some(error)) => return Err(error),
+        Err(None) => {}
+    }
+    let wanted = uuid.to_owned();
+    let answer = Connection::open(&uri.to_string(), deadline)?.call(&format!("looking up UUID {uuid}"), deadline, move |connect| {
+        let domain = connect.lookup_domain_by_uuid_string(&wanted)?;
+        Ok(domain.is_active()?.then_some(domain.name()?))
+    });
+    match answer {
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        answer => answer,
+    }
+}
+
+/// What the daemon says over its own socket.
+///
+/// # Errors
+/// It gave no answer; without an error: it has to be asked through libvirt's own client.
+fn over_socket(look: Look, uri: &Uri, deadline: &Deadline) -> std::result::Result<Option<wire::Answer>, Option<Error>> {
+    let socket = wire::socket(Some(&uri.to_string())).ok_or(None)?;
+    wire::state(&socket, wire::SYSTEM, look, deadline).map_err(|trouble| match trouble {
+        Trouble::Unreachable(text) => Some(Error::new(Kind::Unreachable, text)),
+        Trouble::Unresponsive(text) => Some(Error::new(Kind::Unresponsive, text)),
+        Trouble::Unexpected(text) => {
+            log::debug(|| format!("{text}; asking through libvirt's own client"));
+            None
+        }
+    })
 }
 
 /// [`ask`] on a connection that stands.

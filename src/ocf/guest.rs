@@ -11,7 +11,7 @@ use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Creation, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Error, Kind, Reason, State, evidence, locks, migration};
+use crate::domain::{Error, Kind, Reason, State, evidence, locks, migration, twin};
 use crate::log;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ struct Found {
 /// by the definition.
 fn observe(call: &Call) -> Result<Found, Failure> {
     let look = |trace: Trace| {
+        let trace = trace.beside(call.shelf());
         let presence = status::look(&trace, &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
         Ok(Found { trace, presence })
     };
@@ -191,13 +192,13 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     let failed = |error: Error| call.failure(error.context(format_args!("start of {name}")));
     // Under another name it may well have the same disks.
     if let Some(before) = record.as_ref().filter(|record| record.name != *name)
-        && status::look(&before.trace(), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
+        && status::look(&before.trace().beside(call.shelf()), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
     {
         return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
     }
     loop {
         let record = call.record().filter(|record| record.name == *name);
-        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace);
+        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).beside(call.shelf());
         match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
             Presence::Absent => match create(call, &definition)? {
                 Ok(()) => {
@@ -286,6 +287,10 @@ fn start_without_definition(call: &Call, record: &Record, error: Error) -> Resul
 /// Creates the guest if no other node has it. The inner result is libvirt's.
 fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Failure> {
     let name = &definition.identity.name;
+    // libvirt would refuse it too, in words that do not say what to do.
+    if let Ok(Some(other)) = twin::other(&definition.identity, &call.hypervisor, &call.deadline.within(ASKING)) {
+        return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")));
+    }
     if let Some(place) = elsewhere::find(&definition.identity, other_nodes(call), &call.deadline.within(ASKING)) {
         return Err(Failure::generic(format!("start of {name} refused: {place}")));
     }
@@ -333,7 +338,8 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         call.tolerate_parameters()?;
     }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
-    let end = |trace: &Trace| {
+    let end = |trace: Trace| {
+        let trace = &trace.beside(call.shelf());
         if let Some(heir) = call.heir(&trace.identity) {
             log::info(format_args!("{} is left to {heir}, whose guest it is now", trace.identity.name));
             return Ok(());
@@ -348,7 +354,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                 .map_err(|error| call.failure(error.context(format_args!("stop of {}", record.name))))?;
             call.take_back(&record.name);
         } else {
-            end(&record.trace())?;
+            end(record.trace())?;
         }
         if let Some(uri) = &record.moving {
             migration::end_arrival(&record.identity(), uri, call.parameters.force_stop, &call.deadline)
@@ -360,13 +366,13 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         Ok(definition) => {
             // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
             call.with_rings(call.new_record(&definition.identity));
-            end(&definition.identity.into())?;
+            end(definition.identity.into())?;
         }
         Err(error) if record.is_some() => log::debug(|| error.text),
         Err(error) => {
             log::warning(format_args!("{error}; looking for guests named like it"));
             for guess in call.guesses() {
-                end(&guess.into())?;
+                end(guess.into())?;
             }
             if error.kind != Kind::Definition && call.has_strangers().map_err(|error| call.failure(error))? {
                 return Err(call.failure(error.context("a guest runs here that may be this resource's")));

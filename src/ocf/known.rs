@@ -7,7 +7,7 @@ use crate::cluster::view::View;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
-use crate::domain::{Error, Kind, State, evidence, rings};
+use crate::domain::{Error, Kind, State, evidence, rings, twin};
 use std::path::Path;
 
 /// This agent, as Pacemaker calls it.
@@ -113,7 +113,8 @@ impl Call {
         if record.rings == Some(true) {
             return record;
         }
-        let found = evidence::find(&record.identity(), record.trace().emulator, &self.deadline).unwrap_or_default();
+        let trace = record.trace().beside(self.shelf());
+        let found = twin::find(&trace, &self.hypervisor, &self.deadline).unwrap_or_default();
         let Some(emulator) = found.into_iter().find(|emulator| rings::has(*emulator)) else { return record };
         let record = Record { rings: Some(true), pid: Some(emulator.pid), start: Some(emulator.start), ..record };
         self.shelf().write(&record);

@@ -1,7 +1,7 @@
 //! Guests in other states than running, definitions that were left, emulators that were hurt.
 
-use crate::stage::{HERE, Resource, gone, inside, signal};
-use anyhow::{Result, ensure};
+use crate::stage::{HERE, Resource, THERE, gone, inside, signal};
+use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -179,4 +179,67 @@ pub fn command_line_that_does_not_come(lab: &Lab) -> Result<()> {
     guest.call(HERE, "monitor", 20)?.says(1, &["does not show its command line, and may be an emulator"])?;
     guest.call(HERE, "stop", 10)?.is(1)?;
     Ok(())
+}
+
+/// A guest's UUID by its definition.
+fn uuid(guest: &Resource) -> Result<String> {
+    let text = fs::read_to_string(guest.lab.guest_definition(&guest.instance))?;
+    let rest = text.split_once("<uuid>").context("no UUID")?.1;
+    Ok(rest.split_once('<').context("no end of the UUID")?.0.to_owned())
+}
+
+/// A guest, and a resource whose definition has that guest's UUID under another name.
+fn twins<'a>(lab: &'a Lab, name: &str, copy: &str) -> Result<(Resource<'a>, Resource<'a>)> {
+    let (guest, copy) = (Resource::new(lab, name)?, Resource::empty(lab, copy)?.with("force_stop", "true"));
+    let (old, new) = (uuid(&copy)?, uuid(&guest)?);
+    copy.edit(|text| text.replace(&old, &new))?;
+    Ok((guest, copy))
+}
+
+/// A definition that was copied, UUID included: what runs is the other guest, which no action of the copy's takes for its own, or ends.
+pub fn uuid_of_another(lab: &Lab) -> Result<()> {
+    let (guest, copy) = twins(lab, "original", "copied")?;
+    let boot = guest.boot(HERE)?;
+    let not_here = || {
+        copy.call(HERE, "monitor", 20)?.is(7)?;
+        copy.call(HERE, "recurring", 20)?.is(7)?;
+        copy.call(HERE, "stop", 20)?.is(0)?;
+        guest.beats(boot)
+    };
+    not_here()?;
+    let start = copy.call(HERE, "start", 20)?;
+    start.says(1, &["start of copied refused", "its UUID is that of original, which runs here"])?;
+    not_here()?;
+    // The other one's state file decides when libvirt cannot be asked; when it is gone too, nothing does, and nothing is touched.
+    lab.kill(HERE, "libvirtd")?;
+    not_here()?;
+    fs::remove_file(guest.record(HERE)?)?;
+    for action in ["monitor", "recurring", "stop"] {
+        copy.call(HERE, action, 8)?.says(1, &["of original has the UUID of copied"])?;
+    }
+    guest.beats(boot)?;
+    lab.start(HERE, "libvirtd")?;
+    lab.wait_libvirt(HERE)?;
+    not_here()?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    guest.end(HERE, 60)?;
+    copy.begin(HERE)?;
+    copy.end(HERE, 30).map(drop)
+}
+
+/// One that has come from the other node under another name may be the resource's own, renamed since: it is not called gone, and not ended.
+pub fn uuid_of_one_that_came(lab: &Lab) -> Result<()> {
+    let (guest, renamed) = twins(lab, "came", "renamed")?;
+    guest.boot(THERE)?;
+    let target = format!("qemu+tcp://{HERE}/system");
+    lab.check(THERE, &["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", "came", &target], crate::stage::PATIENCE)?;
+    for action in ["monitor", "stop"] {
+        renamed.call(HERE, action, 8)?.says(1, &["of came has the UUID of renamed"])?;
+    }
+    ensure!(guest.lives(HERE), "stop of another name has ended it");
+    guest.call(THERE, "stop", 20)?.is(0)?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    // Now it is known whose it is.
+    renamed.call(HERE, "monitor", 20)?.is(7)?;
+    guest.with("force_stop", "true").end(HERE, 30).map(drop)
 }
