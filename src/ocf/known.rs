@@ -9,6 +9,7 @@ use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
 use crate::domain::{Error, Kind, State, evidence, rings, twin};
 use std::path::Path;
+use std::time::Duration;
 
 /// This agent, as Pacemaker calls it.
 const AGENT: &str = "ocf:kvmha:VirtualDomain";
@@ -123,10 +124,15 @@ impl Call {
 
     /// The definition, read in a part of the time: on storage that hangs, the rest is for what can be done without it.
     pub(super) fn definition(&self) -> Result<Definition, Error> {
+        self.definition_within(self.deadline.left())
+    }
+
+    /// The same, in `limit` at most.
+    pub(super) fn definition_within(&self, limit: Duration) -> Result<Definition, Error> {
         if self.parameters.config.as_os_str().is_empty() {
             return Err(Error::new(Kind::Definition, "config: no usable path"));
         }
-        Definition::read(&self.parameters.config, &self.deadline.within(self.deadline.left() / 4))
+        Definition::read(&self.parameters.config, &self.deadline.within(limit.min(self.deadline.left() / 4)))
     }
 
     /// The guests that this resource may mean when neither the state file nor the definition says: named like the definition's file or

@@ -30,6 +30,9 @@ const RESOLVING: Duration = Duration::from_secs(5);
 /// How long migrate_from waits for a guest of which nothing is to be seen: it is there before migrate_to ends.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long the definition may take to be read before a move goes on without it.
+const READING: Duration = Duration::from_secs(5);
+
 /// Moves the guest to the node that Pacemaker names; success only if it runs there.
 pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     // For a word that has nothing to do with a move the guest would be stopped, and then not be started.
@@ -37,6 +40,7 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     let plan = plan(call)?;
     let record = record(call)?;
     let identity = record.identity();
+    insist_on_the_name(call, &identity, &plan)?;
     call.before_move(&identity, &plan)?;
     // Written first: a move goes on without the agent, and stop has to know where the guest may have gone.
     let mut begun = false;
@@ -52,6 +56,29 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     }
     keep(call, &plan, &identity.name, &result, course, start.elapsed());
     result.map_err(|error| call.failure(error))
+}
+
+/// The target has no state file of the guest, and knows it by the definition: one that names another by now would have the guest called
+/// gone there while it runs.
+///
+/// # Errors
+/// It names another. One that cannot be read is no obstacle: the guest is then known by the names of its file and its resource.
+fn insist_on_the_name(call: &Call, identity: &Identity, plan: &Plan) -> Result<(), Failure> {
+    let Ok(definition) = call.definition_within(READING).inspect_err(|error| log::debug(|| error.text.clone())) else { return Ok(()) };
+    let Some(what) = difference(&definition.identity, identity) else { return Ok(()) };
+    let (name, target, config) = (&identity.name, &plan.target, call.parameters.config.display());
+    Err(Failure::generic(format!(
+        "{name} still runs here, not moved to {target}: config {config} {what}, so that it would not be known there; change that back first"
+    )))
+}
+
+/// What a definition says that is not true of the guest that was seen.
+fn difference(named: &Identity, seen: &Identity) -> Option<String> {
+    match (&named.uuid, &seen.uuid) {
+        _ if named.name != seen.name => Some(format!("names {} instead", named.name)),
+        (Some(new), Some(old)) if new != old => Some(format!("gives it another UUID, {new}")),
+        _ => None,
+    }
 }
 
 /// Keeps what became of the move: in the log, as a file, and, if Pacemaker is there, as an attribute of this node.
@@ -292,6 +319,17 @@ mod tests {
         assert_eq!(none, Failure::generic("migration_network: the name 127.0.0.1 has no address in 10.0.0.0/8"));
         let written = planned(&[node, ("migration_network", "10.0.0.0/8"), ("migrateuri", "tcp://%n:1")]).unwrap();
         assert_eq!((written.migrate_uri.as_deref(), written.listen), (Some("tcp://127.0.0.1:1"), None));
+    }
+
+    #[test]
+    fn a_definition_that_names_another() {
+        let identity = |name: &str, uuid: Option<&str>| Identity { name: name.into(), uuid: uuid.map(Into::into) };
+        let seen = identity("web1", Some("u1"));
+        assert_eq!(difference(&seen, &seen), None);
+        assert_eq!(difference(&identity("web1", None), &seen), None, "libvirt has made one up");
+        assert_eq!(difference(&identity("web2", Some("u1")), &seen).as_deref(), Some("names web2 instead"));
+        assert_eq!(difference(&identity("web1", Some("u2")), &seen).as_deref(), Some("gives it another UUID, u2"));
+        assert_eq!(difference(&identity("web1", Some("u2")), &identity("web1", None)), None, "it was not seen with one");
     }
 
     #[test]
