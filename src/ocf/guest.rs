@@ -24,6 +24,9 @@ const ASKING_THE_LOST: Duration = Duration::from_secs(1);
 /// How often a start that found a lock held tries again.
 const LEASE_POLL: Duration = Duration::from_secs(2);
 
+/// How long a probe waits before it looks again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// What monitor and status find.
 struct Found {
     trace: Trace,
@@ -31,24 +34,24 @@ struct Found {
 }
 
 /// Looks for the guest: by the state file, which is there from the first time it was seen until it is stopped, and never hangs; else
-/// by the definition.
-fn observe(call: &Call) -> Result<Found, Failure> {
+/// by the definition. Nothing if the definition is not to be had, and a probe can tell that no guest here is the resource's.
+fn observe(call: &Call) -> Result<Option<Found>, Error> {
     let look = |trace: Trace| {
         let trace = trace.beside(call.shelf());
-        let presence = status::look(&trace, &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
+        let presence = status::look(&trace, &call.hypervisor, &call.deadline)?;
         Ok(Found { trace, presence })
     };
     let recorded = call.record().map(|record| look(record.trace())).transpose()?;
     let recorded = match recorded {
-        Some(found) if found.presence != Presence::Absent => return Ok(found),
+        Some(found) if found.presence != Presence::Absent => return Ok(Some(found)),
         other => other,
     };
     match (call.definition(), recorded) {
-        (Ok(definition), Some(found)) if definition.identity.name == found.trace.identity.name => Ok(found),
-        (Ok(definition), _) => look(definition.identity.into()),
+        (Ok(definition), Some(found)) if definition.identity.name == found.trace.identity.name => Ok(Some(found)),
+        (Ok(definition), _) => look(definition.identity.into()).map(Some),
         (Err(error), Some(found)) => {
             log::warning(error);
-            Ok(found)
+            Ok(Some(found))
         }
         (Err(error), None) => {
             for guess in call.guesses() {
@@ -56,16 +59,16 @@ fn observe(call: &Call) -> Result<Found, Failure> {
                 if found.presence != Presence::Absent {
                     log::warning(format_args!("{error}; a guest {} runs here and is taken for it", found.trace.identity.name));
                     call.note_guess(&found.trace.identity);
-                    return Ok(found);
+                    return Ok(Some(found));
                 }
             }
             // A definition that is not there is what a node looks like that never had the guest. One that cannot be read says nothing.
-            let telling = error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))?;
+            let telling = error.kind == Kind::Definition || !call.has_strangers()?;
             if call.environment.probe && telling {
                 log::info(format_args!("{error}; no guest named like it runs here"));
-                return Err(Failure::not_running());
+                return Ok(None);
             }
-            Err(call.failure(error))
+            Err(error)
         }
     }
 }
@@ -110,7 +113,12 @@ enum Seen {
 fn running(call: &Call) -> Result<Seen, Failure> {
     call.tolerate_parameters()?;
     loop {
-        let Found { trace, presence } = observe(call)?;
+        let Found { trace, presence } = match observe(call) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(Failure::not_running()),
+            Err(error) if error.kind != Kind::Definition && asks_again(call) => continue,
+            Err(error) => return Err(call.failure(error)),
+        };
         let name = &trace.identity.name;
         match &presence {
             Presence::Absent => return Err(Failure::not_running()),
@@ -141,11 +149,15 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                     _ => Err(Failure::generic(seen)),
                 };
             }
+            Presence::Active(Sight::Process { .. }) if trace.creating && asks_again(call) => {}
             Presence::Active(Sight::Process { trouble, .. }) if trace.creating => {
                 return Err(Failure::generic(format!("{name} is there, but its start was not finished; {trouble}")));
             }
             Presence::Active(sight @ Sight::Process { emulator, trouble }) => {
                 if emulator.is_dying() {
+                    if asks_again(call) {
+                        continue;
+                    }
                     return Err(Failure::generic(format!("{emulator} of {name} is dying; {trouble}")));
                 }
                 log::warning(format_args!("{emulator} of {name} runs, but libvirt cannot be asked: {trouble}"));
@@ -154,6 +166,12 @@ fn running(call: &Call) -> Result<Seen, Failure> {
             }
         }
     }
+}
+
+/// Whether this is a probe with time for another look, which then is due. Pacemaker takes a guest whose probe has failed for one that runs there
+/// (`unpack_rsc_op_failure`), and ends it there and on the node where it is well; so a probe does not fail for what passes.
+fn asks_again(call: &Call) -> bool {
+    call.name == Name::Monitor && call.environment.probe && call.deadline.again(AGAIN)
 }
 
 /// What is said of a guest that a fault has paused. It is there: a probe and a person's question get that answer.
@@ -361,21 +379,27 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                 .map_err(|error| call.failure(error))?;
         }
     }
-    match call.definition() {
-        Ok(definition) if record.as_ref().is_some_and(|record| record.name == definition.identity.name) => {}
-        Ok(definition) => {
-            // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
-            call.with_rings(call.new_record(&definition.identity));
-            end(definition.identity.into())?;
-        }
-        Err(error) if record.is_some() => log::debug(|| error.text),
-        Err(error) => {
-            log::warning(format_args!("{error}; looking for guests named like it"));
-            for guess in call.guesses() {
-                end(guess.into())?;
+    loop {
+        match call.definition() {
+            Ok(definition) if record.as_ref().is_some_and(|record| record.name == definition.identity.name) => break,
+            Ok(definition) => {
+                // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
+                call.with_rings(call.new_record(&definition.identity));
+                break end(definition.identity.into())?;
             }
-            if error.kind != Kind::Definition && call.has_strangers().map_err(|error| call.failure(error))? {
-                return Err(call.failure(error.context("a guest runs here that may be this resource's")));
+            Err(error) if record.is_some() => break log::debug(|| error.text),
+            Err(error) => {
+                log::warning(format_args!("{error}; looking for guests named like it"));
+                for guess in call.guesses() {
+                    end(guess.into())?;
+                }
+                if error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))? {
+                    break;
+                }
+                // Storage that does not answer now may do so yet.
+                if !call.deadline.again(AGAIN) {
+                    return Err(call.failure(error.context("a guest runs here that may be this resource's")));
+                }
             }
         }
     }

@@ -7,6 +7,8 @@ use lab::Lab;
 use lab::process::replace;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
 
 /// What is said of it.
 const NO_ANSWER: &str = "its storage does not answer";
@@ -51,6 +53,28 @@ pub fn all_actions(lab: &Lab) -> Result<()> {
     absent.call(HERE, "monitor", 20)?.is(7)?;
     absent.begin(HERE)?;
     Ok(())
+}
+
+/// The storage answers again while a probe and a stop wait for it: they can tell then, and have not failed before.
+pub fn answers_again(lab: &Lab) -> Result<()> {
+    let (probed, stopped) = (resource(lab, "probed")?, resource(lab, "ended")?);
+    let stranger = Resource::empty(lab, "stranger")?;
+    lab.check(HERE, &["virsh", "create", "/srv/vms/stranger.xml"], crate::stage::SOON)?;
+    let held = Faulty::hold(lab, HERE)?;
+    thread::scope(|scope| -> Result<()> {
+        let calls = [(&probed, "monitor", 7), (&stopped, "stop", 0)];
+        let calls = calls.map(|(resource, action, code)| (scope.spawn(move || resource.call(HERE, action, 40)), action, code));
+        thread::sleep(Duration::from_secs(15));
+        let over = calls.iter().find(|(call, ..)| call.is_finished()).map(|(_, action, _)| *action);
+        drop(held);
+        for (call, _, code) in calls {
+            call.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(code)?;
+        }
+        ensure!(over.is_none(), "{over:?} did not wait");
+        Ok(())
+    })?;
+    ensure!(stranger.lives(HERE), "the stranger was ended");
+    nothing_stays(lab, HERE)
 }
 
 /// However often a file is asked for, at most one process waits for it, and the answer is there in time.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use nix::sys::signal::Signal;
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 /// A paused guest is there; asking it to shut down is no use.
@@ -242,4 +243,30 @@ pub fn uuid_of_one_that_came(lab: &Lab) -> Result<()> {
     // Now it is known whose it is.
     renamed.call(HERE, "monitor", 20)?.is(7)?;
     guest.with("force_stop", "true").end(HERE, 30).map(drop)
+}
+
+/// Makes libvirt forget a guest that runs.
+fn lose(lab: &Lab, guest: &Resource) -> Result<()> {
+    lab.kill(HERE, "libvirtd")?;
+    fs::remove_file(inside(lab, HERE, &format!("/run/libvirt/qemu/{}.xml", guest.name))?)?;
+    lab.start(HERE, "libvirtd")?;
+    lab.wait_libvirt(HERE)
+}
+
+/// What a probe cannot tell at first it asks again: Pacemaker takes a guest whose probe has failed for one that runs, and ends it everywhere.
+pub fn unsettled_probe(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "lingering")?;
+    guest.begin(HERE)?;
+    lose(lab, &guest)?;
+    fs::remove_file(guest.record(HERE)?)?;
+    let emulators = guest.emulators(HERE)?;
+    guest.call(HERE, "recurring", 20)?.says(1, &["libvirt does not run lingering"])?;
+    thread::scope(|scope| -> Result<()> {
+        let probe = scope.spawn(|| guest.call(HERE, "monitor", 60));
+        thread::sleep(Duration::from_secs(8));
+        ensure!(!probe.is_finished(), "the probe did not wait");
+        signal(&emulators, Signal::SIGKILL)?;
+        probe.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(7)?.at_once(Duration::from_secs(45))?;
+        Ok(())
+    })
 }
