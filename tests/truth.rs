@@ -55,6 +55,7 @@ const SET_UPS: &[(&str, SetUp)] = &[
     ("forbidden_absent", libvirt::forbidden_absent),
     ("modular_runs", libvirt::modular_runs),
     ("modular_absent", libvirt::modular_absent),
+    ("lost_runs", libvirt::lost_runs),
     ("missing_runs", config::missing_runs),
     ("missing_absent", config::missing_absent),
     ("unreadable_runs", config::unreadable_runs),

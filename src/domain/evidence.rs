@@ -157,6 +157,19 @@ impl Emulator {
         Status::read(&directory(self.pid)).is_none_or(|status| status.start != self.start || matches!(status.state, 'Z' | 'X'))
     }
 
+    /// Whether nothing speaks for its end: it has its memory, and no thread of it has been sent SIGTERM or SIGKILL that it has not taken up
+    /// yet, as one does not that hangs in the kernel. False if it cannot be told.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let Ok(threads) = self.threads() else { return false };
+        let told = |thread: &Thread| match fs::read_to_string(directory(self.pid).join(format!("task/{}/status", thread.id))) {
+            Ok(text) => is_told_to_end(&text),
+            // It has ended by itself since.
+            Err(error) => !process::is_gone(&error),
+        };
+        !threads.is_empty() && !self.is_dying() && process::shown(self.pid).is_some() && !threads.iter().any(told)
+    }
+
     /// Waits until it is gone.
     ///
     /// # Errors
@@ -291,6 +304,13 @@ impl Emulator {
     }
 }
 
+/// Whether SIGTERM or SIGKILL waits for a thread or its process, by `/proc/PID/task/TID/status`: bit 0 of each mask is signal 1.
+fn is_told_to_end(status: &str) -> bool {
+    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
+    let ends = 1_u64 << (Signal::TERM.as_raw() - 1) | 1_u64 << (Signal::KILL.as_raw() - 1);
+    masks.map(|mask| u64::from_str_radix(mask.trim(), 16)).any(|mask| mask.is_ok_and(|mask| mask & ends != 0))
+}
+
 /// Whether a link of `/proc/PID/fd` means memory: `memfd_create`, or System V's.
 fn is_memory(path: &Path) -> bool {
     path.to_str().is_some_and(|path| path.starts_with("/memfd:") || path.starts_with("/SYSV"))
@@ -375,6 +395,32 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = own.has_open(&Thread { id: own.pid, state: 'D' }).unwrap();
         assert!(open.contains(&file.path().display().to_string()), "{open}");
+    }
+
+    #[test]
+    fn one_that_is_told_to_end_is_not_well() {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let name = format!("well-{}", std::process::id());
+        let child = impostor(&name, "while :; do sleep 0.1; done");
+        let found = loop {
+            match find(&identity(&name, None), None, &deadline).unwrap().as_slice() {
+                [one] => break *one,
+                _ => assert!(deadline.pause(Duration::from_millis(10))),
+            }
+        };
+        assert!(found.is_well());
+        assert!(!Emulator { start: found.start + 1, ..found }.is_well(), "another process");
+        // Stopped, it does not take up what it is sent.
+        found.hold(&name).unwrap();
+        assert!(found.is_well());
+        found.signal(Signal::TERM, &name).unwrap();
+        assert!(!found.is_well());
+        let reaper = reap(child);
+        found.signal(Signal::KILL, &name).unwrap();
+        reaper.join().unwrap();
+        assert!(!found.is_well());
+        assert!(is_told_to_end("Name:\tqemu\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"));
+        assert!(!is_told_to_end("SigPnd:\t0000000000000000\nShdPnd:\t0000000000002000\nSigBlk:\tffffffffffffffff\n"));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use super::{Call, moving};
 use crate::cluster::{self, Peer};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
+use crate::domain::evidence::{self, Emulator};
 use crate::domain::lifecycle::{self, Creation, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Error, Kind, Reason, State, evidence, locks, migration, twin};
+use crate::domain::{Error, Kind, Reason, State, locks, migration, twin};
 use crate::log;
 use std::time::Duration;
 
@@ -116,8 +117,15 @@ fn running(call: &Call) -> Result<Seen, Failure> {
         let Found { trace, presence } = match observe(call) {
             Ok(Some(found)) => found,
             Ok(None) => return Err(Failure::not_running()),
-            Err(error) if error.kind != Kind::Definition && asks_again(call) => continue,
-            Err(error) => return Err(call.failure(error)),
+            Err(error) => {
+                if let Some((name, emulator)) = lost(call, &error) {
+                    return judge_lost(call, format!("{emulator} of {name} runs, but libvirt does not know it any more"));
+                }
+                if error.kind != Kind::Definition && asks_again(call) {
+                    continue;
+                }
+                return Err(call.failure(error));
+            }
         };
         let name = &trace.identity.name;
         match &presence {
@@ -172,6 +180,24 @@ fn running(call: &Call) -> Result<Seen, Failure> {
 /// (`unpack_rsc_op_failure`), and ends it there and on the node where it is well; so a probe does not fail for what passes.
 fn asks_again(call: &Call) -> bool {
     call.name == Name::Monitor && call.environment.probe && call.deadline.again(AGAIN)
+}
+
+/// The guest that libvirt has lost, its emulator being well: one that this resource has seen run, whose only emulator is still that one. libvirt
+/// forgets a guest that it ends only after it has sent SIGKILL, which shows.
+fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
+    let record = call.record().filter(|record| error.kind == Kind::Lives && !record.guessed && record.is_current(&record.identity()))?;
+    let emulator = record.trace().emulator.filter(Emulator::is_well)?;
+    let found = evidence::find(&record.identity(), Some(emulator), &call.deadline).ok()?;
+    (found == [emulator]).then_some((record.name, emulator))
+}
+
+/// What is said of such a guest. To fail would end it.
+fn judge_lost(call: &Call, seen: String) -> Result<Seen, Failure> {
+    if call.name == Name::Monitor && !call.environment.probe {
+        return Err(Failure::new(Code::Degraded, seen));
+    }
+    log::warning(seen);
+    Ok(Seen::Exists)
 }
 
 /// What is said of a guest that a fault has paused. It is there: a probe and a person's question get that answer.

@@ -245,6 +245,30 @@ pub fn uuid_of_one_that_came(lab: &Lab) -> Result<()> {
     guest.with("force_stop", "true").end(HERE, 30).map(drop)
 }
 
+/// libvirt does not know a guest any more whose emulator is well, as after a restart that could not read its state: that is shown, and costs
+/// the guest nothing.
+pub fn lost_by_libvirt(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "forgotten")?;
+    let boot = guest.boot(HERE)?;
+    lose(lab, &guest)?;
+    guest.call(HERE, "recurring", 20)?.says(190, &["of forgotten runs, but libvirt does not know it"])?;
+    for action in ["monitor", "status"] {
+        guest.call(HERE, action, 20)?.is(0)?;
+    }
+    guest.beats(boot)?;
+    // One that was told to end is not well, and one that nobody has seen here is not known to be.
+    let emulators = guest.emulators(HERE)?;
+    let record = guest.record(HERE)?;
+    let away = record.with_extension("away");
+    fs::rename(&record, &away)?;
+    guest.call(HERE, "recurring", 20)?.says(1, &["libvirt does not run forgotten"])?;
+    fs::rename(&away, &record)?;
+    signal(&emulators, Signal::SIGSTOP)?;
+    signal(&emulators, Signal::SIGTERM)?;
+    guest.call(HERE, "recurring", 20)?.says(1, &["libvirt does not run forgotten"])?;
+    guest.end(HERE, 60).map(drop)
+}
+
 /// Makes libvirt forget a guest that runs.
 fn lose(lab: &Lab, guest: &Resource) -> Result<()> {
     lab.kill(HERE, "libvirtd")?;

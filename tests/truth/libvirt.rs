@@ -98,6 +98,16 @@ fn renamed<'a>(lane: &Lane<'a>, guest: Guest<'a>, name: Option<&str>) -> Result<
     Ok(Play::new(guest).undo(move || drop(fs::rename(other, own))))
 }
 
+/// As when it could not read what it knew of the guest.
+pub fn lost_runs<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
+    let guest = lane.runs(name)?;
+    lane.lab.kill(&lane.here, DAEMON)?;
+    fs::remove_file(lane.file(&format!("/run/libvirt/qemu/{}.xml", guest.name))?)?;
+    lane.lab.start(&lane.here, DAEMON)?;
+    lane.lab.wait_libvirt(&lane.here)?;
+    Ok(Play::new(guest))
+}
+
 pub fn forbidden_runs<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     forbidden(lane, lane.runs(name))
 }
