@@ -1,7 +1,7 @@
 //! The table of actions: what is advertised and what is done.
 
 use super::exit::Failure;
-use super::{Call, guest, moving, validate};
+use super::{Call, guest, monitor, moving, validate};
 
 /// The actions that reach a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,12 @@ pub const ACTIONS: &[Action] = &[
     Action {
         text: "Says whether the guest is there. The monitor scripts are not asked.",
         interval: Some(10),
-        ..row("status", Name::Status, 30, guest::status)
+        ..row("status", Name::Status, 30, monitor::status)
     },
     Action {
         text: "Says whether the guest is there and the monitor scripts agree. Works from the emulator's process when libvirt gives no answer.",
         interval: Some(10),
-        ..row("monitor", Name::Monitor, 30, guest::monitor)
+        ..row("monitor", Name::Monitor, 30, monitor::monitor)
     },
     Action {
         text: "Waits until the guest that was moved here runs here and the monitor scripts agree.",

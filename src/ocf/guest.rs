@@ -1,18 +1,14 @@
-//! start, stop, monitor and status.
+//! start and stop.
 
-use super::actions::Name;
-use super::exit::{Code, Failure};
-use super::outage::Course;
-use super::parameters::PausePolicy;
+use super::exit::Failure;
 use super::{Call, moving};
 use crate::cluster::{self, Peer};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
-use crate::domain::evidence::{self, Emulator};
 use crate::domain::lifecycle::{self, Creation, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Error, Kind, Reason, State, locks, migration, twin};
+use crate::domain::{Error, Kind, Reason, State, evidence, locks, migration, twin};
 use crate::log;
 use std::time::Duration;
 
@@ -25,190 +21,8 @@ const ASKING_THE_LOST: Duration = Duration::from_secs(1);
 /// How often a start that found a lock held tries again.
 const LEASE_POLL: Duration = Duration::from_secs(2);
 
-/// How long a probe waits before it looks again.
-const AGAIN: Duration = Duration::from_millis(500);
-
-/// What monitor and status find.
-struct Found {
-    trace: Trace,
-    presence: Presence,
-}
-
-/// Looks for the guest: by the state file, which is there from the first time it was seen until it is stopped, and never hangs; else
-/// by the definition. Nothing if the definition is not to be had, and a probe can tell that no guest here is the resource's.
-fn observe(call: &Call) -> Result<Option<Found>, Error> {
-    let look = |trace: Trace| {
-        let trace = trace.beside(call.shelf());
-        let presence = status::look(&trace, &call.hypervisor, &call.deadline)?;
-        Ok(Found { trace, presence })
-    };
-    let recorded = call.record().map(|record| look(record.trace())).transpose()?;
-    let recorded = match recorded {
-        Some(found) if found.presence != Presence::Absent => return Ok(Some(found)),
-        other => other,
-    };
-    match (call.definition(), recorded) {
-        (Ok(definition), Some(found)) if definition.identity.name == found.trace.identity.name => Ok(Some(found)),
-        (Ok(definition), _) => look(definition.identity.into()).map(Some),
-        (Err(error), Some(found)) => {
-            log::warning(error);
-            Ok(Some(found))
-        }
-        (Err(error), None) => {
-            for guess in call.guesses() {
-                let found = look(guess.into())?;
-                if found.presence != Presence::Absent {
-                    log::warning(format_args!("{error}; a guest {} runs here and is taken for it", found.trace.identity.name));
-                    call.note_guess(&found.trace.identity);
-                    return Ok(Some(found));
-                }
-            }
-            // A definition that is not there is what a node looks like that never had the guest. One that cannot be read says nothing.
-            let telling = error.kind == Kind::Definition || !call.has_strangers()?;
-            if call.environment.probe && telling {
-                log::info(format_args!("{error}; no guest named like it runs here"));
-                return Ok(None);
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Is the guest there, and do the scripts agree? 0, 7 (proven not there) or 1; 190 for a guest that a fault has paused, or one with a
-/// parameter that is wrong.
-pub(super) fn monitor(call: &Call) -> Result<(), Failure> {
-    match running(call)? {
-        Seen::Runs(name) => {
-            call.leave_marks(&name);
-            call.pulse(&name)?;
-        }
-        Seen::Exists => {}
-        Seen::GoesOn => return Ok(()),
-    }
-    let result = call.scripts();
-    call.attend();
-    result?;
-    // The guest is well, but it could not be started again: an operator has to see that, and Pacemaker must not act on it.
-    match call.faults.first().filter(|_| !call.environment.probe) {
-        Some(fault) => Err(Failure::new(Code::Degraded, fault.to_string())),
-        None => Ok(()),
-    }
-}
-
-/// Is the guest there? 0, 7 (proven not there) or 1.
-pub(super) fn status(call: &Call) -> Result<(), Failure> {
-    running(call).map(drop)
-}
-
-/// How a guest is there.
-enum Seen {
-    /// libvirt says that it runs; its name.
-    Runs(String),
-    /// It exists.
-    Exists,
-    /// It runs again after it stood still: what is in it may need a moment.
-    GoesOn,
-}
-
-/// As [`status`]; says how it is there.
-fn running(call: &Call) -> Result<Seen, Failure> {
-    call.tolerate_parameters()?;
-    loop {
-        let Found { trace, presence } = match observe(call) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Err(Failure::not_running()),
-            Err(error) => {
-                if let Some((name, emulator)) = lost(call, &error) {
-                    return judge_lost(call, format!("{emulator} of {name} runs, but libvirt does not know it any more"));
-                }
-                if error.kind != Kind::Definition && asks_again(call) {
-                    continue;
-                }
-                return Err(call.failure(error));
-            }
-        };
-        let name = &trace.identity.name;
-        match &presence {
-            Presence::Absent => return Err(Failure::not_running()),
-            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if trace.creating && is_unfinished(call, *reason) => {
-                return Err(Failure::generic(format!("{name} is paused, its start was not finished")));
-            }
-            // A guest that is coming in belongs to the node it comes from, until it has come; a probe waits for the outcome.
-            Presence::Active(Sight::Libvirt { state, reason, .. })
-                if call.environment.probe && migration::is_incoming(*state, *reason) && call.deadline.again(Duration::from_millis(200)) => {
-            }
-            Presence::Active(sight @ Sight::Libvirt { state, reason, .. }) => {
-                call.remember(&trace.identity, sight);
-                let seen = format!("{name} is {state} ({})", reason.text(*state));
-                if *reason == Reason::PAUSED_IO_ERROR && *state == State::Paused {
-                    return match call.outage(&trace.identity, seen)? {
-                        Course::GoesOn => Ok(Seen::GoesOn),
-                        Course::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Exists),
-                    };
-                }
-                if matches!(state, State::Running | State::Blocked) {
-                    call.end_outage();
-                }
-                return match state {
-                    State::Paused if reason.is_fault() => judge_fault(call, seen).map(|()| Seen::Exists),
-                    State::Running if reason.is_broken_postcopy(*state) => judge_fault(call, seen).map(|()| Seen::Exists),
-                    State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
-                    State::NoState | State::Paused | State::ShuttingDown => Ok(Seen::Exists),
-                    _ => Err(Failure::generic(seen)),
-                };
-            }
-            Presence::Active(Sight::Process { .. }) if trace.creating && asks_again(call) => {}
-            Presence::Active(Sight::Process { trouble, .. }) if trace.creating => {
-                return Err(Failure::generic(format!("{name} is there, but its start was not finished; {trouble}")));
-            }
-            Presence::Active(sight @ Sight::Process { emulator, trouble }) => {
-                if emulator.is_dying() {
-                    if asks_again(call) {
-                        continue;
-                    }
-                    return Err(Failure::generic(format!("{emulator} of {name} is dying; {trouble}")));
-                }
-                log::warning(format_args!("{emulator} of {name} runs, but libvirt cannot be asked: {trouble}"));
-                call.remember(&trace.identity, sight);
-                return Ok(Seen::Exists);
-            }
-        }
-    }
-}
-
-/// Whether this is a probe with time for another look, which then is due. Pacemaker takes a guest whose probe has failed for one that runs there
-/// (`unpack_rsc_op_failure`), and ends it there and on the node where it is well; so a probe does not fail for what passes.
-fn asks_again(call: &Call) -> bool {
-    call.name == Name::Monitor && call.environment.probe && call.deadline.again(AGAIN)
-}
-
-/// The guest that libvirt has lost, its emulator being well: one that this resource has seen run, whose only emulator is still that one. libvirt
-/// forgets a guest that it ends only after it has sent SIGKILL, which shows.
-fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
-    let record = call.record().filter(|record| error.kind == Kind::Lives && !record.guessed && record.is_current(&record.identity()))?;
-    let emulator = record.trace().emulator.filter(Emulator::is_well)?;
-    let found = evidence::find(&record.identity(), Some(emulator), &call.deadline).ok()?;
-    (found == [emulator]).then_some((record.name, emulator))
-}
-
-/// What is said of such a guest. To fail would end it.
-fn judge_lost(call: &Call, seen: String) -> Result<Seen, Failure> {
-    if call.name == Name::Monitor && !call.environment.probe {
-        return Err(Failure::new(Code::Degraded, seen));
-    }
-    log::warning(seen);
-    Ok(Seen::Exists)
-}
-
-/// What is said of a guest that a fault has paused. It is there: a probe and a person's question get that answer.
-fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
-    match call.parameters.pause_policy {
-        _ if call.name != Name::Monitor || call.environment.probe => Ok(()),
-        PausePolicy::Ignore => Ok(()),
-        PausePolicy::Degraded => Err(Failure::new(Code::Degraded, seen)),
-        PausePolicy::Fail => Err(Failure::generic(seen)),
-    }
-}
+/// How long a probe, or a stop whose definition does not answer, waits before it looks again.
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
 /// The other nodes of the cluster that can be asked about guests, if the parameters say how to reach their libvirt, as they do for guests that
 /// are moved. Those that are not in this partition too: one that has left in good order may have kept a guest that its cluster has let go of.
@@ -311,7 +125,7 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
 }
 
 /// Whether a guest that is paused for this reason is what a start left that was not finished: created, or restored, and not let run.
-fn is_unfinished(call: &Call, reason: Reason) -> bool {
+pub(super) fn is_unfinished(call: &Call, reason: Reason) -> bool {
     reason == Reason::PAUSED_USER || reason == Reason::PAUSED_MIGRATION && call.parameters.snapshot.is_some()
 }
 

@@ -15,6 +15,7 @@ mod known;
 mod manual;
 mod marking;
 mod metadata;
+mod monitor;
 mod moving;
 mod outage;
 mod outlook;
