@@ -70,3 +70,77 @@ pub fn other(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Opti
     let Some(uuid) = &identity.uuid else { return Ok(None) };
     Ok(status::name_of(uuid, uri, deadline)?.filter(|name| *name != identity.name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Record, Shelf};
+    use super::*;
+    use std::process::{Child, Command};
+    use std::time::Duration;
+
+    /// Nobody listens there.
+    const NOWHERE: &str = "qemu+unix:///system?socket=/nonexistent/libvirt-sock";
+
+    /// Ended when a test is over, however it ends.
+    struct Impostor(Child);
+
+    impl Drop for Impostor {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A process with the command line of an emulator of `name`; the shell keeps what follows its script as its own arguments.
+    fn impostor(name: &str, uuid: &str) -> Impostor {
+        let name = format!("guest={name},debug-threads=on");
+        let words = ["-c", "while :; do sleep 0.1; done", "qemu", "-name", &name, "-uuid", uuid];
+        Impostor(Command::new("/bin/sh").args(words).spawn().unwrap())
+    }
+
+    #[test]
+    fn without_libvirt_a_state_file_says_whose_an_emulator_is() {
+        let (deadline, uri) = (Deadline::after(Duration::from_secs(60)), Uri::parse(NOWHERE).unwrap());
+        let uuid = format!("00000000-0000-4000-8000-{:012}", std::process::id());
+        let _guest = impostor("twin-one", &uuid);
+        let identity = |name: &str| Identity { name: name.into(), uuid: Some(uuid.clone()) };
+        let emulator = loop {
+            // The shell's own command line is there only after its exec.
+            match find(&identity("twin-one").into(), &uri, &deadline).unwrap().as_slice() {
+                [one] => break *one,
+                _ => assert!(deadline.pause(Duration::from_millis(10))),
+            }
+        };
+        let copy = Trace::from(identity("twin-two"));
+        let error = find(&copy, &uri, &deadline).unwrap_err();
+        assert_eq!(error.kind, Kind::State);
+        assert!(
+            error.text.ends_with("of twin-one has the UUID of twin-two, and whether twin-one is another guest cannot be told"),
+            "{error}"
+        );
+        // A guest whose definition was renamed: this resource has seen that very emulator.
+        assert_eq!(find(&Trace { emulator: Some(emulator), ..copy.clone() }, &uri, &deadline).unwrap(), [emulator]);
+
+        let root = tempfile::tempdir().unwrap();
+        let record = |name: &str| Record {
+            config: "/srv/vms/one.xml".into(),
+            hypervisor: NOWHERE.into(),
+            name: name.into(),
+            uuid: Some(uuid.clone()),
+            pid: Some(emulator.pid),
+            start: Some(emulator.start),
+            creating: false,
+            restoring: false,
+            guessed: false,
+            moving: None,
+            rings: Some(false),
+        };
+        let beside = copy.beside(Shelf::new(root.path(), "two"));
+        assert_eq!(find(&beside, &uri, &deadline).unwrap_err().kind, Kind::State);
+        // A name that it does not run under says nothing.
+        Shelf::new(root.path(), "one").write(&record("twin-three"));
+        assert_eq!(find(&beside, &uri, &deadline).unwrap_err().kind, Kind::State);
+        Shelf::new(root.path(), "one").write(&record("twin-one"));
+        assert_eq!(find(&beside, &uri, &deadline).unwrap(), []);
+    }
+}
