@@ -3,6 +3,7 @@
 use crate::stage::{HERE, Resource, THERE, gone, inside, signal};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
+use lab::process::Identity;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::thread;
@@ -264,9 +265,18 @@ pub fn lost_by_libvirt(lab: &Lab) -> Result<()> {
     guest.call(HERE, "recurring", 20)?.says(1, &["libvirt does not run forgotten"])?;
     fs::rename(&away, &record)?;
     signal(&emulators, Signal::SIGSTOP)?;
+    // Of two signals the kernel hands out the lower number first, and this one is to stay where it is.
+    crate::stage::soon("it stands still", || emulators.iter().all(|emulator| stands_still(*emulator)))?;
     signal(&emulators, Signal::SIGTERM)?;
     guest.call(HERE, "recurring", 20)?.says(1, &["libvirt does not run forgotten"])?;
     guest.end(HERE, 60).map(drop)
+}
+
+/// Whether each thread of a process is stopped.
+fn stands_still(process: Identity) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.pid)).into_iter().flatten().flatten();
+    let mut texts = threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+    texts.all(|text| text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')))
 }
 
 /// Makes libvirt forget a guest that runs.
