@@ -4,6 +4,7 @@ use super::Call;
 use super::actions::Name;
 use crate::cluster::cib::Cib;
 use crate::cluster::view::View;
+use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::Sight;
@@ -90,10 +91,15 @@ impl Call {
         let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);
         let guessed = old.as_ref().is_some_and(|record| record.guessed);
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
-        let emulator = evidence::find(&seen, None, &self.deadline).ok().and_then(|found| found.first().copied());
+        let emulator = evidence::find(&seen, None, &self.part()).ok().and_then(|found| found.first().copied());
         let rings = Some(emulator.is_some_and(rings::has));
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
         self.shelf().write(&Record { pid, start, creating, restoring, guessed, moving, rings, ..self.new_record(&seen) });
+    }
+
+    /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.
+    fn part(&self) -> Deadline {
+        self.deadline.within(self.deadline.left() / 4)
     }
 
     /// Notes that only its name speaks for a guest that was found, and nothing else is known of one.
@@ -115,7 +121,7 @@ impl Call {
             return record;
         }
         let trace = record.trace().beside(self.shelf());
-        let found = twin::find(&trace, &self.hypervisor, &self.deadline).unwrap_or_default();
+        let found = twin::find(&trace, &self.hypervisor, &self.part()).unwrap_or_default();
         let Some(emulator) = found.into_iter().find(|emulator| rings::has(*emulator)) else { return record };
         let record = Record { rings: Some(true), pid: Some(emulator.pid), start: Some(emulator.start), ..record };
         self.shelf().write(&record);
