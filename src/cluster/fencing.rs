@@ -58,6 +58,27 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
     Ok(last)
 }
 
+/// Whether the cluster knows of a device that fenced `node`, by whatever action, and the last that was tried succeeded, and the node has not
+/// joined it again since. What ran there is not the cluster's any more, even if it lives: a switch or a storage array leaves it alive.
+#[must_use]
+pub fn was_fenced(node: &str, deadline: &Deadline) -> bool {
+    let finished = program::run("crm_mon", &["--one-shot", "--output-as=xml", "--fence-history=3"], deadline);
+    let fenced = finished.is_ok_and(|finished| {
+        matches!(finished.outcome, Outcome::Exited(0)) && has_fenced(&String::from_utf8_lossy(&finished.stdout), node)
+    });
+    fenced && Cib::query(deadline).is_ok_and(|cib| !cib.has_history(node))
+}
+
+/// The same from what crm_mon says. A person's word is none: the node's own libvirt says otherwise.
+fn has_fenced(text: &str, node: &str) -> bool {
+    let Ok(document) = Document::parse(text) else { return false };
+    let events = document.descendants().filter(|element| element.has_tag_name("fence_event"));
+    let events = events.filter(|event| event.attribute("target").is_some_and(|name| name.eq_ignore_ascii_case(node)));
+    let events = events.filter(|event| event.attribute("delegate") != Some(PERSON) && event.attribute("action") != Some("on"));
+    let last = events.max_by_key(|event| event.attribute("completed").and_then(seconds));
+    last.is_some_and(|event| event.attribute("status") == Some("success"))
+}
+
 /// Whole seconds, from the text of `/proc/uptime`.
 fn uptime(text: &str) -> Option<u64> {
     text.split(['.', ' ']).next()?.parse().ok()
@@ -169,6 +190,21 @@ mod tests {
                name="node3" online="{online}" pending="{pending}" unclean="{unclean}"/></nodes><fence_history>{}</fence_history></r>"#,
             events.concat()
         )
+    }
+
+    #[test]
+    fn who_was_fenced() {
+        let fenced = |events: &[String]| has_fenced(&said(true, (false, false, false), events), "node3");
+        let (early, late) = ("2026-11-24 15:10:50Z", "2026-11-24 15:12:50Z");
+        for action in ["off", "reboot"] {
+            assert!(fenced(&[event(action, "success", early)]));
+            assert!(fenced(&[event(action, "success", late), event(action, "failed", early)]));
+            assert!(!fenced(&[event(action, "success", early), event(action, "failed", late)]));
+        }
+        assert!(!fenced(&[]) && !fenced(&[event("on", "success", early)]) && !has_fenced("no", "node3"));
+        assert!(!has_fenced(&said(true, (false, false, false), &[event("off", "success", early)]), "node2"));
+        let person = event("off", "success", early).replace("<fence_event", "<fence_event delegate=\"a human\"");
+        assert!(!fenced(&[person]));
     }
 
     #[test]

@@ -135,11 +135,21 @@ impl Definition {
     #[must_use]
     pub fn writable_disks(&self) -> Vec<PathBuf> {
         let Ok(document) = roxmltree::Document::parse(&self.xml) else { return Vec::new() };
-        let disks = document.descendants().filter(|node| node.has_tag_name("disk"));
-        sources(
-            disks.filter(|disk| disk.attribute("device") != Some("cdrom") && !disk.children().any(|child| child.has_tag_name("readonly"))),
-        )
+        sources(writable(&document))
     }
+
+    /// The disks that the guest can write to, if there are any and all of them are files or devices of this host by their paths.
+    #[must_use]
+    pub fn local_disks(&self) -> Option<Vec<PathBuf>> {
+        let document = roxmltree::Document::parse(&self.xml).ok()?;
+        let (disks, count) = (sources(writable(&document)), writable(&document).count());
+        (count > 0 && disks.len() == count).then_some(disks)
+    }
+}
+
+fn writable<'a>(document: &'a roxmltree::Document<'a>) -> impl Iterator<Item = roxmltree::Node<'a, 'a>> {
+    let disks = document.descendants().filter(|node| node.has_tag_name("disk"));
+    disks.filter(|disk| disk.attribute("device") != Some("cdrom") && !disk.children().any(|child| child.has_tag_name("readonly")))
 }
 
 fn sources<'a>(disks: impl Iterator<Item = roxmltree::Node<'a, 'a>>) -> Vec<PathBuf> {

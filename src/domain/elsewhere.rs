@@ -22,10 +22,13 @@ pub struct Host {
     pub patience: Duration,
 }
 
-/// Asks all `hosts` at once; gives a sentence about the first that has the guest. One that does not answer is passed over.
+/// Asks all `hosts` at once; gives the names of those that have the guest, each with a sentence about that. One that does not answer is passed
+/// over.
 #[must_use]
-pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Option<String> {
-    ask(identity, hosts, deadline).filter_map(Result::ok).flatten().next()
+pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Vec<(String, String)> {
+    let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    let answers = names.into_iter().zip(ask(identity, hosts, deadline));
+    answers.filter_map(|(name, answer)| Some((name, answer.ok()??))).collect()
 }
 
 /// Sees to it that none of `hosts` has the guest.
@@ -116,7 +119,7 @@ mod tests {
             let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into(), patience: PATIENCE }).to_vec();
             let found = find(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
             let alone = nowhere(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
-            format!("{} {}", found.is_some(), alone.is_err())
+            format!("{} {}", found.len() == 1, alone.is_err())
         };
         let judge = |_: &mut World, answer: &str| if answer == "true true" { Ok(()) } else { Err(answer.to_owned()) };
         assert_eq!(explore(0, create, act, judge)["true true"], 54);

@@ -167,7 +167,7 @@ impl Emulator {
             // It has ended by itself since.
             Err(error) => !process::is_gone(&error),
         };
-        !threads.is_empty() && !self.is_dying() && process::shown(self.pid).is_some() && !threads.iter().any(told)
+        !threads.is_empty() && !self.is_dying() && process::shown_name(self.pid).is_some() && !threads.iter().any(told)
     }
 
     /// Waits until it is gone.

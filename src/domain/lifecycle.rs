@@ -15,6 +15,9 @@ use std::time::Duration;
 /// The least that ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL, and the proof comes after it.
 const DESTROY_RESERVE: Duration = Duration::from_secs(17);
 
+/// The most that it may take: what libvirt gives an emulator of a guest with ten devices of the host.
+const LONG_DESTROY_RESERVE: Duration = Duration::from_secs(60);
+
 /// When a guest is asked to shut down again, for the first time; each later time comes after twice as long. Some ignore the first
 /// press of the power button, while they boot or sleep.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
@@ -172,14 +175,15 @@ fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
     })
 }
 
-/// What is kept of the time for ending a guest by force: a quarter, but [`DESTROY_RESERVE`] at least, and never more than half.
+/// What is kept of the time for ending a guest by force: a quarter, but [`DESTROY_RESERVE`] at least and [`LONG_DESTROY_RESERVE`] at most, and
+/// never more than half.
 ///
 /// An emulator takes longer the more it has to give back to the kernel: libvirt gives it 40 s, and 2 s more for each device of the host
 /// (`virProcessKillPainfullyDelay`). Who gives a stop much time expects that. One that hangs in the kernel takes longer, and no reserve is
 /// enough for it.
 pub(super) fn reserve(deadline: &Deadline) -> Duration {
     let left = deadline.left();
-    DESTROY_RESERVE.max(left / 4).min(left / 2)
+    DESTROY_RESERVE.max((left / 4).min(LONG_DESTROY_RESERVE)).min(left / 2)
 }
 
 /// Ends the guest on this host and proves that it is gone; nothing to do is success.
@@ -188,7 +192,7 @@ pub(super) fn reserve(deadline: &Deadline) -> Duration {
 /// libvirt to come back.
 ///
 /// # Errors
-/// `Lives` if the emulator is still there at the deadline; `State`, with nothing ended: see [`twin::find`]; others: cannot tell, or may not.
+/// `Lives` if the emulator is still there at the deadline; others: cannot tell, or may not.
 pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> Result<()> {
     let identity = &trace.identity;
     let reserve = reserve(deadline);
@@ -220,7 +224,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
         }
     }
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
-    let emulators = twin::find(trace, uri, deadline)?;
+    let emulators = twin::find(trace, deadline)?;
     let trace = &trace.with(&emulators);
     if let Manner::Ask(modes) = manner
         && ask(identity, uri, modes, &deadline.before(reserve))
@@ -312,7 +316,7 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
 
 /// Ends the guest without libvirt, and proves it gone.
 fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
-    let emulators = twin::find(trace, uri, deadline)?;
+    let emulators = twin::find(trace, deadline)?;
     prove(&trace.with(&emulators), &emulators, uri, deadline)
 }
 
@@ -382,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_the_end_by_force() {
-        for (time, kept) in [(600, 150), (180, 45), (80, 20), (60, 17), (34, 17), (20, 10), (2, 1)] {
+        for (time, kept) in [(1800, 60), (600, 60), (180, 45), (80, 20), (60, 17), (34, 17), (20, 10), (2, 1)] {
             let reserve = reserve(&Deadline::after(Duration::from_secs(time))).as_secs_f64();
             // What has passed since the deadline was made is a quarter or half as much of it.
             assert!((f64::from(kept) - 0.5..=f64::from(kept)).contains(&reserve), "{reserve} of {time} s");

@@ -1,65 +1,101 @@
 //! The emulators of a guest, told from those of another guest that has its UUID: a definition that was copied and given another name only.
 //!
 //! The same UUID under another name is also what a guest shows whose definition was renamed while it ran, and such a one must neither be
-//! called gone nor be taken for another. What a resource has seen run here stands in its state file, emulator included, and stays its own. A
-//! guest that has come from elsewhere may be one whose state file is on the node it left.
+//! called gone nor be left running. What tells them apart is what is at stake, the disks: an emulator under another name that has none of those
+//! open which the definition names is another guest's. Where that cannot be told it is taken for the guest's.
 
-use super::definition::Identity;
+use super::definition::{Definition, Identity};
 use super::evidence::{self, Emulator};
 use super::process;
 use super::status::{self, Trace};
-use super::{Error, Kind, Result, Uri};
+use super::{Result, Uri};
 use crate::deadline::Deadline;
 use crate::log;
 #[cfg(test)]
 use crate::simulation;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the definition, and its disks, are looked at.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// As [`evidence::find`], without the emulators that are proven to be another guest's with the same UUID.
 ///
 /// # Errors
-/// `State`: only its UUID says that an emulator is this guest's, and nothing says whose it is. Others: as of [`evidence::find`].
-pub fn find(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
-    let (mut own, mut doubt) = (Vec::new(), None);
-    for emulator in evidence::find(&trace.identity, trace.emulator, deadline)? {
-        let Some(shown) = foreign(trace, emulator, deadline)? else {
-            own.push(emulator);
-            continue;
-        };
-        let (name, other) = (&trace.identity.name, &shown.name);
-        if is_others(trace, emulator, &shown, uri, deadline) {
-            log::debug(|| format!("{emulator} has the UUID of {name}, but is that of {other}"));
-        } else {
-            let text = format!("{emulator} of {other} has the UUID of {name}, and whether {other} is another guest cannot be told");
-            doubt = Some(Error::new(Kind::State, text));
-        }
-    }
-    match doubt {
-        Some(doubt) if own.is_empty() => Err(doubt),
-        _ => Ok(own),
-    }
+/// As of [`evidence::find`].
+pub fn find(trace: &Trace, deadline: &Deadline) -> Result<Vec<Emulator>> {
+    find_by(trace, |config, deadline| Definition::read(config, deadline).ok(), deadline)
 }
 
-/// What an emulator shows that has the UUID of the guest, but another name, and was not seen to be the guest's before.
-fn foreign(trace: &Trace, emulator: Emulator, deadline: &Deadline) -> Result<Option<process::Shown>> {
+/// A way to read a definition.
+type Read = fn(&Path, &Deadline) -> Option<Definition>;
+
+fn find_by(trace: &Trace, read: Read, deadline: &Deadline) -> Result<Vec<Emulator>> {
+    let found = evidence::find(&trace.identity, trace.emulator, deadline)?;
+    Ok(found.into_iter().filter(|emulator| !is_others(trace, *emulator, read, deadline)).collect())
+}
+
+/// Whether an emulator with the guest's UUID is another guest's.
+fn is_others(trace: &Trace, emulator: Emulator, read: Read, deadline: &Deadline) -> bool {
     #[cfg(test)]
     if simulation::is_on() {
-        return Ok(None);
+        return false;
     }
-    if trace.identity.uuid.is_none() || trace.emulator == Some(emulator) {
-        return Ok(None);
+    // One that this resource has seen is its own, whatever the definition says by now.
+    let Some(config) = trace.config.as_ref().filter(|_| trace.identity.uuid.is_some() && trace.emulator != Some(emulator)) else {
+        return false;
+    };
+    let name = trace.identity.name.clone();
+    let deadline = deadline.within(LOOK.min(deadline.left() / 4));
+    let wanted = name.clone();
+    let shown = deadline.run(move || process::shown_name(emulator.pid).filter(|shown| *shown != wanted)).flatten();
+    let Some(shown) = shown else { return false };
+    let disks = read(config, &deadline).filter(|definition| definition.identity.name == name);
+    let Some(disks) = disks.and_then(|definition| definition.local_disks()) else { return false };
+    let others = deadline.run(move || has_none_of(&Path::new("/proc").join(emulator.pid.to_string()), &disks)) == Some(true);
+    if others {
+        log::debug(|| format!("{emulator} has the UUID of {name} and none of its disks: it is that of {shown}"));
     }
-    let shown = deadline.run(move || process::shown(emulator.pid));
-    let shown = shown.ok_or_else(|| Error::new(Kind::Unresponsive, "the process table could not be read in time"))?;
-    Ok(shown.filter(|shown| shown.name != trace.identity.name))
+    others
 }
 
-/// Whether such an emulator is another guest's: another resource has seen it run under the name it has, or it was started here under that
-/// name and libvirt still has it so. One that came in from elsewhere may be this guest, renamed since.
-fn is_others(trace: &Trace, emulator: Emulator, shown: &process::Shown, uri: &Uri, deadline: &Deadline) -> bool {
-    if trace.shelf.as_ref().is_some_and(|shelf| shelf.has_other(emulator, &shown.name)) {
-        return true;
-    }
-    !shown.incoming && other(&trace.identity, uri, deadline).is_ok_and(|name| name.as_ref() == Some(&shown.name))
+/// Whether a process has files or devices open to write to, and none of these. What cannot be looked at may be one.
+fn has_none_of(process: &Path, disks: &[PathBuf]) -> bool {
+    let look = || -> io::Result<bool> {
+        let wanted = disks.iter().map(fs::metadata).collect::<io::Result<Vec<_>>>()?;
+        let mut writes = false;
+        for entry in fs::read_dir(process.join("fd"))? {
+            let entry = entry?;
+            let file = match fs::metadata(entry.path()) {
+                Err(error) if process::is_gone(&error) => continue,
+                file => file?,
+            };
+            if wanted.iter().any(|disk| is_same(disk, &file)) {
+                return Ok(false);
+            }
+            // libvirt keeps the pid file open there; a guest that has no more than that has not opened its disks yet.
+            let link = fs::read_link(entry.path())?;
+            let is_pid = link.extension().is_some_and(|end| end == "pid");
+            writes |= !is_pid && (file.is_file() || file.file_type().is_block_device()) && is_written(process, &entry.file_name());
+        }
+        Ok(writes)
+    };
+    look().unwrap_or(false)
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    let block = |file: &Metadata| file.file_type().is_block_device();
+    (one.dev(), one.ino()) == (other.dev(), other.ino()) || block(one) && block(other) && one.rdev() == other.rdev()
+}
+
+/// Whether it was opened to be written to, by `/proc/PID/fdinfo`: the flags are octal, and the last two bits of them 1 or 2 then.
+fn is_written(process: &Path, number: &std::ffi::OsStr) -> bool {
+    let about = fs::read_to_string(process.join("fdinfo").join(number)).unwrap_or_default();
+    let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| matches!(flags & 3, 1 | 2))
 }
 
 /// The other name under which this host's libvirt runs a guest with the UUID of this one.
@@ -73,13 +109,8 @@ pub fn other(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Opti
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Record, Shelf};
     use super::*;
     use std::process::{Child, Command};
-    use std::time::Duration;
-
-    /// Nobody listens there.
-    const NOWHERE: &str = "qemu+unix:///system?socket=/nonexistent/libvirt-sock";
 
     /// Ended when a test is over, however it ends.
     struct Impostor(Child);
@@ -91,56 +122,61 @@ mod tests {
         }
     }
 
-    /// A process with the command line of an emulator of `name`; the shell keeps what follows its script as its own arguments.
-    fn impostor(name: &str, uuid: &str) -> Impostor {
+    /// A process with the command line of an emulator of `name`, which has a file open; the shell keeps what follows its script as its own
+    /// arguments.
+    fn impostor(name: &str, uuid: &str, disk: &Path) -> Impostor {
         let name = format!("guest={name},debug-threads=on");
-        let words = ["-c", "while :; do sleep 0.1; done", "qemu", "-name", &name, "-uuid", uuid];
+        let script = format!("exec 3<>'{}'; while :; do sleep 0.1; done", disk.display());
+        let words = ["-c", &script, "qemu", "-name", &name, "-uuid", uuid];
         Impostor(Command::new("/bin/sh").args(words).spawn().unwrap())
     }
 
     #[test]
-    fn without_libvirt_a_state_file_says_whose_an_emulator_is() {
-        let (deadline, uri) = (Deadline::after(Duration::from_secs(60)), Uri::parse(NOWHERE).unwrap());
+    fn disks_say_whose_an_emulator_is() {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let root = tempfile::tempdir().unwrap();
+        let place = |name: &str| root.path().join(name);
         let uuid = format!("00000000-0000-4000-8000-{:012}", std::process::id());
-        let _guest = impostor("twin-one", &uuid);
-        let identity = |name: &str| Identity { name: name.into(), uuid: Some(uuid.clone()) };
+        for disk in ["one.img", "two.img"] {
+            fs::write(place(disk), "").unwrap();
+        }
+        std::os::unix::fs::symlink(place("one.img"), place("link.img")).unwrap();
+        let _guest = impostor("twin-one", &uuid, &place("one.img"));
+        let define = |file: &str, name: &str, disks: &str| {
+            let xml = format!("<domain type='kvm'><name>{name}</name><uuid>{uuid}</uuid><devices>{disks}</devices></domain>");
+            fs::write(place(file), xml).unwrap();
+        };
+        let disk =
+            |name: &str| format!("<disk type='file' device='disk'><source file='{}'/><target dev='vda'/></disk>", place(name).display());
+        let network = "<disk type='network' device='disk'><source protocol='rbd' name='pool/one'/><target dev='vdb'/></disk>";
+        let trace = |name: &str, file: Option<&str>| {
+            let trace = Trace::from(Identity { name: name.into(), uuid: Some(uuid.clone()) });
+            file.map_or(trace.clone(), |file| trace.defined_by(&place(file)))
+        };
         let emulator = loop {
-            // The shell's own command line is there only after its exec.
-            match find(&identity("twin-one").into(), &uri, &deadline).unwrap().as_slice() {
-                [one] => break *one,
+            // The shell's own command line is there only after its exec, and its file later.
+            let is_open = |pid: i32| fs::read_link(format!("/proc/{pid}/fd/3")).is_ok_and(|file| file.ends_with("one.img"));
+            match find(&trace("twin-one", None), &deadline).unwrap().as_slice() {
+                [one] if is_open(one.pid) => break *one,
                 _ => assert!(deadline.pause(Duration::from_millis(10))),
             }
         };
-        let copy = Trace::from(identity("twin-two"));
-        let error = find(&copy, &uri, &deadline).unwrap_err();
-        assert_eq!(error.kind, Kind::State);
-        assert!(
-            error.text.ends_with("of twin-one has the UUID of twin-two, and whether twin-one is another guest cannot be told"),
-            "{error}"
-        );
-        // A guest whose definition was renamed: this resource has seen that very emulator.
-        assert_eq!(find(&Trace { emulator: Some(emulator), ..copy.clone() }, &uri, &deadline).unwrap(), [emulator]);
-
-        let root = tempfile::tempdir().unwrap();
-        let record = |name: &str| Record {
-            config: "/srv/vms/one.xml".into(),
-            hypervisor: NOWHERE.into(),
-            name: name.into(),
-            uuid: Some(uuid.clone()),
-            pid: Some(emulator.pid),
-            start: Some(emulator.start),
-            creating: false,
-            restoring: false,
-            guessed: false,
-            moving: None,
-            rings: Some(false),
-        };
-        let beside = copy.beside(Shelf::new(root.path(), "two"));
-        assert_eq!(find(&beside, &uri, &deadline).unwrap_err().kind, Kind::State);
-        // A name that it does not run under says nothing.
-        Shelf::new(root.path(), "one").write(&record("twin-three"));
-        assert_eq!(find(&beside, &uri, &deadline).unwrap_err().kind, Kind::State);
-        Shelf::new(root.path(), "one").write(&record("twin-one"));
-        assert_eq!(find(&beside, &uri, &deadline).unwrap(), []);
+        let read: Read = |config, _| Definition::parse(config, fs::read(config).ok()?).ok();
+        let found = |trace: &Trace| find_by(trace, read, &deadline).unwrap() == [emulator];
+        define("copy.xml", "twin-two", &disk("two.img"));
+        let copy = trace("twin-two", Some("copy.xml"));
+        assert!(!found(&copy), "another guest's");
+        // What was seen to be its own, what is not known, and what has one of the disks, under whatever name.
+        assert!(found(&Trace { emulator: Some(emulator), ..copy.clone() }));
+        assert!(found(&trace("twin-two", None)) && found(&trace("twin-two", Some("nowhere.xml"))));
+        assert!(found(&trace("twin-three", Some("copy.xml"))), "the definition is another's");
+        for disks in [disk("one.img"), disk("two.img") + &disk("link.img"), disk("gone.img"), disk("two.img") + network, String::new()] {
+            define("renamed.xml", "twin-two", &disks);
+            assert!(found(&trace("twin-two", Some("renamed.xml"))), "{disks}");
+        }
+        // Renamed with everything.
+        fs::rename(place("one.img"), place("moved.img")).unwrap();
+        define("renamed.xml", "twin-two", &disk("moved.img"));
+        assert!(found(&trace("twin-two", Some("renamed.xml"))));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::exit::Failure;
 use super::{Call, moving};
-use crate::cluster::{self, Peer};
+use crate::cluster::{self, Peer, fencing};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Creation, Manner};
@@ -25,15 +25,17 @@ const LEASE_POLL: Duration = Duration::from_secs(2);
 pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
 /// The other nodes of the cluster that can be asked about guests, if the parameters say how to reach their libvirt, as they do for guests that
-/// are moved. Those that are not in this partition too: one that has left in good order may have kept a guest that its cluster has let go of.
-fn other_nodes(call: &Call) -> Vec<Host> {
-    let Some(here) = call.environment.node.as_ref().filter(|_| call.reaches_others()) else { return Vec::new() };
-    let peers = cluster::peers(&call.deadline.within(ASKING)).into_iter().filter(|peer| peer.name != *here);
+/// are moved; and the names of those that are not in this partition. They are asked too: one that nobody fenced may have kept a guest that its
+/// cluster has let go of.
+fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
+    let Some(here) = call.environment.node.as_ref().filter(|_| call.reaches_others()) else { return (Vec::new(), Vec::new()) };
+    let peers = cluster::peers(&call.deadline.within(ASKING));
+    let lost = peers.iter().filter(|peer| !peer.member).map(|peer| peer.name.clone()).collect();
     let host = |peer: Peer| {
         let patience = if peer.member { ASKING } else { ASKING_THE_LOST };
         Host { uri: moving::remote(call, &peer.name), name: peer.name, patience }
     };
-    peers.map(host).collect()
+    (peers.into_iter().filter(|peer| peer.name != *here).map(host).collect(), lost)
 }
 
 /// Starts the guest and sees it run, scripts included.
@@ -50,13 +52,14 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     let failed = |error: Error| call.failure(error.context(format_args!("start of {name}")));
     // Under another name it may well have the same disks.
     if let Some(before) = record.as_ref().filter(|record| record.name != *name)
-        && status::look(&before.trace().beside(call.shelf()), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
+        && status::look(&before.trace().defined_by(&call.parameters.config), &call.hypervisor, &call.deadline).map_err(failed)?
+            != Presence::Absent
     {
         return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
     }
     loop {
         let record = call.record().filter(|record| record.name == *name);
-        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).beside(call.shelf());
+        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).defined_by(&call.parameters.config);
         match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
             Presence::Absent => match create(call, &definition)? {
                 Ok(()) => {
@@ -149,8 +152,13 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
     if let Ok(Some(other)) = twin::other(&definition.identity, &call.hypervisor, &call.deadline.within(ASKING)) {
         return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")));
     }
-    if let Some(place) = elsewhere::find(&definition.identity, other_nodes(call), &call.deadline.within(ASKING)) {
-        return Err(Failure::generic(format!("start of {name} refused: {place}")));
+    let (others, lost) = other_nodes(call);
+    for (node, place) in elsewhere::find(&definition.identity, others, &call.deadline.within(ASKING)) {
+        // What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too.
+        if !lost.contains(&node) || !fencing::was_fenced(&node, &call.deadline.within(ASKING)) {
+            return Err(Failure::generic(format!("start of {name} refused: {place}")));
+        }
+        log::warning(format_args!("{place}, but {node} was fenced"));
     }
     let state = call.state_to_restore(definition)?;
     call.insist_on_programs()?;
@@ -197,7 +205,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
     let end = |trace: Trace| {
-        let trace = &trace.beside(call.shelf());
+        let trace = &trace.defined_by(&call.parameters.config);
         if let Some(heir) = call.heir(&trace.identity) {
             log::info(format_args!("{} is left to {heir}, whose guest it is now", trace.identity.name));
             return Ok(());

@@ -91,8 +91,9 @@ impl Call {
         let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);
         let guessed = old.as_ref().is_some_and(|record| record.guessed);
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
+        // Where none was seen nothing is known of its rings.
         let emulator = evidence::find(&seen, None, &self.part()).ok().and_then(|found| found.first().copied());
-        let rings = Some(emulator.is_some_and(rings::has));
+        let rings = emulator.map(rings::has);
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
         self.shelf().write(&Record { pid, start, creating, restoring, guessed, moving, rings, ..self.new_record(&seen) });
     }
@@ -120,8 +121,8 @@ impl Call {
         if record.rings == Some(true) {
             return record;
         }
-        let trace = record.trace().beside(self.shelf());
-        let found = twin::find(&trace, &self.hypervisor, &self.part()).unwrap_or_default();
+        let trace = record.trace().defined_by(&self.parameters.config);
+        let found = twin::find(&trace, &self.part()).unwrap_or_default();
         let Some(emulator) = found.into_iter().find(|emulator| rings::has(*emulator)) else { return record };
         let record = Record { rings: Some(true), pid: Some(emulator.pid), start: Some(emulator.start), ..record };
         self.shelf().write(&record);

@@ -22,7 +22,7 @@ struct Found {
 /// by the definition. Nothing if the definition is not to be had, and a probe can tell that no guest here is the resource's.
 fn observe(call: &Call) -> Result<Option<Found>, Error> {
     let look = |trace: Trace| {
-        let trace = trace.beside(call.shelf());
+        let trace = trace.defined_by(&call.parameters.config);
         let presence = status::look(&trace, &call.hypervisor, &call.deadline)?;
         Ok(Found { trace, presence })
     };
@@ -170,7 +170,9 @@ fn asks_again(call: &Call) -> bool {
 /// forgets a guest that it ends only after it has sent SIGKILL, which shows.
 fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
     let record = call.record().filter(|record| error.kind == Kind::Lives && !record.guessed && record.is_current(&record.identity()))?;
-    let emulator = record.trace().emulator.filter(Emulator::is_well)?;
+    let emulator = record.trace().emulator?;
+    // Its command line may not come any more.
+    call.deadline.within(call.deadline.left() / 4).run(move || emulator.is_well()).filter(|well| *well)?;
     let found = evidence::find(&record.identity(), Some(emulator), &call.deadline).ok()?;
     (found == [emulator]).then_some((record.name, emulator))
 }

@@ -212,13 +212,11 @@ pub fn uuid_of_another(lab: &Lab) -> Result<()> {
     let start = copy.call(HERE, "start", 20)?;
     start.says(1, &["start of copied refused", "its UUID is that of original, which runs here"])?;
     not_here()?;
-    // The other one's state file decides when libvirt cannot be asked; when it is gone too, nothing does, and nothing is touched.
+    // Its disks decide, also when libvirt cannot be asked and nobody has seen whose it is.
     lab.kill(HERE, "libvirtd")?;
     not_here()?;
     fs::remove_file(guest.record(HERE)?)?;
-    for action in ["monitor", "recurring", "stop"] {
-        copy.call(HERE, action, 8)?.says(1, &["of original has the UUID of copied"])?;
-    }
+    not_here()?;
     guest.beats(boot)?;
     lab.start(HERE, "libvirtd")?;
     lab.wait_libvirt(HERE)?;
@@ -229,21 +227,25 @@ pub fn uuid_of_another(lab: &Lab) -> Result<()> {
     copy.end(HERE, 30).map(drop)
 }
 
-/// One that has come from the other node under another name may be the resource's own, renamed since: it is not called gone, and not ended.
-pub fn uuid_of_one_that_came(lab: &Lab) -> Result<()> {
-    let (guest, renamed) = twins(lab, "came", "renamed")?;
-    guest.boot(THERE)?;
+/// A definition that was renamed while its guest ran, which nobody here has seen: it is the resource's own, by its disks. It is not called gone,
+/// and a stop ends it.
+pub fn uuid_of_one_that_was_renamed(lab: &Lab) -> Result<()> {
+    let (guest, renamed) = (Resource::empty(lab, "before")?, Resource::empty(lab, "renamed")?.with("force_stop", "true"));
+    guest.begin(THERE)?;
+    let text = fs::read_to_string(lab.guest_definition("before"))?;
+    renamed.edit(|_| text.replace("<name>before<", "<name>renamed<"))?;
+    // Also of one that has come by a move.
     let target = format!("qemu+tcp://{HERE}/system");
-    lab.check(THERE, &["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", "came", &target], crate::stage::PATIENCE)?;
-    for action in ["monitor", "stop"] {
-        renamed.call(HERE, action, 8)?.says(1, &["of came has the UUID of renamed"])?;
-    }
-    ensure!(guest.lives(HERE), "stop of another name has ended it");
+    lab.check(THERE, &["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", "before", &target], crate::stage::PATIENCE)?;
     guest.call(THERE, "stop", 20)?.is(0)?;
-    guest.call(HERE, "recurring", 20)?.is(0)?;
-    // Now it is known whose it is.
-    renamed.call(HERE, "monitor", 20)?.is(7)?;
-    guest.with("force_stop", "true").end(HERE, 30).map(drop)
+    renamed.call(HERE, "monitor", 8)?.says(1, &["libvirt does not run renamed, but"])?;
+    ensure!(guest.lives(HERE), "monitor has ended it");
+    renamed.call(HERE, "start", 20)?.is(1)?;
+    ensure!(guest.lives(HERE), "start has ended it");
+    let emulators = guest.emulators(HERE)?;
+    renamed.call(HERE, "stop", 30)?.is(0)?;
+    ensure!(emulators.into_iter().all(crate::stage::gone), "stop said 0, and it lives");
+    Ok(())
 }
 
 /// libvirt does not know a guest any more whose emulator is well, as after a restart that could not read its state: that is shown, and costs

@@ -205,10 +205,10 @@ pub fn left_and_runs(lab: &Lab) -> Result<()> {
     let reason = stage.failure("vm1", "start_0")?;
     ensure!(reason.starts_with(&format!("start of vm1 refused: vm1 is on {node}, running")), "{reason}");
     guest.is_on(&node)?;
-    // pacemakerd tries to join it again.
+    // pacemakerd tries to join it again. Who is not there yet would be fenced.
     lab.start(&node, "corosync")?;
-    stage.check("pcs property set stonith-enabled=true")?;
     stage.all_online()?;
+    stage.check("pcs property set stonith-enabled=true")?;
     stage.wait(|seen| seen.runs_on("vm1") == Some(&node))?;
     stage.settle()?;
     guest.is_on(&node)?;
