@@ -317,7 +317,7 @@ fn is_memory(path: &Path) -> bool {
 }
 
 /// Whether a file is open for reading and writing, by its `/proc/PID/fdinfo`: the flags stand there in octal, the access in the last two bits.
-fn may_write(about: &str) -> bool {
+pub(super) fn may_write(about: &str) -> bool {
     let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & 0o3 == 0o2)
 }

@@ -62,7 +62,7 @@ fn is_others(trace: &Trace, emulator: Emulator, read: Read, deadline: &Deadline)
     others
 }
 
-/// Whether a process has files or devices open to write to, and none of these. What cannot be looked at may be one.
+/// Whether a process has files or devices open to read and write, and none of these. What cannot be looked at may be one.
 fn has_none_of(process: &Path, disks: &[PathBuf]) -> bool {
     let look = || -> io::Result<bool> {
         let wanted = disks.iter().map(fs::metadata).collect::<io::Result<Vec<_>>>()?;
@@ -79,7 +79,8 @@ fn has_none_of(process: &Path, disks: &[PathBuf]) -> bool {
             // libvirt keeps the pid file open there; a guest that has no more than that has not opened its disks yet.
             let link = fs::read_link(entry.path())?;
             let is_pid = link.extension().is_some_and(|end| end == "pid");
-            writes |= !is_pid && (file.is_file() || file.file_type().is_block_device()) && is_written(process, &entry.file_name());
+            let about = || fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
+            writes |= !is_pid && (file.is_file() || file.file_type().is_block_device()) && evidence::may_write(&about());
         }
         Ok(writes)
     };
@@ -89,13 +90,6 @@ fn has_none_of(process: &Path, disks: &[PathBuf]) -> bool {
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
     let block = |file: &Metadata| file.file_type().is_block_device();
     (one.dev(), one.ino()) == (other.dev(), other.ino()) || block(one) && block(other) && one.rdev() == other.rdev()
-}
-
-/// Whether it was opened to be written to, by `/proc/PID/fdinfo`: the flags are octal, and the last two bits of them 1 or 2 then.
-fn is_written(process: &Path, number: &std::ffi::OsStr) -> bool {
-    let about = fs::read_to_string(process.join("fdinfo").join(number)).unwrap_or_default();
-    let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| matches!(flags & 3, 1 | 2))
 }
 
 /// The other name under which this host's libvirt runs a guest with the UUID of this one.
