@@ -23,7 +23,7 @@ mod whereabouts;
 
 use crate::cluster::resource;
 use crate::deadline::Deadline;
-use crate::domain::{definition, files};
+use crate::domain::{definition, files, twin};
 use crate::ocf::Asked;
 use crate::storage::{look, nonce};
 use crate::{log, program};
@@ -158,6 +158,11 @@ pub fn run(words: &[OsString]) -> u8 {
         && word == nonce::WORD
     {
         return done(nonce::perform(work));
+    }
+    if let Some((word, work)) = words.split_first()
+        && word == twin::WORD
+    {
+        return done(twin::perform(work));
     }
     let command = match Command::try_parse_from([OsString::from("kvmha")].iter().chain(words)) {
         Ok(command) => command,

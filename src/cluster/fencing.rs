@@ -74,9 +74,9 @@ fn has_fenced(text: &str, node: &str) -> bool {
     let Ok(document) = Document::parse(text) else { return false };
     let events = document.descendants().filter(|element| element.has_tag_name("fence_event"));
     let events = events.filter(|event| event.attribute("target").is_some_and(|name| name.eq_ignore_ascii_case(node)));
-    let events = events.filter(|event| event.attribute("delegate") != Some(PERSON) && event.attribute("action") != Some("on"));
+    let events = events.filter(|event| event.attribute("delegate") != Some(PERSON));
     let last = events.max_by_key(|event| event.attribute("completed").and_then(seconds));
-    last.is_some_and(|event| event.attribute("status") == Some("success"))
+    last.is_some_and(|event| event.attribute("status") == Some("success") && event.attribute("action") != Some("on"))
 }
 
 /// Whole seconds, from the text of `/proc/uptime`.
@@ -201,6 +201,7 @@ mod tests {
             assert!(fenced(&[event(action, "success", late), event(action, "failed", early)]));
             assert!(!fenced(&[event(action, "success", early), event(action, "failed", late)]));
         }
+        assert!(!fenced(&[event("off", "success", early), event("on", "success", late)]));
         assert!(!fenced(&[]) && !fenced(&[event("on", "success", early)]) && !has_fenced("no", "node3"));
         assert!(!has_fenced(&said(true, (false, false, false), &[event("off", "success", early)]), "node2"));
         let person = event("off", "success", early).replace("<fence_event", "<fence_event delegate=\"a human\"");

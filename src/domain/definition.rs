@@ -138,11 +138,14 @@ impl Definition {
         sources(writable(&document))
     }
 
-    /// The disks that the guest can write to, if there are any and all of them are files or devices of this host by their paths.
+    /// The disks that only this guest can write to, if there are any and all of them are files or devices of this host by their paths. One
+    /// without a medium is none.
     #[must_use]
     pub fn local_disks(&self) -> Option<Vec<PathBuf>> {
         let document = roxmltree::Document::parse(&self.xml).ok()?;
-        let (disks, count) = (sources(writable(&document)), writable(&document).count());
+        let has = |disk: &roxmltree::Node<'_, '_>, name: &str| disk.children().any(|child| child.has_tag_name(name));
+        let own = || writable(&document).filter(|disk| has(disk, "source") && !has(disk, "shareable"));
+        let (disks, count) = (sources(own()), own().count());
         (count > 0 && disks.len() == count).then_some(disks)
     }
 }

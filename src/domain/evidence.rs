@@ -167,7 +167,7 @@ impl Emulator {
             // It has ended by itself since.
             Err(error) => !process::is_gone(&error),
         };
-        !threads.is_empty() && !self.is_dying() && process::shown_name(self.pid).is_some() && !threads.iter().any(told)
+        !threads.is_empty() && !self.is_dying() && process::shown(self.pid).is_some() && !threads.iter().any(told)
     }
 
     /// Waits until it is gone.
@@ -312,7 +312,7 @@ fn is_told_to_end(status: &str) -> bool {
 }
 
 /// Whether a link of `/proc/PID/fd` means memory: `memfd_create`, or System V's.
-fn is_memory(path: &Path) -> bool {
+pub(super) fn is_memory(path: &Path) -> bool {
     path.to_str().is_some_and(|path| path.starts_with("/memfd:") || path.starts_with("/SYSV"))
 }
 

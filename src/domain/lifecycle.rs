@@ -15,8 +15,8 @@ use std::time::Duration;
 /// The least that ending a guest by force may take: libvirt waits 10 s between SIGTERM and SIGKILL, and the proof comes after it.
 const DESTROY_RESERVE: Duration = Duration::from_secs(17);
 
-/// The most that it may take: what libvirt gives an emulator of a guest with ten devices of the host.
-const LONG_DESTROY_RESERVE: Duration = Duration::from_secs(60);
+/// The most that it may take: what libvirt gives an emulator of a guest with forty devices of the host.
+const LONG_DESTROY_RESERVE: Duration = Duration::from_secs(120);
 
 /// When a guest is asked to shut down again, for the first time; each later time comes after twice as long. Some ignore the first
 /// press of the power button, while they boot or sleep.
@@ -224,7 +224,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
         }
     }
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
-    let emulators = twin::find(trace, deadline)?;
+    let emulators = twin::find(trace, uri, deadline)?;
     let trace = &trace.with(&emulators);
     if let Manner::Ask(modes) = manner
         && ask(identity, uri, modes, &deadline.before(reserve))
@@ -316,7 +316,7 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
 
 /// Ends the guest without libvirt, and proves it gone.
 fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
-    let emulators = twin::find(trace, deadline)?;
+    let emulators = twin::find(trace, uri, deadline)?;
     prove(&trace.with(&emulators), &emulators, uri, deadline)
 }
 
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_the_end_by_force() {
-        for (time, kept) in [(1800, 60), (600, 60), (180, 45), (80, 20), (60, 17), (34, 17), (20, 10), (2, 1)] {
+        for (time, kept) in [(1800, 120), (600, 120), (180, 45), (80, 20), (60, 17), (34, 17), (20, 10), (2, 1)] {
             let reserve = reserve(&Deadline::after(Duration::from_secs(time))).as_secs_f64();
             // What has passed since the deadline was made is a quarter or half as much of it.
             assert!((f64::from(kept) - 0.5..=f64::from(kept)).contains(&reserve), "{reserve} of {time} s");

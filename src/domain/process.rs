@@ -61,10 +61,20 @@ pub(super) fn may_be_emulator(directory: &Path) -> bool {
         || files.any(|file| file.and_then(|file| fs::read_link(file.path())).is_ok_and(|file| is_ones_file(&file)))
 }
 
-/// The guest's name on the command line, if the process is an emulator; nothing once its memory is gone. May last: see [`walk`].
-pub(super) fn shown_name(pid: i32) -> Option<String> {
+/// What an emulator's command line shows of its guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// The guest's name.
+    pub(super) name: String,
+    /// Whether it was started to take in a guest that ran before, by a move or from a saved state (`-incoming`).
+    pub(super) incoming: bool,
+}
+
+/// What the process shows if it is an emulator; nothing once its memory is gone. May last: see [`walk`].
+pub(super) fn shown(pid: i32) -> Option<Shown> {
     let process = Process::read(Path::new("/proc").join(pid.to_string())).ok()??;
-    Some(String::from_utf8_lossy(&guest_name(option(&process.line, b"-name")?)).into_owned())
+    let name = String::from_utf8_lossy(&guest_name(option(&process.line, b"-name")?)).into_owned();
+    Some(Shown { name, incoming: option(&process.line, b"-incoming").is_some() })
 }
 
 impl Process {

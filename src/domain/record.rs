@@ -54,7 +54,7 @@ impl Record {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
-        Trace { identity: self.identity(), emulator, creating: self.creating, rings: self.rings.unwrap_or(true), config: None }
+        Trace { identity: self.identity(), emulator, creating: self.creating, rings: self.rings.unwrap_or(true), place: None }
     }
 
     /// Whether a start or a move was begun whose end is not known.
@@ -75,7 +75,7 @@ impl Record {
 pub const NOTES: &[&str] = &["xml", "utilization", "pulse", "outage", "outlook", "marks", "marking"];
 
 /// Where the record of one resource instance is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shelf {
     directory: PathBuf,
     file: PathBuf,
@@ -112,6 +112,13 @@ impl Shelf {
         let lives = |other: &Record| other.trace().emulator.is_some_and(|emulator| !emulator.is_dying());
         let sharers = self.other_records().filter(|(_, other)| same(other) && settled(other) && lives(other));
         sharers.map(|(instance, _)| instance).collect()
+    }
+
+    /// Whether another resource has seen this emulator run a guest of this name, for certain.
+    #[must_use]
+    pub fn has_other(&self, emulator: Emulator, name: &str) -> bool {
+        let same = |other: &Record| !other.guessed && other.name == name && other.trace().emulator == Some(emulator);
+        self.other_records().any(|(_, other)| same(&other))
     }
 
     /// The records of all other resources, each with the instance's name.
@@ -287,6 +294,22 @@ mod tests {
             other.write(&unsure);
             assert_eq!(shelf.sharers(&identity), [""; 0], "{unsure:?}");
         }
+    }
+
+    #[test]
+    fn whose_an_emulator_is() {
+        let root = tempfile::tempdir().unwrap();
+        let (shelf, other) = (Shelf::new(root.path(), "web2"), Shelf::new(root.path(), "web1"));
+        let emulator = record().trace().emulator.unwrap();
+        assert!(!shelf.has_other(emulator, "web1"));
+        shelf.write(&record());
+        assert!(!shelf.has_other(emulator, "web1"), "its own record");
+        other.write(&record());
+        assert!(shelf.has_other(emulator, "web1"));
+        assert!(!shelf.has_other(emulator, "web2"), "under another name");
+        assert!(!shelf.has_other(Emulator { start: emulator.start + 1, ..emulator }, "web1"), "the number of another");
+        other.write(&Record { guessed: true, ..record() });
+        assert!(!shelf.has_other(emulator, "web1"), "a guess");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 
 use super::definition::Identity;
 use super::evidence::Emulator;
+use super::record::Shelf;
 use super::wire::{self, Look, Trouble};
 use super::{Connection, Error, Kind, Reason, Result, State, Uri, ffi};
 use super::{rings, twin};
 use crate::deadline::Deadline;
 use crate::log;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long an emulator that libvirt no longer knows may take to disappear before that is a contradiction: on a normal end
@@ -30,15 +31,24 @@ pub struct Trace {
     pub creating: bool,
     /// Whether its emulator had a ring whose writes may outlive it, see [`rings`].
     pub rings: bool,
-    /// The file that defines the guest, if that is known: see [`twin`].
-    pub config: Option<PathBuf>,
+    /// What else there is of the resource, if it is one: see [`twin`].
+    pub place: Option<Place>,
+}
+
+/// Where something stands about a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The definition of its guest.
+    pub config: PathBuf,
+    /// What this resource and others have seen on this host.
+    pub shelf: Shelf,
 }
 
 impl Trace {
-    /// The same with the file that defines the guest.
+    /// The same with what else there is of the resource.
     #[must_use]
-    pub fn defined_by(self, config: &Path) -> Self {
-        Self { config: Some(config.to_owned()), ..self }
+    pub fn of(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     /// The same with what `emulators` show, which may soon be gone.
@@ -50,7 +60,7 @@ impl Trace {
 
 impl From<Identity> for Trace {
     fn from(identity: Identity) -> Self {
-        Self { identity, emulator: None, creating: false, rings: false, config: None }
+        Self { identity, emulator: None, creating: false, rings: false, place: None }
     }
 }
 
@@ -94,11 +104,11 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     match ask(&trace.identity, uri, &deadline.within(ANSWER.min(deadline.left() / 2))) {
         Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
         Ok(_) => {
-            prove_absent(trace, deadline)?;
+            prove_absent(trace, uri, deadline)?;
             prove_no_write(trace, deadline)?;
             Ok(Presence::Absent)
         }
-        Err(error) => match settled(trace, deadline)?.first() {
+        Err(error) => match settled(trace, uri, deadline)?.first() {
             Some(emulator) => Ok(Presence::Active(Sight::Process { emulator: *emulator, trouble: error.text })),
             // A daemon that hangs still has the request, also of a client that is dead; one that is gone has taken it along.
             None if trace.creating && error.kind != Kind::Unreachable => {
@@ -117,11 +127,11 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
 ///
 /// # Errors
 /// `Lives` if one is; others: cannot tell.
-fn prove_absent(trace: &Trace, deadline: &Deadline) -> Result<()> {
+fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let name = &trace.identity.name;
     let settle = deadline.within(SETTLING.min(deadline.left() / 2));
     loop {
-        let left = twin::find(trace, deadline)?;
+        let left = twin::find(trace, uri, deadline)?;
         let Some(emulator) = left.first() else { return Ok(()) };
         if !settle.pause(Duration::from_millis(50)) {
             return Err(Error::new(Kind::Lives, format!("libvirt does not run {name}, but {}", emulator.remains(name))));
@@ -154,10 +164,10 @@ pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
 }
 
 /// The guest's emulators, when those that were about to end have had a short time to do so.
-fn settled(trace: &Trace, deadline: &Deadline) -> Result<Vec<Emulator>> {
+fn settled(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
     let settle = deadline.within(SETTLING.min(deadline.left() / 2));
     loop {
-        let mut found = twin::find(trace, deadline)?;
+        let mut found = twin::find(trace, uri, deadline)?;
         // A whole one is the better witness.
         found.sort_by_key(Emulator::is_dying);
         if found.first().is_none_or(|emulator| !emulator.is_dying()) || !settle.pause(Duration::from_millis(50)) {

@@ -1,8 +1,9 @@
 //! The emulators of a guest, told from those of another guest that has its UUID: a definition that was copied and given another name only.
 //!
 //! The same UUID under another name is also what a guest shows whose definition was renamed while it ran, and such a one must neither be
-//! called gone nor be left running. What tells them apart is what is at stake, the disks: an emulator under another name that has none of those
-//! open which the definition names is another guest's. Where that cannot be told it is taken for the guest's.
+//! called gone nor be left running. So an emulator under another name is another guest's only if two things say so: it has none of those disks
+//! open that the definition names, which are what is at stake; and another resource has seen it run under that name, or it was started here
+//! under that name and libvirt still has it so. Where that cannot be told it is taken for the guest's.
 
 use super::definition::{Definition, Identity};
 use super::evidence::{self, Emulator};
@@ -11,8 +12,10 @@ use super::status::{self, Trace};
 use super::{Result, Uri};
 use crate::deadline::Deadline;
 use crate::log;
+use crate::program::{self, Outcome};
 #[cfg(test)]
 use crate::simulation;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -22,44 +25,75 @@ use std::time::Duration;
 /// How long the definition, and its disks, are looked at.
 const LOOK: Duration = Duration::from_secs(3);
 
+/// The word by which this program calls itself to look at disks, which may hang: the number of a process, and paths.
+pub const WORD: &str = "has-none-open";
+
 /// As [`evidence::find`], without the emulators that are proven to be another guest's with the same UUID.
 ///
 /// # Errors
 /// As of [`evidence::find`].
-pub fn find(trace: &Trace, deadline: &Deadline) -> Result<Vec<Emulator>> {
-    find_by(trace, |config, deadline| Definition::read(config, deadline).ok(), deadline)
+pub fn find(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
+    find_by(trace, uri, &EYES, deadline)
 }
 
-/// A way to read a definition.
-type Read = fn(&Path, &Deadline) -> Option<Definition>;
+/// Ways to look at what may hang.
+struct Eyes {
+    definition: fn(&Path, &Deadline) -> Option<Definition>,
+    /// Whether a process has none of these disks open.
+    none_open: fn(i32, &[PathBuf], &Deadline) -> bool,
+}
 
-fn find_by(trace: &Trace, read: Read, deadline: &Deadline) -> Result<Vec<Emulator>> {
+const EYES: Eyes = Eyes { definition: |config, deadline| Definition::read(config, deadline).ok(), none_open };
+
+fn find_by(trace: &Trace, uri: &Uri, eyes: &Eyes, deadline: &Deadline) -> Result<Vec<Emulator>> {
     let found = evidence::find(&trace.identity, trace.emulator, deadline)?;
-    Ok(found.into_iter().filter(|emulator| !is_others(trace, *emulator, read, deadline)).collect())
+    Ok(found.into_iter().filter(|emulator| !is_others(trace, *emulator, uri, eyes, deadline)).collect())
 }
 
 /// Whether an emulator with the guest's UUID is another guest's.
-fn is_others(trace: &Trace, emulator: Emulator, read: Read, deadline: &Deadline) -> bool {
+fn is_others(trace: &Trace, emulator: Emulator, uri: &Uri, eyes: &Eyes, deadline: &Deadline) -> bool {
     #[cfg(test)]
     if simulation::is_on() {
         return false;
     }
     // One that this resource has seen is its own, whatever the definition says by now.
-    let Some(config) = trace.config.as_ref().filter(|_| trace.identity.uuid.is_some() && trace.emulator != Some(emulator)) else {
+    let Some(place) = trace.place.as_ref().filter(|_| trace.identity.uuid.is_some() && trace.emulator != Some(emulator)) else {
         return false;
     };
-    let name = trace.identity.name.clone();
     let deadline = deadline.within(LOOK.min(deadline.left() / 4));
-    let wanted = name.clone();
-    let shown = deadline.run(move || process::shown_name(emulator.pid).filter(|shown| *shown != wanted)).flatten();
+    let (name, wanted) = (&trace.identity.name, trace.identity.name.clone());
+    let shown = deadline.run(move || process::shown(emulator.pid).filter(|shown| shown.name != wanted)).flatten();
     let Some(shown) = shown else { return false };
-    let disks = read(config, &deadline).filter(|definition| definition.identity.name == name);
-    let Some(disks) = disks.and_then(|definition| definition.local_disks()) else { return false };
-    let others = deadline.run(move || has_none_of(&Path::new("/proc").join(emulator.pid.to_string()), &disks)) == Some(true);
+    let seen = place.shelf.has_other(emulator, &shown.name);
+    if !seen && (shown.incoming || !other(&trace.identity, uri, &deadline).is_ok_and(|name| name.as_ref() == Some(&shown.name))) {
+        return false;
+    }
+    let definition = (eyes.definition)(&place.config, &deadline).filter(|definition| definition.identity.name == *name);
+    let Some(disks) = definition.and_then(|definition| definition.local_disks()) else { return false };
+    let others = (eyes.none_open)(emulator.pid, &disks, &deadline);
     if others {
-        log::debug(|| format!("{emulator} has the UUID of {name} and none of its disks: it is that of {shown}"));
+        log::debug(|| format!("{emulator} has the UUID of {name} and none of its disks: it is that of {}", shown.name));
     }
     others
+}
+
+/// Looks in a process of its own: a thread that waits for storage would keep this one from exiting.
+fn none_open(pid: i32, disks: &[PathBuf], deadline: &Deadline) -> bool {
+    let number = pid.to_string();
+    let words = [OsStr::new(WORD), OsStr::new(&number)].into_iter().chain(disks.iter().map(|disk| disk.as_os_str()));
+    let finished = program::run_self(&words.collect::<Vec<_>>(), deadline);
+    finished.is_ok_and(|finished| matches!(finished.outcome, Outcome::Exited(0)))
+}
+
+/// The child's side: succeeds if the process has none of the disks open.
+///
+/// # Errors
+/// It has one, or that cannot be told.
+pub fn perform(words: &[OsString]) -> io::Result<()> {
+    let [pid, disks @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let pid: i32 = pid.to_str().and_then(|pid| pid.parse().ok()).ok_or(io::ErrorKind::InvalidInput)?;
+    let disks: Vec<PathBuf> = disks.iter().map(PathBuf::from).collect();
+    if has_none_of(&Path::new("/proc").join(pid.to_string()), &disks) { Ok(()) } else { Err(io::Error::other("it may have one open")) }
 }
 
 /// Whether a process has files or devices open to read and write, and none of these. What cannot be looked at may be one.
@@ -76,15 +110,20 @@ fn has_none_of(process: &Path, disks: &[PathBuf]) -> bool {
             if wanted.iter().any(|disk| is_same(disk, &file)) {
                 return Ok(false);
             }
-            // libvirt keeps the pid file open there; a guest that has no more than that has not opened its disks yet.
-            let link = fs::read_link(entry.path())?;
-            let is_pid = link.extension().is_some_and(|end| end == "pid");
             let about = || fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-            writes |= !is_pid && (file.is_file() || file.file_type().is_block_device()) && evidence::may_write(&about());
+            let is_kept = file.is_file() || file.file_type().is_block_device();
+            writes |= is_kept && is_disk(&fs::read_link(entry.path())?) && evidence::may_write(&about());
         }
         Ok(writes)
     };
     look().unwrap_or(false)
+}
+
+/// Whether what is open there may be a disk: not the pid file, memory, or the variables of a firmware. A guest that has no more than those has
+/// not opened its disks yet.
+fn is_disk(link: &Path) -> bool {
+    let other = ["/run", "/proc", "/dev/shm", "/dev/hugepages", "/var/lib/libvirt/qemu"];
+    !evidence::is_memory(link) && !other.iter().any(|folder| link.starts_with(folder))
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
@@ -103,8 +142,13 @@ pub fn other(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Opti
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Record, Shelf};
+    use super::super::status::Place;
     use super::*;
     use std::process::{Child, Command};
+
+    /// Nobody listens there.
+    const NOWHERE: &str = "qemu+unix:///system?socket=/nonexistent/libvirt-sock";
 
     /// Ended when a test is over, however it ends.
     struct Impostor(Child);
@@ -145,20 +189,43 @@ mod tests {
         let network = "<disk type='network' device='disk'><source protocol='rbd' name='pool/one'/><target dev='vdb'/></disk>";
         let trace = |name: &str, file: Option<&str>| {
             let trace = Trace::from(Identity { name: name.into(), uuid: Some(uuid.clone()) });
-            file.map_or(trace.clone(), |file| trace.defined_by(&place(file)))
+            let of = |file: &str| Place { config: place(file), shelf: Shelf::new(&place("shelf"), "two") };
+            file.map_or(trace.clone(), |file| trace.of(of(file)))
         };
+        let uri = Uri::parse(NOWHERE).unwrap();
         let emulator = loop {
             // The shell's own command line is there only after its exec, and its file later.
             let is_open = |pid: i32| fs::read_link(format!("/proc/{pid}/fd/3")).is_ok_and(|file| file.ends_with("one.img"));
-            match find(&trace("twin-one", None), &deadline).unwrap().as_slice() {
+            match find(&trace("twin-one", None), &uri, &deadline).unwrap().as_slice() {
                 [one] if is_open(one.pid) => break *one,
                 _ => assert!(deadline.pause(Duration::from_millis(10))),
             }
         };
-        let read: Read = |config, _| Definition::parse(config, fs::read(config).ok()?).ok();
-        let found = |trace: &Trace| find_by(trace, read, &deadline).unwrap() == [emulator];
+        let eyes = Eyes {
+            definition: |config, _| Definition::parse(config, fs::read(config).ok()?).ok(),
+            none_open: |pid, disks, _| has_none_of(&Path::new("/proc").join(pid.to_string()), disks),
+        };
+        let found = |trace: &Trace| find_by(trace, &uri, &eyes, &deadline).unwrap() == [emulator];
         define("copy.xml", "twin-two", &disk("two.img"));
         let copy = trace("twin-two", Some("copy.xml"));
+        // Its disks alone do not say so.
+        assert!(found(&copy));
+        let record = |name: &str| Record {
+            config: place("one.xml"),
+            hypervisor: NOWHERE.into(),
+            name: name.into(),
+            uuid: Some(uuid.clone()),
+            pid: Some(emulator.pid),
+            start: Some(emulator.start),
+            creating: false,
+            restoring: false,
+            guessed: false,
+            moving: None,
+            rings: Some(false),
+        };
+        Shelf::new(&place("shelf"), "one").write(&record("twin-three"));
+        assert!(found(&copy), "a name that it does not run under says nothing");
+        Shelf::new(&place("shelf"), "one").write(&record("twin-one"));
         assert!(!found(&copy), "another guest's");
         // What was seen to be its own, what is not known, and what has one of the disks, under whatever name.
         assert!(found(&Trace { emulator: Some(emulator), ..copy.clone() }));
@@ -168,6 +235,11 @@ mod tests {
             define("renamed.xml", "twin-two", &disks);
             assert!(found(&trace("twin-two", Some("renamed.xml"))), "{disks}");
         }
+        // What has no medium, or is anybody's, says nothing.
+        let more = "<disk type='file' device='floppy'><target dev='fda'/></disk>".to_owned()
+            + &disk("one.img").replace("<target", "<shareable/><target");
+        define("copy.xml", "twin-two", &(disk("two.img") + &more));
+        assert!(!found(&copy));
         // Renamed with everything.
         fs::rename(place("one.img"), place("moved.img")).unwrap();
         define("renamed.xml", "twin-two", &disk("moved.img"));

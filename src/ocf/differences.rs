@@ -24,7 +24,7 @@ pub const DIFFERENCES: &[Difference] = &[
     row(3, "Every action ends by itself before its timeout, also if libvirt hangs: Pacemaker would kill it, and the reason would be lost."),
     row(
         4,
-        "stop keeps a quarter of its time for ending the guest by force, 17 s at least, 60 s and half of it at most, not 5 s: libvirt alone \
+        "stop keeps a quarter of its time for ending the guest by force, 17 s at least, 120 s and half of it at most, not 5 s: libvirt alone \
         needs 10 s to kill an emulator that does not react, and more for a big one.",
     ),
     row(

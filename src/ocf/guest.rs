@@ -52,14 +52,13 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     let failed = |error: Error| call.failure(error.context(format_args!("start of {name}")));
     // Under another name it may well have the same disks.
     if let Some(before) = record.as_ref().filter(|record| record.name != *name)
-        && status::look(&before.trace().defined_by(&call.parameters.config), &call.hypervisor, &call.deadline).map_err(failed)?
-            != Presence::Absent
+        && status::look(&before.trace().of(call.place()), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
     {
         return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
     }
     loop {
         let record = call.record().filter(|record| record.name == *name);
-        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).defined_by(&call.parameters.config);
+        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).of(call.place());
         match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
             Presence::Absent => match create(call, &definition)? {
                 Ok(()) => {
@@ -205,7 +204,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
     let end = |trace: Trace| {
-        let trace = &trace.defined_by(&call.parameters.config);
+        let trace = &trace.of(call.place());
         if let Some(heir) = call.heir(&trace.identity) {
             log::info(format_args!("{} is left to {heir}, whose guest it is now", trace.identity.name));
             return Ok(());

@@ -7,7 +7,7 @@ use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
-use crate::domain::status::Sight;
+use crate::domain::status::{Place, Sight};
 use crate::domain::{Error, Kind, State, evidence, rings, twin};
 use std::path::Path;
 use std::time::Duration;
@@ -98,6 +98,11 @@ impl Call {
         self.shelf().write(&Record { pid, start, creating, restoring, guessed, moving, rings, ..self.new_record(&seen) });
     }
 
+    /// Where something stands about this resource.
+    pub(super) fn place(&self) -> Place {
+        Place { config: self.parameters.config.clone(), shelf: self.shelf() }
+    }
+
     /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.
     fn part(&self) -> Deadline {
         self.deadline.within(self.deadline.left() / 4)
@@ -121,9 +126,12 @@ impl Call {
         if record.rings == Some(true) {
             return record;
         }
-        let trace = record.trace().defined_by(&self.parameters.config);
-        let found = twin::find(&trace, &self.part()).unwrap_or_default();
-        let Some(emulator) = found.into_iter().find(|emulator| rings::has(*emulator)) else { return record };
+        let trace = record.trace().of(self.place());
+        let found = twin::find(&trace, &self.hypervisor, &self.part()).unwrap_or_default();
+        let Some(emulator) = found.iter().copied().find(|emulator| rings::has(*emulator)) else {
+            // One that was seen without a ring has none that could outlive it.
+            return Record { rings: record.rings.or((!found.is_empty()).then_some(false)), ..record };
+        };
         let record = Record { rings: Some(true), pid: Some(emulator.pid), start: Some(emulator.start), ..record };
         self.shelf().write(&record);
         record

@@ -22,7 +22,7 @@ struct Found {
 /// by the definition. Nothing if the definition is not to be had, and a probe can tell that no guest here is the resource's.
 fn observe(call: &Call) -> Result<Option<Found>, Error> {
     let look = |trace: Trace| {
-        let trace = trace.defined_by(&call.parameters.config);
+        let trace = trace.of(call.place());
         let presence = status::look(&trace, &call.hypervisor, &call.deadline)?;
         Ok(Found { trace, presence })
     };
