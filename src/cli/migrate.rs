@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Args)]
 #[command(after_help = "Ctrl-C, SIGTERM and a terminal that closes take it back: the guest is left where it was. With nohup it goes on. \
-The code is 0 if the guest runs on the node, 1 if not.\n\nExamples:\n  kvmha migrate web1 node2\n  kvmha migrate web1 node2 --plain --timeout 300 | logger")]
+What Pacemaker does with the guest already is waited for. The code is 0 if the guest runs on the node, 1 if not.\n\nExamples:\n  kvmha migrate web1 node2\n  kvmha migrate web1 node2 --plain --timeout 300 | logger")]
 pub(super) struct Arguments {
     /// The resource
     resource: String,

@@ -61,9 +61,8 @@ fn is_others(trace: &Trace, emulator: Emulator, uri: &Uri, eyes: &Eyes, deadline
         return false;
     };
     let deadline = deadline.within(LOOK.min(deadline.left() / 4));
-    let (name, wanted) = (&trace.identity.name, trace.identity.name.clone());
-    let shown = deadline.run(move || process::shown(emulator.pid).filter(|shown| shown.name != wanted)).flatten();
-    let Some(shown) = shown else { return false };
+    let name = &trace.identity.name;
+    let Some(shown) = shown_as_another(emulator, name, &deadline) else { return false };
     let seen = place.shelf.has_other(emulator, &shown.name);
     if !seen && (shown.incoming || !other(&trace.identity, uri, &deadline).is_ok_and(|name| name.as_ref() == Some(&shown.name))) {
         return false;
@@ -129,6 +128,18 @@ fn is_disk(link: &Path) -> bool {
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
     let block = |file: &Metadata| file.file_type().is_block_device();
     (one.dev(), one.ino()) == (other.dev(), other.ino()) || block(one) && block(other) && one.rdev() == other.rdev()
+}
+
+/// Whether an emulator shows another name than this guest's. Not if its command line does not come.
+#[must_use]
+pub fn has_another_name(emulator: Emulator, name: &str, deadline: &Deadline) -> bool {
+    shown_as_another(emulator, name, deadline).is_some()
+}
+
+/// What an emulator shows whose guest has another name.
+fn shown_as_another(emulator: Emulator, name: &str, deadline: &Deadline) -> Option<process::Shown> {
+    let name = name.to_owned();
+    deadline.run(move || process::shown(emulator.pid).filter(|shown| shown.name != name)).flatten()
 }
 
 /// The other name under which this host's libvirt runs a guest with the UUID of this one.
@@ -229,6 +240,7 @@ mod tests {
         assert!(!found(&copy), "another guest's");
         // What was seen to be its own, what is not known, and what has one of the disks, under whatever name.
         assert!(found(&Trace { emulator: Some(emulator), ..copy.clone() }));
+        assert!(has_another_name(emulator, "twin-two", &deadline) && !has_another_name(emulator, "twin-one", &deadline));
         assert!(found(&trace("twin-two", None)) && found(&trace("twin-two", Some("nowhere.xml"))));
         assert!(found(&trace("twin-three", Some("copy.xml"))), "the definition is another's");
         for disks in [disk("one.img"), disk("two.img") + &disk("link.img"), disk("gone.img"), disk("two.img") + network, String::new()] {

@@ -83,6 +83,12 @@ impl Call {
         if self.record().is_some_and(|record| record.config == self.parameters.config && record.is_current(&seen)) {
             return;
         }
+        // What is noted counts as this guest's own from then on, and that only its UUID speaks for it is not enough for that.
+        if let Sight::Process { emulator, .. } = sight
+            && twin::has_another_name(*emulator, &seen.name, &self.part())
+        {
+            return;
+        }
         // What was begun is settled by a guest that is seen to run, or by the action that began it, not by a glance in between.
         let old = self.record().filter(|record| record.name == seen.name);
         let runs = matches!(sight, Sight::Libvirt { state: State::Running | State::Blocked, .. });

@@ -212,10 +212,12 @@ pub fn uuid_of_another(lab: &Lab) -> Result<()> {
     let start = copy.call(HERE, "start", 20)?;
     start.says(1, &["start of copied refused", "its UUID is that of original, which runs here"])?;
     not_here()?;
-    // The other one's state file speaks for it when libvirt cannot be asked, and libvirt when that is gone.
+    // The other one's state file speaks for it when libvirt cannot be asked, and libvirt when that is gone. With neither it may be this guest,
+    // renamed, which is not held against it later.
     lab.kill(HERE, "libvirtd")?;
     not_here()?;
     fs::remove_file(guest.record(HERE)?)?;
+    copy.call(HERE, "recurring", 8)?.is(0)?;
     guest.beats(boot)?;
     lab.start(HERE, "libvirtd")?;
     lab.wait_libvirt(HERE)?;
