@@ -246,8 +246,8 @@ fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
         for (number, answer) in numbers.into_iter().zip(answers) {
             let (Some(guest), Some(identity)) = (guests.get_mut(number), identity(&number)) else { continue };
             match answer {
-                Ok(Some(held)) if held.is_active() => {
-                    guest.copies.push(Copy { node: node.clone(), state: held.text(), runs: Some(held.runs()) });
+                Ok(Some(Held { condition, .. })) if condition.is_active() => {
+                    guest.copies.push(Copy { node: node.clone(), state: condition.to_string(), runs: Some(condition.runs()) });
                 }
                 Ok(_) => {}
                 Err(text) => {

@@ -247,10 +247,11 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
     let answers = held::everywhere(questions.into(), &deadline.within(QUESTION));
     let mut answers = answers.into_iter().map(|answer| answer.ok()?.pop()?.ok()?);
     let (copy, original) = (answers.next().flatten(), answers.next().flatten());
-    let still = |held: Held| held.is_active() && !held.runs() && !held.reason.is_postcopy(held.state) && held.busy != Some(true);
+    let still =
+        |Held { condition, busy, .. }: Held| condition.is_active() && !condition.runs() && !condition.is_postcopy() && busy != Some(true);
     let wrong = if !copy.is_some_and(still) {
         Some(format!("the copy of {name} on this node was not seen to stand still any more"))
-    } else if !original.is_some_and(|held| held.runs() && held.busy == Some(false)) {
+    } else if !original.is_some_and(|held| held.condition.runs() && held.busy == Some(false)) {
         Some(format!("{name} was not seen to run on {other} any more"))
     } else {
         None

@@ -80,10 +80,11 @@ impl Place {
     fn learn(&mut self, held: Option<&Held>) {
         let Some(held) = held else { return };
         (self.defined, self.autostart, self.saved) = (held.persistent, held.autostart, held.saved);
-        if held.is_active() {
-            (self.runs, self.incoming, self.busy) = (held.runs(), held.is_incoming(), held.busy);
-            self.postcopy = held.reason.is_postcopy(held.state);
-            self.state = Some(held.text());
+        let condition = held.condition;
+        if condition.is_active() {
+            (self.runs, self.incoming, self.busy) = (condition.runs(), condition.is_incoming(), held.busy);
+            self.postcopy = condition.is_postcopy();
+            self.state = Some(condition.to_string());
         }
     }
 }
@@ -223,7 +224,7 @@ impl Whereabouts {
                 let mut place = Place { node: node.clone(), uri: Some(uri), ..Place::default() };
                 match answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(None))) {
                     Ok(held) => {
-                        place.copy = Some(held.as_ref().is_some_and(Held::is_active));
+                        place.copy = Some(held.as_ref().is_some_and(|held| held.condition.is_active()));
                         place.learn(held.as_ref());
                     }
                     Err(error) => place.trouble = Some(error.text),

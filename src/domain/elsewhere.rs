@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Connection, Error, Kind, State};
+use super::{Connection, Error, Kind};
 use crate::deadline::{Deadline, Task};
 use crate::log;
 use std::time::Duration;
@@ -60,12 +60,12 @@ fn ask(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> impl Itera
 fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<String>, Error> {
     let connection = Connection::open(&host.uri, deadline)?;
     match ask_through(&connection, identity, deadline)? {
-        Some((state, reason, uuid)) if state != State::ShutOff => {
+        Some((condition, uuid)) if condition.is_active() => {
             if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) {
                 log::warning(format_args!("{} has another guest called {}, UUID {uuid}", host.name, identity.name));
                 return Ok(None);
             }
-            Ok(Some(format!("{} is on {}, {state} ({})", identity.name, host.name, reason.text(state))))
+            Ok(Some(format!("{} is on {}, {condition}", identity.name, host.name)))
         }
         _ => renamed(identity, host, &connection, deadline),
     }

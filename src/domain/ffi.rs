@@ -22,7 +22,7 @@ use virt::sys;
 
 use super::definition::Platform;
 use super::error::{Error, Kind, Result};
-use super::state::{Reason, State};
+use super::state::Condition;
 
 pub use job::{Job, JobKind, OPERATION_MIGRATION_IN, OPERATION_MIGRATION_OUT, Which, job};
 pub use login::{Login, open};
@@ -49,11 +49,11 @@ pub fn silence() {
 /// # Errors
 ///
 /// As of [`error`]; [`Kind::NotFound`] when the domain is gone.
-pub fn state(domain: &Domain) -> Result<(State, Reason)> {
+pub fn state(domain: &Domain) -> Result<Condition> {
     let (mut state, mut reason): (c_int, c_int) = (0, 0);
     // SAFETY: the domain is alive while it is borrowed; both pointers are good for the length of the call.
     match unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) } {
-        0 => Ok((State::from_number(state), Reason(reason))),
+        0 => Ok(Condition::from_numbers(state, reason)),
         _ => Err(last()),
     }
 }
@@ -277,7 +277,7 @@ mod tests {
         silence();
         let connection = Connect::open(Some("test:///default")).unwrap();
         let domain = connection.lookup_domain_by_name("test").unwrap();
-        assert_eq!(state(&domain), Ok((State::Running, Reason(0))));
+        assert_eq!(state(&domain), Ok(Condition::from_numbers(1, 0)));
         assert!(abort_job(&domain).is_err());
         assert!(matches!(job(&domain, Which::Current), Ok(None) | Err(_)));
         let missing = connection.lookup_domain_by_name("missing").map_err(|cause| error(&cause)).unwrap_err();

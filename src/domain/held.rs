@@ -2,9 +2,8 @@
 
 use super::connection::Connection;
 use super::definition::Identity;
-use super::{Kind, Reason, Result, State, ffi};
+use super::{Condition, Kind, Result, ffi};
 use crate::deadline::{Deadline, Task};
-use crate::domain::migration;
 use std::time::Duration;
 
 /// For the job, of which libvirt says nothing as long as it waits for the emulator.
@@ -14,9 +13,7 @@ const MOMENT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The state.
-    pub state: State,
-    /// Why it is in that state.
-    pub reason: Reason,
+    pub condition: Condition,
     /// The guest's UUID.
     pub uuid: String,
     /// Whether libvirt keeps a definition of its own.
@@ -28,32 +25,6 @@ pub struct Held {
     /// Whether a job is under way: a migration, a dump, or somebody's question that the emulator does not answer. Of a copy that is coming
     /// in libvirt does not say.
     pub busy: Option<bool>,
-}
-
-impl Held {
-    /// Whether there is a copy, running or not: an emulator, by libvirt's word.
-    #[must_use]
-    pub fn is_active(&self) -> bool {
-        self.state != State::ShutOff
-    }
-
-    /// Whether its CPUs run.
-    #[must_use]
-    pub fn runs(&self) -> bool {
-        matches!(self.state, State::Running | State::Blocked)
-    }
-
-    /// Whether it may still be coming in by a move.
-    #[must_use]
-    pub fn is_incoming(&self) -> bool {
-        migration::is_incoming(self.state, self.reason)
-    }
-
-    /// State and reason in libvirt's words.
-    #[must_use]
-    pub fn text(&self) -> String {
-        format!("{} ({})", self.state, self.reason.text(self.state))
-    }
 }
 
 /// Asks libvirt over a connection for all of them, one after the other; `None`: it positively has no such guest. One of that name with
@@ -68,11 +39,10 @@ fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, dead
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking for", deadline, |domain| {
         let virt = |error: virt::error::Error| ffi::error(&error);
-        let (state, reason) = ffi::state(domain)?;
+        let condition = ffi::state(domain)?;
         let persistent = domain.is_persistent().map_err(virt)?;
         Ok(Held {
-            state,
-            reason,
+            condition,
             uuid: domain.uuid_string().map_err(virt)?,
             persistent,
             // Only what has a definition of its own can have either.

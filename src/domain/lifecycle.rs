@@ -6,7 +6,7 @@ mod model;
 use super::definition::Identity;
 use super::evidence::{self, Emulator};
 use super::status::{self, Presence, Sight, Trace};
-use super::{Connection, Definition, Error, Guest, Kind, Reason, Result, State, Uri, ffi, migration, saved_state, twin};
+use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, migration, saved_state, twin};
 use crate::deadline::{Deadline, now};
 use crate::log;
 use std::path::Path;
@@ -150,14 +150,14 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
     let name = &identity.name;
     let connection = Connection::open(&uri.to_string(), deadline)?;
     match status::ask_through(&connection, identity, deadline)? {
-        Some((State::Paused, Reason::PAUSED_IO_ERROR, uuid)) if identity.uuid.as_ref().is_none_or(|wanted| *wanted == uuid) => {}
+        Some((Condition::PAUSED_IO_ERROR, uuid)) if identity.uuid.as_ref().is_none_or(|wanted| *wanted == uuid) => {}
         _ => return Err(Error::new(Kind::State, format!("{name} is not paused by an I/O error any more"))),
     }
     let Some(guest) = connection.guest(name, deadline)? else { return Err(Error::new(Kind::State, format!("{name} is gone"))) };
     guest.call("letting go on", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)))?;
     // It was asked to: that nobody says how it is now is no error of that.
     let seen = guest.call("asking for the state of", deadline, ffi::state);
-    Ok(seen.is_ok_and(|(state, _)| matches!(state, State::Running | State::Blocked)))
+    Ok(seen.is_ok_and(Condition::runs))
 }
 
 /// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
@@ -263,10 +263,10 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
     let begin = now();
     while !deadline.expired() {
         match status::ask(identity, uri, &deadline.within(Duration::from_secs(10))) {
-            Ok(None | Some((State::ShutOff, ..))) => return true,
-            Ok(Some((State::Paused, Reason::PAUSED_SAVE | Reason::PAUSED_DUMP | Reason::PAUSED_SNAPSHOT, _))) => {}
-            Ok(Some((state @ (State::Paused | State::Crashed | State::Suspended), reason, _))) => {
-                log::info(format_args!("{name} is {state} ({}) and cannot shut down", reason.text(state)));
+            Ok(None | Some((Condition { state: State::ShutOff, .. }, _))) => return true,
+            Ok(Some((Condition::PAUSED_SAVE | Condition::PAUSED_DUMP | Condition::PAUSED_SNAPSHOT, _))) => {}
+            Ok(Some((condition, _))) if matches!(condition.state, State::Paused | State::Crashed | State::Suspended) => {
+                log::info(format_args!("{name} is {condition} and cannot shut down"));
                 return false;
             }
             Ok(Some(_)) if next_request.expired() => {
@@ -338,11 +338,11 @@ fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) 
     loop {
         match status::look(trace, uri, deadline) {
             Ok(Presence::Absent) => return Ok(()),
-            Ok(Presence::Active(Sight::Libvirt { state, reason, .. }))
+            Ok(Presence::Active(Sight::Libvirt { condition, .. }))
                 if patience.expired() && !emulators.is_empty() && evidence::find(&trace.identity, trace.emulator, deadline)?.is_empty() =>
             {
                 status::prove_no_write(trace, deadline)?;
-                log::warning(format_args!("libvirt still lists {name} as {state} ({}), but its emulator is gone", reason.text(state)));
+                log::warning(format_args!("libvirt still lists {name} as {condition}, but its emulator is gone"));
                 return Ok(());
             }
             Ok(Presence::Active(_)) if deadline.again(Duration::from_millis(100)) => {}
@@ -366,11 +366,11 @@ pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Res
         let seen = match status::look(&trace, uri, deadline)? {
             Presence::Absent => return Err(Error::new(Kind::State, format!("{name} is gone"))),
             Presence::Active(Sight::Process { emulator, trouble }) => format!("{emulator} is there, but {trouble}"),
-            Presence::Active(Sight::Libvirt { state, reason, .. }) => match state {
-                State::Running | State::Blocked => return Ok(()),
-                State::Paused if reason.will_run() => format!("it is {state} ({})", reason.text(state)),
-                State::NoState => format!("it has {state}"),
-                _ => return Err(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state)))),
+            Presence::Active(Sight::Libvirt { condition, .. }) => match condition.state {
+                _ if condition.runs() => return Ok(()),
+                _ if condition.will_run() => format!("it is {condition}"),
+                state @ State::NoState => format!("it has {state}"),
+                _ => return Err(Error::new(Kind::State, format!("{name} is {condition}"))),
             },
         };
         if !deadline.again(pause) {

@@ -36,5 +36,5 @@ pub mod wire;
 pub use connection::{Connection, Guest};
 pub use definition::{Definition, Identity};
 pub use error::{Error, Kind, Result};
-pub use state::{Reason, State};
+pub use state::{Condition, State};
 pub use uri::Uri;

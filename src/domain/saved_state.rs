@@ -13,7 +13,7 @@ use super::connection::{Connection, Guest};
 use super::definition::{Definition, Identity};
 use super::files::Look;
 use super::lifecycle;
-use super::{Error, Kind, Result, State, Uri, ffi, files, status};
+use super::{Error, Kind, Result, Uri, ffi, files, status};
 use crate::deadline::{Deadline, Task};
 use crate::log;
 use std::path::{Path, PathBuf};
@@ -41,8 +41,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 /// The state was not saved, and why.
 pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) -> Result<bool> {
     match status::ask(identity, uri, &deadline.within(Duration::from_secs(10).min(deadline.left() / 4)))? {
-        Some((State::Running | State::Blocked, ..)) => {}
-        Some((State::Paused, reason, _)) if !reason.will_run() => {}
+        Some((condition, _)) if condition.runs() || condition.stays_paused() => {}
         _ => return Ok(false),
     }
     retire(file, deadline)?;

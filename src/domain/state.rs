@@ -62,45 +62,68 @@ impl fmt::Display for State {
     }
 }
 
-/// Why a domain is in its state: the number only means something together with the [`State`].
+/// What libvirt says of a domain: the state, and why it is in it. The reason's number means another thing in another state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reason(pub i32);
+pub struct Condition {
+    /// The state.
+    pub state: State,
+    /// The number of the reason.
+    reason: i32,
+}
 
-impl Reason {
+impl Condition {
     /// `VIR_DOMAIN_PAUSED_USER`.
-    pub const PAUSED_USER: Self = Self(1);
+    pub const PAUSED_USER: Self = Self { state: State::Paused, reason: 1 };
     /// `VIR_DOMAIN_PAUSED_MIGRATION`: at the source while it is handed over, at the target while it comes in.
-    pub const PAUSED_MIGRATION: Self = Self(2);
+    pub const PAUSED_MIGRATION: Self = Self { state: State::Paused, reason: 2 };
     /// `VIR_DOMAIN_PAUSED_SAVE`.
-    pub const PAUSED_SAVE: Self = Self(3);
+    pub const PAUSED_SAVE: Self = Self { state: State::Paused, reason: 3 };
     /// `VIR_DOMAIN_PAUSED_DUMP`.
-    pub const PAUSED_DUMP: Self = Self(4);
+    pub const PAUSED_DUMP: Self = Self { state: State::Paused, reason: 4 };
     /// `VIR_DOMAIN_PAUSED_IOERROR`.
-    pub const PAUSED_IO_ERROR: Self = Self(5);
+    pub const PAUSED_IO_ERROR: Self = Self { state: State::Paused, reason: 5 };
     /// `VIR_DOMAIN_PAUSED_WATCHDOG`.
-    pub const PAUSED_WATCHDOG: Self = Self(6);
+    pub const PAUSED_WATCHDOG: Self = Self { state: State::Paused, reason: 6 };
     /// `VIR_DOMAIN_PAUSED_SNAPSHOT`.
-    pub const PAUSED_SNAPSHOT: Self = Self(9);
+    pub const PAUSED_SNAPSHOT: Self = Self { state: State::Paused, reason: 9 };
     /// `VIR_DOMAIN_PAUSED_CRASHED`.
-    pub const PAUSED_CRASHED: Self = Self(10);
+    pub const PAUSED_CRASHED: Self = Self { state: State::Paused, reason: 10 };
     /// `VIR_DOMAIN_PAUSED_STARTING_UP`.
-    pub const PAUSED_STARTING_UP: Self = Self(11);
+    pub const PAUSED_STARTING_UP: Self = Self { state: State::Paused, reason: 11 };
     /// `VIR_DOMAIN_PAUSED_POSTCOPY`.
-    pub const PAUSED_POSTCOPY: Self = Self(12);
+    pub const PAUSED_POSTCOPY: Self = Self { state: State::Paused, reason: 12 };
     /// `VIR_DOMAIN_PAUSED_POSTCOPY_FAILED`.
-    pub const PAUSED_POSTCOPY_FAILED: Self = Self(13);
+    pub const PAUSED_POSTCOPY_FAILED: Self = Self { state: State::Paused, reason: 13 };
     /// `VIR_DOMAIN_RUNNING_POSTCOPY`.
-    pub const RUNNING_POSTCOPY: Self = Self(10);
+    pub const RUNNING_POSTCOPY: Self = Self { state: State::Running, reason: 10 };
     /// `VIR_DOMAIN_RUNNING_POSTCOPY_FAILED`.
-    pub const RUNNING_POSTCOPY_FAILED: Self = Self(11);
+    pub const RUNNING_POSTCOPY_FAILED: Self = Self { state: State::Running, reason: 11 };
 
-    /// Whether a guest that is paused for this reason was paused by a fault, and will not run again by itself.
+    /// From libvirt's two numbers.
+    #[must_use]
+    pub fn from_numbers(state: i32, reason: i32) -> Self {
+        Self { state: State::from_number(state), reason }
+    }
+
+    /// Whether there is a copy, running or not: an emulator, by libvirt's word.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        self.state != State::ShutOff
+    }
+
+    /// Whether its CPUs run.
+    #[must_use]
+    pub fn runs(self) -> bool {
+        matches!(self.state, State::Running | State::Blocked)
+    }
+
+    /// Whether it was paused by a fault, and will not run again by itself.
     #[must_use]
     pub fn is_fault(self) -> bool {
         matches!(self, Self::PAUSED_IO_ERROR | Self::PAUSED_WATCHDOG | Self::PAUSED_CRASHED | Self::PAUSED_POSTCOPY_FAILED)
     }
 
-    /// Whether a guest that is paused for this reason is about to run: it starts, comes in, or something is being written.
+    /// Whether it is paused and about to run: it starts, comes in, or something is being written.
     #[must_use]
     pub fn will_run(self) -> bool {
         matches!(
@@ -114,27 +137,33 @@ impl Reason {
         )
     }
 
-    /// Whether a guest in this state for this reason is being moved by post-copy, or was when that broke: part of its memory is on
-    /// another host.
+    /// Whether it is paused and stays so until somebody does something about it.
     #[must_use]
-    pub fn is_postcopy(self, state: State) -> bool {
-        match state {
-            State::Paused => matches!(self, Self::PAUSED_POSTCOPY | Self::PAUSED_POSTCOPY_FAILED),
-            State::Running => matches!(self, Self::RUNNING_POSTCOPY | Self::RUNNING_POSTCOPY_FAILED),
-            _ => false,
-        }
+    pub fn stays_paused(self) -> bool {
+        self.state == State::Paused && !self.will_run()
     }
 
-    /// Whether a post-copy of a guest in this state is broken: it waits for memory that does not come, wherever it touches it.
+    /// Whether it may still be coming in by a move. At the source it looks the same for the moment of the handover.
     #[must_use]
-    pub fn is_broken_postcopy(self, state: State) -> bool {
-        self.is_postcopy(state) && matches!(self, Self::PAUSED_POSTCOPY_FAILED | Self::RUNNING_POSTCOPY_FAILED)
+    pub fn is_incoming(self) -> bool {
+        matches!(self, Self::PAUSED_MIGRATION | Self::PAUSED_STARTING_UP | Self::PAUSED_POSTCOPY)
     }
 
-    /// The reason in words, in libvirt's own language (`virsh domstate --reason`), or its number.
+    /// Whether it is being moved by post-copy, or was when that broke: part of its memory is on another host.
     #[must_use]
-    pub fn text(self, state: State) -> String {
-        let words: &[&str] = match state {
+    pub fn is_postcopy(self) -> bool {
+        matches!(self, Self::PAUSED_POSTCOPY | Self::RUNNING_POSTCOPY) || self.is_broken_postcopy()
+    }
+
+    /// Whether its post-copy is broken: it waits for memory that does not come, wherever it touches it.
+    #[must_use]
+    pub fn is_broken_postcopy(self) -> bool {
+        matches!(self, Self::PAUSED_POSTCOPY_FAILED | Self::RUNNING_POSTCOPY_FAILED)
+    }
+
+    /// The reason in libvirt's own words (`virsh domstate --reason`).
+    fn word(self) -> Option<&'static str> {
+        let words: &[&str] = match self.state {
             State::Running => &[
                 "unknown",
                 "booted",
@@ -171,7 +200,17 @@ impl Reason {
             State::Crashed => &["unknown", "panicked"],
             _ => &["unknown"],
         };
-        usize::try_from(self.0).ok().and_then(|at| words.get(at)).map_or_else(|| format!("reason {}", self.0), |word| (*word).to_owned())
+        words.get(usize::try_from(self.reason).ok()?).copied()
+    }
+}
+
+/// State and reason in libvirt's words; a reason that is not known here by its number.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.word() {
+            Some(word) => write!(f, "{} ({word})", self.state),
+            None => write!(f, "{} (reason {})", self.state, self.reason),
+        }
     }
 }
 
@@ -181,17 +220,23 @@ mod tests {
 
     #[test]
     fn words_are_libvirts() {
-        assert_eq!(State::from_number(3).to_string(), "paused");
-        assert_eq!(Reason(5).text(State::Paused), "I/O error");
-        assert_eq!(Reason::PAUSED_MIGRATION.text(State::Paused), "migrating");
-        assert_eq!(Reason(99).text(State::Paused), "reason 99");
-        assert_eq!(State::from_number(9).to_string(), "unknown state 9");
+        assert_eq!(Condition::PAUSED_IO_ERROR.to_string(), "paused (I/O error)");
+        assert_eq!(Condition::PAUSED_MIGRATION.to_string(), "paused (migrating)");
+        assert_eq!(Condition::RUNNING_POSTCOPY.to_string(), "running (post-copy)");
+        assert_eq!(Condition::from_numbers(5, 2).to_string(), "shut off (destroyed)");
+        assert_eq!(Condition::from_numbers(3, 99).to_string(), "paused (reason 99)");
+        assert_eq!(Condition::from_numbers(3, -1).to_string(), "paused (reason -1)");
+        assert_eq!(Condition::from_numbers(9, 0).to_string(), "unknown state 9 (unknown)");
     }
 
     #[test]
     fn the_same_number_means_another_thing_in_another_state() {
-        assert!(Reason(11).is_broken_postcopy(State::Running) && !Reason(11).is_postcopy(State::Paused));
-        assert!(Reason(12).is_postcopy(State::Paused) && !Reason(12).is_broken_postcopy(State::Paused));
-        assert!(!Reason(10).is_postcopy(State::Paused) && !Reason(13).is_postcopy(State::ShutOff));
+        let of = Condition::from_numbers;
+        assert!(of(1, 11).is_broken_postcopy() && !of(3, 11).is_postcopy());
+        assert!(of(3, 12).is_postcopy() && !of(3, 12).is_broken_postcopy());
+        assert!(!of(3, 10).is_postcopy() && !of(5, 13).is_postcopy());
+        assert!(of(3, 2).will_run() && of(3, 2).is_incoming() && !of(1, 2).will_run() && !of(9, 2).will_run() && !of(5, 2).is_incoming());
+        assert!(of(3, 5).is_fault() && !of(1, 5).is_fault() && !of(1, 10).is_fault());
+        assert!(of(3, 1).stays_paused() && of(3, 99).stays_paused() && !of(3, 9).stays_paused() && !of(6, 1).stays_paused());
     }
 }

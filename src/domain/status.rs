@@ -6,7 +6,7 @@ use super::definition::Identity;
 use super::evidence::Emulator;
 use super::record::Shelf;
 use super::wire::{self, Look, Trouble};
-use super::{Connection, Error, Kind, Reason, Result, State, Uri, ffi};
+use super::{Condition, Connection, Error, Kind, Result, Uri, ffi};
 use super::{rings, twin};
 use crate::deadline::Deadline;
 use crate::log;
@@ -78,10 +78,8 @@ pub enum Presence {
 pub enum Sight {
     /// libvirt told.
     Libvirt {
-        /// The state.
-        state: State,
-        /// Why it is in that state.
-        reason: Reason,
+        /// Its state.
+        condition: Condition,
         /// The guest's UUID.
         uuid: String,
     },
@@ -94,6 +92,17 @@ pub enum Sight {
     },
 }
 
+impl Sight {
+    /// Whether its CPUs run, or nothing speaks against it: of an emulator alone that cannot be told.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        match self {
+            Self::Libvirt { condition, .. } => condition.runs(),
+            Self::Process { .. } => true,
+        }
+    }
+}
+
 /// Looks for a guest on this host.
 ///
 /// # Errors
@@ -102,7 +111,7 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
     // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
     match ask(&trace.identity, uri, &deadline.within(ANSWER.min(deadline.left() / 2))) {
-        Ok(Some((state, reason, uuid))) if state != State::ShutOff => Ok(Presence::Active(Sight::Libvirt { state, reason, uuid })),
+        Ok(Some((condition, uuid))) if condition.is_active() => Ok(Presence::Active(Sight::Libvirt { condition, uuid })),
         Ok(_) => {
             prove_absent(trace, uri, deadline)?;
             prove_no_write(trace, deadline)?;
@@ -176,13 +185,13 @@ fn settled(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator
     }
 }
 
-/// libvirt's own word: state, reason and UUID, or nothing if it has no such domain.
+/// libvirt's own word: state and UUID, or nothing if it has no such domain.
 ///
 /// # Errors
 /// The daemon cannot be reached, gives no answer, or answers something else.
-pub fn ask(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<(State, Reason, String)>> {
+pub fn ask(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
     match over_socket(Look::Name(&identity.name), uri, deadline) {
-        Ok(answer) => return Ok(answer.map(|answer| (answer.state, answer.reason, answer.uuid))),
+        Ok(answer) => return Ok(answer.map(|answer| (answer.condition, answer.uuid))),
         Err(Some(error)) => return Err(error),
         Err(None) => {}
     }
@@ -196,7 +205,7 @@ pub fn ask(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option
 /// As of [`ask`].
 pub fn name_of(uuid: &str, uri: &Uri, deadline: &Deadline) -> Result<Option<String>> {
     match over_socket(Look::Uuid(uuid), uri, deadline) {
-        Ok(answer) => return Ok(answer.filter(|answer| answer.state != State::ShutOff).map(|answer| answer.name)),
+        Ok(answer) => return Ok(answer.filter(|answer| answer.condition.is_active()).map(|answer| answer.name)),
         Err(Some(error)) => return Err(error),
         Err(None) => {}
     }
@@ -231,12 +240,12 @@ fn over_socket(look: Look, uri: &Uri, deadline: &Deadline) -> std::result::Resul
 ///
 /// # Errors
 /// libvirt's, or `Unresponsive`.
-pub fn ask_through(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Result<Option<(State, Reason, String)>> {
+pub fn ask_through(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking the state of", deadline, |domain| {
-        let (state, reason) = ffi::state(domain)?;
+        let condition = ffi::state(domain)?;
         let uuid = domain.uuid().map_err(|error| ffi::error(&error))?;
-        Ok((state, reason, uuid.to_string()))
+        Ok((condition, uuid.to_string()))
     });
     match answer {
         Ok(answer) => Ok(Some(answer)),

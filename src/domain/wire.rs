@@ -25,7 +25,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use self::message::{AGENT_SILENT, Call, Domain, Heard, NO_DOMAIN};
 use self::xdr::{Reader, UUID};
 use super::live::Size;
-use super::state::{Reason, State};
+use super::state::Condition;
 use crate::deadline::Deadline;
 
 /// The driver behind the sockets that [`socket()`] gives, by the name the daemon knows it by.
@@ -59,9 +59,7 @@ pub struct Answer {
     /// The number libvirt gave it at its start; -1 when it is not active.
     pub id: i32,
     /// Its state.
-    pub state: State,
-    /// Why it is in this state.
-    pub reason: Reason,
+    pub condition: Condition,
 }
 
 /// Why there is no answer. Each says, in one line, what the matter is.
@@ -247,9 +245,9 @@ impl Conversation<'_> {
     fn about(mut self, driver: &str, question: Call) -> Result<Option<Answer>, Trouble> {
         let Some(domain) = self.find(driver, question)? else { return Ok(None) };
         // An error here, "no such domain" too, is not an answer: the domain was there a moment ago.
-        let (state, reason) = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
+        let condition = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
         self.farewell();
-        Ok(Some(Answer { uuid: dashed(&domain.uuid), name: domain.name, id: domain.id, state, reason }))
+        Ok(Some(Answer { uuid: dashed(&domain.uuid), name: domain.name, id: domain.id, condition }))
     }
 
     fn size(mut self, driver: &str, question: Call) -> Result<Option<Size>, Trouble> {

@@ -1,7 +1,7 @@
 //! What one libvirt says of one guest.
 
 use super::verdict::Answer;
-use crate::domain::{Identity, Kind, Result, State, ffi};
+use crate::domain::{Identity, Kind, Result, ffi};
 use virt::connect::Connect;
 use virt::domain::Domain;
 
@@ -83,10 +83,10 @@ pub(super) fn sight(connect: &Connect, target: &Target) -> Result<Answer> {
 fn state(domain: &Domain) -> Result<Answer> {
     let virt = |error: virt::error::Error| ffi::error(&error);
     let uuid = domain.uuid_string().map_err(virt)?;
-    let (state, reason) = ffi::state(domain)?;
+    let condition = ffi::state(domain)?;
     let active = domain.is_active().map_err(virt)?;
-    if state != State::ShutOff || active {
-        return Ok(Answer::Active { uuid: Some(uuid), state: format!("{state} ({})", reason.text(state)) });
+    if condition.is_active() || active {
+        return Ok(Answer::Active { uuid: Some(uuid), state: condition.to_string() });
     }
     if domain.is_persistent().map_err(virt)? {
         Ok(Answer::Defined { uuid })

@@ -3,7 +3,7 @@
 use super::note::ORDINARY;
 use crate::deadline::{self, Deadline};
 use crate::domain::ffi::{self, OPERATION_MIGRATION_OUT, Which};
-use crate::domain::{Error, Guest, Kind, Reason, Result, State};
+use crate::domain::{Condition, Error, Guest, Kind, Result};
 use crate::log;
 use std::time::Duration;
 use virt::domain::Domain;
@@ -65,18 +65,17 @@ pub(super) struct Held {
 /// How a guest stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
-    state: State,
-    reason: Reason,
+    condition: Condition,
     transient: bool,
 }
 
 /// Takes hold of a guest.
 pub(super) fn hold(domain: Domain) -> Result<Held> {
     let virt = |error: virt::error::Error| ffi::error(&error);
-    let (state, reason) = ffi::state(&domain)?;
+    let condition = ffi::state(&domain)?;
     let transient = !domain.is_persistent().map_err(virt)?;
     let (name, uuid) = (domain.name().map_err(virt)?, domain.uuid_string().map_err(virt)?);
-    Ok(Held { domain, name, uuid, standing: Standing { state, reason, transient } })
+    Ok(Held { domain, name, uuid, standing: Standing { condition, transient } })
 }
 
 /// What else is known of a guest before it is ended.
@@ -100,9 +99,8 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
     let job = guest.call("asking for the job of", &moment(), |domain| ffi::job(domain, Which::Current));
     // A job that cannot be asked for is none that could be called off, but it may be a migration.
     let leaving = matches!(&job, Ok(Some(job)) if job.operation == Some(OPERATION_MIGRATION_OUT));
-    let paused = |reason| standing.state == State::Paused && standing.reason == reason;
-    let coming = paused(Reason::PAUSED_MIGRATION) && !leaving;
-    let starting = paused(Reason::PAUSED_STARTING_UP);
+    let coming = standing.condition == Condition::PAUSED_MIGRATION && !leaving;
+    let starting = standing.condition == Condition::PAUSED_STARTING_UP;
     let xml = (standing.transient && !coming).then(|| {
         // With its secrets, or it could not be started again; without what belongs to this run of it.
         let flags = sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_INACTIVE;

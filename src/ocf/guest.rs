@@ -8,7 +8,7 @@ use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Creation, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Error, Kind, Reason, State, evidence, locks, migration, twin};
+use crate::domain::{Condition, Error, Kind, State, evidence, locks, migration, twin};
 use crate::log;
 use std::time::Duration;
 
@@ -78,10 +78,10 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
                 Err(error) => return Err(failed(error)),
             },
             // What a start left that was not finished never ran; its view of the disks is as old as it is.
-            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if trace.creating && is_unfinished(call, reason) => {
+            Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, condition) => {
                 log::warning(format_args!("{name} is left from a start that was not finished, ending it"));
                 lifecycle::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
-                if record.is_some_and(|record| record.restoring) && reason == Reason::PAUSED_MIGRATION {
+                if record.is_some_and(|record| record.restoring) && condition == Condition::PAUSED_MIGRATION {
                     call.take_back(name);
                 }
                 call.shelf().remove();
@@ -93,26 +93,25 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
                 log::warning(format_args!("{emulator} of {name} runs already, but libvirt cannot be asked: {trouble}"));
                 return settle(call, identity, "start");
             }
-            Presence::Active(Sight::Libvirt { state: State::ShuttingDown, reason, .. }) => {
+            Presence::Active(Sight::Libvirt { condition, .. }) if condition.state == State::ShuttingDown => {
                 if !call.deadline.again(Duration::from_millis(250)) {
-                    let text = format!("start of {name}: it is still {} ({})", State::ShuttingDown, reason.text(State::ShuttingDown));
-                    return Err(Failure::generic(text));
+                    return Err(Failure::generic(format!("start of {name}: it is still {condition}")));
                 }
             }
-            Presence::Active(sight @ Sight::Libvirt { state: State::Paused, reason, .. }) if !reason.will_run() => {
-                log::info(format_args!("{name} is here already, paused ({})", reason.text(State::Paused)));
+            Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.stays_paused() => {
+                log::info(format_args!("{name} is here already, {condition}"));
                 call.remember(identity, &sight);
                 return Ok(());
             }
             // A libvirt that has not noticed an end lists a guest that is not there.
-            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. })
-                if evidence::find(&trace.identity, trace.emulator, &call.deadline).map_err(failed)?.is_empty() =>
+            Presence::Active(Sight::Libvirt { condition, .. })
+                if condition.runs() && evidence::find(&trace.identity, trace.emulator, &call.deadline).map_err(failed)?.is_empty() =>
             {
                 if !call.deadline.again(Duration::from_millis(250)) {
                     return Err(Failure::generic(format!("start of {name}: libvirt lists it as running, but it has no emulator")));
                 }
             }
-            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. }) => {
+            Presence::Active(Sight::Libvirt { condition, .. }) if condition.runs() => {
                 log::info(format_args!("{name} is here already"));
                 return settle(call, identity, "start");
             }
@@ -126,9 +125,9 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a guest that is paused for this reason is what a start left that was not finished: created, or restored, and not let run.
-pub(super) fn is_unfinished(call: &Call, reason: Reason) -> bool {
-    reason == Reason::PAUSED_USER || reason == Reason::PAUSED_MIGRATION && call.parameters.snapshot.is_some()
+/// Whether a guest in this condition is what a start left that was not finished: created, or restored, and not let run.
+pub(super) fn is_unfinished(call: &Call, condition: Condition) -> bool {
+    condition == Condition::PAUSED_USER || condition == Condition::PAUSED_MIGRATION && call.parameters.snapshot.is_some()
 }
 
 /// A start whose definition cannot be had, because of `error`: there is nothing to do if this resource's guest is here already, and a
@@ -136,7 +135,7 @@ pub(super) fn is_unfinished(call: &Call, reason: Reason) -> bool {
 fn start_without_definition(call: &Call, record: &Record, error: Error) -> Result<(), Failure> {
     let trace = record.trace();
     match status::look(&trace, &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))? {
-        Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. } | Sight::Process { .. }) if !trace.creating => {
+        Presence::Active(sight) if !trace.creating && sight.may_run() => {
             log::warning(format_args!("{error}; {} is here already", record.name));
             settle(call, &trace.identity, "start")
         }

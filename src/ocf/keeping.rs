@@ -9,7 +9,7 @@ use crate::domain::overlay::{self, Recipe};
 use crate::domain::record::Record;
 use crate::domain::resources::Needs;
 use crate::domain::status::{self, Trace};
-use crate::domain::{Error, Reason, State, files, live, saved_state};
+use crate::domain::{Condition, Error, files, live, saved_state};
 use crate::log;
 use crate::program::{self, Outcome};
 use std::ffi::OsStr;
@@ -129,10 +129,7 @@ impl Call {
         record.creating
             && record.restoring
             && self.parameters.snapshot.is_some()
-            && matches!(
-                status::ask(&record.identity(), &self.hypervisor, &deadline),
-                Ok(Some((State::Paused, Reason::PAUSED_MIGRATION, _)))
-            )
+            && matches!(status::ask(&record.identity(), &self.hypervisor, &deadline), Ok(Some((Condition::PAUSED_MIGRATION, _))))
     }
 
     /// Makes a state good again whose guest never ran and is proven gone. If that fails it is kept all the same, but the next start boots.
@@ -170,7 +167,7 @@ impl Call {
             return Ok(());
         }
         let seen = status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)).map_err(|error| self.failure(error))?;
-        if seen.is_none_or(|(state, ..)| state == State::ShutOff) {
+        if seen.is_none_or(|(condition, _)| !condition.is_active()) {
             return Ok(());
         }
         let Ok(definition) = self.definition().inspect_err(|error| log::warning(error)) else { return Ok(()) };

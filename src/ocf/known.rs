@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::{Place, Sight};
-use crate::domain::{Error, Kind, State, evidence, rings, twin};
+use crate::domain::{Error, Kind, evidence, rings, twin};
 use std::path::Path;
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl Call {
         }
         // What was begun is settled by a guest that is seen to run, or by the action that began it, not by a glance in between.
         let old = self.record().filter(|record| record.name == seen.name);
-        let runs = matches!(sight, Sight::Libvirt { state: State::Running | State::Blocked, .. });
+        let runs = matches!(sight, Sight::Libvirt { condition, .. } if condition.runs());
         let creating = !runs && old.as_ref().is_some_and(|record| record.creating);
         let glance = matches!(self.name, Name::Monitor | Name::Status);
         let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);

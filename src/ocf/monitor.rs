@@ -8,7 +8,7 @@ use super::outage::Course;
 use super::parameters::PausePolicy;
 use crate::domain::evidence::{self, Emulator};
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Error, Kind, Reason, State, migration};
+use crate::domain::{Condition, Error, Kind, State};
 use crate::log;
 use std::time::Duration;
 
@@ -114,28 +114,26 @@ fn running(call: &Call) -> Result<Seen, Failure> {
         let name = &trace.identity.name;
         match &presence {
             Presence::Absent => return Err(Failure::not_running()),
-            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if trace.creating && is_unfinished(call, *reason) => {
+            Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, *condition) => {
                 return Err(Failure::generic(format!("{name} is paused, its start was not finished")));
             }
             // A guest that is coming in belongs to the node it comes from, until it has come; a probe waits for the outcome.
-            Presence::Active(Sight::Libvirt { state, reason, .. })
-                if call.environment.probe && migration::is_incoming(*state, *reason) && call.deadline.again(Duration::from_millis(200)) => {
-            }
-            Presence::Active(sight @ Sight::Libvirt { state, reason, .. }) => {
+            Presence::Active(Sight::Libvirt { condition, .. })
+                if call.environment.probe && condition.is_incoming() && call.deadline.again(Duration::from_millis(200)) => {}
+            Presence::Active(sight @ Sight::Libvirt { condition, .. }) => {
                 call.remember(&trace.identity, sight);
-                let seen = format!("{name} is {state} ({})", reason.text(*state));
-                if *reason == Reason::PAUSED_IO_ERROR && *state == State::Paused {
+                let seen = format!("{name} is {condition}");
+                if *condition == Condition::PAUSED_IO_ERROR {
                     return match call.outage(&trace.identity, seen)? {
                         Course::GoesOn => Ok(Seen::GoesOn),
                         Course::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Exists),
                     };
                 }
-                if matches!(state, State::Running | State::Blocked) {
+                if condition.runs() {
                     call.end_outage();
                 }
-                return match state {
-                    State::Paused if reason.is_fault() => judge_fault(call, seen).map(|()| Seen::Exists),
-                    State::Running if reason.is_broken_postcopy(*state) => judge_fault(call, seen).map(|()| Seen::Exists),
+                return match condition.state {
+                    _ if condition.is_fault() || condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
                     State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
                     State::NoState | State::Paused | State::ShuttingDown => Ok(Seen::Exists),
                     _ => Err(Failure::generic(seen)),

@@ -16,7 +16,7 @@ use crate::domain::migration::policy::Policy;
 use crate::domain::migration::{self, Plan};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight};
-use crate::domain::{Error, Kind, Reason, State, uri};
+use crate::domain::{Condition, Error, Kind, State, uri};
 use crate::log;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -214,31 +214,29 @@ fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
                 "not here".to_owned()
             }
             // It runs, but what it has not got of its memory may never come.
-            Presence::Active(Sight::Libvirt { state, reason, .. }) if reason.is_broken_postcopy(state) => {
-                let text = format!("{name} is {state} ({}), part of its memory has not come", reason.text(state));
+            Presence::Active(Sight::Libvirt { condition, .. }) if condition.is_broken_postcopy() => {
+                let text = format!("{name} is {condition}, part of its memory has not come");
                 return Err(Error::new(Kind::State, text));
             }
-            Presence::Active(Sight::Libvirt { state: State::Running, reason: Reason::RUNNING_POSTCOPY, .. }) => {
+            Presence::Active(Sight::Libvirt { condition: Condition::RUNNING_POSTCOPY, .. }) => {
                 "running, but not all of its memory has come".to_owned()
             }
-            Presence::Active(Sight::Libvirt { state: State::Running | State::Blocked, .. }) => return Ok(()),
+            Presence::Active(Sight::Libvirt { condition, .. }) if condition.runs() => return Ok(()),
             // libvirt was lost since migrate_to saw the guest run here.
             Presence::Active(Sight::Process { emulator, trouble }) if half.expired() && doubt.is_none() => {
                 log::warning(format_args!("{emulator} of {name} runs, but libvirt cannot be asked: {trouble}"));
                 return Ok(());
             }
             Presence::Active(Sight::Process { trouble, .. }) => doubt.clone().unwrap_or(trouble),
-            Presence::Active(Sight::Libvirt { state: State::Paused, reason, .. }) if !reason.will_run() => {
-                log::warning(format_args!("{name} is paused ({}), as it was where it came from", reason.text(State::Paused)));
+            Presence::Active(Sight::Libvirt { condition, .. }) if condition.stays_paused() => {
+                log::warning(format_args!("{name} is {condition}, as it was where it came from"));
                 return Ok(());
             }
-            Presence::Active(Sight::Libvirt { state, reason, .. }) => {
-                let text = format!("{state} ({})", reason.text(state));
-                if matches!(state, State::Crashed | State::Suspended) {
-                    return Err(Error::new(Kind::State, format!("{name} is {text}")));
+            Presence::Active(Sight::Libvirt { condition, .. }) => {
+                if matches!(condition.state, State::Crashed | State::Suspended) {
+                    return Err(Error::new(Kind::State, format!("{name} is {condition}")));
                 }
-                doubt = Some(text.clone());
-                text
+                doubt.insert(condition.to_string()).clone()
             }
         };
         if !call.deadline.again(Duration::from_millis(100)) {

@@ -8,7 +8,7 @@ use crate::cluster::cib::Cib;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
-use crate::domain::{Connection, State, ffi, status};
+use crate::domain::{Connection, ffi, status};
 use crate::ocf;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
@@ -59,11 +59,10 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
 fn look(domain: &str, config: &str, deadline: &Deadline) -> anyhow::Result<Guest> {
     let connection = Connection::open(URI, deadline)?;
     let identity = Identity { name: domain.to_owned(), uuid: None };
-    let Some((state, reason, _)) = status::ask_through(&connection, &identity, deadline)? else {
+    let Some((condition, _)) = status::ask_through(&connection, &identity, deadline)? else {
         bail!("libvirt on this node has no guest {domain}; run this where the guest runs");
     };
-    let running = matches!(state, State::Running | State::Blocked);
-    ensure!(running, "{domain} is {state} ({}); only a guest that runs here can be taken over without stopping it", reason.text(state));
+    ensure!(condition.runs(), "{domain} is {condition}; only a guest that runs here can be taken over without stopping it");
     let guest = connection.guest(domain, deadline)?.with_context(|| format!("{domain} is gone"))?;
     let (xml, persistent, autostart) = guest.call("reading the definition of", deadline, |domain| {
         let virt = |error: virt::error::Error| ffi::error(&error);

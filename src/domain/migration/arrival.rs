@@ -5,7 +5,7 @@ use crate::deadline::Deadline;
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::definition::Identity;
 use crate::domain::lifecycle::{self, REQUEST};
-use crate::domain::{Error, Kind, Reason, Result, State, Uri, ffi};
+use crate::domain::{Error, Kind, Result, Uri, ffi};
 use crate::log;
 use std::time::Duration;
 
@@ -76,7 +76,13 @@ pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadl
             }
             // The next look decides, whatever becomes of the request: the other host may be ending it at this moment.
             side @ (Side::Runs | Side::Waits(..) | Side::Half(..)) => {
-                let force = force || polite.expired() || matches!(side, Side::Waits(..) | Side::Half(true, _));
+                let force = force
+                    || polite.expired()
+                    || match side {
+                        Side::Waits(_) => true,
+                        Side::Half(condition) => condition.is_broken_postcopy(),
+                        _ => false,
+                    };
                 if let Some(connection) = there.connection.as_ref().filter(|_| force || !asked) {
                     asked = true;
                     log::warning(format_args!("{name} has come to {uri} by a move that was given up, ending it there"));
@@ -108,8 +114,8 @@ pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<(
     let here = Connection::open(&uri.to_string(), deadline)?;
     let Some(guest) = here.guest(&identity.name, deadline)? else { return Ok(()) };
     // The job of a broken post-copy cannot be called off, and does not end.
-    let (state, reason) = guest.call("asking for the state of", deadline, ffi::state)?;
-    if reason.is_broken_postcopy(state) || !is_outgoing(&guest, deadline)? {
+    let condition = guest.call("asking for the state of", deadline, ffi::state)?;
+    if condition.is_broken_postcopy() || !is_outgoing(&guest, deadline)? {
         return Ok(());
     }
     log::warning(format_args!("calling off a migration of {} that is in flight", identity.name));
@@ -120,10 +126,4 @@ pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<(
         }
     }
     Ok(())
-}
-
-/// Whether a state may mean that the guest is still coming in. At the source it looks the same for the moment of the handover.
-#[must_use]
-pub fn is_incoming(state: State, reason: Reason) -> bool {
-    state == State::Paused && matches!(reason, Reason::PAUSED_MIGRATION | Reason::PAUSED_STARTING_UP | Reason::PAUSED_POSTCOPY)
 }

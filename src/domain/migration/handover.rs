@@ -10,7 +10,7 @@
 use super::side::{Here, Side, There};
 use crate::deadline::{self, Deadline};
 use crate::domain::evidence::Emulator;
-use crate::domain::{Reason, Result, lifecycle};
+use crate::domain::{Condition, Result, lifecycle};
 use crate::log;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ impl Handover {
     /// # Errors
     /// The guest runs there, and the copy here could not be ended.
     pub(super) fn settled(&mut self, here: &Here, there: &mut There, deadline: &Deadline) -> Result<bool> {
-        if !matches!(here.side(deadline), Side::Waits(Reason::PAUSED_MIGRATION, _)) {
+        if !matches!(here.side(deadline), Side::Waits(Condition::PAUSED_MIGRATION)) {
             self.since = None;
             return Ok(false);
         }

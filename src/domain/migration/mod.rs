@@ -16,13 +16,13 @@ mod recover;
 mod side;
 mod transfer;
 
-pub use arrival::{call_off, end_arrival, is_incoming};
+pub use arrival::{call_off, end_arrival};
 pub use plan::{Plan, StorageCheck};
 
 use super::connection::Connection;
 use super::definition::{Definition, Identity};
 use super::status::{Trace, ask_through};
-use super::{Error, Kind, Result, State, Uri, evidence, ffi};
+use super::{Condition, Error, Kind, Result, Uri, evidence, ffi};
 use crate::deadline::Deadline;
 use crate::log;
 use handover::Handover;
@@ -48,31 +48,29 @@ pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), 
     let connection = Connection::open(&uri.to_string(), &working).map_err(unknown)?;
     let mut seen = ask_through(&connection, identity, &working).map_err(unknown)?;
     // The job of a broken post-copy does not end by itself.
-    if !seen.as_ref().is_some_and(|(state, reason, _)| reason.is_broken_postcopy(*state)) {
+    if !seen.as_ref().is_some_and(|(condition, _)| condition.is_broken_postcopy()) {
         arrival::settle(&connection, name, &working, deadline).map_err(unknown)?;
         seen = ask_through(&connection, identity, &working).map_err(unknown)?;
     }
     let mut broken = None;
     let (paused, uuid) = match seen {
-        Some((_, _, uuid)) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => {
+        Some((_, uuid)) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => {
             return Err(unknown(Error::new(Kind::State, format!("the guest {name} here is another one, UUID {uuid}"))));
         }
         // An earlier move, whose agent could not resume it: only its source can. At its target the CPUs run, and what is missing there cannot
         // be moved on.
-        Some((state @ State::Paused, reason, uuid)) if reason.is_broken_postcopy(state) => {
-            broken = Some(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state))));
+        Some((condition @ Condition::PAUSED_POSTCOPY_FAILED, uuid)) => {
+            broken = Some(Error::new(Kind::State, format!("{name} is {condition}")));
             (false, uuid)
         }
-        Some((state, reason, _)) if reason.is_broken_postcopy(state) => {
-            let text = format!("{name} is {state} ({}), part of its memory has not come", reason.text(state));
+        Some((condition, _)) if condition.is_broken_postcopy() => {
+            let text = format!("{name} is {condition}, part of its memory has not come");
             return Err(unknown(Error::new(Kind::State, text)));
         }
-        Some((State::Running | State::Blocked, _, uuid)) => (false, uuid),
-        Some((State::Paused, reason, uuid)) if !reason.will_run() => (true, uuid),
-        Some((State::ShutOff, ..)) | None => return arrived(identity, plan, &working),
-        Some((state, reason, _)) => {
-            return Err(unknown(Error::new(Kind::State, format!("{name} is {state} ({})", reason.text(state)))));
-        }
+        Some((condition, uuid)) if condition.runs() => (false, uuid),
+        Some((condition, uuid)) if condition.stays_paused() => (true, uuid),
+        Some((condition, _)) if condition.is_active() => return Err(unknown(Error::new(Kind::State, format!("{name} is {condition}")))),
+        _ => return arrived(identity, plan, &working),
     };
     // A definition may have no UUID; the guest that runs has one, and another guest of its name has not.
     let identity = &Identity { uuid: Some(uuid), ..identity.clone() };
@@ -154,8 +152,8 @@ fn arrived(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<()> 
             log::info(format_args!("{name} runs on {} already", plan.target));
             Ok(())
         }
-        Side::Waits(_, state) | Side::Half(_, state) => {
-            Err(Error::new(Kind::State, format!("{name} is not here, and {state} on {}", plan.target)))
+        Side::Waits(condition) | Side::Half(condition) => {
+            Err(Error::new(Kind::State, format!("{name} is not here, and {condition} on {}", plan.target)))
         }
         Side::Absent => Err(Error::new(Kind::State, format!("{name} runs neither here nor on {}", plan.target))),
         Side::Unknown(text) => Err(Error::new(Kind::Unreachable, format!("{name} is not here; {text}"))),

@@ -4,7 +4,7 @@ use super::handover::Handover;
 use super::plan::Plan;
 use super::side::{Here, QUESTION, Side, There};
 use crate::deadline::{self, Deadline};
-use crate::domain::{Error, Kind, Reason, Result, lifecycle};
+use crate::domain::{Condition, Error, Kind, Result, lifecycle};
 use crate::log;
 use std::time::Duration;
 
@@ -48,10 +48,10 @@ impl Sides<'_> {
                 Side::Absent => {
                     return Err(Error::new(Kind::State, format!("{name} was moved to {target} and is not there any more")));
                 }
-                Side::Waits(_, state) if !deadline.pause(Duration::from_millis(50)) => {
+                Side::Waits(state) if !deadline.pause(Duration::from_millis(50)) => {
                     return Err(Error::new(Kind::State, format!("{name} was moved to {target} and is {state} there")));
                 }
-                Side::Half(_, state) if !deadline.pause(Duration::from_millis(50)) => {
+                Side::Half(state) if !deadline.pause(Duration::from_millis(50)) => {
                     let text = format!("{name} is {state} on {target}, not all of its memory has come");
                     return Err(Error::new(Kind::TimedOut, text));
                 }
@@ -75,7 +75,7 @@ impl Sides<'_> {
         match self.here.side(deadline) {
             Side::Absent => Ok(()),
             Side::Runs => Err(Error::new(Kind::Lives, format!("{name} was moved to {} and runs here too", self.plan.target))),
-            Side::Waits(_, state) | Side::Half(_, state) => {
+            Side::Waits(state) | Side::Half(state) => {
                 log::warning(format_args!("{name} has moved, ending its copy here, {state}"));
                 lifecycle::end_copy(&self.here.trace.identity, self.here.uri, deadline)
             }
@@ -115,7 +115,7 @@ impl Sides<'_> {
                     let kind = if error.kind == Kind::Unresponsive { error.kind } else { Kind::State };
                     return failed(kind, format!("{name} still runs here"));
                 }
-                (Side::Waits(reason, state), Side::Absent) if self.paused && !reason.will_run() => {
+                (Side::Waits(state), Side::Absent) if self.paused && !state.will_run() => {
                     return failed(Kind::State, format!("{name} is still {state} here"));
                 }
                 (Side::Runs, Side::Runs) => return failed(Kind::Lives, format!("{name} runs here and on {target}")),
@@ -125,23 +125,23 @@ impl Sides<'_> {
                     return Ok(());
                 }
                 // The copy here was all there was of the memory that has not gone over.
-                (Side::Absent, Side::Half(true, state)) => {
+                (Side::Absent, Side::Half(state)) if state.is_broken_postcopy() => {
                     let text =
                         format!("{name} has lost memory: it is {state} on {target} and not here; it has to be stopped there and started");
                     return failed(Kind::State, text);
                 }
-                (Side::Half(_, state), Side::Absent) => {
+                (Side::Half(state), Side::Absent) => {
                     let text =
                         format!("{name} has lost memory: it is {state} here and not on {target}; it has to be stopped here and started");
                     return failed(Kind::State, text);
                 }
-                (Side::Absent, Side::Half(false, state)) => (Kind::TimedOut, format!("{name} is {state} on {target}")),
-                (Side::Half(_, state), Side::Half(_, other) | Side::Waits(_, other)) => {
+                (Side::Absent, Side::Half(state)) => (Kind::TimedOut, format!("{name} is {state} on {target}")),
+                (Side::Half(state), Side::Half(other) | Side::Waits(other)) => {
                     (Kind::TimedOut, format!("{name} is half here, {state}, and half on {target}, {other}"))
                 }
-                (Side::Half(_, state), Side::Runs) => (Kind::TimedOut, format!("{name} is half here, {state}, and runs on {target}")),
-                (Side::Half(_, state), Side::Unknown(text)) => (Kind::TimedOut, format!("{name} is half here, {state}; {target}: {text}")),
-                (_, Side::Half(_, state)) => (Kind::TimedOut, format!("{name} is half on {target}, {state}")),
+                (Side::Half(state), Side::Runs) => (Kind::TimedOut, format!("{name} is half here, {state}, and runs on {target}")),
+                (Side::Half(state), Side::Unknown(text)) => (Kind::TimedOut, format!("{name} is half here, {state}; {target}: {text}")),
+                (_, Side::Half(state)) => (Kind::TimedOut, format!("{name} is half on {target}, {state}")),
                 // Taken over, but the source was not told, and would let its copy go on when it gives up waiting.
                 (Side::Waits(..), Side::Runs) => {
                     log::warning(format_args!("{name} runs on {target}, ending its copy here: {error}"));
@@ -149,17 +149,17 @@ impl Sides<'_> {
                 }
                 (Side::Runs, Side::Unknown(text)) => (error.kind, format!("{name} still runs here; {target}: {text}")),
                 (Side::Runs, Side::Waits(..)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
-                (Side::Waits(_, state), Side::Absent) => (Kind::State, format!("{name} is {state} here")),
-                (Side::Waits(_, state), Side::Waits(_, other)) => (error.kind, format!("{name} is {state} here and {other} on {target}")),
-                (Side::Waits(reason, state), Side::Unknown(text)) => {
+                (Side::Waits(state), Side::Absent) => (Kind::State, format!("{name} is {state} here")),
+                (Side::Waits(state), Side::Waits(other)) => (error.kind, format!("{name} is {state} here and {other} on {target}")),
+                (Side::Waits(state), Side::Unknown(text)) => {
                     // Nobody watches from now on, and libvirt here lets it go on when it gives up waiting, whatever runs there.
-                    if last && reason == Reason::PAUSED_MIGRATION {
+                    if last && state == Condition::PAUSED_MIGRATION {
                         handover.hold_unless_it_runs(self.here, &text, deadline);
                     }
-                    let state = if handover.held() { "held" } else { &state };
+                    let state = if handover.held() { "held".to_owned() } else { state.to_string() };
                     (Kind::TimedOut, format!("{name} is {state} here, it may run on {target}: {text}"))
                 }
-                (Side::Absent, Side::Waits(_, state)) => (error.kind, format!("{name} is {state} on {target} and not here")),
+                (Side::Absent, Side::Waits(state)) => (error.kind, format!("{name} is {state} on {target} and not here")),
                 (Side::Absent, Side::Unknown(text)) => (error.kind, format!("{name} is not here; {target}: {text}")),
                 (Side::Unknown(text), _) => (error.kind, text),
             };

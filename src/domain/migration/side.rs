@@ -4,7 +4,7 @@ use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::domain::status::{self, Presence, Sight, Trace, ask_through};
-use crate::domain::{Error, Reason, State, Uri};
+use crate::domain::{Condition, Error, State, Uri};
 use std::time::Duration;
 
 /// How long one question to a host may take when it is asked again and again.
@@ -16,9 +16,9 @@ pub(super) enum Side {
     /// It runs.
     Runs,
     /// An emulator is there, its CPUs stopped.
-    Waits(Reason, String),
-    /// Part of it is there, by post-copy, running or not; and whether that is broken.
-    Half(bool, String),
+    Waits(Condition),
+    /// Part of it is there, by post-copy, running or not.
+    Half(Condition),
     /// It is positively not there.
     Absent,
     /// Cannot tell.
@@ -26,12 +26,12 @@ pub(super) enum Side {
 }
 
 impl Side {
-    fn of(state: State, reason: Reason) -> Self {
-        match state {
+    fn of(condition: Condition) -> Self {
+        match condition.state {
             State::ShutOff => Self::Absent,
-            state if reason.is_postcopy(state) => Self::Half(reason.is_broken_postcopy(state), format!("{state} ({})", reason.text(state))),
+            _ if condition.is_postcopy() => Self::Half(condition),
             State::Running | State::Blocked => Self::Runs,
-            state => Self::Waits(reason, format!("{state} ({})", reason.text(state))),
+            _ => Self::Waits(condition),
         }
     }
 }
@@ -47,7 +47,7 @@ impl Here<'_> {
     pub(super) fn side(&self, deadline: &Deadline) -> Side {
         match status::look(&self.trace, self.uri, &deadline.within(QUESTION)) {
             Ok(Presence::Absent) => Side::Absent,
-            Ok(Presence::Active(Sight::Libvirt { state, reason, .. })) => Side::of(state, reason),
+            Ok(Presence::Active(Sight::Libvirt { condition, .. })) => Side::of(condition),
             Ok(Presence::Active(Sight::Process { emulator, trouble })) => {
                 Side::Unknown(format!("{emulator} of {} is here, but libvirt cannot be asked: {trouble}", self.trace.identity.name))
             }
@@ -89,8 +89,8 @@ impl There {
         match self.connection(&deadline).and_then(|connection| ask_through(&connection, identity, &deadline)) {
             Ok(None) => Side::Absent,
             // Another guest of that name.
-            Ok(Some((_, _, uuid))) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => Side::Absent,
-            Ok(Some((state, reason, _))) => Side::of(state, reason),
+            Ok(Some((_, uuid))) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => Side::Absent,
+            Ok(Some((condition, _))) => Side::of(condition),
             Err(error) => {
                 self.connection = None;
                 Side::Unknown(error.text)

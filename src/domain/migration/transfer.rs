@@ -142,23 +142,25 @@ impl Transfer<'_> {
         let working = deadline.before(RESUME_RESERVE.min(deadline.left() / 4));
         loop {
             match (self.here.side(&working), self.there.side(identity, &working)) {
-                (Side::Half(true, _), Side::Half(true, _)) => match self.there_may_resume(&working) {
-                    Some(true) => {
-                        log::warning(format_args!(
-                            "the move of {} to {} has stopped half done and is resumed: {error}",
-                            identity.name, self.plan.target
-                        ));
-                        let task = self.ask(sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME);
-                        match task.wait(&working) {
-                            Some(Ok(())) => return Ok(()),
-                            Some(Err(again)) => error = again,
-                            None => return Err(error),
+                (Side::Half(here), Side::Half(there)) if here.is_broken_postcopy() && there.is_broken_postcopy() => {
+                    match self.there_may_resume(&working) {
+                        Some(true) => {
+                            log::warning(format_args!(
+                                "the move of {} to {} has stopped half done and is resumed: {error}",
+                                identity.name, self.plan.target
+                            ));
+                            let task = self.ask(sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME);
+                            match task.wait(&working) {
+                                Some(Ok(())) => return Ok(()),
+                                Some(Err(again)) => error = again,
+                                None => return Err(error),
+                            }
                         }
+                        Some(false) => return Err(error),
+                        // The target was lost in between, and may be there again.
+                        None => {}
                     }
-                    Some(false) => return Err(error),
-                    // The target was lost in between, and may be there again.
-                    None => {}
-                },
+                }
                 // One of the daemons has not noticed yet, or cannot be asked; or the memory has come after all.
                 (Side::Half(..), Side::Half(..) | Side::Unknown(_)) | (Side::Unknown(_), Side::Half(..)) => {}
                 _ => return Err(error),

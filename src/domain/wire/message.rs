@@ -5,7 +5,7 @@
 
 use super::xdr::{Reader, UUID, Writer};
 use crate::domain::live::Size;
-use crate::domain::state::{Reason, State};
+use crate::domain::state::Condition;
 
 /// `REMOTE_PROGRAM`, `REMOTE_PROTOCOL_VERSION`.
 const PROGRAM: (u32, u32) = (0x2000_8086, 1);
@@ -205,10 +205,10 @@ pub(super) fn found(mut reader: Reader) -> Option<Domain> {
 }
 
 /// The state of the domain (`remote_domain_get_state_ret`).
-pub(super) fn state(mut reader: Reader) -> Option<(State, Reason)> {
+pub(super) fn state(mut reader: Reader) -> Option<Condition> {
     let (state, reason) = (reader.signed()?, reader.signed()?);
     reader.end()?;
-    Some((State::from_number(state), Reason(reason)))
+    Some(Condition::from_numbers(state, reason))
 }
 
 /// The agent's own words (`qemu_domain_agent_command_ret`); what they are does not matter, it has answered.
@@ -330,7 +330,7 @@ pub(super) mod tests {
         });
         assert_eq!(found(body(&lookup)), Some(Domain { name: "web12".into(), uuid: WEB1, id: -1 }));
         let states = reply(212, 4, true, |writer| [3, 5].map(|word| writer.signed(word)).into_iter().collect());
-        assert_eq!(state(body(&states)), Some((State::Paused, Reason(5))));
+        assert_eq!(state(body(&states)), Some(Condition::PAUSED_IO_ERROR));
         let info = hex("00000001 0000000000014000 0000000000010000 00000002 0000000012345678");
         assert_eq!(size(Reader(&info)), Some(Size { cpus: 2, memory: 80 * 1024 }));
         assert_eq!(size(Reader(&info[..28])), None);

@@ -10,7 +10,7 @@ use crate::domain::host::Version;
 use crate::domain::migration::defects::{self, Defect, Versions, Way};
 use crate::domain::migration::plan::Plan;
 use crate::domain::status::ask_through;
-use crate::domain::{Error, Kind, State, ffi};
+use crate::domain::{Error, Kind, ffi};
 use std::sync::Arc;
 
 /// Both hosts, the guest, and the move.
@@ -63,11 +63,11 @@ impl Target {
     fn name(&self, deadline: &Deadline) -> Vec<Check> {
         let (name, target) = (&self.identity.name, &self.plan.target);
         let other = match ask_through(&self.there, &self.identity, deadline) {
-            Ok(Some((state, reason, _))) if state != State::ShutOff => {
-                let text = format!("{target} already has a guest of this name, {state} ({})", reason.text(state));
+            Ok(Some((condition, _))) if condition.is_active() => {
+                let text = format!("{target} already has a guest of this name, {condition}");
                 return vec![Check::refuse("name", text, "end it there if it is not this resource's, or clean up the resource if it is")];
             }
-            Ok(Some((_, _, uuid))) => self.identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid),
+            Ok(Some((_, uuid))) => self.identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid),
             Ok(None) => false,
             Err(error) => return vec![unanswered("name", &error)],
         };

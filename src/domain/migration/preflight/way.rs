@@ -7,7 +7,7 @@
 use super::Check;
 use super::target::{Target, unanswered};
 use crate::deadline::{Deadline, Task};
-use crate::domain::{Reason, State, Uri, ffi};
+use crate::domain::{Condition, Uri, ffi};
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
 
 /// Whether an emulator waits for the memory of a guest there. What cannot be told of one is not told of it.
 fn is_any_awaited(connect: &Connect) -> Result<bool, virt::error::Error> {
-    let awaited = |(state, reason)| state == State::Paused && [Reason::PAUSED_MIGRATION, Reason::PAUSED_STARTING_UP].contains(&reason);
+    let awaited = |condition| matches!(condition, Condition::PAUSED_MIGRATION | Condition::PAUSED_STARTING_UP);
     let paused = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)?;
     Ok(paused.iter().any(|domain| ffi::state(domain).is_ok_and(awaited)))
 }
