@@ -18,6 +18,7 @@ pub mod program;
 #[cfg(test)]
 mod simulation;
 pub mod storage;
+pub mod uuid;
 pub mod xml;
 
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 use super::{Connection, Error, Kind};
 use crate::deadline::Deadline;
 use crate::program::{self, Outcome};
+use crate::uuid;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -28,6 +29,14 @@ pub struct Identity {
     pub name: String,
     /// In lower case with dashes. Absent if the definition has none: libvirt then makes one at each start.
     pub uuid: Option<String>,
+}
+
+impl Identity {
+    /// Whether the guest that was seen under this name, with this UUID, is another one.
+    #[must_use]
+    pub fn is_another(&self, uuid: &str) -> bool {
+        self.uuid.as_ref().is_some_and(|wanted| wanted != uuid)
+    }
 }
 
 /// A definition that was read.
@@ -176,21 +185,10 @@ fn identity(xml: &str) -> Result<Identity, String> {
         return Err("the guest has no <name>".into());
     }
     let uuid = match child("uuid").and_then(|node| node.text()) {
-        Some(text) => Some(canonical_uuid(text).ok_or_else(|| format!("<uuid> {:?} is no UUID", text.trim()))?),
+        Some(text) => Some(uuid::canonical(text).ok_or_else(|| format!("<uuid> {:?} is no UUID", text.trim()))?),
         None => None,
     };
     Ok(Identity { name: name.to_owned(), uuid })
-}
-
-/// A UUID in lower case with dashes. libvirt ignores dashes and blanks wherever they stand (`virUUIDParse`).
-#[must_use]
-pub fn canonical_uuid(text: &str) -> Option<String> {
-    let digits: String = text.chars().filter(|c| *c != '-' && !c.is_whitespace()).map(|c| c.to_ascii_lowercase()).collect();
-    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default().to_owned();
-    Some([part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-"))
 }
 
 /// Whether an error of [`copy`] says something about the file, and not about the storage it is on.
@@ -300,14 +298,5 @@ mod tests {
         let definition = Definition::parse(Path::new("/a.xml"), xml.into()).unwrap();
         assert_eq!(definition.disks(), ["/a.img", "/b.iso", "/c.img", "/dev/d"].map(PathBuf::from));
         assert_eq!(definition.writable_disks(), ["/a.img", "/dev/d"].map(PathBuf::from));
-    }
-
-    #[test]
-    fn uuids() {
-        let canonical = Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809".to_owned());
-        assert_eq!(canonical_uuid("c7a5fdbd-cdaf-9455-926a-d65c16db1809"), canonical);
-        assert_eq!(canonical_uuid(" C7A5FDBDCDAF9455926AD65C16DB1809\n"), canonical);
-        assert_eq!(canonical_uuid("c7a5fdbd-cdaf-9455-926a-d65c16db180"), None);
-        assert_eq!(canonical_uuid("g7a5fdbd-cdaf-9455-926a-d65c16db1809"), None);
     }
 }

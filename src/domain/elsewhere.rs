@@ -61,7 +61,7 @@ fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Opti
     let connection = Connection::open(&host.uri, deadline)?;
     match ask_through(&connection, identity, deadline)? {
         Some((condition, uuid)) if condition.is_active() => {
-            if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) {
+            if identity.is_another(&uuid) {
                 log::warning(format_args!("{} has another guest called {}, UUID {uuid}", host.name, identity.name));
                 return Ok(None);
             }

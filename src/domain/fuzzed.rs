@@ -1,7 +1,7 @@
 //! Entries of the fuzzing: what is read about a guest.
 #![allow(clippy::unwrap_used, reason = "as in a test")]
 
-use super::definition::{Definition, Identity, canonical_uuid};
+use super::definition::{Definition, Identity};
 use super::migration::defects::Way;
 use super::migration::policy::Policy;
 use super::migration::preflight;
@@ -12,6 +12,7 @@ use super::resources;
 use super::uri::{self, Subnet, Uri};
 use super::{agent, files, host, locks, scope};
 use crate::fuzzed::text;
+use crate::uuid;
 use std::path::Path;
 
 pub use super::wire::fuzzed::wire;
@@ -25,7 +26,7 @@ pub fn definition(data: &[u8]) {
     let Ok(definition) = Definition::parse(Path::new("/srv/web1.xml"), data.to_vec()) else { return };
     let identity = &definition.identity;
     assert!(!identity.name.is_empty());
-    assert!(identity.uuid.as_ref().is_none_or(|uuid| canonical_uuid(uuid).as_ref() == Some(uuid)));
+    assert!(identity.uuid.as_ref().is_none_or(|uuid| uuid::canonical(uuid).as_ref() == Some(uuid)));
     let (all, writable) = (definition.disks(), definition.writable_disks());
     assert!(writable.iter().all(|disk| all.contains(disk)));
     preflight::fuzzed::needs(&definition.xml, definition.platform());

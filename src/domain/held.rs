@@ -66,7 +66,7 @@ fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, dead
         }
     });
     match answer {
-        Ok(held) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != held.uuid) => Ok(None),
+        Ok(held) if identity.is_another(&held.uuid) => Ok(None),
         Ok(held) => Ok(Some(held)),
         // It ended between the questions.
         Err(error) if error.kind == Kind::NotFound => Ok(None),

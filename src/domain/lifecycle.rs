@@ -150,7 +150,7 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
     let name = &identity.name;
     let connection = Connection::open(&uri.to_string(), deadline)?;
     match status::ask_through(&connection, identity, deadline)? {
-        Some((Condition::PAUSED_IO_ERROR, uuid)) if identity.uuid.as_ref().is_none_or(|wanted| *wanted == uuid) => {}
+        Some((Condition::PAUSED_IO_ERROR, uuid)) if !identity.is_another(&uuid) => {}
         _ => return Err(Error::new(Kind::State, format!("{name} is not paused by an I/O error any more"))),
     }
     let Some(guest) = connection.guest(name, deadline)? else { return Err(Error::new(Kind::State, format!("{name} is gone"))) };

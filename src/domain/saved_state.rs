@@ -171,7 +171,7 @@ pub fn restore(identity: &Identity, connection: &Connection, file: &Path, deadli
     let xml =
         connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0)).map_err(refused)?;
     let owner = Definition::parse(file, xml.into_bytes()).map_err(refused)?.identity;
-    let other = owner.uuid.as_ref().zip(identity.uuid.as_ref()).is_some_and(|(theirs, ours)| theirs != ours);
+    let other = owner.uuid.as_ref().is_some_and(|uuid| identity.is_another(uuid));
     if owner.name != *name || other {
         return Err(refused(Error::new(Kind::Refused, format!("it is the state of another guest, {}", owner.name))));
     }

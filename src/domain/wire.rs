@@ -11,7 +11,7 @@ pub(in crate::domain) mod fuzzed;
 mod message;
 mod xdr;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -23,10 +23,11 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockop
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use self::message::{AGENT_SILENT, Call, Domain, Heard, NO_DOMAIN};
-use self::xdr::{Reader, UUID};
+use self::xdr::Reader;
 use super::live::Size;
 use super::state::Condition;
 use crate::deadline::Deadline;
+use crate::uuid;
 
 /// The driver behind the sockets that [`socket()`] gives, by the name the daemon knows it by.
 pub const SYSTEM: &str = "qemu:///system";
@@ -169,7 +170,7 @@ fn converse<T>(
         }
         Look::Name(name) => Call::Name(name),
         Look::Uuid(text) => {
-            number = parse(text).ok_or_else(|| unexpected("not a UUID"))?;
+            number = uuid::parse(text).ok_or_else(|| unexpected("not a UUID"))?;
             Call::Uuid(&number)
         }
     };
@@ -247,7 +248,7 @@ impl Conversation<'_> {
         // An error here, "no such domain" too, is not an answer: the domain was there a moment ago.
         let condition = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
         self.farewell();
-        Ok(Some(Answer { uuid: dashed(&domain.uuid), name: domain.name, id: domain.id, condition }))
+        Ok(Some(Answer { uuid: uuid::text(&domain.uuid), name: domain.name, id: domain.id, condition }))
     }
 
     fn size(mut self, driver: &str, question: Call) -> Result<Option<Size>, Trouble> {
@@ -377,27 +378,6 @@ impl Conversation<'_> {
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
         Trouble::Unexpected(format!("the libvirt daemon at {}: {what}", self.peer.display()))
     }
-}
-
-/// A UUID from its text.
-fn parse(text: &str) -> Option<[u8; UUID]> {
-    let digits: Vec<u8> = text
-        .chars()
-        .filter(|&digit| digit != '-')
-        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-    bytes.try_into().ok().filter(|_| digits.len() == 2 * UUID)
-}
-
-/// The text of a UUID.
-fn dashed(uuid: &[u8; UUID]) -> String {
-    uuid.iter().enumerate().fold(String::new(), |mut text, (at, byte)| {
-        let dash = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{dash}{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

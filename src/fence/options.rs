@@ -160,12 +160,9 @@ pub(super) fn read(given: &BTreeMap<String, String>) -> (Options, Vec<Fault>) {
     (values, faults)
 }
 
-/// The text of a UUID in libvirt's form; `None` if it is none.
+/// The text of a UUID in libvirt's form; `None` if it is none, or has more in it than that.
 pub(super) fn uuid(text: &str) -> Option<String> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    let is_uuid = digits.len() == 32 && text.len() <= 36 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default().to_ascii_lowercase();
-    is_uuid.then(|| format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)))
+    crate::uuid::canonical(text).filter(|_| text.len() <= 36 && !text.contains(char::is_whitespace))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What of a guest lies on storage, as its definition says.
 
+use crate::uuid;
 use roxmltree::{Document, Node};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -153,8 +154,8 @@ fn disk(disk: Node<'_, '_>, items: &mut Vec<Item>) {
 fn tpm(device: Node<'_, '_>, root: Node<'_, '_>) -> Option<Item> {
     let backend = child(device, "backend").filter(|backend| backend.attribute("type") == Some("emulator"))?;
     let named = child(backend, "source").and_then(|source| source.attribute("path")).map(PathBuf::from);
-    let uuid = child(root, "uuid").and_then(|uuid| uuid.text()).map(|text| text.trim().to_lowercase());
-    let path = named.or_else(|| Some(PathBuf::from(TPM_STATES).join(uuid.filter(|uuid| !uuid.is_empty())?)))?;
+    let uuid = child(root, "uuid").and_then(|uuid| uuid.text()).and_then(uuid::canonical);
+    let path = named.or_else(|| Some(PathBuf::from(TPM_STATES).join(uuid?)))?;
     let fleeting = backend.attribute("persistent_state") != Some("yes");
     Some(Item { role: Role::Tpm, fleeting, ..plain("tpm", Source::Path(path)) })
 }
@@ -255,6 +256,9 @@ mod tests {
         let uuid = "<uuid>6B766D68-0000-4000-8000-000000000001</uuid>";
         let emulated = "<backend type='emulator' version='2.0'/>";
         assert_eq!(of(uuid, emulated), ["Tpm tpm (/var/lib/libvirt/swtpm/6b766d68-0000-4000-8000-000000000001)"]);
+        let bare = "<uuid> 6b766d6800004000\n8000000000000001 </uuid>";
+        assert_eq!(of(bare, emulated), of(uuid, emulated), "libvirt reads it without dashes too, and names the folder with them");
+        assert_eq!(of("<uuid>../../../srv</uuid>", emulated), [""; 0]);
         assert_eq!(of("", emulated), [""; 0], "each start makes a new one");
         let fleeting = |backend: &str| items(&format!("<domain>{uuid}<devices><tpm>{backend}</tpm></devices></domain>"))[0].fleeting;
         assert!(fleeting(emulated) && fleeting("<backend type='emulator' persistent_state='no'/>"));

@@ -54,7 +54,7 @@ pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), 
     }
     let mut broken = None;
     let (paused, uuid) = match seen {
-        Some((_, uuid)) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => {
+        Some((_, uuid)) if identity.is_another(&uuid) => {
             return Err(unknown(Error::new(Kind::State, format!("the guest {name} here is another one, UUID {uuid}"))));
         }
         // An earlier move, whose agent could not resume it: only its source can. At its target the CPUs run, and what is missing there cannot

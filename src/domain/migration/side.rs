@@ -89,7 +89,7 @@ impl There {
         match self.connection(&deadline).and_then(|connection| ask_through(&connection, identity, &deadline)) {
             Ok(None) => Side::Absent,
             // Another guest of that name.
-            Ok(Some((_, uuid))) if identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid) => Side::Absent,
+            Ok(Some((_, uuid))) if identity.is_another(&uuid) => Side::Absent,
             Ok(Some((condition, _))) => Side::of(condition),
             Err(error) => {
                 self.connection = None;

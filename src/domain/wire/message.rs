@@ -3,9 +3,10 @@
 //! From libvirt's `src/rpc/virnetprotocol.x` (frame, header, error), `src/remote/remote_protocol.x` (procedures and what goes with them),
 //! `src/remote/qemu_protocol.x` (the guest agent) and `src/rpc/virkeepaliveprotocol.x`. Numbers and layouts there never change: a daemon of any version understands a client of any other.
 
-use super::xdr::{Reader, UUID, Writer};
+use super::xdr::{Reader, Writer};
 use crate::domain::live::Size;
 use crate::domain::state::Condition;
+use crate::uuid;
 
 /// `REMOTE_PROGRAM`, `REMOTE_PROTOCOL_VERSION`.
 const PROGRAM: (u32, u32) = (0x2000_8086, 1);
@@ -45,7 +46,7 @@ pub(super) const LONGEST: usize = 256 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Domain {
     pub(super) name: String,
-    pub(super) uuid: [u8; UUID],
+    pub(super) uuid: [u8; uuid::LENGTH],
     pub(super) id: i32,
 }
 
@@ -67,7 +68,7 @@ pub(super) enum Call<'a> {
     /// Look a domain up by its name.
     Name(&'a str),
     /// Look a domain up by its UUID.
-    Uuid(&'a [u8; UUID]),
+    Uuid(&'a [u8; uuid::LENGTH]),
     /// The state of a domain and the reason for it.
     State(&'a Domain),
     /// Open the driver of this URI for more than reading: the daemon passes nothing on to a guest agent otherwise.
@@ -274,7 +275,7 @@ pub(super) mod tests {
         [framed(PROGRAM, 318, EVENT, 0, |writer| writer.string("what")), framed(KEEPALIVE, PING, EVENT, 0, |_| {}), pong()]
     }
 
-    const WEB1: [u8; UUID] = [0x4d, 0xea, 0x22, 0xb3, 0x1d, 0x52, 0xd8, 0xf3, 0x25, 0x16, 0x78, 0x2e, 0x98, 0xab, 0x3f, 0xa0];
+    const WEB1: [u8; uuid::LENGTH] = [0x4d, 0xea, 0x22, 0xb3, 0x1d, 0x52, 0xd8, 0xf3, 0x25, 0x16, 0x78, 0x2e, 0x98, 0xab, 0x3f, 0xa0];
 
     fn hex(text: &str) -> Vec<u8> {
         let digits: Vec<u8> = text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| u8::try_from(digit).unwrap()).collect();

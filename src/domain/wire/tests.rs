@@ -10,7 +10,7 @@ use super::message::{HEAD, LONGEST};
 use super::*;
 use crate::mangled::Dice;
 
-const WEB1: [u8; UUID] = [0x4d, 0xea, 0x22, 0xb3, 0x1d, 0x52, 0xd8, 0xf3, 0x25, 0x16, 0x78, 0x2e, 0x98, 0xab, 0x3f, 0xa0];
+const WEB1: [u8; uuid::LENGTH] = [0x4d, 0xea, 0x22, 0xb3, 0x1d, 0x52, 0xd8, 0xf3, 0x25, 0x16, 0x78, 0x2e, 0x98, 0xab, 0x3f, 0xa0];
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -253,14 +253,6 @@ fn questions_that_are_not_asked() {
     for driver in ["", "qemu", "qemu+unix:///system", "qemu:///system?socket=/run/x", "qemu://node2/system"] {
         assert!(matches!(state(nowhere, driver, Look::Name("web1"), &Deadline::after(LONG)), Err(Trouble::Unexpected(_))), "{driver}");
     }
-}
-
-#[test]
-fn uuids() {
-    assert_eq!(parse("4DEA22B3-1d52-d8f3-2516-782e98ab3fa0"), Some(WEB1));
-    assert_eq!(parse("4dea22b31d52d8f32516782e98ab3fa0").map(|uuid| dashed(&uuid)), Some(web1().uuid));
-    assert_eq!(parse("4dea22b3-1d52-d8f3-2516-782e98ab3fa"), None);
-    assert_eq!(parse("4dea22b3-1d52-d8f3-2516-782e98ab3fa00"), None);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What libvirt's messages are made of: XDR (RFC 4506), as far as seven calls need it. Nothing here can panic or allocate more than it is given.
 
-/// Bytes of a UUID (`VIR_UUID_BUFLEN` of libvirt's `include/libvirt/libvirt-host.h`).
-pub(super) const UUID: usize = 16;
+use crate::uuid;
 
 /// Everything is made of units of four bytes; a string is filled up with zeros.
 const UNIT: usize = 4;
@@ -19,7 +18,7 @@ impl Writer {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
 
-    pub(super) fn uuid(&mut self, value: &[u8; UUID]) {
+    pub(super) fn uuid(&mut self, value: &[u8; uuid::LENGTH]) {
         self.0.extend_from_slice(value);
     }
 
@@ -54,7 +53,7 @@ impl<'a> Reader<'a> {
         self.array().map(i32::from_be_bytes)
     }
 
-    pub(super) fn uuid(&mut self) -> Option<[u8; UUID]> {
+    pub(super) fn uuid(&mut self) -> Option<[u8; uuid::LENGTH]> {
         self.array()
     }
 
@@ -90,7 +89,7 @@ mod tests {
         let mut writer = Writer::default();
         writer.signed(-1);
         writer.string("web12");
-        writer.uuid(&[7; UUID]);
+        writer.uuid(&[7; uuid::LENGTH]);
         writer.number(1);
         writer.string("");
         assert_eq!(writer.0.len(), 4 + 4 + 8 + 16 + 4 + 4);
@@ -98,7 +97,7 @@ mod tests {
         assert_eq!(reader.signed(), Some(-1));
         assert_eq!(reader.string(), Some(&b"web12"[..]));
         assert_eq!(reader.end(), None);
-        assert_eq!(reader.uuid(), Some([7; UUID]));
+        assert_eq!(reader.uuid(), Some([7; uuid::LENGTH]));
         assert_eq!(reader.optional(Reader::string), Some(Some(&b""[..])));
         assert_eq!(reader.end(), Some(()));
         assert_eq!(reader.number(), None);

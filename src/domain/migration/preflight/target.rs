@@ -67,7 +67,7 @@ impl Target {
                 let text = format!("{target} already has a guest of this name, {condition}");
                 return vec![Check::refuse("name", text, "end it there if it is not this resource's, or clean up the resource if it is")];
             }
-            Ok(Some((_, uuid))) => self.identity.uuid.as_ref().is_some_and(|wanted| *wanted != uuid),
+            Ok(Some((_, uuid))) => self.identity.is_another(&uuid),
             Ok(None) => false,
             Err(error) => return vec![unanswered("name", &error)],
         };
