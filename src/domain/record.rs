@@ -5,6 +5,7 @@ use super::definition::Identity;
 use super::evidence::Emulator;
 use super::status::Trace;
 use crate::log;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
@@ -70,9 +71,46 @@ impl Record {
     }
 }
 
-/// The notes that there are, by the ends of their files' names: what the definition was when it was written last, the utilization,
-/// the guest's pulse, the outage of its storage, where it could be moved to, and the words beside its disks with the lock of who leaves them.
-pub const NOTES: &[&str] = &["xml", "utilization", "pulse", "outage", "outlook", "marks", "marking"];
+/// The notes, each once: what is not in here cannot be kept, and what is in here is forgotten with the guest.
+macro_rules! notes {
+    ($($(#[doc = $text:literal])+ $note:ident = $word:literal,)+) => {
+        /// What spares a later action work, in a file of its own beside the record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Note {
+            $($(#[doc = $text])+ $note,)+
+        }
+
+        impl Note {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$note),+];
+
+            /// The end of its file's name.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$note => $word,)+
+                }
+            }
+        }
+    };
+}
+
+notes! {
+    /// The definition as it was written to `config` last.
+    Definition = "xml",
+    /// The utilization as it was found or written last.
+    Utilization = "utilization",
+    /// The signs of life of the guest's agent.
+    Pulse = "pulse",
+    /// The outage of its storage.
+    Outage = "outage",
+    /// Where it could be moved to.
+    Outlook = "outlook",
+    /// The words beside its disks.
+    Marks = "marks",
+    /// The lock of who leaves them.
+    Marking = "marking",
+}
 
 /// Where the record of one resource instance is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,12 +184,12 @@ impl Shelf {
     }
 
     fn try_write(&self, record: &Record) -> io::Result<()> {
-        self.put(&self.file, &serde_json::to_vec(record)?)
+        self.replace(&self.file, &serde_json::to_vec(record)?)
     }
 
     /// Forgets the record and the notes: the guest was proven gone.
     pub fn remove(&self) {
-        for file in [self.file.clone()].into_iter().chain(NOTES.iter().map(|name| self.note_file(name))) {
+        for file in [self.file.clone()].into_iter().chain(Note::ALL.iter().map(|note| self.note_file(*note))) {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     log::warning(format_args!("state file {} cannot be removed: {error}", file.display()));
@@ -161,31 +199,46 @@ impl Shelf {
         }
     }
 
-    /// Where a note beside the record is: what spares a later action work.
+    /// Where a note is.
     #[must_use]
-    pub fn note_file(&self, name: &str) -> PathBuf {
-        self.file.with_extension(name)
+    pub fn note_file(&self, note: Note) -> PathBuf {
+        self.file.with_extension(note.word())
     }
 
-    /// A note, if there is one that only root can have written.
+    /// A note, if there is one that can be understood and only root can have written.
     #[must_use]
-    pub fn note(&self, name: &str) -> Option<Vec<u8>> {
-        let file = self.note_file(name);
+    pub fn get<T: DeserializeOwned>(&self, note: Note) -> Option<T> {
+        serde_json::from_slice(&self.text(note)?).ok()
+    }
+
+    /// Keeps a note, readable by root only. A failure is only worth a warning, and leaves what was there.
+    pub fn put<T: Serialize>(&self, note: Note, value: &T) {
+        self.keep(note, serde_json::to_vec(value).map_err(io::Error::from));
+    }
+
+    /// The text of a note, if there is one that only root can have written.
+    #[must_use]
+    pub fn text(&self, note: Note) -> Option<Vec<u8>> {
+        let file = self.note_file(note);
         if !is_trusted(&self.directory) || !is_trusted(&file) {
             return None;
         }
         fs::read(file).ok()
     }
 
-    /// Keeps a note, readable by root only.
-    pub fn write_note(&self, name: &str, contents: &[u8]) {
-        let file = self.note_file(name);
-        if let Err(error) = self.put(&file, contents) {
+    /// Keeps a text as a note, as [`Self::put`] does.
+    pub fn put_text(&self, note: Note, contents: &[u8]) {
+        self.keep(note, Ok(contents.to_owned()));
+    }
+
+    fn keep(&self, note: Note, contents: io::Result<Vec<u8>>) {
+        let file = self.note_file(note);
+        if let Err(error) = contents.and_then(|contents| self.replace(&file, &contents)) {
             log::warning(format_args!("state file {} cannot be written: {error}", file.display()));
         }
     }
 
-    fn put(&self, file: &Path, contents: &[u8]) -> io::Result<()> {
+    fn replace(&self, file: &Path, contents: &[u8]) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let mut new = tempfile::NamedTempFile::new_in(&self.directory)?;
         new.write_all(contents)?;
@@ -258,6 +311,29 @@ mod tests {
         shelf.remove();
         shelf.remove();
         assert_eq!(shelf.read(), None);
+    }
+
+    #[test]
+    fn notes_are_forgotten_with_the_guest() {
+        let root = tempfile::tempdir().unwrap();
+        let (shelf, other) = (Shelf::new(root.path(), "web1"), Shelf::new(root.path(), "web2"));
+        for (at, note) in Note::ALL.iter().enumerate() {
+            assert_eq!(shelf.get::<usize>(*note), None, "{note:?}");
+            shelf.put(*note, &at);
+            other.put(*note, &"theirs");
+        }
+        assert!(Note::ALL.iter().enumerate().all(|(at, note)| shelf.get(*note) == Some(at)), "each has a file of its own");
+        // What cannot be written leaves what was there, and no file that is empty.
+        shelf.put(Note::Pulse, &std::collections::BTreeMap::from([((1, 2), 3)]));
+        assert_eq!(shelf.get(Note::Pulse), Some(2));
+        assert_eq!(shelf.get::<String>(Note::Pulse), None, "a note of another kind");
+        fs::set_permissions(shelf.note_file(Note::Pulse), fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(shelf.get::<usize>(Note::Pulse), None, "anybody may have written it");
+        shelf.put_text(Note::Definition, b"<domain/>");
+        assert_eq!(shelf.text(Note::Definition).as_deref(), Some(&b"<domain/>"[..]));
+        shelf.remove();
+        let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.len() == Note::ALL.len() && left.iter().all(|name| name.to_str().unwrap().starts_with("web2.")), "{left:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::exit::{Code, Failure};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::migration::Plan;
 use crate::domain::overlay::{self, Recipe};
-use crate::domain::record::Record;
+use crate::domain::record::{Note, Record};
 use crate::domain::resources::Needs;
 use crate::domain::status::{self, Trace};
 use crate::domain::{Condition, Error, files, live, saved_state};
@@ -18,9 +18,6 @@ use std::time::Duration;
 
 /// How long reading the definition from libvirt, or bringing it to the disk, may take.
 const KEEPING: Duration = Duration::from_secs(10);
-
-/// The note that has the definition that was kept last.
-const NOTE: &str = "xml";
 
 impl Call {
     /// What belongs to a monitor of a guest that is here and healthy.
@@ -65,12 +62,13 @@ impl Call {
         let Some(Definition { xml, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else { return Ok(()) };
         let shelf = self.shelf();
         // A monitor of a guest that is as it was does not touch the shared storage.
-        if self.name == Name::Monitor && shelf.note(NOTE).is_some_and(|kept| kept == xml.as_bytes()) {
+        if self.name == Name::Monitor && shelf.text(Note::Definition).is_some_and(|kept| kept == xml.as_bytes()) {
             return Ok(());
         }
-        shelf.write_note(NOTE, xml.as_bytes());
+        shelf.put_text(Note::Definition, xml.as_bytes());
         let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
-        let replaced = files::replace(config, &shelf.note_file(NOTE), &deadline).inspect_err(|_| shelf.write_note(NOTE, &[]))?;
+        let replaced =
+            files::replace(config, &shelf.note_file(Note::Definition), &deadline).inspect_err(|_| shelf.put_text(Note::Definition, &[]))?;
         if replaced {
             log::info(format_args!("definition of {} saved to {}", identity.name, config.display()));
             if self.parameters.sync_config_on_stop {

@@ -7,6 +7,7 @@ use crate::cluster;
 use crate::cluster::cib::Cib;
 use crate::deadline::{Deadline, seconds_since_boot, unix_time};
 use crate::domain::migration::preflight::marks::Marks;
+use crate::domain::record;
 use crate::domain::{Connection, Definition};
 use crate::log;
 use crate::ocf::parameters::OutagePolicy;
@@ -16,10 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
-
-/// The note beside the state file, and the file of the lock.
-const NOTE: &str = "marks";
-const LOCK: &str = "marking";
 
 /// After so many seconds the words are written anew: the guest may have got other disks, and somebody may have tidied up.
 const RENEWED: i64 = 3600;
@@ -133,16 +130,16 @@ impl Call {
     }
 
     fn marking(&self) -> Note {
-        self.shelf().note(NOTE).and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        self.shelf().get(record::Note::Marks).unwrap_or_default()
     }
 
     fn note_marks(&self, note: &Note) {
-        self.shelf().write_note(NOTE, &serde_json::to_vec(note).unwrap_or_default());
+        self.shelf().put(record::Note::Marks, note);
     }
 
     /// `None`: another call has it.
     fn lock_marks(&self) -> Option<Flock<File>> {
-        let path = self.shelf().note_file(LOCK);
+        let path = self.shelf().note_file(record::Note::Marking);
         let opened = File::options().create(true).append(true).mode(0o600).open(&path);
         let file = opened.inspect_err(|error| log::warning(format_args!("{} cannot be opened: {error}", path.display()))).ok()?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()

@@ -11,15 +11,12 @@ use super::relocation::Stays;
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
-use crate::domain::{Connection, Definition, Error, Kind, lifecycle};
+use crate::domain::{Connection, Definition, Error, Kind, lifecycle, record};
 use crate::log;
 use crate::storage::look::Sight;
 use crate::storage::{Item, Role, Source, finding, servers};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// The note beside the state file.
-const NOTE: &str = "outage";
 
 /// In how many looks in a row all storage must have answered before the guest goes on, or a disk must be out before it is given up.
 const STEADY: u32 = 2;
@@ -277,7 +274,7 @@ impl Call {
     }
 
     fn outage_note(&self) -> Option<Note> {
-        self.shelf().note(NOTE).and_then(|text| serde_json::from_slice(&text).ok())
+        self.shelf().get(record::Note::Outage)
     }
 
     fn close_outage(&self, note: Note) {
@@ -295,7 +292,7 @@ impl Call {
     }
 
     fn write_outage(&self, note: &Note) {
-        self.shelf().write_note(NOTE, &serde_json::to_vec(note).unwrap_or_default());
+        self.shelf().put(record::Note::Outage, note);
     }
 
     /// Shows in the cluster how it stands, in the node attribute `kvmha-outage-RESOURCE`, or takes that away. Pacemaker itself keeps the

@@ -9,6 +9,7 @@ use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
 use crate::domain::migration::preflight::{self, Subject, Verdict};
+use crate::domain::record;
 use crate::domain::{Connection, Definition};
 use crate::domain::{Kind, Result};
 use crate::log;
@@ -25,9 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is kept for writing the attributes.
 const WRITING: Duration = Duration::from_secs(1);
-
-/// The note beside the state file.
-const NOTE: &str = "outlook";
 
 /// Of each node, why a move to it would fail; `None` if nothing is in the way.
 type Outlook = BTreeMap<String, Option<String>>;
@@ -55,7 +53,7 @@ impl Call {
         if interval == 0 || self.name != Name::Monitor || !self.reaches_others() {
             return;
         }
-        let note = self.shelf().note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+        let note = self.shelf().get::<Note>(record::Note::Outlook);
         let now = seconds_since_boot();
         let Some(note) = note else {
             // Here nothing is in the way. Guests that a node has got at once are looked at one after the other.
@@ -95,10 +93,7 @@ impl Call {
     }
 
     fn note_outlook(&self, note: &Note) {
-        match serde_json::to_vec(note) {
-            Ok(text) => self.shelf().write_note(NOTE, &text),
-            Err(error) => log::debug(|| error.to_string()),
-        }
+        self.shelf().put(record::Note::Outlook, note);
     }
 
     /// Looks at all nodes of this partition at once; those that give no answer in time are left out. Where the guest is, nothing is in the way.

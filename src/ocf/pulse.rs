@@ -4,6 +4,7 @@ use super::Call;
 use super::actions::Name;
 use super::exit::Failure;
 use crate::domain::agent::{self, Record};
+use crate::domain::record::Note;
 use crate::domain::wire::Pulse;
 use crate::log;
 use std::time::Duration;
@@ -13,9 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How often in a row it must have been silent when only `OCF_CHECK_LEVEL` asks for it.
 const USUAL: u64 = 3;
-
-/// The note beside the state file.
-pub(super) const NOTE: &str = "pulse";
 
 impl Call {
     /// Asks the guest's agent, if that is wanted. A failure only when it has answered before, has been silent often enough in a row, and
@@ -31,10 +29,10 @@ impl Call {
         }
         let Some(pid) = self.record().and_then(|record| record.pid) else { return Ok(()) };
         let shelf = self.shelf();
-        let old = shelf.note(NOTE).and_then(|note| serde_json::from_slice::<Record>(&note).ok()).filter(|old| old.pid == pid);
+        let old = shelf.get(Note::Pulse).filter(|old: &Record| old.pid == pid);
         let keep = |record: Record| {
             if Some(record) != old {
-                shelf.write_note(NOTE, &serde_json::to_vec(&record).unwrap_or_default());
+                shelf.put(Note::Pulse, &record);
             }
         };
         let patience = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));

@@ -10,6 +10,7 @@ use crate::cluster::tool::Trouble;
 use crate::cluster::utilization;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::live::{self, Size};
+use crate::domain::record;
 use crate::log;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,9 +24,6 @@ const CIB: i64 = 600;
 
 /// How long a question or a change may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The note beside the state file.
-const NOTE: &str = "utilization";
 
 /// `CRM_EX_DISCONNECT` of Pacemaker's `include/crm/common/results.h`: its tools are here, and no cluster runs.
 const NO_CLUSTER: i32 = 102;
@@ -49,7 +47,7 @@ impl Call {
             [parameters.cpu, parameters.host_memory, parameters.hv_memory].iter().any(|attribute| attribute.autoset || attribute.unset);
         // Only Pacemaker says on which node this is; without it there is nobody to write for.
         let (Some(instance), true) = (&self.environment.instance, used && self.environment.node.is_some()) else { return };
-        let note = self.shelf().note(NOTE).and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+        let note = self.shelf().get::<Note>(record::Note::Utilization);
         let now = seconds_since_boot();
         if note.as_ref().is_some_and(|note| self.name == Name::Monitor && (0..NUMBERS).contains(&(now - note.numbers))) {
             return;
@@ -80,10 +78,7 @@ impl Call {
                 }
             }
         };
-        match serde_json::to_vec(&Note { wanted, numbers: now, cib }) {
-            Ok(text) => self.shelf().write_note(NOTE, &text),
-            Err(error) => log::debug(|| error.to_string()),
-        }
+        self.shelf().put(record::Note::Utilization, &Note { wanted, numbers: now, cib });
     }
 
     fn wanted(&self, size: Size) -> Wanted {
