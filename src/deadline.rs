@@ -23,14 +23,21 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// How long ago 1970 began, by the clock of the host, which can be set.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one look at that clock")]
+pub fn since_1970() -> Duration {
+    #[cfg(test)]
+    if let Some(time) = simulation::unix_time() {
+        return Duration::from_secs(time);
+    }
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Now, in seconds since 1970.
 #[must_use]
 pub fn unix_time() -> u64 {
-    #[cfg(test)]
-    if let Some(time) = simulation::unix_time() {
-        return time;
-    }
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    since_1970().as_secs()
 }
 
 /// A moment by which work must have ended. Cheap to copy; narrowing one never widens it.

@@ -35,7 +35,7 @@ impl Show {
         let text = describe(job);
         match &self.bar {
             Some(bar) => {
-                bar.set_length(sent + rest);
+                bar.set_length(sent.saturating_add(rest));
                 bar.set_position(sent);
                 bar.set_message(text);
             }
@@ -60,7 +60,7 @@ const MIB: u64 = 1024 * 1024;
 /// Rates, and when the end is to be expected if the guest goes on as it does.
 fn describe(job: &Job) -> String {
     let speed = job.memory_bps.unwrap_or(0);
-    let dirtied = job.memory_dirty_rate.unwrap_or(0) * job.memory_page_size.unwrap_or(0);
+    let dirtied = job.dirtied().unwrap_or(0);
     let end = match speed.saturating_sub(dirtied) {
         0 => "no end in sight".to_owned(),
         gain => format!("{} s to go", job.data_remaining.unwrap_or(0) / gain),
@@ -80,5 +80,21 @@ mod tests {
         assert_eq!(describe(&job), "100 MiB/s sent, 0 MiB/s dirtied, pass 2, 5 s to go");
         let busy = Job { memory_dirty_rate: Some(51200), memory_page_size: Some(4096), ..job };
         assert_eq!(describe(&busy), "100 MiB/s sent, 200 MiB/s dirtied, pass 2, no end in sight");
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_true() {
+        let most = Some(u64::MAX);
+        let job = Job {
+            data_processed: most,
+            data_remaining: most,
+            memory_dirty_rate: most,
+            memory_page_size: most,
+            memory_bps: most,
+            memory_iteration: most,
+            ..Job::new(JobKind::Unbounded)
+        };
+        assert!(describe(&job).ends_with("no end in sight"), "{}", describe(&job));
+        Show { bar: Some(ProgressBar::hidden()), said: Cell::new(None) }.progress(&job);
     }
 }

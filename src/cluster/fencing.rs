@@ -6,10 +6,10 @@
 //! younger, also when the node has left again.
 
 use super::cib::Cib;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::program::{self, Outcome};
 use roxmltree::{Document, Node};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
 
 /// By how much the clocks of two nodes may differ.
@@ -44,7 +44,7 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
     };
     // Asked after the history: a node that came back in between is seen.
     let cib = Cib::query(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} came back: {trouble}"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = unix_time();
     let last = judge(&text, node, since, now)?;
     if cib.has_history(node) {
         return Err(format!("{node} has joined the cluster after it was fenced"));

@@ -167,13 +167,22 @@ pub fn available_memory(connect: &Connect) -> Result<u64> {
         return Err(last());
     }
     let empty = sys::virNodeMemoryStats { field: [0; 80], value: 0 };
-    let mut list = vec![empty; usize::try_from(count).unwrap_or(0)];
+    let mut list = vec![empty; places(count)?];
     // SAFETY: `count` says how many places there are; all are initialised.
     if unsafe { sys::virNodeGetMemoryStats(connect.as_ptr(), all, list.as_mut_ptr(), &raw mut count, 0) } != 0 {
         return Err(last());
     }
     let value = |name: &CStr| list.iter().find(|stat| is_named(&stat.field, name)).map_or(0, |stat| stat.value);
     Ok(value(c"free").saturating_add(value(c"cached")).saturating_add(value(c"buffers")))
+}
+
+/// How many figures libvirt has, by its own word.
+///
+/// # Errors
+///
+/// [`Kind::Internal`] if that is no number of anything.
+fn places(count: c_int) -> Result<usize> {
+    usize::try_from(count).map_err(|_| Error::new(Kind::Internal, format!("libvirt says that it has {count} figures of the memory")))
 }
 
 /// Whether a field of fixed length holds this name.
@@ -264,6 +273,13 @@ mod tests {
             assert_eq!(class(Some(code), Some(part), text), kind, "{text}");
         }
         assert_eq!(class(None, None, "from the future"), Kind::Refused);
+    }
+
+    #[test]
+    fn no_figures_are_not_fewer_than_none() {
+        assert_eq!((places(4), places(0)), (Ok(4), Ok(0)));
+        let error = places(-1).unwrap_err();
+        assert_eq!((error.kind, error.text.as_str()), (Kind::Internal, "libvirt says that it has -1 figures of the memory"));
     }
 
     /// The test driver of libvirt itself needs no daemon. Where libvirt is not installed, the first error is the right one.

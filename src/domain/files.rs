@@ -2,14 +2,14 @@
 //! kernel. A change is whole or not there: written beside the file, brought to the disk, and renamed.
 
 use super::{Error, Kind, Result};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::program::{self, Outcome};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tempfile::NamedTempFile;
 
 /// The word by which this program calls itself for this work.
@@ -187,7 +187,7 @@ fn keep(path: &Path, old: &[u8], about: &fs::Metadata) -> io::Result<()> {
         return settle(&previous);
     }
     // A definition that was written by hand again is not the first one.
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = unix_time();
     for original in [beside(ORIGINAL), beside(&format!("{ORIGINAL}-{time}"))] {
         match prepare(path, old, Some(about))?.persist_noclobber(&original) {
             Ok(_) => return settle(&original),

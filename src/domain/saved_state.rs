@@ -14,10 +14,10 @@ use super::definition::{Definition, Identity};
 use super::files::Look;
 use super::lifecycle;
 use super::{Error, Kind, Result, Uri, ffi, files, status};
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, unix_time};
 use crate::log;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// By how much a disk may be younger than the state: the emulator closes its images when the state is written.
 const SLACK: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ fn retire(file: &Path, deadline: &Deadline) -> Result<()> {
 
 /// Gives `path` a name under which it is never used, and that nothing else has.
 fn set_aside(path: &Path, file: &Path, why: &str, deadline: &Deadline) -> Result<()> {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = unix_time();
     let names: Vec<PathBuf> = (time..time.saturating_add(10)).map(|time| beside(file, &format!(".outdated-{time}"))).collect();
     let looks = files::look(&names.iter().map(PathBuf::as_path).collect::<Vec<_>>(), deadline)?;
     let free = names.iter().zip(looks).find(|(_, look)| look.is_none());

@@ -9,7 +9,7 @@ use super::Call;
 use super::exit::Failure;
 use super::guest::settle;
 use crate::cluster;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::domain::definition::Identity;
 use crate::domain::migration::history::{self, Course, Entry};
 use crate::domain::migration::policy::Policy;
@@ -79,7 +79,7 @@ fn insist_on_the_name(call: &Call, identity: &Identity, plan: &Plan) -> Result<(
 fn keep(call: &Call, plan: &Plan, guest: &str, result: &Result<(), Error>, course: Course, time: Duration) {
     let policy = Policy::NAMES.iter().find(|(_, policy)| *policy == plan.policy).map_or("", |(name, _)| name);
     let entry = Entry {
-        ended: Entry::now(),
+        ended: unix_time(),
         guest: guest.to_owned(),
         from: call.environment.node.clone().unwrap_or_else(|| call.environment.host.clone()),
         to: plan.target.clone(),

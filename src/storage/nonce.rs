@@ -248,7 +248,7 @@ mod tests {
         put(&first);
         put(&other);
         // A proof that is made later leaves a mark alone, however old a proof would have to be.
-        fs::File::open(at(&other)).unwrap().set_modified(std::time::SystemTime::now() - STALE * 24).unwrap();
+        fs::File::open(at(&other)).unwrap().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(unix_time()) - STALE * 24).unwrap();
         put(&format!("{BEGIN}5-0a"));
         assert!(at(&first).exists() && at(&other).exists());
         put(&next);

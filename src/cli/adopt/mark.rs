@@ -1,8 +1,9 @@
 //! Who has begun to change a resource: it stands with the maintenance in the CIB, so that runs on two nodes do not join in one another.
 
 use crate::cluster::cib::Cib;
+use crate::deadline::unix_time;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// As long as this after its begin a run on another node may live: more than the way there, the way back, and the steps between them take.
 const LIFE: Duration = Duration::from_secs(600);
@@ -17,8 +18,7 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn new(node: &str) -> Self {
-        let begin = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-        Self { node: node.to_owned(), begin }
+        Self { node: node.to_owned(), begin: unix_time() }
     }
 
     /// The same run, at another resource.

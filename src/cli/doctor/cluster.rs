@@ -2,11 +2,11 @@
 
 use super::{Found, Patient, resources};
 use crate::cluster::tool;
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, unix_time};
 use crate::parameter;
 use roxmltree::Document;
 use std::net::ToSocketAddrs;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// For the fencer to say who can fence a node: it may have to ask the devices.
 const FENCER: Duration = Duration::from_secs(20);
@@ -124,7 +124,7 @@ pub(super) fn names(patient: &Patient, found: &mut Found) {
 
 /// Results from the future: the clock of the node that wrote them is ahead of this one's. One that is behind shows on the others.
 pub(super) fn clocks(patient: &Patient, found: &mut Found) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = unix_time();
     let ran = patient.cib.ran();
     let mut nodes: Vec<&str> = ran.iter().map(|ran| ran.node.as_str()).collect();
     nodes.sort_unstable();

@@ -92,6 +92,12 @@ impl Job {
             failure: None,
         }
     }
+
+    /// Bytes of memory that the guest dirties in a second.
+    #[must_use]
+    pub fn dirtied(&self) -> Option<u64> {
+        Some(self.memory_dirty_rate?.saturating_mul(self.memory_page_size?))
+    }
 }
 
 /// The job of a domain (`virDomainGetJobStats`); `None` when there is none. `virt`'s own version is undefined behaviour then.

@@ -1,5 +1,6 @@
 //! What became of the moves of this host's guests: one file each, the newest ones kept.
 
+use crate::deadline::since_1970;
 use crate::domain::ffi::Job;
 use crate::log;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// So many are kept.
 const KEPT: usize = 200;
@@ -38,7 +39,7 @@ pub struct Course {
 impl Course {
     /// Takes over what a job says.
     pub(super) fn learn(&mut self, job: &Job) {
-        let dirtied = super::transfer::dirtied(job);
+        let dirtied = job.dirtied();
         *self = Self {
             setup_ms: job.setup.or(self.setup_ms),
             pause_ms: job.downtime.or(self.pause_ms),
@@ -76,14 +77,6 @@ pub struct Entry {
     pub course: Course,
 }
 
-impl Entry {
-    /// Now, in seconds since 1970.
-    #[must_use]
-    pub fn now() -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-    }
-}
-
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { guest, to, course, .. } = self;
@@ -119,7 +112,7 @@ fn try_keep(folder: &Path, entry: &Entry) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&mut file, entry)?;
     // Names sort by the moment of the end, those of one second by that of the writing; the random part keeps two of one moment apart.
-    let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let written = since_1970().as_micros();
     let random = file.path().file_name().map(|name| name.to_string_lossy().trim_start_matches('.').to_owned()).unwrap_or_default();
     let path = folder.join(format!("{:012}-{written:020}-{random}.json", entry.ended));
     file.persist(path)?;

@@ -246,16 +246,11 @@ impl Transfer<'_> {
             mib(job.data_remaining),
             job.memory_iteration.unwrap_or(0),
             mib(job.memory_bps),
-            mib(dirtied(job)),
+            mib(job.dirtied()),
             job.throttle.unwrap_or(0),
             if steering.still() >= REPORT { "; nothing flows" } else { "" }
         ));
     }
-}
-
-/// Bytes of memory that the guest dirties in a second.
-pub(super) fn dirtied(job: &Job) -> Option<u64> {
-    Some(job.memory_dirty_rate? * job.memory_page_size?)
 }
 
 /// Why a move was late, in a few words that follow "called off".
@@ -264,7 +259,7 @@ fn why_late(job: &Job, still: Duration) -> String {
         return format!(": no data flowed for {} s", still.as_secs());
     }
     let rate = |bytes: u64| format!("{:.1} MiB/s", bytes as f64 / (1024.0 * 1024.0));
-    match (dirtied(job), job.memory_bps) {
+    match (job.dirtied(), job.memory_bps) {
         (Some(dirtied), Some(sent)) if dirtied > 0 => format!(": it dirties {} and {} are sent", rate(dirtied), rate(sent)),
         (_, Some(sent)) => format!(": {} are sent", rate(sent)),
         _ => String::new(),

@@ -6,10 +6,9 @@ use super::certificate::{self, Certificate};
 use super::reader;
 use super::target::Target;
 use super::way;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
 use crate::domain::connection::Connection;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 use virt::sys;
 
 const NAME: &str = "tls";
@@ -42,7 +41,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         Host { place: "here", connection: &target.here, musts: &["ca-cert.pem"], mays: &["client-cert.pem"], asked: None },
         Host { place: "there", connection: &target.there, musts: &["ca-cert.pem", SERVER], mays: &[], asked: asked(target, deadline) },
     ];
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
+    let now = i64::try_from(unix_time()).unwrap_or(i64::MAX);
     let mut checks: Vec<Check> = hosts.iter().flat_map(|host| host.look(now, deadline)).collect();
     if checks.is_empty() {
         checks.push(Check::ok(NAME, "the certificates are there on both hosts and valid"));
