@@ -214,8 +214,8 @@ impl Mover<'_> {
     /// The move's job at the source.
     fn job(&self) -> Option<Job> {
         let question = |domain: &virt::domain::Domain| ffi::job(domain, ffi::Which::Current);
-        let job = self.guest()?.call("asking for the job of", &Deadline::after(Duration::from_secs(2)), question).ok()??;
-        (job.operation == Some(ffi::OPERATION_MIGRATION_OUT)).then_some(job)
+        let job = self.guest()?.call("asking for the job of", &Deadline::after(Duration::from_secs(2)), question).ok()?;
+        job.filter(Job::is_outgoing_migration)
     }
 
     fn clear(&self) -> anyhow::Result<()> {

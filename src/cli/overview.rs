@@ -5,6 +5,7 @@ use crate::cluster::tool;
 use crate::cluster::view::{Placed, View};
 use crate::deadline::Deadline;
 use crate::domain::held::{self, Held};
+use crate::domain::migration::history::{ATTRIBUTE, Last};
 use crate::domain::{Identity, evidence};
 use crate::ocf::Asked;
 use serde::Serialize;
@@ -17,9 +18,6 @@ const PACEMAKER: Duration = Duration::from_secs(15);
 const DEFINITIONS: Duration = Duration::from_secs(5);
 /// For the libvirts, all side by side.
 const LIBVIRT: Duration = Duration::from_secs(10);
-
-/// With what the names of the agent's node attributes begin.
-const MOVE: &str = "kvmha-move-";
 
 /// The agents whose resources are guests.
 pub(super) const AGENTS: [&str; 2] = ["ocf:kvmha:VirtualDomain", "ocf:heartbeat:VirtualDomain"];
@@ -143,7 +141,7 @@ impl Overview {
         let (here, view, cib) = (here(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
         let resources: Vec<Primitive> = cib.resources().into_iter().filter(is_guest).collect();
         // Read once: in a large cluster it is long.
-        let memory = Memory { ran: cib.ran(), moves: cib.transient(MOVE) };
+        let memory = Memory { ran: cib.ran(), moves: cib.transient(ATTRIBUTE) };
         let (reading, mut known) = (Deadline::after(DEFINITIONS), Vec::new());
         for resource in &resources {
             known.push(Known::of(resource, reading));
@@ -205,7 +203,7 @@ fn guest(resource: &Primitive, known: &Known, view: &View, memory: &Memory, here
     let emulator = identity
         .filter(|_| nodes.iter().any(|node| node == here))
         .and_then(|identity| evidence::find(identity, None, &Deadline::after(LIBVIRT)).ok()?.first()?.since());
-    let moves = memory.moves.iter().filter(|(_, name, _)| name.strip_prefix(MOVE) == Some(id));
+    let moves = memory.moves.iter().filter(|(_, name, _)| name.strip_prefix(ATTRIBUTE) == Some(id));
     Guest {
         resource: id.clone(),
         agent: resource.agent.clone(),
@@ -267,38 +265,8 @@ fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
     }
 }
 
-/// From the value of the attribute: `moved to=node2 time=840ms pause=92ms at=1700000000`.
+/// From the value of the attribute.
 pub(super) fn a_move(node: &str, value: &str) -> Option<Move> {
-    let mut words = value.split_whitespace();
-    let moved = match words.next()? {
-        "moved" => true,
-        "failed" => false,
-        _ => return None,
-    };
-    let pairs: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
-    let number = |name: &str| pairs.get(name).and_then(|text| text.trim_end_matches("ms").parse().ok());
-    Some(Move {
-        moved,
-        from: node.to_owned(),
-        to: (*pairs.get("to")?).to_owned(),
-        total_ms: number("time"),
-        pause_ms: number("pause"),
-        ended: number("at"),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_attribute_of_a_move() {
-        let seen = a_move("node1", "moved to=node2 time=840ms pause=92ms at=1700000000").unwrap();
-        assert_eq!(
-            (seen.moved, seen.to.as_str(), seen.total_ms, seen.pause_ms, seen.ended),
-            (true, "node2", Some(840), Some(92), Some(1_700_000_000))
-        );
-        assert!(!a_move("node1", "failed to=node2 time=3ms at=1").unwrap().moved);
-        assert_eq!(a_move("node1", "what"), None);
-    }
+    let Last { moved, to, total_ms, pause_ms, ended } = Last::parse(value)?;
+    Some(Move { moved, from: node.to_owned(), to, total_ms, pause_ms, ended })
 }

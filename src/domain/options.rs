@@ -36,6 +36,14 @@ pub struct Options {
     pub tls_destination: Option<String>,
 }
 
+impl Options {
+    /// Whether the memory is sent encrypted (`--tls`).
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.flags & sys::VIR_MIGRATE_TLS != 0
+    }
+}
+
 /// What a word does.
 enum Effect {
     /// It is so anyway.

@@ -2,7 +2,7 @@
 
 use super::note::ORDINARY;
 use crate::deadline::{self, Deadline};
-use crate::domain::ffi::{self, OPERATION_MIGRATION_OUT, Which};
+use crate::domain::ffi::{self, Which};
 use crate::domain::{Condition, Error, Guest, Kind, Result};
 use crate::log;
 use std::time::Duration;
@@ -98,7 +98,7 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
     let late = |error: &Error| error.kind == Kind::Unresponsive;
     let job = guest.call("asking for the job of", &moment(), |domain| ffi::job(domain, Which::Current));
     // A job that cannot be asked for is none that could be called off, but it may be a migration.
-    let leaving = matches!(&job, Ok(Some(job)) if job.operation == Some(OPERATION_MIGRATION_OUT));
+    let leaving = matches!(&job, Ok(Some(job)) if job.is_outgoing_migration());
     let coming = standing.condition == Condition::PAUSED_MIGRATION && !leaving;
     let starting = standing.condition == Condition::PAUSED_STARTING_UP;
     let xml = (standing.transient && !coming).then(|| {

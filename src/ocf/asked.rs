@@ -93,7 +93,7 @@ impl Asked {
     /// How the memory is sent: the policy's, and whether it is encrypted.
     #[must_use]
     pub fn way(&self) -> (Policy, bool) {
-        (self.call.parameters.migration_policy, self.call.parameters.migrate_options.flags & virt::sys::VIR_MIGRATE_TLS != 0)
+        (self.call.parameters.migration_policy, self.call.parameters.migrate_options.is_encrypted())
     }
 
     /// The libvirt of this node.

@@ -11,7 +11,7 @@ use super::guest::settle;
 use crate::cluster;
 use crate::deadline::{Deadline, unix_time};
 use crate::domain::definition::Identity;
-use crate::domain::migration::history::{self, Course, Entry};
+use crate::domain::migration::history::{self, ATTRIBUTE, Course, Entry};
 use crate::domain::migration::policy::Policy;
 use crate::domain::migration::{self, Plan};
 use crate::domain::record::Record;
@@ -92,11 +92,8 @@ fn keep(call: &Call, plan: &Plan, guest: &str, result: &Result<(), Error>, cours
     log::info(&entry);
     history::keep(Path::new(HISTORY), &entry);
     if let (Some(node), Some(instance)) = (&call.environment.node, &call.environment.instance) {
-        let what = if entry.moved { "moved" } else { "failed" };
-        let pause = entry.course.pause_ms.map(|pause| format!(" pause={pause}ms")).unwrap_or_default();
-        let value = format!("{what} to={} time={}ms{pause} at={}", entry.to, entry.total_ms, entry.ended);
-        let (name, deadline) = (format!("kvmha-move-{instance}"), call.deadline.within(Duration::from_secs(1)));
-        if let Err(trouble) = cluster::set_attribute(node, &name, Some(&value), &deadline) {
+        let (name, deadline) = (format!("{ATTRIBUTE}{instance}"), call.deadline.within(Duration::from_secs(1)));
+        if let Err(trouble) = cluster::set_attribute(node, &name, Some(&entry.attribute()), &deadline) {
             log::debug(|| trouble.to_string());
         }
     }

@@ -93,6 +93,12 @@ impl Job {
         }
     }
 
+    /// Whether it moves the domain away from here.
+    #[must_use]
+    pub fn is_outgoing_migration(&self) -> bool {
+        self.operation == Some(OPERATION_MIGRATION_OUT)
+    }
+
     /// Bytes of memory that the guest dirties in a second.
     #[must_use]
     pub fn dirtied(&self) -> Option<u64> {

@@ -41,7 +41,7 @@ fn outgoing(here: &Connection, name: &str, deadline: &Deadline) -> Result<Option
 
 fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
     match guest.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current)) {
-        Ok(job) => Ok(job.is_some_and(|job| job.operation == Some(ffi::OPERATION_MIGRATION_OUT))),
+        Ok(job) => Ok(job.is_some_and(|job| job.is_outgoing_migration())),
         // It left in the meantime; or it is coming in: "migration statistics are available only on the source host".
         Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => Ok(false),
         Err(error) => Err(error),

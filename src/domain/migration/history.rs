@@ -4,12 +4,16 @@ use crate::deadline::since_1970;
 use crate::domain::ffi::Job;
 use crate::log;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The node attribute with the last move of a resource from there is called this and the resource.
+pub const ATTRIBUTE: &str = "kvmha-move-";
 
 /// So many are kept.
 const KEPT: usize = 200;
@@ -75,6 +79,48 @@ pub struct Entry {
     /// What was seen of it.
     #[serde(flatten)]
     pub course: Course,
+}
+
+impl Entry {
+    /// What the node attribute says of it, for [`Last::parse`]: `moved to=node2 time=840ms pause=92ms at=1700000000`.
+    #[must_use]
+    pub fn attribute(&self) -> String {
+        let what = if self.moved { "moved" } else { "failed" };
+        let pause = self.course.pause_ms.map(|pause| format!(" pause={pause}ms")).unwrap_or_default();
+        format!("{what} to={} time={}ms{pause} at={}", self.to, self.total_ms, self.ended)
+    }
+}
+
+/// What the node attribute says of a move. An older or newer version may not have said all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// Whether it has arrived.
+    pub moved: bool,
+    /// Where it was to go.
+    pub to: String,
+    /// How long it took, in milliseconds.
+    pub total_ms: Option<u64>,
+    /// How long the guest stood still, in milliseconds.
+    pub pause_ms: Option<u64>,
+    /// When it ended, in seconds since 1970.
+    pub ended: Option<u64>,
+}
+
+impl Last {
+    /// From what [`Entry::attribute`] made.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let mut words = value.split_whitespace();
+        let moved = match words.next()? {
+            "moved" => true,
+            "failed" => false,
+            _ => return None,
+        };
+        let pairs: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
+        let number = |name: &str| pairs.get(name).and_then(|text| text.trim_end_matches("ms").parse().ok());
+        let to = (*pairs.get("to")?).to_owned();
+        Some(Self { moved, to, total_ms: number("time"), pause_ms: number("pause"), ended: number("at") })
+    }
 }
 
 impl fmt::Display for Entry {
@@ -159,6 +205,23 @@ mod tests {
         assert_eq!(entry(1).to_string(), "web1 moved to node2: 0.84 s, pause 92 ms, sent 65 MiB");
         let failed = Entry { moved: false, reason: "web1 still runs here".into(), course: Course::default(), ..entry(1) };
         assert_eq!(failed.to_string(), "web1 not moved to node2: 0.84 s; web1 still runs here");
+    }
+
+    #[test]
+    fn the_attribute_says_what_is_read_from_it() {
+        let moved = entry(1_700_000_000);
+        assert_eq!(moved.attribute(), "moved to=node2 time=840ms pause=92ms at=1700000000");
+        let failed = Entry { moved: false, reason: "to=node3 at=1".into(), course: Course::default(), ..moved.clone() };
+        for entry in [moved, failed] {
+            let last = Last::parse(&entry.attribute()).unwrap();
+            let Entry { moved, to, total_ms, ended, course, .. } = entry;
+            assert_eq!(last, Last { moved, to, total_ms: Some(total_ms), pause_ms: course.pause_ms, ended: Some(ended) });
+        }
+        let bare = Last { moved: true, to: "node2".into(), total_ms: None, pause_ms: None, ended: None };
+        assert_eq!(Last::parse("moved to=node2 mood=good time=long"), Some(bare));
+        for nonsense in ["", "what", "what to=node2", "moved", "moved node2"] {
+            assert_eq!(Last::parse(nonsense), None, "{nonsense:?}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Target {
             (Err(error), _) | (_, Err(error)) => return vec![unanswered("version", &error)],
         };
         let text = format!("libvirt {} and QEMU {} there, {} and {} here", there.libvirt, there.qemu, here.libvirt, here.qemu);
-        let way = Way::of(&self.xml, self.plan.policy, self.plan.options.flags & virt::sys::VIR_MIGRATE_TLS != 0);
+        let way = Way::of(&self.xml, self.plan.policy, self.plan.options.is_encrypted());
         let warn = |defect: &Defect| Check::warning("version", format!("{text}: {}", defect.text), defect.remedy());
         let mut checks: Vec<Check> = defects::met(&way, &here, &there).map(warn).collect();
         if there.qemu < here.qemu {

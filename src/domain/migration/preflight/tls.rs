@@ -33,7 +33,7 @@ struct Host<'a> {
 
 /// The question of the preflight: missing or outdated certificates at either host.
 pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
-    if target.plan.options.flags & sys::VIR_MIGRATE_TLS == 0 {
+    if !target.plan.options.is_encrypted() {
         return Vec::new();
     }
     let hosts = [
