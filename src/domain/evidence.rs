@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long an emulator gets to end itself after SIGTERM: libvirt's own time (`virProcessKillPainfully`: 10 s).
@@ -73,7 +73,7 @@ pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error>
 /// When the process that has called this one started, in clock ticks since boot: `pacemaker-execd` when Pacemaker calls an agent.
 #[must_use]
 pub fn start_of_caller() -> Option<u64> {
-    Some(Status::read(&directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
+    Some(Status::read(&process::directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
 }
 
 /// The processes that `wanted` picks.
@@ -99,7 +99,7 @@ impl Emulator {
             let lives = simulation::world(|world| world.emulators().contains(self));
             return Ok(lives.then_some(Thread { id: self.pid, state: 'S' }).into_iter().collect());
         }
-        let directory = directory(self.pid);
+        let directory = process::directory(self.pid);
         match fs::read_to_string(directory.join("stat")) {
             Ok(text) if Status::parse(&text).is_some_and(|status| status.start != self.start) => return Ok(Vec::new()),
             Ok(_) => {}
@@ -154,7 +154,7 @@ impl Emulator {
         if simulation::is_on() {
             return self.is_gone();
         }
-        Status::read(&directory(self.pid)).is_none_or(|status| status.start != self.start || matches!(status.state, 'Z' | 'X'))
+        Status::read(&process::directory(self.pid)).is_none_or(|status| status.start != self.start || matches!(status.state, 'Z' | 'X'))
     }
 
     /// Whether nothing speaks for its end: it has its memory, and no thread of it has been sent SIGTERM or SIGKILL that it has not taken up
@@ -162,7 +162,7 @@ impl Emulator {
     #[must_use]
     pub fn is_well(&self) -> bool {
         let Ok(threads) = self.threads() else { return false };
-        let told = |thread: &Thread| match fs::read_to_string(directory(self.pid).join(format!("task/{}/status", thread.id))) {
+        let told = |thread: &Thread| match fs::read_to_string(process::directory(self.pid).join(format!("task/{}/status", thread.id))) {
             Ok(text) => is_told_to_end(&text),
             // It has ended by itself since.
             Err(error) => !process::is_gone(&error),
@@ -204,7 +204,7 @@ impl Emulator {
     /// The file whose access a thread is stuck in: the first argument of its system call (`/proc/PID/task/TID/syscall`) is a
     /// file descriptor in all calls that QEMU's worker threads make on a disk (`io='threads'`).
     fn waits_on(&self, thread: &Thread) -> Option<String> {
-        let directory = directory(self.pid).join(format!("task/{}", thread.id));
+        let directory = process::directory(self.pid).join(format!("task/{}", thread.id));
         let call = fs::read_to_string(directory.join("syscall")).ok()?;
         let descriptor = u32::from_str_radix(call.split_whitespace().nth(1)?.strip_prefix("0x")?, 16).ok()?;
         let file = fs::read_link(directory.join(format!("fd/{descriptor}"))).ok()?;
@@ -214,16 +214,16 @@ impl Emulator {
     /// What a thread has open that can be a disk: one that hands its requests over (`io_submit`, `io_uring_enter`), or waits at its end for
     /// those that were (`exit_aio`), does not say for which file. Links and flags only: the files themselves may not answer.
     fn has_open(&self, thread: &Thread) -> Option<String> {
-        let directory = directory(self.pid).join(format!("task/{}", thread.id));
+        let directory = process::directory(self.pid).join(format!("task/{}", thread.id));
         let is_disk = |path: &Path| match path.starts_with("/dev") {
             true => fs::metadata(path).is_ok_and(|about| about.file_type().is_block_device()),
-            false => path.is_absolute() && !["/run", "/proc"].iter().any(|place| path.starts_with(place)) && !is_memory(path),
+            false => path.is_absolute() && process::is_disk(path),
         };
         let mut disks = Vec::new();
         for entry in fs::read_dir(directory.join("fd")).ok()?.flatten() {
             let Ok(file) = fs::read_link(entry.path()) else { continue };
             let flags = fs::read_to_string(directory.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-            if is_disk(&file) && may_write(&flags) && !disks.contains(&file) {
+            if is_disk(&file) && process::may_write(&flags) && !disks.contains(&file) {
                 disks.push(file);
             }
         }
@@ -311,21 +311,6 @@ fn is_told_to_end(status: &str) -> bool {
     masks.map(|mask| u64::from_str_radix(mask.trim(), 16)).any(|mask| mask.is_ok_and(|mask| mask & ends != 0))
 }
 
-/// Whether a link of `/proc/PID/fd` means memory: `memfd_create`, or System V's.
-pub(super) fn is_memory(path: &Path) -> bool {
-    path.to_str().is_some_and(|path| path.starts_with("/memfd:") || path.starts_with("/SYSV"))
-}
-
-/// Whether a file is open for reading and writing, by its `/proc/PID/fdinfo`: the flags stand there in octal, the access in the last two bits.
-pub(super) fn may_write(about: &str) -> bool {
-    let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & 0o3 == 0o2)
-}
-
-fn directory(pid: i32) -> PathBuf {
-    Path::new("/proc").join(pid.to_string())
-}
-
 fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
@@ -386,11 +371,6 @@ mod tests {
 
     #[test]
     fn what_a_process_has_open_to_write() {
-        // Of an emulator: its disk with O_DIRECT, its log, a definition that is only read.
-        assert!(may_write("pos:\t0\nflags:\t02140002\nmnt_id:\t214\n"));
-        assert!(!may_write("pos:\t0\nflags:\t0102001\nmnt_id:\t214\n"));
-        assert!(!may_write("pos:\t0\nflags:\t0100000\n"));
-        assert!(!may_write(""));
         let own = Emulator { pid: i32::try_from(std::process::id()).unwrap(), start: 0 };
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = own.has_open(&Thread { id: own.pid, state: 'D' }).unwrap();
@@ -427,7 +407,7 @@ mod tests {
     fn a_zombie_is_not_gone() {
         let child = impostor("zombie", "exit 0");
         let pid = i32::try_from(child.id()).unwrap();
-        let emulator = Emulator { pid, start: Status::read(&directory(pid)).unwrap().start };
+        let emulator = Emulator { pid, start: Status::read(&process::directory(pid)).unwrap().start };
         let deadline = Deadline::after(Duration::from_millis(300));
         let error = emulator.wait_gone("zombie", &deadline).unwrap_err();
         assert_eq!(error.kind, Kind::Lives);

@@ -32,6 +32,35 @@ pub(super) fn table() -> io::Result<&'static Path> {
     }
 }
 
+/// The folder of a process.
+pub(super) fn directory(pid: i32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// Where the files lead that a process has open, by its folder. The leader's are gone when it has ended; the threads have the same.
+pub(super) fn open_files(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let threads = fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
+    let files = threads.flat_map(|thread| fs::read_dir(thread.path().join("fd")).into_iter().flatten().flatten());
+    files.filter_map(|file| fs::read_link(file.path()).ok())
+}
+
+/// Whether what a link of `/proc/PID/fd` leads to may be a disk: not the pid file, memory, or the variables of a firmware.
+pub(super) fn is_disk(link: &Path) -> bool {
+    let other = ["/run", "/proc", "/dev/shm", "/dev/hugepages", "/var/lib/libvirt/qemu"];
+    !is_memory(link) && !other.iter().any(|folder| link.starts_with(folder))
+}
+
+/// Whether a link of `/proc/PID/fd` means memory: `memfd_create`, or System V's.
+fn is_memory(link: &Path) -> bool {
+    link.to_str().is_some_and(|link| link.starts_with("/memfd:") || link.starts_with("/SYSV"))
+}
+
+/// Whether a file is open for reading and writing, by its `/proc/PID/fdinfo`: the flags stand there in octal, the access in the last two bits.
+pub(super) fn may_write(about: &str) -> bool {
+    let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & 0o3 == 0o2)
+}
+
 /// The emulators of this host that have a file open, by process and guest's name. The file itself is not touched.
 ///
 /// # Errors
@@ -72,7 +101,7 @@ pub(super) struct Shown {
 
 /// What the process shows if it is an emulator; nothing once its memory is gone. May last: see [`walk`].
 pub(super) fn shown(pid: i32) -> Option<Shown> {
-    let process = Process::read(Path::new("/proc").join(pid.to_string())).ok()??;
+    let process = Process::read(directory(pid)).ok()??;
     let name = String::from_utf8_lossy(&guest_name(option(&process.line, b"-name")?)).into_owned();
     Some(Shown { name, incoming: option(&process.line, b"-incoming").is_some() })
 }
@@ -143,10 +172,7 @@ impl Process {
 
     /// The guests whose pid files it has open, one at most; none if its files are closed.
     fn pid_files_guests(&self) -> Vec<String> {
-        // The leader's files are gone when it has ended; the threads have the same.
-        let threads = fs::read_dir(self.directory.join("task")).into_iter().flatten().flatten();
-        let files = threads.flat_map(|thread| fs::read_dir(thread.path().join("fd")).into_iter().flatten().flatten());
-        files.filter_map(|file| scope::pid_files_guest(&fs::read_link(file.path()).ok()?)).collect()
+        open_files(&self.directory).filter_map(|file| scope::pid_files_guest(&file)).collect()
     }
 
     /// Whether it has a number in a namespace of process numbers below this one.
@@ -233,6 +259,35 @@ mod tests {
     use super::*;
 
     const UUID: &str = "c7a5fdbd-cdaf-9455-926a-d65c16db1809";
+
+    #[test]
+    fn what_may_be_a_disk() {
+        for disk in ["/srv/a.img", "/dev/vg/a", "/var/lib/libvirt/images/a.qcow2", "socket:[12]"] {
+            assert!(is_disk(Path::new(disk)), "{disk}");
+        }
+        for other in [
+            "/run/libvirt/qemu/web1.pid",
+            "/var/lib/libvirt/qemu/nvram/web1_VARS.fd",
+            "/memfd:pc.ram (deleted)",
+            "/SYSV00000000 (deleted)",
+            "/dev/shm/a",
+            "/dev/hugepages/libvirt/qemu/1-web1/a",
+            "/proc/1/mem",
+        ] {
+            assert!(!is_disk(Path::new(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_process_has_open_to_write() {
+        // Of an emulator: its disk with O_DIRECT, its log, a definition that is only read.
+        assert!(may_write("pos:\t0\nflags:\t02140002\nmnt_id:\t214\n"));
+        assert!(!may_write("pos:\t0\nflags:\t0102001\nmnt_id:\t214\n"));
+        assert!(!may_write("pos:\t0\nflags:\t0100000\n"));
+        assert!(!may_write(""));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(open_files(Path::new("/proc/self")).any(|open| open == file.path()));
+    }
 
     fn identity(name: &str, uuid: Option<&str>) -> Identity {
         Identity { name: name.into(), uuid: uuid.map(Into::into) }

@@ -11,7 +11,6 @@ use super::{Error, Kind};
 use crate::deadline::Deadline;
 use std::fs;
 use std::io;
-use std::path::Path;
 
 /// What the worker's work is called, as the place in which it waits, and in its name since Linux 6.9.
 const WORK: &str = "io_ring_exit_work";
@@ -21,12 +20,7 @@ const QUEUE: &str = "+iou_exit";
 /// Whether an emulator has a ring.
 #[must_use]
 pub fn has(emulator: Emulator) -> bool {
-    let process = Path::new("/proc").join(emulator.pid.to_string());
-    // The leader's files are gone when it has ended; the threads have the same.
-    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    threads
-        .flat_map(|thread| fs::read_dir(thread.path().join("fd")).into_iter().flatten().flatten())
-        .any(|file| fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:[io_uring]"))
+    process::open_files(&process::directory(emulator.pid)).any(|file| file.as_os_str() == "anon_inode:[io_uring]")
 }
 
 /// Whether the kernel takes down the ring of a process that has ended; on working storage that is done in milliseconds.

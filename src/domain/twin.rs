@@ -92,7 +92,7 @@ pub fn perform(words: &[OsString]) -> io::Result<()> {
     let [pid, disks @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
     let pid: i32 = pid.to_str().and_then(|pid| pid.parse().ok()).ok_or(io::ErrorKind::InvalidInput)?;
     let disks: Vec<PathBuf> = disks.iter().map(PathBuf::from).collect();
-    if has_none_of(&Path::new("/proc").join(pid.to_string()), &disks) { Ok(()) } else { Err(io::Error::other("it may have one open")) }
+    if has_none_of(&process::directory(pid), &disks) { Ok(()) } else { Err(io::Error::other("it may have one open")) }
 }
 
 /// Whether a process has files or devices open to read and write, and none of these. What cannot be looked at may be one.
@@ -111,18 +111,12 @@ fn has_none_of(process: &Path, disks: &[PathBuf]) -> bool {
             }
             let about = || fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
             let is_kept = file.is_file() || file.file_type().is_block_device();
-            writes |= is_kept && is_disk(&fs::read_link(entry.path())?) && evidence::may_write(&about());
+            // A guest that has no more than what is surely no disk has not opened its disks yet.
+            writes |= is_kept && process::is_disk(&fs::read_link(entry.path())?) && process::may_write(&about());
         }
         Ok(writes)
     };
     look().unwrap_or(false)
-}
-
-/// Whether what is open there may be a disk: not the pid file, memory, or the variables of a firmware. A guest that has no more than those has
-/// not opened its disks yet.
-fn is_disk(link: &Path) -> bool {
-    let other = ["/run", "/proc", "/dev/shm", "/dev/hugepages", "/var/lib/libvirt/qemu"];
-    !evidence::is_memory(link) && !other.iter().any(|folder| link.starts_with(folder))
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
@@ -214,7 +208,7 @@ mod tests {
         };
         let eyes = Eyes {
             definition: |config, _| Definition::parse(config, fs::read(config).ok()?).ok(),
-            none_open: |pid, disks, _| has_none_of(&Path::new("/proc").join(pid.to_string()), disks),
+            none_open: |pid, disks, _| has_none_of(&process::directory(pid), disks),
         };
         let found = |trace: &Trace| find_by(trace, &uri, &eyes, &deadline).unwrap() == [emulator];
         define("copy.xml", "twin-two", &disk("two.img"));
