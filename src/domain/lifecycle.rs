@@ -4,7 +4,8 @@
 mod model;
 
 use super::definition::Identity;
-use super::evidence::{self, Emulator};
+use super::emulator::Emulator;
+use super::evidence;
 use super::status::{self, Presence, Sight, Trace};
 use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, migration, saved_state, twin};
 use crate::deadline::{Deadline, now};

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod connection;
 pub mod definition;
 pub mod elsewhere;
+pub mod emulator;
 pub mod error;
 pub mod evidence;
 pub mod ffi;

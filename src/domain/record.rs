@@ -2,7 +2,7 @@
 //! without the config file; never proof.
 
 use super::definition::Identity;
-use super::evidence::Emulator;
+use super::emulator::Emulator;
 use super::status::Trace;
 use crate::log;
 use serde::de::DeserializeOwned;

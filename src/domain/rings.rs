@@ -5,7 +5,7 @@
 //! when nothing of the process is left in `/proc`. Which process it was cannot be seen. So as long as such a worker waits, a guest
 //! whose emulator had a ring is not taken for gone.
 
-use super::evidence::Emulator;
+use super::emulator::Emulator;
 use super::process;
 use super::{Error, Kind};
 use crate::deadline::Deadline;

@@ -3,7 +3,7 @@
 //! "Absent" is only said when no emulator of the guest is left, whatever libvirt says, and "cannot tell" is an error.
 
 use super::definition::Identity;
-use super::evidence::Emulator;
+use super::emulator::Emulator;
 use super::record::Shelf;
 use super::wire::{self, Look, Trouble};
 use super::{Condition, Connection, Error, Kind, Result, Uri, ffi};

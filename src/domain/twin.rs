@@ -6,7 +6,8 @@
 //! under that name and libvirt still has it so. Where that cannot be told it is taken for the guest's.
 
 use super::definition::{Definition, Identity};
-use super::evidence::{self, Emulator};
+use super::emulator::Emulator;
+use super::evidence;
 use super::process;
 use super::status::{self, Trace};
 use super::{Result, Uri};

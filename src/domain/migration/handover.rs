@@ -9,7 +9,7 @@
 
 use super::side::{Here, Side, There};
 use crate::deadline::{self, Deadline};
-use crate::domain::evidence::Emulator;
+use crate::domain::emulator::Emulator;
 use crate::domain::{Condition, Result, lifecycle};
 use crate::log;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The emulator of a guest: how it ends, what the process table has of it, and what libvirt has not seen yet.
 
 use super::*;
-use crate::domain::evidence::Emulator;
+use crate::domain::emulator::Emulator;
 use rustix::process::Signal;
 
 /// How long libvirt waits between SIGTERM and SIGKILL (`virProcessKillPainfullyDelay`).
