@@ -10,7 +10,7 @@ use crate::cluster::{resource, tool};
 use crate::deadline::Deadline;
 use crate::domain::held::{self, Held};
 use crate::domain::record::Record;
-use crate::domain::{Connection, evidence, ffi};
+use crate::domain::{Connection, evidence};
 use crate::log;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -262,7 +262,7 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
     }
     let ended = Connection::open(&here, &deadline).and_then(|connection| {
         let Some(guest) = connection.guest(name, &deadline)? else { return Ok(()) };
-        guest.call("ending", &deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)))
+        guest.call("ending", &deadline, |domain| Ok(domain.destroy()?))
     });
     if let Err(error) = ended {
         release();

@@ -5,7 +5,7 @@
 //! heartbeat alone).
 
 use super::wire::{self, Pulse};
-use super::{Connection, Error, Kind, Result, Uri, ffi};
+use super::{Connection, Error, Kind, Result, Uri};
 use crate::deadline::Deadline;
 use serde::{Deserialize, Serialize};
 
@@ -49,16 +49,15 @@ pub fn activity(name: &str, uri: &Uri, deadline: &Deadline) -> Result<u64> {
     let connection = Connection::open(&uri.to_string(), deadline)?;
     let guest = connection.guest(name, deadline)?.ok_or_else(|| Error::new(Kind::NotFound, format!("{name} is not there any more")))?;
     guest.call("counting what is done by", deadline, |domain| {
-        let virt = |error: virt::error::Error| ffi::error(&error);
-        let xml = domain.xml_desc(0).map_err(virt)?;
+        let xml = domain.xml_desc(0)?;
         let (mut sum, devices) = (0, devices(&xml));
         if devices.is_empty() {
             return Err(Error::new(Kind::State, "it has no disk and no network interface that counts what it does"));
         }
         for device in devices {
             sum += match device {
-                Device::Disk(target) => domain.block_stats(&target).map(|disk| disk.rd_req.max(0) + disk.wr_req.max(0)).map_err(virt)?,
-                Device::Interface(target) => domain.interface_stats(&target).map(|interface| interface.tx_packets.max(0)).map_err(virt)?,
+                Device::Disk(target) => domain.block_stats(&target).map(|disk| disk.rd_req.max(0) + disk.wr_req.max(0))?,
+                Device::Interface(target) => domain.interface_stats(&target).map(|interface| interface.tx_packets.max(0))?,
             };
         }
         Ok(sum.unsigned_abs())

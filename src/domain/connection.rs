@@ -78,7 +78,7 @@ impl Connection {
     {
         let link = Arc::clone(&self.link);
         bounded(&format!("{what} at {}", self.link.uri), deadline, move || match &link.connect {
-            Some(connect) => call(connect).map_err(|error| ffi::error(&error)),
+            Some(connect) => Ok(call(connect)?),
             None => Err(Error::new(Kind::Internal, "connection is closed")),
         })
     }

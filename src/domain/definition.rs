@@ -57,8 +57,7 @@ impl Definition {
     /// libvirt's.
     pub fn running(host: &Connection, name: &str, deadline: &Deadline) -> Result<Option<Self>, Error> {
         let Some(guest) = host.guest(name, deadline)? else { return Ok(None) };
-        let xml =
-            guest.call("asking for the definition of", deadline, |domain| domain.xml_desc(0).map_err(|error| super::ffi::error(&error)))?;
+        let xml = guest.call("asking for the definition of", deadline, |domain| Ok(domain.xml_desc(0)?))?;
         Self::parse(Path::new(name), xml.into_bytes()).map(Some)
     }
 

@@ -225,6 +225,12 @@ pub fn error(error: &virt::error::Error) -> Error {
     Error::new(class(error.code().known(), error.domain().known(), error.message()), error.message())
 }
 
+impl From<virt::error::Error> for Error {
+    fn from(cause: virt::error::Error) -> Self {
+        error(&cause)
+    }
+}
+
 /// The kind for a code, the part of libvirt it comes from, and its text; `None` is a number newer than `virt`.
 fn class(code: Option<ErrorNumber>, part: Option<ErrorDomain>, text: &str) -> Kind {
     use ErrorNumber as Number;

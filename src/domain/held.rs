@@ -38,16 +38,15 @@ pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline)
 fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Result<Option<Held>> {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking for", deadline, |domain| {
-        let virt = |error: virt::error::Error| ffi::error(&error);
         let condition = ffi::state(domain)?;
-        let persistent = domain.is_persistent().map_err(virt)?;
+        let persistent = domain.is_persistent()?;
         Ok(Held {
             condition,
-            uuid: domain.uuid_string().map_err(virt)?,
+            uuid: domain.uuid_string()?,
             persistent,
             // Only what has a definition of its own can have either.
-            autostart: persistent && domain.autostart().map_err(virt)?,
-            saved: persistent && domain.has_managed_save(0).map_err(virt)?,
+            autostart: persistent && domain.autostart()?,
+            saved: persistent && domain.has_managed_save(0)?,
             busy: None,
         })
     });

@@ -45,7 +45,7 @@ pub struct About {
 /// There is none that can be used.
 pub fn library() -> Result<Version> {
     ffi::load()?;
-    virt::connect::Connect::version().map(Version).map_err(|error| ffi::error(&error))
+    Ok(Version(virt::connect::Connect::version()?))
 }
 
 /// Asks several libvirts side by side, each for the same guests.

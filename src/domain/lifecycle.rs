@@ -117,7 +117,7 @@ impl<'a> Creation<'a> {
         let paused = virt::sys::VIR_DOMAIN_START_PAUSED;
         let domain = self.connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, paused))?;
         let guest = self.connection.with(name, domain);
-        let result = guest.call("letting run", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)));
+        let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
         // It was created: whatever libvirt says now, a paused copy may be there until it was ended.
         result.map_err(|error| if error.leaves_open() { error } else { Error::new(Kind::Internal, error.text) })
     }
@@ -132,10 +132,10 @@ impl Creation<'_> {
         let guest = saved_state::restore(&self.definition.identity, &self.connection, file, deadline)?;
         // Before it runs: from then on the state and the disks do not belong together any more.
         if let Err(error) = saved_state::use_up(file, deadline) {
-            guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)))?;
+            guest.call("destroying", deadline, |domain| Ok(domain.destroy()?))?;
             return Err(Error::new(Kind::Internal, error.text));
         }
-        let result = guest.call("letting run", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)));
+        let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
         result.map_err(|error| if error.leaves_open() { error } else { Error::new(Kind::Internal, error.text) })?;
         saved_state::clear(file, deadline);
         Ok(())
@@ -155,7 +155,7 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
         _ => return Err(Error::new(Kind::State, format!("{name} is not paused by an I/O error any more"))),
     }
     let Some(guest) = connection.guest(name, deadline)? else { return Err(Error::new(Kind::State, format!("{name} is gone"))) };
-    guest.call("letting go on", deadline, |domain| domain.resume().map_err(|error| ffi::error(&error)))?;
+    guest.call("letting go on", deadline, |domain| Ok(domain.resume()?))?;
     // It was asked to: that nobody says how it is now is no error of that.
     let seen = guest.call("asking for the state of", deadline, ffi::state);
     Ok(seen.is_ok_and(Condition::runs))
@@ -167,10 +167,9 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
 fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
     let name = guest.name.clone();
     guest.call("preparing the persistent definition of", deadline, move |domain| {
-        let virt = |error: virt::error::Error| ffi::error(&error);
-        if domain.is_persistent().map_err(virt)? && domain.autostart().map_err(virt)? {
+        if domain.is_persistent()? && domain.autostart()? {
             log::warning(format_args!("autostart of {name} turned off: the cluster starts it"));
-            domain.set_autostart(false).map_err(virt)?;
+            domain.set_autostart(false)?;
         }
         Ok(())
     })
@@ -297,9 +296,7 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
 fn request(identity: &Identity, uri: &Uri, flags: u32, deadline: &Deadline) -> Result<()> {
     let connection = Connection::open(&uri.to_string(), deadline)?;
     match connection.guest(&identity.name, deadline)? {
-        Some(guest) => {
-            guest.call("shutdown request to", deadline, move |domain| domain.shutdown_flags(flags).map_err(|error| ffi::error(&error)))
-        }
+        Some(guest) => guest.call("shutdown request to", deadline, move |domain| Ok(domain.shutdown_flags(flags)?)),
         None => Ok(()),
     }
 }
@@ -309,7 +306,7 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let deadline = deadline.before(Duration::from_secs(5).min(deadline.left() / 3));
     let connection = Connection::open(&uri.to_string(), &deadline)?;
     let Some(guest) = connection.guest(&identity.name, &deadline)? else { return Ok(()) };
-    match guest.call("destroying", &deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error))) {
+    match guest.call("destroying", &deadline, |domain| Ok(domain.destroy()?)) {
         Err(error) if error.kind == Kind::NotFound => Ok(()),
         other => other,
     }

@@ -2,7 +2,7 @@
 
 use super::definition::Identity;
 use super::wire::{self, Look, Trouble};
-use super::{Connection, Definition, Error, Kind, Result, Uri, ffi};
+use super::{Connection, Definition, Error, Kind, Result, Uri};
 use crate::deadline::Deadline;
 use crate::log;
 use std::path::Path;
@@ -31,7 +31,7 @@ pub fn size(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Optio
     }
     let connection = Connection::open(&uri.to_string(), deadline)?;
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
-    let info = guest.call("asking the size of", deadline, |domain| domain.info().map_err(|error| ffi::error(&error)))?;
+    let info = guest.call("asking the size of", deadline, |domain| Ok(domain.info()?))?;
     Ok(Some(Size { cpus: info.nr_virt_cpu.into(), memory: info.max_mem }))
 }
 
@@ -43,15 +43,14 @@ pub fn definition(identity: &Identity, path: &Path, uri: &Uri, deadline: &Deadli
     let connection = Connection::open(&uri.to_string(), deadline)?;
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("reading the definition of", deadline, |domain| {
-        let virt = |error: virt::error::Error| ffi::error(&error);
-        if !domain.is_active().map_err(virt)? {
+        if !domain.is_active()? {
             return Ok(None);
         }
-        if domain.is_persistent().map_err(virt)? {
+        if domain.is_persistent()? {
             return Err(Error::new(Kind::State, "libvirt also has a persistent definition of it"));
         }
         let flags = virt::sys::VIR_DOMAIN_XML_INACTIVE | virt::sys::VIR_DOMAIN_XML_SECURE;
-        domain.xml_desc(flags).map(Some).map_err(virt)
+        Ok(Some(domain.xml_desc(flags)?))
     });
     let Some(xml) = answer? else { return Ok(None) };
     let seen = Definition::parse(path, xml.into_bytes())?;

@@ -244,7 +244,7 @@ pub fn ask_through(connection: &Connection, identity: &Identity, deadline: &Dead
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking the state of", deadline, |domain| {
         let condition = ffi::state(domain)?;
-        let uuid = domain.uuid().map_err(|error| ffi::error(&error))?;
+        let uuid = domain.uuid()?;
         Ok((condition, uuid.to_string()))
     });
     match answer {

@@ -8,7 +8,7 @@ use crate::cluster::cib::Cib;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
-use crate::domain::{Connection, ffi, status};
+use crate::domain::{Connection, status};
 use crate::ocf;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
@@ -65,10 +65,9 @@ fn look(domain: &str, config: &str, deadline: &Deadline) -> anyhow::Result<Guest
     ensure!(condition.runs(), "{domain} is {condition}; only a guest that runs here can be taken over without stopping it");
     let guest = connection.guest(domain, deadline)?.with_context(|| format!("{domain} is gone"))?;
     let (xml, persistent, autostart) = guest.call("reading the definition of", deadline, |domain| {
-        let virt = |error: virt::error::Error| ffi::error(&error);
-        let persistent = domain.is_persistent().map_err(virt)?;
-        let autostart = persistent && domain.autostart().map_err(virt)?;
-        Ok((domain.xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE).map_err(virt)?, persistent, autostart))
+        let persistent = domain.is_persistent()?;
+        let autostart = persistent && domain.autostart()?;
+        Ok((domain.xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE)?, persistent, autostart))
     })?;
     Ok(Guest { definition: Definition::parse(Path::new(config), xml.into_bytes())?, persistent, autostart })
 }

@@ -101,8 +101,12 @@ pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadl
 fn end_at(connection: &Connection, name: &str, force: bool, deadline: &Deadline) -> Result<()> {
     let Some(guest) = connection.guest(name, deadline)? else { return Ok(()) };
     guest.call("ending", deadline, move |domain| {
-        let result = if force { domain.destroy() } else { domain.shutdown() };
-        result.map_err(|error| ffi::error(&error))
+        if force {
+            domain.destroy()?;
+        } else {
+            domain.shutdown()?;
+        }
+        Ok(())
     })
 }
 

@@ -126,7 +126,7 @@ impl Transfer<'_> {
         let (remote, mover) = (plan.remote.clone(), self.guest.clone());
         Task::start(move || {
             mover.call("moving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| {
-                domain.migrate_to_uri3(Some(&remote), parameters, flags).map_err(|error| ffi::error(&error))
+                Ok(domain.migrate_to_uri3(Some(&remote), parameters, flags)?)
             })
         })
     }
@@ -227,9 +227,9 @@ impl Transfer<'_> {
 
     /// Sets the greatest downtime, in milliseconds. A wish, as with the incumbent: the move works without.
     fn set_downtime(&self, time: u64, working: &Deadline) {
-        let set = self.guest.call("setting the downtime of", &working.within(GLANCE), move |domain| {
-            domain.migrate_set_max_downtime(time, 0).map_err(|error| ffi::error(&error))
-        });
+        let set = self
+            .guest
+            .call("setting the downtime of", &working.within(GLANCE), move |domain| Ok(domain.migrate_set_max_downtime(time, 0)?));
         if let Err(error) = set {
             log::warning(error);
         }
