@@ -58,7 +58,7 @@ fn face(mut words: Vec<OsString>) -> (Face, Vec<OsString>) {
 
 /// The whole program: reads what the process was given, runs one face, and gives its code.
 ///
-/// A panic is code 1 with an exit reason, not Rust's 101, which no protocol knows.
+/// A panic is a failure with an exit reason, not Rust's 101, which no protocol knows.
 #[must_use]
 pub fn run() -> ExitCode {
     let (face, words) = face(std::env::args_os().collect());
@@ -75,7 +75,8 @@ pub fn run() -> ExitCode {
             Face::Agent => ocf::report_panic(&text),
             Face::Fence | Face::Command => log::complain(&text),
         }
-        1
+        // Of the command 1 may be an answer: that a guest is nowhere.
+        if face == Face::Command { 2 } else { 1 }
     });
     ExitCode::from(code)
 }

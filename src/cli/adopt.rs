@@ -17,6 +17,7 @@ mod survey;
 use crate::deadline::Deadline;
 use anyhow::{Context, anyhow, bail};
 use journey::Journey;
+pub(super) use journey::set_id;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

@@ -262,7 +262,7 @@ impl Mover<'_> {
 
 /// The set of meta attributes by which this command holds a resource: the operator's own are left alone, and a run that was killed is
 /// found by the next.
-fn set_id(id: &str) -> String {
+pub(super) fn set_id(id: &str) -> String {
     format!("{id}-kvmha-migrate")
 }
 

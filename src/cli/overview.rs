@@ -165,13 +165,17 @@ struct Memory {
 struct Known {
     asked: Result<Asked, String>,
     identity: Option<Identity>,
+    /// Why what is asked about may be another guest, or none.
+    doubt: Option<String>,
 }
 
 impl Known {
     fn of(resource: &Primitive, deadline: Deadline) -> Self {
         let asked = Asked::new(Some(&resource.id), &resource.parameters, "", deadline);
         let identity = asked.as_ref().ok().and_then(Asked::identity);
-        Self { asked, identity }
+        let guess = asked.as_ref().ok().zip(identity.as_ref()).filter(|(asked, identity)| !asked.is_sure(identity));
+        let doubt = guess.map(|(_, identity)| format!("its definition cannot be read here: that it is {} is a guess", identity.name));
+        Self { asked, identity, doubt }
     }
 }
 
@@ -213,7 +217,7 @@ fn guest(resource: &Primitive, known: &Known, view: &View, memory: &Memory, here
         managed: first.is_none_or(|placed| placed.managed),
         failed: placed.iter().any(|placed| placed.failed),
         copies: Vec::new(),
-        unknown: known.asked.as_ref().err().cloned().into_iter().collect(),
+        unknown: known.asked.as_ref().err().or(known.doubt.as_ref()).cloned().into_iter().collect(),
         since: emulator.or(since),
         last_move: moves.filter_map(|(node, _, value)| a_move(node, value)).max_by_key(|last| last.ended),
         last_failure: failures.max_by_key(|failed| failed.at),

@@ -142,6 +142,11 @@ impl Whereabouts {
             asked,
             view: None,
         };
+        // All may say truthfully that they have none of that name, while it runs under another.
+        if !whereabouts.asked.is_sure(&identity) {
+            let name = &identity.name;
+            whereabouts.troubles.push(format!("neither a state file nor the definition says what guest is meant: {name} is a guess"));
+        }
         let mut others: Vec<String> = nodes.to_vec();
         let mut name = nix::sys::utsname::uname().map_or_else(|_| "here".into(), |name| name.nodename().to_string_lossy().into_owned());
         match cluster {

@@ -67,6 +67,12 @@ impl Asked {
             .or_else(|| self.call.guesses().into_iter().next())
     }
 
+    /// Whether more than a name it may have speaks for that: it was seen here, or the definition says so.
+    #[must_use]
+    pub fn is_sure(&self, identity: &Identity) -> bool {
+        self.call.is_sure(identity)
+    }
+
     /// Where stop would save the state of the guest `name`, if it does (`snapshot`).
     #[must_use]
     pub fn saved_state(&self, name: &str) -> Option<PathBuf> {

@@ -4,6 +4,7 @@ use crate::cluster::{
     LIMIT, OURS, Placed, THEIRS, adopt, adopt_until, all_well, check, cib, configure, kill_adopt, nothing_left, other_than, placed,
     primitive, settle, speaker,
 };
+use crate::props::{PATH, stand_in};
 use crate::stage::{Frozen, HERE, PATIENCE, Resource};
 use anyhow::{Context, Result, ensure};
 use lab::process::wait_until;
@@ -69,6 +70,13 @@ pub fn killed_at_each_step(lab: &Lab) -> Result<()> {
         let (code, said) = adopt_until(lab, &node, words, step, || kill_adopt(lab, &node))?;
         ensure!(code != Some(0), "it was not killed: {said}");
         ensure!(guests[0].emulator.alive(), "the guest was stopped, killed at {step:?}");
+        // What is left is left to this command: what else ends the maintenance restarts the guest.
+        if cib(lab)?.contains("victim-kvmha-adopt-goal") {
+            let found = lab.exec(&node, &["kvmha", "doctor", "--quiet"], LIMIT)?.stdout;
+            ensure!(found.contains(&format!("kvmha adopt {}; nothing else", words.join(" "))), "killed at {step:?}: {found}");
+        } else {
+            ensure!(number == 0 || number == 4, "killed at {step:?}, and nothing is left");
+        }
         // A run for something else finds what is left, and finishes it.
         let next: &[&str] = if number == 2 { &["other"] } else { words };
         let said = adopt(lab, next)?.success("the next run")?;
@@ -185,6 +193,20 @@ pub fn scheduler_hangs_at_the_end(lab: &Lab) -> Result<()> {
     ensure!(!cib(lab)?.contains("fail-count-slow"), "a failure is left that counts: {}", cib(lab)?);
     check(lab, "pcs resource update slow migration_speed=50")?;
     all_well(lab, &guests, OURS)
+}
+
+/// The end of the maintenance is not taken: what was made to expire with it is not left as a failure that counts.
+pub fn end_is_not_taken(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["stuck"], THEIRS)?;
+    let guests = Placed::all(lab, &["stuck"])?;
+    let node = speaker(lab)?;
+    stand_in(lab, &node, "cibadmin", "case \"$*\" in *'<nvpair id=\"stuck-kvmha-adopt-maintenance\"/>'*) exit 1;; esac; exec /usr/sbin/cibadmin \"$@\"")?;
+    let said = lab.exec(&node, &["env", &format!("PATH={PATH}"), "kvmha", "adopt", "stuck"], LIMIT)?;
+    ensure!(said.code == Some(1) && said.stderr.contains("its guest was not stopped, but"), "{said:?}");
+    all_well(lab, &guests, OURS).context(said.stderr)?;
+    let after = cib(lab)?;
+    ensure!(!after.contains("fail-count-stuck") && !after.contains("last-failure-stuck"), "a failure is left that counts: {after}");
+    Ok(())
 }
 
 /// Another node loses its power: the guest does not notice.

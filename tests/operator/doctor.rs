@@ -100,6 +100,31 @@ const BROKEN: &[Broken] = &[
         mend: &[Line("node1", "crm_resource --resource web1 --meta --delete-parameter is-managed")],
         found: &[("maintenance", "web1 has is-managed=false", "--delete-parameter is-managed")],
     },
+    // What a run that was killed leaves is for the command alone: deleting it may restart the guest.
+    Broken {
+        make: &[Line(
+            "node1",
+            r#"cibadmin --modify --allow-create --scope resources --xml-text '<primitive id="web1"><meta_attributes id="web1-kvmha-adopt" score="INFINITY">
+               <nvpair id="web1-kvmha-adopt-maintenance" name="maintenance" value="true"/>
+               <nvpair id="web1-kvmha-adopt-goal" name="kvmha-adopt" value="heartbeat"/></meta_attributes></primitive>'"#,
+        )],
+        mend: &[Line("node1", "cibadmin --delete --xml-text '<meta_attributes id=\"web1-kvmha-adopt\"/>'")],
+        found: &[("maintenance", "web1 was left by a kvmha adopt", "kvmha adopt --back web1; nothing else")],
+    },
+    Broken {
+        make: &[Line(
+            "node1",
+            r#"cibadmin --modify --allow-create --scope resources --xml-text '<primitive id="web1"><meta_attributes id="web1-kvmha-migrate" score="INFINITY">
+               <nvpair id="web1-kvmha-migrate-is-managed" name="is-managed" value="false"/></meta_attributes></primitive>'"#,
+        )],
+        mend: &[Line("node1", "cibadmin --delete --xml-text '<meta_attributes id=\"web1-kvmha-migrate\"/>'")],
+        found: &[("maintenance", "web1 was left by a kvmha migrate", "kvmha migrate web1 NODE; nothing else")],
+    },
+    Broken {
+        make: &[Line("node1", "crm_attribute --type rsc_defaults --name is-managed --update false")],
+        mend: &[Line("node1", "crm_attribute --type rsc_defaults --name is-managed --delete")],
+        found: &[("maintenance", "Pacemaker leaves web1 alone, though that is not set for it alone", "rsc_defaults")],
+    },
     // Only the file: what runs is left alone.
     Broken {
         make: &[Line("node1", "sed -i 's/provider: corosync_votequorum/&\\n\\ttwo_node: 1/' /etc/corosync/corosync.conf")],

@@ -1,6 +1,6 @@
 //! `kvmha status` and `kvmha where`: what is shown is what is.
 
-use crate::guest::{Guest, until};
+use crate::guest::{Guest, OPERATIONS, PARAMETERS, until};
 use crate::repair::harmless;
 use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
@@ -170,4 +170,35 @@ pub fn copies_are_counted(lab: &Lab) -> Result<()> {
     let vm1 = seen(lab, &node)?;
     ensure!(vm1["role"] == "Stopped" && vm1["nodes"] == serde_json::json!([]) && vm1["since"].is_u64(), "{vm1}");
     guest.end(1).map(drop)
+}
+
+/// A resource that is named otherwise than its guest, and a node that cannot read the definition: what that node asks for is a guess, and
+/// that nobody has it says nothing.
+pub fn guessed_where_the_definition_cannot_be_read(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::files(&stage, "vm1")?;
+    let (definition, volume) = (lab.guest_definition("vm1"), lab.guest_definition("vm1").with_file_name("volume.xml"));
+    fs::copy(&definition, &volume)?;
+    stage.check(&format!("pcs resource create db ocf:kvmha:VirtualDomain config=/srv/vms/volume.xml {PARAMETERS} {OPERATIONS}"))?;
+    let tried = (|| {
+        let seen = stage.wait(|seen| seen.runs_on("db").is_some())?;
+        let node = seen.runs_on("db").context("db does not run")?.to_owned();
+        let other = lab.node_names().into_iter().find(|other| *other != node).context("no other node")?;
+        stage.settle()?;
+        says(&kvmha(lab, &other, "where db")?, 0, &["vm1 is on", &node])?;
+        fs::remove_file(&volume)?;
+        let guessed = (kvmha(lab, &other, "where db")?, kvmha(lab, &other, "status")?);
+        // Where it runs its state file says what is meant.
+        let known = kvmha(lab, &node, "where db")?;
+        fs::copy(&definition, &volume)?;
+        says(&guessed.0, 2, &["volume was found nowhere", "volume is a guess"])?;
+        says(&guessed.1, 0, &["db: its definition cannot be read here: that it is volume is a guess"])?;
+        says(&known, 0, &["vm1 is on", &node])
+    })();
+    stage.check("pcs resource delete --force db")?;
+    stage.settle()?;
+    fs::remove_file(volume)?;
+    tried?;
+    drop(guest);
+    lab.guest_remove("vm1")
 }

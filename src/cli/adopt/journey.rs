@@ -35,7 +35,7 @@ const REMINDING: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(150);
 
 /// The set of meta attributes of a resource on its way.
-pub(super) fn set_id(resource: &str) -> String {
+pub(in super::super) fn set_id(resource: &str) -> String {
     format!("{resource}-{MARK}")
 }
 
@@ -71,6 +71,8 @@ impl Journey {
         let error = match self.go(&deadline) {
             Ok(node) => {
                 // From here there is no way back: without maintenance a change of the agent restarts the guest.
+                // So it has a time of its own: with what is left of the other it might stop half way, with a failure that counts.
+                let deadline = Deadline::after(FORWARD);
                 let ended = self.end(node.as_deref(), &deadline).and_then(|()| self.confirm(node.as_deref(), &deadline));
                 ended.with_context(|| format!("{resource} is {} now, its guest was not stopped, but", self.goal.agent()))?;
                 tell(&format!("{resource}: is {}", self.goal.agent()));
@@ -121,7 +123,7 @@ impl Journey {
     /// The last step: maintenance ends.
     fn end(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
         self.step("5 end of maintenance");
-        let forgotten = self.find(node).map_or(Ok(()), |node| self.forget_the_find(node, deadline));
+        let forgotten = self.find(node).map_or(Ok(()), |node| self.forget_the_find(node, deadline).or_else(|error| self.uncount(node).and(Err(error))));
         // A time of its own, and whatever came of that: nothing is to be left.
         let set = set_id(&self.resource);
         self.leave(&Deadline::after(CHANGE)).with_context(|| format!("its meta attributes {set} are left; run the command again"))?;
@@ -376,12 +378,19 @@ impl Journey {
         // Pacemaker takes them away with what it forgets, which may have been right before a reminder. Without a time after which they
         // expire they would count.
         if !forgotten || times > 1 {
-            for name in self.counters() {
-                cluster::set_attribute(node, &name, None, &deadline.within(CHANGE))?;
-            }
+            self.uncount(node)?;
         }
         if !forgotten {
             tell(&format!("{resource}: until it is moved or started the next time, changing one of its parameters restarts it"));
+        }
+        Ok(())
+    }
+
+    /// Takes the failure back that was made to expire: once the set with its time is gone, it would count.
+    fn uncount(&self, node: &str) -> anyhow::Result<()> {
+        for name in self.counters() {
+            cluster::set_attribute(node, &name, None, &Deadline::after(CHANGE))
+                .with_context(|| format!("the attribute {name} of {node} is left, and counts: crm_resource --refresh --resource {}", self.resource))?;
         }
         Ok(())
     }

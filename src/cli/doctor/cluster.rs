@@ -1,6 +1,8 @@
 //! What the whole cluster is set to, and how it is.
 
+use super::super::{adopt, migrate};
 use super::{Found, Patient, resources};
+use crate::cluster::cib::Cib;
 use crate::cluster::tool;
 use crate::deadline::{Deadline, Task, unix_time};
 use crate::parameter;
@@ -30,7 +32,8 @@ pub(super) fn members(patient: &Patient, found: &mut Found) {
 
 /// Without fencing a guest on a node that is lost cannot be started elsewhere, or runs twice.
 pub(super) fn fencing(patient: &Patient, found: &mut Found) {
-    if patient.cib.option("stonith-enabled").is_some_and(|value| parameter::boolean(&value) == Ok(false)) {
+    // Whatever the option is called: Pacemaker 3.0 has two names for it.
+    if !patient.view.fencing {
         found
             .problem("stonith-enabled=false: when a node is lost its guests may be started twice", "pcs property set stonith-enabled=true");
     }
@@ -92,14 +95,36 @@ pub(super) fn maintenance(patient: &Patient, found: &mut Found) {
         found.warning("the cluster is in maintenance mode: no guest is monitored or recovered", "pcs property set maintenance-mode=false");
     }
     for case in &patient.guests {
-        for (name, unmanaged) in [("maintenance", Ok(true)), ("is-managed", Ok(false))] {
-            if case.resource.meta.get(name).is_some_and(|value| parameter::boolean(value) == unmanaged) {
-                let text = format!("{} has {name}={}: Pacemaker leaves it alone", case.id(), case.resource.meta[name]);
-                found.warning(text, format!("crm_resource --resource {} --meta --delete-parameter {name}", case.id()));
-                break;
-            }
+        let (id, meta) = (case.id(), &case.resource.meta);
+        let own = [("maintenance", Ok(true)), ("is-managed", Ok(false))]
+            .into_iter()
+            .find_map(|(name, unmanaged)| meta.get(name).filter(|value| parameter::boolean(value) == unmanaged).map(|value| (name, value)));
+        if let Some((what, remedy)) = left_by_us(&patient.cib, id) {
+            found.warning(format!("{id} {what}"), remedy);
+        } else if let Some((name, value)) = own {
+            found.warning(
+                format!("{id} has {name}={value}: Pacemaker leaves it alone"),
+                format!("crm_resource --resource {id} --meta --delete-parameter {name}"),
+            );
+        } else if !patient.view.maintenance && patient.view.resource(id).is_some_and(|placed| !placed.managed && !placed.blocked) {
+            found.warning(
+                format!("Pacemaker leaves {id} alone, though that is not set for it alone"),
+                "maintenance or is-managed=false of a node (pcs node unmaintenance NODE), of a group, or in rsc_defaults (pcs resource defaults)",
+            );
         }
     }
+}
+
+/// What a run of `kvmha adopt` or `kvmha migrate` that was killed has left of a resource, and what brings it to its end. Whatever else ends
+/// it may restart the guest: Pacemaker does so when the agent was changed, or when it believes that the guest is in two places.
+fn left_by_us(cib: &Cib, id: &str) -> Option<(&'static str, String)> {
+    let adopt = adopt::set_id(id);
+    if cib.has(&adopt) {
+        let back = if cib.value(&format!("{adopt}-goal")).as_deref() == Some("heartbeat") { "--back " } else { "" };
+        return Some(("was left by a kvmha adopt that did not end", format!("kvmha adopt {back}{id}; nothing else, or it may be restarted")));
+    }
+    let text = "was left by a kvmha migrate that did not end: Pacemaker leaves it alone";
+    cib.has(&migrate::set_id(id)).then(|| (text, format!("kvmha migrate {id} NODE; nothing else, or it may be restarted")))
 }
 
 /// Names that lead nowhere: libvirt's URIs are made of them.
