@@ -14,13 +14,12 @@ mod libvirt;
 mod mark;
 mod survey;
 
+use super::interruption::Interruption;
 use crate::deadline::Deadline;
 use anyhow::{Context, anyhow, bail};
 use journey::Journey;
 pub(super) use journey::set_id;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -146,20 +145,4 @@ fn lock() -> anyhow::Result<Flock<File>> {
 
 fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
-/// Whether a person has asked for an end: it comes between two resources, not in the middle of one.
-struct Interruption(SignalFd);
-
-impl Interruption {
-    fn watch() -> anyhow::Result<Self> {
-        let mut signals = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
-        signals.thread_block().context("signals cannot be held back")?;
-        Ok(Self(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context("signals cannot be watched")?))
-    }
-
-    fn came(&self) -> bool {
-        self.0.read_signal().is_ok_and(|signal| signal.is_some())
-    }
 }

@@ -26,23 +26,21 @@ pub(super) struct Arguments {
     folder: PathBuf,
 }
 
-/// 0: all of it. 1: Pacemaker cannot be asked.
+/// 0: all of it. 1: Pacemaker cannot be asked, or the records of moves cannot be read.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let overview = Overview::take();
-    let text = render(overview.as_ref().ok(), &history::read(&arguments.folder));
+    let moves = history::read(&arguments.folder);
+    let text = render(overview.as_ref().ok(), moves.as_deref().unwrap_or_default());
     match &arguments.output {
         Some(path) => write(path, &text).map_err(|error| anyhow!("{} cannot be written: {}", path.display(), said(&error)))?,
         None => {
             print(&text);
         }
     }
-    match overview {
-        Ok(_) => Ok(0),
-        Err(error) => {
-            log::complain(&format!("{error:#}"));
-            Ok(1)
-        }
-    }
+    let unread = moves.err().map(|error| format!("{}: {}", arguments.folder.display(), plain(&error)));
+    let troubles: Vec<String> = overview.err().map(|error| format!("{error:#}")).into_iter().chain(unread).collect();
+    troubles.iter().for_each(|text| log::complain(text));
+    Ok(u8::from(!troubles.is_empty()))
 }
 
 /// The collector reads at any moment: it finds the old file or the new one.

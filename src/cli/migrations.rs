@@ -4,12 +4,13 @@ use super::print;
 use super::table::{moment, table};
 use crate::domain::migration::history::{self, Entry};
 use crate::ocf::HISTORY;
+use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(
-    after_help = "The code is 0, also if there is none.\n\nExamples:\n  kvmha migrations\n  kvmha migrations web1 --json | jq 'map(.pause_ms) | max'"
+    after_help = "The code is 0, also if there is none; 1 if the records cannot be read: only root may.\n\nExamples:\n  kvmha migrations\n  kvmha migrations web1 --json | jq 'map(.pause_ms) | max'"
 )]
 pub(super) struct Arguments {
     /// Only those of this guest
@@ -24,7 +25,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let wanted = |entry: &Entry| arguments.guest.as_ref().is_none_or(|guest| *guest == entry.guest);
-    let entries: Vec<Entry> = history::read(&arguments.folder).into_iter().filter(wanted).collect();
+    let entries = history::read(&arguments.folder).with_context(|| arguments.folder.display().to_string())?;
+    let entries: Vec<Entry> = entries.into_iter().filter(wanted).collect();
     if arguments.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&entries)?));
         return Ok(0);

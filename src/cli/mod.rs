@@ -8,6 +8,7 @@ mod find;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 mod generate;
+mod interruption;
 mod manual;
 mod metrics;
 mod migrate;

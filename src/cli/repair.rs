@@ -3,6 +3,7 @@
 //! Right before each step everything is looked at anew, and the step has to follow from it once more. The last running copy is never
 //! touched: a copy is ended only if it stands still and another one is seen to run, also while this one cannot begin to.
 
+use super::interruption::Interruption;
 use super::whereabouts::{Place, Whereabouts};
 use super::{Given, print};
 use crate::cluster::view::{self, View};
@@ -69,6 +70,8 @@ impl fmt::Display for Step {
 
 /// 0: nothing has to be done, or all was. 1: something is left.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    // A copy that is held and not ended would stand still for good, whoever tells it to run.
+    let interrupted = arguments.yes.then(Interruption::watch).transpose()?;
     let found = Whereabouts::take(&arguments.given, &[])?;
     let steps = plan(&found);
     let advice = advice(&found);
@@ -92,6 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         let now = Whereabouts::take(&arguments.given, &[])?;
         ensure!(plan(&now).contains(step), "things have changed, nothing more was done: \"{step}\" is not to be done any more");
         is_quiet(&now)?;
+        ensure!(!interrupted.as_ref().is_some_and(Interruption::came), "interrupted, nothing more was done: \"{step}\"");
         carry_out(step, &now).with_context(|| step.to_string())?;
         print(&format!("done: {step}\n"));
     }

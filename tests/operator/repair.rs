@@ -84,7 +84,10 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
             let repair = scope.spawn(|| lab.exec(&other, &["sh", "-c", line], LIMIT));
             let frozen = wait_until(LIMIT, Duration::from_millis(2), || began.exists() || repair.is_finished()) && began.exists();
             lab.freeze(&node, "libvirtd")?;
-            thread::sleep(Duration::from_secs(4));
+            thread::sleep(Duration::from_secs(2));
+            // Nor is it left held when the terminal goes away.
+            lab.processes(&other, "kvmha")?.iter().for_each(|process| drop(process.signal(Signal::SIGHUP)));
+            thread::sleep(Duration::from_secs(2));
             let resumed = lab.check(&other, &["virsh", "-q", "resume", "vm1"], LIMIT);
             lab.thaw(&node, "libvirtd")?;
             let said = repair.join().map_err(|_| anyhow::anyhow!("panicked"))??.stdout;

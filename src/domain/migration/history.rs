@@ -162,24 +162,29 @@ fn try_keep(folder: &Path, entry: &Entry) -> io::Result<()> {
     let random = file.path().file_name().map(|name| name.to_string_lossy().trim_start_matches('.').to_owned()).unwrap_or_default();
     let path = folder.join(format!("{:012}-{written:020}-{random}.json", entry.ended));
     file.persist(path)?;
-    let files = files(folder);
+    let files = files(folder)?;
     for old in files.iter().take(files.len().saturating_sub(KEPT)) {
         fs::remove_file(old)?;
     }
     Ok(())
 }
 
-/// The entries in `folder`, the newest last. What cannot be read is left out.
-#[must_use]
-pub fn read(folder: &Path) -> Vec<Entry> {
-    files(folder).iter().filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
+/// The entries in `folder`, the newest last; none if there is no such folder. One that is damaged is left out.
+///
+/// # Errors
+/// The folder cannot be read: only root may.
+pub fn read(folder: &Path) -> io::Result<Vec<Entry>> {
+    Ok(files(folder)?.iter().filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect())
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?.flatten().map(|entry| entry.path()),
+    };
     let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     files.sort();
-    files
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -230,19 +235,20 @@ mod tests {
         for total_ms in 0..10 {
             keep(root.path(), &Entry { total_ms, ..entry(7) });
         }
-        assert_eq!(read(root.path()).iter().map(|entry| entry.total_ms).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        assert_eq!(read(root.path()).unwrap().iter().map(|entry| entry.total_ms).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
     }
 
     #[test]
     fn the_newest_are_kept() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("migrations");
-        assert_eq!(read(&folder), []);
+        assert_eq!(read(&folder).unwrap(), []);
         for second in 0..KEPT as u64 + 5 {
             keep(&folder, &entry(second));
         }
         fs::write(folder.join("x.json"), "{").unwrap();
-        let kept = read(&folder);
+        assert!(read(&folder.join("x.json")).is_err(), "what cannot be read is not empty");
+        let kept = read(&folder).unwrap();
         assert_eq!((kept.len(), kept[0].ended, kept[KEPT - 1].clone()), (KEPT, 5, entry(KEPT as u64 + 4)));
     }
 }
