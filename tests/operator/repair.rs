@@ -84,10 +84,7 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
             let repair = scope.spawn(|| lab.exec(&other, &["sh", "-c", line], LIMIT));
             let frozen = wait_until(LIMIT, Duration::from_millis(2), || began.exists() || repair.is_finished()) && began.exists();
             lab.freeze(&node, "libvirtd")?;
-            thread::sleep(Duration::from_secs(2));
-            // Nor is it left held when the terminal goes away.
-            lab.processes(&other, "kvmha")?.iter().for_each(|process| drop(process.signal(Signal::SIGHUP)));
-            thread::sleep(Duration::from_secs(2));
+            thread::sleep(Duration::from_secs(4));
             let resumed = lab.check(&other, &["virsh", "-q", "resume", "vm1"], LIMIT);
             lab.thaw(&node, "libvirtd")?;
             let said = repair.join().map_err(|_| anyhow::anyhow!("panicked"))??.stdout;
@@ -103,6 +100,32 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
     ensure!(said.contains("not seen to stand still any more, and the copy here was left as it was"), "{said}");
     let _ = fs::remove_file(began);
     says(&kvmha(lab, &other, "repair vm1 --yes")?, 0, &["done: end the copy of vm1"])?;
+    fs::remove_file(lab.guest_definition("vm1").with_file_name("copy.xml"))?;
+    guest.is_on(&node)?;
+    guest.goes_on()?;
+    guest.end(1).map(drop)
+}
+
+/// The terminal goes away while a copy is held that is about to be ended: it is ended all the same, for held it would stand still for good.
+pub fn interrupted_while_it_holds(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::placed(&stage, "vm1")?;
+    let (node, other) = (guest.node()?, guest.other_node()?);
+    harmless(lab, "vm1")?;
+    lab.check(&other, &["virsh", "-q", "create", "--paused", "/srv/vms/copy.xml"], LIMIT)?;
+    let copy = *lab.processes(&other, "guest:vm1")?.first().context("no copy")?;
+    let is_held = || fs::read_to_string(format!("/proc/{}/status", copy.pid)).is_ok_and(|status| status.contains("State:\tT"));
+    let said = thread::scope(|scope| -> Result<_> {
+        let repair = scope.spawn(|| kvmha(lab, &other, "repair vm1 --yes"));
+        let held = wait_until(LIMIT, Duration::from_micros(200), || is_held() || repair.is_finished()) && !repair.is_finished();
+        for process in lab.processes(&other, "kvmha")? {
+            process.signal(Signal::SIGHUP);
+        }
+        ensure!(held, "it was not seen to be held");
+        repair.join().map_err(|_| anyhow::anyhow!("panicked"))?
+    })?;
+    says(&said, 0, &["done: end the copy of vm1"])?;
+    ensure!(lab.processes(&other, "guest:vm1")?.is_empty(), "the copy is left: {said:?}");
     fs::remove_file(lab.guest_definition("vm1").with_file_name("copy.xml"))?;
     guest.is_on(&node)?;
     guest.goes_on()?;
