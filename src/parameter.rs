@@ -15,6 +15,13 @@ pub enum Kind {
         /// The greatest value.
         max: u64,
     },
+    /// A time in whole seconds, from `min` to `max`.
+    Seconds {
+        /// The shortest.
+        min: u64,
+        /// The longest.
+        max: u64,
+    },
     /// See [`boolean`].
     Boolean,
     /// One of these words.
@@ -82,7 +89,10 @@ impl fmt::Display for Fault {
 ///
 /// Every wrong value is reported; its parameter then keeps its default, so that an action that must not fail for a wrong word
 /// (stop) can go on.
-pub fn read<T: Default>(table: &[Parameter<T>], given: &BTreeMap<String, String>) -> (T, Vec<Fault>) {
+pub fn read<'a, T: Default + 'static>(
+    table: impl IntoIterator<Item = &'a Parameter<T>>,
+    given: &BTreeMap<String, String>,
+) -> (T, Vec<Fault>) {
     let mut values = T::default();
     let mut faults = Vec::new();
     for row in table {
@@ -115,10 +125,36 @@ pub fn check(kind: Kind, value: &str) -> Result<(), String> {
     match kind {
         Kind::Text => Ok(()),
         Kind::Boolean => boolean(value).map(|_| ()),
-        Kind::Integer { min, max } => integer(value, min, max).map(|_| ()),
+        Kind::Integer { min, max } | Kind::Seconds { min, max } => integer(value, min, max).map(|_| ()),
         Kind::Select(words) if words.contains(&value) => Ok(()),
-        Kind::Select(words) => Err(format!("{value:?} is none of {}", words.join(", "))),
+        Kind::Select(words) => Err(none_of(value, words)),
     }
+}
+
+/// The words of choices that are listed by their words, for [`Kind::Select`]; `N` is the number of them.
+#[must_use]
+pub const fn words<T, const N: usize>(names: &[(&'static str, T)]) -> [&'static str; N] {
+    assert!(names.len() == N, "as many words as names");
+    let mut words = [""; N];
+    let mut at = 0;
+    while at < N {
+        words[at] = names[at].0;
+        at += 1;
+    }
+    words
+}
+
+/// The choice of a word.
+///
+/// # Errors
+/// None of `names` has it.
+pub fn choice<T: Copy>(names: &[(&'static str, T)], word: &str) -> Result<T, String> {
+    let known = names.iter().find(|(name, _)| *name == word);
+    known.map(|(_, choice)| *choice).ok_or_else(|| none_of(word, &names.iter().map(|(name, _)| *name).collect::<Vec<_>>()))
+}
+
+fn none_of(word: &str, words: &[&str]) -> String {
+    format!("{word:?} is none of {}", words.join(", "))
 }
 
 /// A boolean word. True are the words `ocf_is_true` takes (resource-agents `ocf-shellfuncs`), false their opposites.
@@ -214,6 +250,16 @@ mod tests {
         assert_eq!(values.port, 80);
         assert_eq!(faults.iter().map(ToString::to_string).collect::<Vec<_>>(), ["name: required parameter not set"]);
         assert!(faults[0].missing);
+    }
+
+    #[test]
+    fn choices() {
+        const NAMES: &[(&str, u8)] = &[("one", 1), ("two", 2)];
+        const WORDS: &[&str] = &words::<_, 2>(NAMES);
+        assert_eq!(WORDS, ["one", "two"]);
+        assert_eq!(choice(NAMES, "two"), Ok(2));
+        assert_eq!(choice(NAMES, "Two"), Err("\"Two\" is none of one, two".into()));
+        assert_eq!(choice(NAMES, "Two").err(), check(Kind::Select(WORDS), "Two").err());
     }
 
     #[test]

@@ -57,11 +57,11 @@ fn parameter(parameters: &mut Document, row: &Row, name: &str, more: &[(&str, &s
     parameters.element("parameter", &attributes, |parameter| {
         parameter.empty("getopt", &[("mixed", &mixed(row))]);
         let kind = match row.parameter.kind {
-            Kind::Integer { .. } if row.is_time() => "second",
+            Kind::Seconds { .. } => "second",
             Kind::Integer { .. } => "integer",
             Kind::Boolean => "boolean",
             Kind::Select(_) => "select",
-            _ => "string",
+            Kind::Text => "string",
         };
         let mut attributes = vec![("type", kind)];
         attributes.extend(row.parameter.default.map(|default| ("default", default)));
@@ -81,7 +81,7 @@ fn parameter(parameters: &mut Document, row: &Row, name: &str, more: &[(&str, &s
 fn mixed(row: &Row) -> String {
     let letter = row.letter.map(|letter| format!("-{letter}, ")).unwrap_or_default();
     let value = if row.value.is_empty() { String::new() } else { format!("=[{}]", row.value) };
-    format!("{letter}--{}{value}", row.parameter.name.replace('_', "-"))
+    format!("{letter}--{}{value}", row.long())
 }
 
 #[cfg(test)]

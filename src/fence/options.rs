@@ -96,7 +96,7 @@ pub(super) struct Row {
     pub(super) parameter: Parameter<Options>,
     /// The letter on the command line.
     pub(super) letter: Option<char>,
-    /// What stands for the value in a usage text; `seconds` makes it a time.
+    /// What stands for the value in a usage text.
     pub(super) value: &'static str,
     /// The older name, which is still advertised: Pacemaker and pcs know some of them.
     pub(super) obsoletes: Option<&'static str>,
@@ -112,9 +112,9 @@ impl Row {
         std::iter::once(self.parameter.name).chain(self.obsoletes).chain(self.aliases.iter().copied())
     }
 
-    /// Whether it is a time in seconds.
-    pub(super) fn is_time(&self) -> bool {
-        self.value == "seconds"
+    /// The long option: the name with dashes.
+    pub(super) fn long(&self) -> String {
+        self.parameter.name.replace('_', "-")
     }
 }
 
@@ -126,30 +126,17 @@ pub(super) fn row_of(name: &str) -> Option<&'static Row> {
 
 /// Reads the values. The words of a boolean are taken in any case, and a time may end in `s`.
 pub(super) fn read(given: &BTreeMap<String, String>) -> (Options, Vec<Fault>) {
+    let table = || TABLE.iter().map(|row| &row.parameter);
     let mut given = given.clone();
-    for row in TABLE {
-        if let Some(value) = given.get_mut(row.parameter.name) {
-            if row.parameter.kind == Kind::Boolean {
-                *value = value.to_lowercase();
-            } else if row.is_time()
-                && let Some(number) = value.strip_suffix(['s', 'S'])
-            {
-                *value = number.to_owned();
-            }
+    for row in table() {
+        let Some(value) = given.get_mut(row.name) else { continue };
+        match row.kind {
+            Kind::Boolean => *value = value.to_lowercase(),
+            Kind::Seconds { .. } => *value = value.strip_suffix(['s', 'S']).unwrap_or(value).to_owned(),
+            Kind::Text | Kind::Integer { .. } | Kind::Select(_) => {}
         }
     }
-    let mut values = Options::default();
-    let mut faults = Vec::new();
-    // One row at a time: `parameter::read` wants a table of parameters, and makes a new struct each time.
-    for row in TABLE {
-        let parameter = &row.parameter;
-        let value = given.get(parameter.name).map(String::as_str).filter(|value| !value.is_empty()).or(parameter.default);
-        if let Some(value) = value
-            && let Err(text) = parameter::check(parameter.kind, value).and_then(|()| (parameter.set)(&mut values, value))
-        {
-            faults.push(Fault { name: parameter.name, text, missing: false });
-        }
-    }
+    let (mut values, faults) = parameter::read(table(), &given);
     // A device of fence_virsh has it for ssh.
     let by_ssh = values.uri.iter().all(|uri| uri.starts_with("qemu+ssh://")) && (values.ip.is_empty() || values.ssh);
     if by_ssh && (values.password.is_some() || values.password_script.is_some()) {
@@ -254,6 +241,7 @@ mod tests {
             assert_eq!(of(&[(name, value)]).1.iter().map(|fault| fault.name).collect::<Vec<_>>(), [name], "{name}={value}");
         }
         assert_eq!(of(&[("delay", "5s")]).0.delay, Duration::from_secs(5));
+        assert!(of(&[("ssh", "maybe")]).0.ssh, "a wrong value leaves the default");
     }
 
     #[test]

@@ -14,7 +14,7 @@ const fn row(name: &'static str, value: &'static str, kind: Kind, default: Optio
 }
 
 /// A time in seconds, a day at most.
-const SECONDS: Kind = Kind::Integer { min: 0, max: 86400 };
+const SECONDS: Kind = Kind::Seconds { min: 0, max: 86400 };
 
 fn seconds(value: &str) -> Result<Duration, String> {
     integer(value, 0, 86400).map(Duration::from_secs)
@@ -228,7 +228,7 @@ pub(super) static TABLE: &[Row] = &[
     row(
         "fenced_within",
         "seconds",
-        Kind::Integer { min: 1, max: 86400 },
+        Kind::Seconds { min: 1, max: 86400 },
         Some("600"),
         "How long Pacemaker's record that a host of fenced_hosts was turned off counts",
         |values, value| {

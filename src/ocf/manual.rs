@@ -64,7 +64,7 @@ pub fn page() -> Result<String, String> {
 fn parameter<T>(page: &mut Roff, row: &Parameter<T>) {
     let kind = match row.kind {
         Kind::Text => "text".to_owned(),
-        Kind::Integer { .. } => "whole number".to_owned(),
+        Kind::Integer { .. } | Kind::Seconds { .. } => "whole number".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Select(words) => words.join(", "),
     };

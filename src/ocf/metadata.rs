@@ -67,7 +67,7 @@ fn parameter<T>(parameters: &mut Document, row: &Parameter<T>, version: Version)
         parameter.text("shortdesc", &[("lang", "en")], row.short);
         let (kind, words) = match row.kind {
             Kind::Text => ("string", None),
-            Kind::Integer { .. } => ("integer", None),
+            Kind::Integer { .. } | Kind::Seconds { .. } => ("integer", None),
             Kind::Boolean => ("boolean", None),
             // OCF 1.0 has no choices; the text names them.
             Kind::Select(words) => {

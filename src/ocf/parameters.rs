@@ -111,7 +111,7 @@ impl PausePolicy {
     /// The policies by name.
     pub const NAMES: &'static [(&'static str, Self)] = &[("ignore", Self::Ignore), ("degraded", Self::Degraded), ("fail", Self::Fail)];
     /// The names.
-    pub const WORDS: &'static [&'static str] = &["ignore", "degraded", "fail"];
+    pub const WORDS: &'static [&'static str] = &parameter::words::<_, { Self::NAMES.len() }>(Self::NAMES);
 }
 
 /// What is done about a guest that an error of its storage has paused.
@@ -133,7 +133,7 @@ impl OutagePolicy {
     pub const NAMES: &'static [(&'static str, Self)] =
         &[("wait", Self::Wait), ("resume", Self::Resume), ("stop", Self::Stop), ("relocate", Self::Relocate)];
     /// The names.
-    pub const WORDS: &'static [&'static str] = &["wait", "resume", "stop", "relocate"];
+    pub const WORDS: &'static [&'static str] = &parameter::words::<_, { Self::NAMES.len() }>(Self::NAMES);
 }
 
 impl OutagePolicy {
@@ -200,9 +200,6 @@ mod tests {
         // Those of ocf:heartbeat:VirtualDomain, pause_policy, outage_policy, outage_delay, guest_agent_failures, migration_policy,
         // migration_storage_check, migration_network and migration_check_interval.
         assert_eq!(TABLE.len(), 27 + 8);
-        assert_eq!(StorageCheck::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), StorageCheck::WORDS);
-        assert_eq!(OutagePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), OutagePolicy::WORDS);
-        assert_eq!(PausePolicy::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), PausePolicy::WORDS);
         assert!(of(&[]).1.is_empty(), "the defaults are right");
     }
 

@@ -6,7 +6,7 @@ use crate::domain::migration::StorageCheck;
 use crate::domain::migration::policy::Policy;
 use crate::domain::options::Options;
 use crate::domain::uri::{self, Subnet, Uri};
-use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer};
+use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, choice, integer};
 use std::path::PathBuf;
 
 /// A row with the most frequent properties; the others are changed at the row.
@@ -404,11 +404,8 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             agent does not answer, ACPI is used. Without it libvirt chooses.",
         ],
         |values, value| {
-            let mode = |word: &str| {
-                let known = ShutdownMode::NAMES.iter().find(|(name, _)| *name == word);
-                known.map(|(_, mode)| *mode).ok_or_else(|| format!("{word:?} is none of acpi, agent, initctl, signal, paravirt"))
-            };
-            values.shutdown_mode = value.split([',', ' ']).filter(|word| !word.is_empty()).map(mode).collect::<Result<_, _>>()?;
+            let words = value.split([',', ' ']).filter(|word| !word.is_empty());
+            values.shutdown_mode = words.map(|word| choice(ShutdownMode::NAMES, word)).collect::<Result<_, _>>()?;
             Ok(())
         },
     ),
@@ -438,8 +435,7 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             a dump or a snapshot is healthy in any case.",
         ],
         |values, value| {
-            let known = PausePolicy::NAMES.iter().find(|(name, _)| *name == value);
-            values.pause_policy = known.map(|(_, policy)| *policy).ok_or_else(|| format!("{value:?} is unknown"))?;
+            values.pause_policy = choice(PausePolicy::NAMES, value)?;
             Ok(())
         },
     ),
@@ -467,8 +463,7 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             the guest has failed at once, whatever this says.",
         ],
         |values, value| {
-            let known = OutagePolicy::NAMES.iter().find(|(name, _)| *name == value);
-            values.outage_policy = known.map(|(_, policy)| *policy).ok_or_else(|| format!("{value:?} is unknown"))?;
+            values.outage_policy = choice(OutagePolicy::NAMES, value)?;
             Ok(())
         },
     ),
@@ -515,8 +510,7 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             standstill. A move that has not ended before the timeout of migrate_to is called off, and the guest runs on where it was.",
         ],
         |values, value| {
-            let known = Policy::NAMES.iter().find(|(name, _)| *name == value);
-            values.migration_policy = known.map(|(_, policy)| *policy).ok_or_else(|| format!("{value:?} is unknown"))?;
+            values.migration_policy = choice(Policy::NAMES, value)?;
             Ok(())
         },
     ),
@@ -533,8 +527,7 @@ pub static TABLE: &[Parameter<Parameters>] = &[
             knows of them there. It needs libvirt's storage driver there, and a folder that both nodes have.",
         ],
         |values, value| {
-            let known = StorageCheck::NAMES.iter().find(|(name, _)| *name == value);
-            values.migration_storage_check = known.map(|(_, check)| *check).ok_or_else(|| format!("{value:?} is unknown"))?;
+            values.migration_storage_check = choice(StorageCheck::NAMES, value)?;
             Ok(())
         },
     ),

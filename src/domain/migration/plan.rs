@@ -2,6 +2,7 @@
 
 use super::policy::Policy;
 use crate::domain::options::Options;
+use crate::parameter;
 use std::path::PathBuf;
 
 /// A move that is wanted.
@@ -43,7 +44,7 @@ pub enum StorageCheck {
 
 impl StorageCheck {
     /// The words.
-    pub const WORDS: &'static [&'static str] = &["proven", "different", "off"];
+    pub const WORDS: &'static [&'static str] = &parameter::words::<_, { Self::NAMES.len() }>(Self::NAMES);
     /// The choices by their words.
     pub const NAMES: &'static [(&'static str, Self)] = &[("proven", Self::Proven), ("different", Self::Different), ("off", Self::Off)];
 }
