@@ -68,6 +68,23 @@ pub struct Parameter<T: 'static> {
     pub set: fn(&mut T, &str) -> Result<(), String>,
 }
 
+/// A setter for [`Parameter::set`]: what a function makes of the value goes into the field, or its error is the answer.
+macro_rules! set {
+    ($($field:ident).+ = Some($read:expr)) => {
+        |values, value| {
+            values.$($field).+ = Some($read(value)?);
+            Ok(())
+        }
+    };
+    ($($field:ident).+ = $read:expr) => {
+        |values, value| {
+            values.$($field).+ = $read(value)?;
+            Ok(())
+        }
+    };
+}
+pub(crate) use set;
+
 /// A value that was refused: which parameter, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

@@ -1,7 +1,7 @@
 //! The table of options: one row describes one, for standard input, command line, metadata and manual.
 
 use super::options::{Options, Row, Secret, uuid};
-use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer};
+use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer, set};
 use std::time::Duration;
 
 type Setter = fn(&mut Options, &str) -> Result<(), String>;
@@ -20,9 +20,14 @@ fn seconds(value: &str) -> Result<Duration, String> {
     integer(value, 0, 86400).map(Duration::from_secs)
 }
 
+/// A value as it is written.
+fn text<T: for<'a> From<&'a str>>(value: &str) -> Result<T, String> {
+    Ok(value.into())
+}
+
 /// Words between commas or blanks.
-fn words(value: &str) -> impl Iterator<Item = &str> {
-    value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
+fn list(value: &str) -> Result<Vec<String>, String> {
+    Ok(value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).map(Into::into).collect())
 }
 
 /// Pairs between semicolons, commas or blanks.
@@ -54,17 +59,18 @@ pub(super) static TABLE: &[Row] = &[
         letter: Some('n'),
         obsoletes: Some("port"),
         aliases: &["domain"],
-        ..row("plug", "guest", Kind::Text, None, "Name or UUID of the guest, or several with plug_separator between", |values, value| {
-            values.plug = Some(value.to_owned());
-            Ok(())
-        })
+        ..row(
+            "plug",
+            "guest",
+            Kind::Text,
+            None,
+            "Name or UUID of the guest, or several with plug_separator between",
+            set!(plug = Some(text)),
+        )
     },
     Row {
         advertised: false,
-        ..row("nodename", "node", Kind::Text, None, "Name of the node to fence, used when no plug is given", |values, value| {
-            values.nodename = Some(value.to_owned());
-            Ok(())
-        })
+        ..row("nodename", "node", Kind::Text, None, "Name of the node to fence, used when no plug is given", set!(nodename = Some(text)))
     },
     Row {
         letter: Some('U'),
@@ -75,10 +81,7 @@ pub(super) static TABLE: &[Row] = &[
             Kind::Text,
             None,
             "libvirt URIs of all hosts on which the guest could be, with commas or blanks between",
-            |values, value| {
-                values.uri = words(value).map(Into::into).collect();
-                Ok(())
-            },
+            set!(uri = list),
         )
     },
     Row {
@@ -90,10 +93,7 @@ pub(super) static TABLE: &[Row] = &[
             Kind::Text,
             None,
             "Addresses of all hosts on which the guest could be, instead of or beside uri; reached by ssh",
-            |values, value| {
-                values.ip = words(value).map(Into::into).collect();
-                Ok(())
-            },
+            set!(ip = list),
         )
     },
     Row {
@@ -161,15 +161,9 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         letter: Some('x'),
         obsoletes: Some("secure"),
-        ..row("ssh", "", Kind::Boolean, Some("1"), "Reach the hosts of ip by ssh; otherwise by libvirt's own TLS", |values, value| {
-            values.ssh = boolean(value)?;
-            Ok(())
-        })
+        ..row("ssh", "", Kind::Boolean, Some("1"), "Reach the hosts of ip by ssh; otherwise by libvirt's own TLS", set!(ssh = boolean))
     },
-    row("ssh_path", "path", Kind::Text, None, "The ssh program", |values, value| {
-        values.ssh_path = Some(value.to_owned());
-        Ok(())
-    }),
+    row("ssh_path", "path", Kind::Text, None, "The ssh program", set!(ssh_path = Some(text))),
     row(
         "uuid_map",
         "map",
@@ -187,20 +181,14 @@ pub(super) static TABLE: &[Row] = &[
             Ok(())
         },
     ),
-    row("use_uuid", "", Kind::Boolean, Some("0"), "Take a plug only if it is a UUID", |values, value| {
-        values.use_uuid = boolean(value)?;
-        Ok(())
-    }),
+    row("use_uuid", "", Kind::Boolean, Some("0"), "Take a plug only if it is a UUID", set!(use_uuid = boolean)),
     row(
         "missing_as_off",
         "",
         Kind::Boolean,
         Some("0"),
         "Take a guest for off if every host was reachable and none knows it; otherwise that is a failure",
-        |values, value| {
-            values.missing_as_off = boolean(value)?;
-            Ok(())
-        },
+        set!(missing_as_off = boolean),
     ),
     row(
         "fenced_hosts",
@@ -231,10 +219,7 @@ pub(super) static TABLE: &[Row] = &[
         Kind::Seconds { min: 1, max: 86400 },
         Some("600"),
         "How long Pacemaker's record that a host of fenced_hosts was turned off counts",
-        |values, value| {
-            values.fenced_within = integer(value, 1, 86400).map(Duration::from_secs)?;
-            Ok(())
-        },
+        set!(fenced_within = seconds),
     ),
     Row {
         letter: Some('m'),
@@ -247,43 +232,25 @@ pub(super) static TABLE: &[Row] = &[
             |_, _| Ok(()),
         )
     },
-    row("delay", "seconds", SECONDS, Some("0"), "Wait X seconds before fencing is started", |values, value| {
-        values.delay = seconds(value)?;
-        Ok(())
-    }),
+    row("delay", "seconds", SECONDS, Some("0"), "Wait X seconds before fencing is started", set!(delay = seconds)),
     row(
         "power_timeout",
         "seconds",
         SECONDS,
         Some("40"),
         "Test X seconds for status change after ON/OFF; libvirt needs up to 15 to end a guest by force",
-        |values, value| {
-            values.power_timeout = seconds(value)?;
-            Ok(())
-        },
+        set!(power_timeout = seconds),
     ),
-    row("power_wait", "seconds", SECONDS, Some("0"), "Wait X seconds after issuing ON/OFF", |values, value| {
-        values.power_wait = seconds(value)?;
-        Ok(())
-    }),
-    row("shell_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the answer of a host", |values, value| {
-        values.shell_timeout = seconds(value)?;
-        Ok(())
-    }),
-    row("login_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the connection to a host", |values, value| {
-        values.login_timeout = seconds(value)?;
-        Ok(())
-    }),
+    row("power_wait", "seconds", SECONDS, Some("0"), "Wait X seconds after issuing ON/OFF", set!(power_wait = seconds)),
+    row("shell_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the answer of a host", set!(shell_timeout = seconds)),
+    row("login_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the connection to a host", set!(login_timeout = seconds)),
     row(
         "disable_timeout",
         "true/false",
         Kind::Boolean,
         None,
         "Let the caller decide how long to wait, within a minute (default: true when run from Pacemaker)",
-        |values, value| {
-            values.disable_timeout = Some(boolean(value)?);
-            Ok(())
-        },
+        set!(disable_timeout = Some(boolean)),
     ),
     row("retry_on", "attempts", Kind::Integer { min: 0, max: 100 }, Some("1"), "Count of attempts to retry power on", |values, value| {
         values.retry_on = u32::try_from(integer(value, 0, 100)?).unwrap_or(0);
@@ -291,22 +258,10 @@ pub(super) static TABLE: &[Row] = &[
     }),
     Row {
         letter: Some('C'),
-        ..row("separator", "char", Kind::Text, Some(","), "Separator for CSV created by operation list", |values, value| {
-            value.clone_into(&mut values.separator);
-            Ok(())
-        })
+        ..row("separator", "char", Kind::Text, Some(","), "Separator for CSV created by operation list", set!(separator = text))
     },
-    row("plug_separator", "char", Kind::Text, Some(","), "Separator between several plugs", |values, value| {
-        value.clone_into(&mut values.plug_separator);
-        Ok(())
-    }),
-    Row {
-        letter: Some('v'),
-        ..row("verbose", "", Kind::Boolean, Some("0"), "Verbose mode", |values, value| {
-            values.verbose = boolean(value)?;
-            Ok(())
-        })
-    },
+    row("plug_separator", "char", Kind::Text, Some(","), "Separator between several plugs", set!(plug_separator = text)),
+    Row { letter: Some('v'), ..row("verbose", "", Kind::Boolean, Some("0"), "Verbose mode", set!(verbose = boolean)) },
     row(
         "verbose_level",
         "level",
@@ -321,32 +276,17 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         letter: Some('D'),
         obsoletes: Some("debug"),
-        ..row("debug_file", "file", Kind::Text, None, "Write debug information to given file", |values, value| {
-            values.debug_file = Some(value.into());
-            Ok(())
-        })
+        ..row("debug_file", "file", Kind::Text, None, "Write debug information to given file", set!(debug_file = Some(text)))
     },
     Row {
         letter: Some('q'),
-        ..row("quiet", "", Kind::Boolean, Some("0"), "Nothing on standard error; the reasons are in the system log", |values, value| {
-            values.quiet = boolean(value)?;
-            Ok(())
-        })
+        ..row("quiet", "", Kind::Boolean, Some("0"), "Nothing on standard error; the reasons are in the system log", set!(quiet = boolean))
     },
     Row {
         letter: Some('V'),
-        ..row("version", "", Kind::Boolean, Some("0"), "Display version information and exit", |values, value| {
-            values.version = boolean(value)?;
-            Ok(())
-        })
+        ..row("version", "", Kind::Boolean, Some("0"), "Display version information and exit", set!(version = boolean))
     },
-    Row {
-        letter: Some('h'),
-        ..row("help", "", Kind::Boolean, Some("0"), "Display help and exit", |values, value| {
-            values.help = boolean(value)?;
-            Ok(())
-        })
-    },
+    Row { letter: Some('h'), ..row("help", "", Kind::Boolean, Some("0"), "Display help and exit", set!(help = boolean)) },
     // Options of fence_virsh and of the library that nothing here depends on. A device that is carried over keeps working, and says so.
     Row {
         letter: Some('c'),

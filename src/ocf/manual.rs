@@ -5,7 +5,7 @@ use super::answers::{self, Answer, Condition};
 use super::differences::DIFFERENCES;
 use super::exit::Code;
 use super::metadata::{LONG, SHORT};
-use super::table::TABLE;
+use super::table::rows;
 use crate::parameter::{Change, Kind, Parameter};
 use crate::storage::kind;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
@@ -23,7 +23,7 @@ pub fn page() -> Result<String, String> {
     page.text([bold("/usr/lib/ocf/resource.d/kvmha/VirtualDomain "), italic("ACTION")]);
     page.control("SH", ["DESCRIPTION"]).text([roman(LONG)]);
     page.control("SH", ["PARAMETERS"]);
-    TABLE.iter().for_each(|row| parameter(&mut page, row));
+    rows().for_each(|row| parameter(&mut page, row));
     page.control("SH", ["ACTIONS"]);
     for action in ACTIONS {
         let interval = action.interval.map(|interval| format!(", interval {interval} s")).unwrap_or_default();
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn the_page_holds_every_parameter_action_and_condition() {
         let page = page().unwrap().replace("\\-", "-");
-        for name in TABLE.iter().map(|row| row.name).chain(ACTIONS.iter().map(|action| action.word)) {
+        for name in rows().map(|row| row.name).chain(ACTIONS.iter().map(|action| action.word)) {
             assert!(page.contains(name), "{name}");
         }
         for row in kind::TABLE {

@@ -5,7 +5,7 @@
 
 use super::actions::ACTIONS;
 use super::environment::Version;
-use super::table::TABLE;
+use super::table::rows;
 use crate::parameter::{Change, Kind, Parameter, Sharing};
 use crate::xml::Document;
 
@@ -30,7 +30,7 @@ pub fn document(version: Version) -> Vec<u8> {
         agent.text("longdesc", &[("lang", "en")], LONG);
         agent.text("shortdesc", &[("lang", "en")], SHORT);
         agent.element("parameters", &[], |parameters| {
-            for row in TABLE {
+            for row in rows() {
                 parameter(parameters, row, version);
             }
         });

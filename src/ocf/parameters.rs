@@ -1,7 +1,7 @@
 //! The values of the resource agent's parameters, and how they are read.
 
 use super::environment::Environment;
-use super::table::TABLE;
+use super::table::rows;
 use crate::domain::lifecycle::ShutdownMode;
 use crate::domain::migration::StorageCheck;
 use crate::domain::migration::policy::Policy;
@@ -154,8 +154,8 @@ pub fn read(environment: &Environment) -> (Parameters, Vec<Fault>) {
     if let Some(mode) = given.remove(ACCIDENTAL_SHUTDOWN_MODE) {
         given.entry("shutdown_mode".into()).or_insert(mode);
     }
-    let (mut values, mut faults) = parameter::read(TABLE, &given);
-    for row in TABLE.iter().filter(|row| environment.unreadable.iter().any(|name| name == row.name)) {
+    let (mut values, mut faults) = parameter::read(rows(), &given);
+    for row in rows().filter(|row| environment.unreadable.iter().any(|name| name == row.name)) {
         faults.retain(|fault| fault.name != row.name);
         faults.push(Fault { name: row.name, text: "value is not valid UTF-8".into(), missing: row.required });
     }
@@ -189,9 +189,9 @@ mod tests {
 
     #[test]
     fn the_rules_of_the_table() {
-        for (at, row) in TABLE.iter().enumerate() {
+        for (at, row) in rows().enumerate() {
             let name = row.name;
-            assert!(TABLE.iter().skip(at + 1).all(|other| other.name != name), "{name} stands twice");
+            assert!(rows().skip(at + 1).all(|other| other.name != name), "{name} stands twice");
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
             assert!(!row.short.is_empty() && !row.short.ends_with('.') && !row.short.contains('\n'), "{name}");
             assert!(row.long.ends_with('.') && !row.long.contains('\n'), "{name}");
@@ -199,7 +199,7 @@ mod tests {
         }
         // Those of ocf:heartbeat:VirtualDomain, pause_policy, outage_policy, outage_delay, guest_agent_failures, migration_policy,
         // migration_storage_check, migration_network and migration_check_interval.
-        assert_eq!(TABLE.len(), 27 + 8);
+        assert_eq!(rows().count(), 27 + 8);
         assert!(of(&[]).1.is_empty(), "the defaults are right");
     }
 
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(faults.iter().map(|fault| fault.name).collect::<Vec<_>>(), [name], "{name}={value}");
         }
         // monitor_scripts takes any words; a script that is not there makes monitor fail with its name.
-        assert_eq!(wrong.len() + 1, TABLE.len());
+        assert_eq!(wrong.len() + 1, rows().count());
     }
 
     #[test]
