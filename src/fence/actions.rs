@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// The actions of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum Action {
     /// Start it.
     On,
     /// End it, and prove it.
@@ -38,34 +38,34 @@ pub(super) enum Name {
 }
 
 /// A word of the API.
-pub(super) struct Action {
+pub(super) struct Row {
     /// The word.
     pub(super) word: &'static str,
     /// What it means.
-    pub(super) name: Name,
+    pub(super) action: Action,
 }
 
 /// The actions, in the order of the metadata.
-pub(super) const ACTIONS: &[Action] = &[
-    Action { word: "on", name: Name::On },
-    Action { word: "off", name: Name::Off },
-    Action { word: "reboot", name: Name::Reboot },
-    Action { word: "status", name: Name::Status },
-    Action { word: "list", name: Name::List },
-    Action { word: "list-status", name: Name::ListStatus },
-    Action { word: "monitor", name: Name::Monitor },
-    Action { word: "metadata", name: Name::Metadata },
-    Action { word: "manpage", name: Name::Metadata },
-    Action { word: "validate-all", name: Name::ValidateAll },
+pub(super) const ACTIONS: &[Row] = &[
+    Row { word: "on", action: Action::On },
+    Row { word: "off", action: Action::Off },
+    Row { word: "reboot", action: Action::Reboot },
+    Row { word: "status", action: Action::Status },
+    Row { word: "list", action: Action::List },
+    Row { word: "list-status", action: Action::ListStatus },
+    Row { word: "monitor", action: Action::Monitor },
+    Row { word: "metadata", action: Action::Metadata },
+    Row { word: "manpage", action: Action::Metadata },
+    Row { word: "validate-all", action: Action::ValidateAll },
 ];
 
 /// The action of a word; `meta-data` is how OCF spells it.
-pub(super) fn action_of(word: &str) -> Option<Name> {
+pub(super) fn action_of(word: &str) -> Option<Action> {
     let word = if word == "meta-data" { "metadata" } else { word };
-    ACTIONS.iter().find(|action| action.word == word).map(|action| action.name)
+    ACTIONS.iter().find(|row| row.word == word).map(|row| row.action)
 }
 
-impl Name {
+impl Action {
     /// Whether it changes something.
     pub(super) fn acts(self) -> bool {
         matches!(self, Self::On | Self::Off | Self::Reboot)
@@ -120,11 +120,11 @@ fn limits(options: &Options, by_fencer: bool) -> Limits {
     }
 }
 
-/// Carries out `name`. `by_fencer`: Pacemaker's fencer has called.
-pub(super) fn run(name: Name, options: &Options, by_fencer: bool) -> Report {
+/// Carries out `action`. `by_fencer`: Pacemaker's fencer has called.
+pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report {
     let limits = limits(options, by_fencer);
     let mut options = options.clone();
-    if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && name != Name::ValidateAll) {
+    if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && action != Action::ValidateAll) {
         match printed(&program, &Deadline::after(limits.login)) {
             Ok(password) => options.password = Some(password),
             Err(text) => return Report::failed(text),
@@ -135,35 +135,35 @@ pub(super) fn run(name: Name, options: &Options, by_fencer: bool) -> Report {
         Ok(pool) => pool,
         Err(text) => return Report::failed(text),
     };
-    let plugs = match plugs(name, options, &pool) {
+    let plugs = match plugs(action, options, &pool) {
         Ok(plugs) => plugs,
         Err(text) => return Report::failed(text),
     };
     if options.identity_file.as_ref().is_some_and(|file| !file.exists()) {
         return Report::failed("identity_file does not exist");
     }
-    if matches!(name, Name::Off | Name::Reboot) && !options.delay.is_zero() {
+    if matches!(action, Action::Off | Action::Reboot) && !options.delay.is_zero() {
         let _ = Deadline::after(options.delay).pause(options.delay);
     }
     let asking = limits.login + limits.shell * 2;
     let acting = limits.login + limits.shell + limits.power + options.power_wait;
-    match name {
-        Name::ValidateAll | Name::Metadata => Report::default(),
-        Name::Monitor => monitor(&pool, &Deadline::after(asking)),
-        Name::List | Name::ListStatus => list(&pool, name, &options.separator, &Deadline::after(asking)),
-        Name::Status => {
+    match action {
+        Action::ValidateAll | Action::Metadata => Report::default(),
+        Action::Monitor => monitor(&pool, &Deadline::after(asking)),
+        Action::List | Action::ListStatus => list(&pool, action, &options.separator, &Deadline::after(asking)),
+        Action::Status => {
             let deadline = Deadline::after(asking * 2);
             all(plugs, &deadline, move |plug| plug.status(&deadline)).map_or_else(Report::failed, |states| status(&states))
         }
-        Name::Off => {
+        Action::Off => {
             let deadline = Deadline::after(acting);
             all(plugs, &deadline, move |plug| plug.off(&deadline)).map_or_else(|text| failed(&text), |done| changed(&done, "OFF"))
         }
-        Name::On => {
+        Action::On => {
             let deadline = Deadline::after(acting);
             all(plugs, &deadline, move |plug| plug.on(&deadline)).map_or_else(|text| failed(&text), |done| changed(&done, "ON"))
         }
-        Name::Reboot => {
+        Action::Reboot => {
             let deadline = Deadline::after(acting);
             if let Err(text) = all(plugs.clone(), &deadline, move |plug| plug.off(&deadline)) {
                 return failed(&text);
@@ -212,8 +212,8 @@ fn changed(done: &[Done], word: &str) -> Report {
 }
 
 /// The guests that are meant.
-fn plugs(name: Name, options: &Options, pool: &Pool) -> std::result::Result<Vec<Plug>, String> {
-    if !name.wants_plug() {
+fn plugs(action: Action, options: &Options, pool: &Pool) -> std::result::Result<Vec<Plug>, String> {
+    if !action.wants_plug() {
         return Ok(Vec::new());
     }
     let given = options.plug.as_deref().filter(|plug| !plug.is_empty());
@@ -278,7 +278,7 @@ fn monitor(pool: &Pool, deadline: &Deadline) -> Report {
     Report { code: u8::from(!complaints.is_empty()), output: String::new(), complaints }
 }
 
-fn list(pool: &Pool, name: Name, separator: &str, deadline: &Deadline) -> Report {
+fn list(pool: &Pool, action: Action, separator: &str, deadline: &Deadline) -> Report {
     let mut report = Report::default();
     let mut guests: BTreeMap<(String, String), bool> = BTreeMap::new();
     for answer in pool.list(deadline) {
@@ -292,15 +292,15 @@ fn list(pool: &Pool, name: Name, separator: &str, deadline: &Deadline) -> Report
         }
     }
     report.code = u8::from(!report.complaints.is_empty());
-    for ((name_of, number), active) in &guests {
+    for ((name, number), active) in &guests {
         let state = match (active, report.complaints.is_empty()) {
             (true, _) => "ON",
             (false, true) => "OFF",
             (false, false) => "UNKNOWN",
         };
-        report.output += &match name {
-            Name::ListStatus => format!("{name_of}{separator}{number}{separator}{state}\n"),
-            _ => format!("{name_of}{separator}{number}\n"),
+        report.output += &match action {
+            Action::ListStatus => format!("{name}{separator}{number}{separator}{state}\n"),
+            _ => format!("{name}{separator}{number}\n"),
         };
     }
     let mut names: Vec<&String> = guests.keys().map(|(name, _)| name).collect();
@@ -325,31 +325,31 @@ mod tests {
 
     #[test]
     fn words() {
-        for action in ACTIONS {
-            assert_eq!(action_of(action.word), Some(action.name));
+        for row in ACTIONS {
+            assert_eq!(action_of(row.word), Some(row.action));
         }
-        assert_eq!(action_of("meta-data"), Some(Name::Metadata));
+        assert_eq!(action_of("meta-data"), Some(Action::Metadata));
         assert_eq!(action_of("diag"), None);
         assert_eq!(action_of(""), None);
     }
 
     #[test]
     fn a_host_out_of_reach_is_failure_in_every_action() {
-        for (name, code) in [
-            (Name::On, 1),
-            (Name::Off, 1),
-            (Name::Reboot, 1),
-            (Name::Status, 1),
-            (Name::Monitor, 1),
-            (Name::List, 1),
-            (Name::ListStatus, 1),
-            (Name::ValidateAll, 0),
+        for (action, code) in [
+            (Action::On, 1),
+            (Action::Off, 1),
+            (Action::Reboot, 1),
+            (Action::Status, 1),
+            (Action::Monitor, 1),
+            (Action::List, 1),
+            (Action::ListStatus, 1),
+            (Action::ValidateAll, 0),
         ] {
-            let report = run(name, &options(&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1")]), true);
+            let report = run(action, &options(&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1")]), true);
             assert_eq!(
                 (report.code, report.output.as_str(), report.complaints.len()),
                 (code, "", usize::from(code)),
-                "{name:?}: {report:?}"
+                "{action:?}: {report:?}"
             );
         }
     }
@@ -358,7 +358,7 @@ mod tests {
     fn which_guest() {
         let pool = Pool::new(&options(&[NOWHERE]), UNLIMITED).unwrap();
         let of = |pairs: &[(&str, &str)]| {
-            plugs(Name::Off, &options(pairs), &pool)
+            plugs(Action::Off, &options(pairs), &pool)
                 .map(|plugs| plugs.into_iter().map(|plug| plug.target.word).collect::<Vec<_>>().join("|"))
         };
         assert_eq!(of(&[("plug", "a"), ("nodename", "n")]).as_deref(), Ok("a"));

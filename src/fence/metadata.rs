@@ -38,9 +38,9 @@ pub fn document() -> Vec<u8> {
             }
         });
         agent.element("actions", &[], |actions| {
-            for action in ACTIONS {
+            for row in ACTIONS {
                 // automatic="1" would be unfencing: Pacemaker would start the guest when its node joins.
-                match action.word {
+                match row.word {
                     "on" => actions.empty("action", &[("name", "on"), ("automatic", "0")]),
                     word => actions.empty("action", &[("name", word)]),
                 }

@@ -27,7 +27,7 @@ pub use metadata::document;
 pub use note::{Unproven, unproven};
 
 use crate::log;
-use actions::{Name, Report};
+use actions::{Action, Report};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
@@ -47,7 +47,7 @@ pub fn run(words: &[OsString]) -> u8 {
         }
     };
     let (options, faults) = options::read(&given.values);
-    let name = actions::action_of(&options.action);
+    let action = actions::action_of(&options.action);
     // These work whatever else is given, and contact nothing.
     if options.help {
         return print(&command().render_help().to_string());
@@ -55,21 +55,21 @@ pub fn run(words: &[OsString]) -> u8 {
     if options.version {
         return print(concat!(env!("CARGO_PKG_VERSION"), "\n"));
     }
-    if name == Some(Name::Metadata) {
+    if action == Some(Action::Metadata) {
         return print(&String::from_utf8_lossy(&document()));
     }
     log::init(settings(&options, by_fencer));
     for text in given.oddities.iter().chain(&options.without_effect) {
         warn(text, options.quiet);
     }
-    let report = match name {
+    let report = match action {
         _ if !faults.is_empty() => Report::failed(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         // These words are what Pacemaker's fencer looks for (`stonith_action_async_done` in its `lib/fencing/st_actions.c`).
         None => Report::failed(format!("Failed: Unrecognised action '{}'", options.action.escape_debug())),
-        Some(name) if name.acts() && given.cut => {
+        Some(action) if action.acts() && given.cut => {
             Report::failed("standard input ends without a newline, so that its last value may have been cut off; nothing is done")
         }
-        Some(name) => actions::run(name, &options, by_fencer),
+        Some(action) => actions::run(action, &options, by_fencer),
     };
     finish(&report, options.quiet)
 }

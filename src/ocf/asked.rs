@@ -1,6 +1,6 @@
 //! A resource as a person asks about it: its parameters read as the agent reads them, without an action.
 
-use super::actions::Name;
+use super::actions::Action;
 use super::exit::Failure;
 use super::{Call, Environment, moving, parameters};
 use crate::deadline::Deadline;
@@ -34,7 +34,7 @@ impl Asked {
             return Err(fault.to_string());
         }
         let hypervisor = parameters.hypervisor.take().ok_or("hypervisor: no default")?;
-        Ok(Self { call: Call { name: Name::MigrateTo, environment, parameters, hypervisor, faults, deadline } })
+        Ok(Self { call: Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline } })
     }
 
     /// How it would be moved.

@@ -5,7 +5,7 @@
 //! and files that are missing, seen before anything was done, and never from a probe, a stop or a migration. 7 is "proven not
 //! there". Everything that was tried and failed, and everything that cannot be told, is 1.
 
-use super::actions::Name;
+use super::actions::Action;
 use crate::domain::{Error, Kind};
 
 /// The exit codes of the OCF resource agent API that this agent uses.
@@ -76,20 +76,20 @@ impl Failure {
 
     /// What an error of the lower rooms means for an action.
     #[must_use]
-    pub fn of(action: Name, error: Error) -> Self {
+    pub fn of(action: Action, error: Error) -> Self {
         Self::new(code(action, error.kind), error.text)
     }
 
     /// What a wrong or missing parameter means for an action.
     #[must_use]
-    pub fn of_fault(action: Name, missing: bool, text: String) -> Self {
+    pub fn of_fault(action: Action, missing: bool, text: String) -> Self {
         let code = match action {
             // 6 would leave the guest stopped everywhere after a failed move.
-            Name::MigrateTo | Name::MigrateFrom => Code::Generic,
+            Action::MigrateTo | Action::MigrateFrom => Code::Generic,
             // Without `config` there is no guest to speak of; the incumbent says 6 on every action.
             _ if missing => Code::Configured,
-            Name::Start | Name::ValidateAll => Code::Configured,
-            Name::Stop | Name::Monitor | Name::Status | Name::ReloadAgent => Code::Generic,
+            Action::Start | Action::ValidateAll => Code::Configured,
+            Action::Stop | Action::Monitor | Action::Status | Action::ReloadAgent | Action::MetaData => Code::Generic,
         };
         Self::new(code, text)
     }
@@ -97,20 +97,19 @@ impl Failure {
 
 /// The code for a kind of error in an action. Never 7: that a thing was not found is no proof that its emulator is gone, and what
 /// was proven says [`Failure::not_running`] itself.
-fn code(action: Name, kind: Kind) -> Code {
+fn code(action: Action, kind: Kind) -> Code {
     match (action, kind) {
         // Another node may have the file.
-        (Name::Start | Name::ValidateAll, Kind::Definition) => Code::Installed,
+        (Action::Start | Action::ValidateAll, Kind::Definition) => Code::Installed,
         (_, _) => Code::Generic,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::actions::{ACTIONS, Row};
     use super::*;
 
-    const NAMES: [Name; 8] =
-        [Name::Start, Name::Stop, Name::Monitor, Name::Status, Name::MigrateTo, Name::MigrateFrom, Name::ReloadAgent, Name::ValidateAll];
     const KINDS: [Kind; 9] = [
         Kind::NotFound,
         Kind::Unreachable,
@@ -125,29 +124,29 @@ mod tests {
 
     #[test]
     fn nothing_that_bans_comes_from_a_running_system() {
-        for name in NAMES {
+        for Row { action, .. } in ACTIONS {
             for kind in KINDS {
-                let code = code(name, kind);
-                let validation = matches!(name, Name::Start | Name::ValidateAll) && kind == Kind::Definition;
-                assert!(code == Code::Generic || validation, "{name:?} {kind:?}");
+                let code = code(*action, kind);
+                let validation = matches!(action, Action::Start | Action::ValidateAll) && kind == Kind::Definition;
+                assert!(code == Code::Generic || validation, "{action:?} {kind:?}");
             }
         }
     }
 
     #[test]
     fn no_error_says_that_the_guest_does_not_run() {
-        for name in NAMES {
+        for Row { action, .. } in ACTIONS {
             for kind in KINDS {
-                assert_ne!(code(name, kind), Code::NotRunning, "{name:?} {kind:?}");
+                assert_ne!(code(*action, kind), Code::NotRunning, "{action:?} {kind:?}");
             }
         }
     }
 
     #[test]
     fn a_migration_never_says_what_leaves_the_guest_stopped() {
-        for name in [Name::MigrateTo, Name::MigrateFrom] {
+        for action in [Action::MigrateTo, Action::MigrateFrom] {
             for missing in [false, true] {
-                assert_eq!(Failure::of_fault(name, missing, String::new()).code, Code::Generic);
+                assert_eq!(Failure::of_fault(action, missing, String::new()).code, Code::Generic);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What is done around a guest's life because parameters ask for it: its definition kept, its state saved, what it needs made ready.
 
 use super::Call;
-use super::actions::Name;
+use super::actions::Action;
 use super::exit::{Code, Failure};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::migration::Plan;
@@ -22,7 +22,7 @@ const KEEPING: Duration = Duration::from_secs(10);
 impl Call {
     /// What belongs to a monitor of a guest that is here and healthy.
     pub(super) fn attend(&self) {
-        if self.name == Name::Monitor && self.environment.probe {
+        if self.action == Action::Monitor && self.environment.probe {
             return;
         }
         self.update_utilization();
@@ -62,7 +62,7 @@ impl Call {
         let Some(Definition { xml, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else { return Ok(()) };
         let shelf = self.shelf();
         // A monitor of a guest that is as it was does not touch the shared storage.
-        if self.name == Name::Monitor && shelf.text(Note::Definition).is_some_and(|kept| kept == xml.as_bytes()) {
+        if self.action == Action::Monitor && shelf.text(Note::Definition).is_some_and(|kept| kept == xml.as_bytes()) {
             return Ok(());
         }
         shelf.put_text(Note::Definition, xml.as_bytes());

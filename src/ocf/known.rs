@@ -1,7 +1,7 @@
 //! What a call knows of its guest: from the state file, from the definition, or by guessing.
 
 use super::Call;
-use super::actions::Name;
+use super::actions::Action;
 use crate::cluster::cib::Cib;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
@@ -93,7 +93,7 @@ impl Call {
         let old = self.record().filter(|record| record.name == seen.name);
         let runs = matches!(sight, Sight::Libvirt { condition, .. } if condition.runs());
         let creating = !runs && old.as_ref().is_some_and(|record| record.creating);
-        let glance = matches!(self.name, Name::Monitor | Name::Status);
+        let glance = matches!(self.action, Action::Monitor | Action::Status);
         let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);
         let guessed = old.as_ref().is_some_and(|record| record.guessed);
         let moving = old.filter(|_| glance).and_then(|record| record.moving);

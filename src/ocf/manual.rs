@@ -25,9 +25,9 @@ pub fn page() -> Result<String, String> {
     page.control("SH", ["PARAMETERS"]);
     rows().for_each(|row| parameter(&mut page, row));
     page.control("SH", ["ACTIONS"]);
-    for action in ACTIONS {
-        let interval = action.interval.map(|interval| format!(", interval {interval} s")).unwrap_or_default();
-        item(&mut page, action.word, &format!("{} Advised timeout {} s{interval}.", action.text, action.timeout));
+    for row in ACTIONS {
+        let interval = row.interval.map(|interval| format!(", interval {interval} s")).unwrap_or_default();
+        item(&mut page, row.word, &format!("{} Advised timeout {} s{interval}.", row.text, row.timeout));
     }
     page.control("SH", ["EXIT CODES"]);
     Code::ALL.iter().for_each(|code| item(&mut page, &(*code as u8).to_string(), &format!("{}.", code.meaning())));
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn the_page_holds_every_parameter_action_and_condition() {
         let page = page().unwrap().replace("\\-", "-");
-        for name in rows().map(|row| row.name).chain(ACTIONS.iter().map(|action| action.word)) {
+        for name in rows().map(|row| row.name).chain(ACTIONS.iter().map(|row| row.word)) {
             assert!(page.contains(name), "{name}");
         }
         for row in kind::TABLE {

@@ -3,11 +3,14 @@
 //! OCF 1.0 is what `ra-api-1.dtd` allows, which ocf-tester checks: no `reloadable`, `unique-group`, `reload-agent`. OCF 1.1 is
 //! what Pacemaker and pcs understand, and they need it: without `reloadable` every change of a parameter restarts the guest.
 
+use super::Call;
 use super::actions::ACTIONS;
 use super::environment::Version;
+use super::exit::Failure;
 use super::table::rows;
 use crate::parameter::{Change, Kind, Parameter, Sharing};
 use crate::xml::Document;
+use std::io::{self, Write};
 
 /// What the agent is, in one line.
 pub(super) const SHORT: &str = "Manages KVM guests through libvirt: start, stop, live migration, and the truth about them";
@@ -16,6 +19,13 @@ pub(super) const SHORT: &str = "Manages KVM guests through libvirt: start, stop,
 pub(super) const LONG: &str = "Places, fails over and live-migrates a KVM guest on shared storage. Takes the parameters of ocf:heartbeat:VirtualDomain. \
 A guest is reported stopped only when its emulator's process is proven gone, and a libvirt daemon that is down or hangs costs no guest its \
 life: monitor and stop then work from the process. Every action ends before its timeout with a reason.";
+
+/// Prints the document that the caller understands.
+pub(super) fn print(call: &Call) -> Result<(), Failure> {
+    // A reader that goes away before the end is no error of ours.
+    let _ = io::stdout().write_all(&document(call.environment.version));
+    Ok(())
+}
 
 /// The document.
 #[must_use]
@@ -35,13 +45,13 @@ pub fn document(version: Version) -> Vec<u8> {
             }
         });
         agent.element("actions", &[], |actions| {
-            for action in ACTIONS.iter().filter(|action| action.since_1_0 || version == Version::V1_1) {
-                let timeout = format!("{}s", action.timeout);
-                match action.interval.map(|interval| format!("{interval}s")) {
+            for row in ACTIONS.iter().filter(|row| row.since_1_0 || version == Version::V1_1) {
+                let timeout = format!("{}s", row.timeout);
+                match row.interval.map(|interval| format!("{interval}s")) {
                     Some(interval) => {
-                        actions.empty("action", &[("name", action.word), ("depth", "0"), ("timeout", &timeout), ("interval", &interval)]);
+                        actions.empty("action", &[("name", row.word), ("depth", "0"), ("timeout", &timeout), ("interval", &interval)]);
                     }
-                    None => actions.empty("action", &[("name", action.word), ("timeout", &timeout)]),
+                    None => actions.empty("action", &[("name", row.word), ("timeout", &timeout)]),
                 }
             }
         });

@@ -39,18 +39,17 @@ use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Uri, evidence};
 use crate::log;
 use crate::parameter::Fault;
-use actions::{ACTIONS, Name};
+use actions::{ACTIONS, Action};
 use exit::{Code, Failure};
 use parameters::Parameters;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::time::Instant;
 
 /// One action that is being carried out.
 pub(crate) struct Call {
     /// Which.
-    name: Name,
+    action: Action,
     /// What the caller said.
     environment: Environment,
     /// The resource's parameters.
@@ -64,23 +63,23 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn run(&self, action: fn(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
-        match self.name {
+    fn run(&self, handler: fn(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
+        match self.action {
             // Words are the same on every host.
-            Name::ValidateAll | Name::ReloadAgent => action(self),
-            Name::Stop | Name::Monitor | Name::Status => {
-                self.usable_hypervisor().map_or_else(|failure| self.see_without_libvirt(failure), |()| action(self))
+            Action::ValidateAll | Action::ReloadAgent | Action::MetaData => handler(self),
+            Action::Stop | Action::Monitor | Action::Status => {
+                self.usable_hypervisor().map_or_else(|failure| self.see_without_libvirt(failure), |()| handler(self))
             }
-            Name::Start | Name::MigrateTo | Name::MigrateFrom => {
+            Action::Start | Action::MigrateTo | Action::MigrateFrom => {
                 self.insist_on_this_host()?;
-                action(self)
+                handler(self)
             }
         }
     }
 
     /// The failure of this action that `error` means.
     fn failure(&self, error: Error) -> Failure {
-        Failure::of(self.name, error)
+        Failure::of(self.action, error)
     }
 
     /// # Errors
@@ -94,7 +93,7 @@ impl Call {
         let (wrong, others): (Vec<&Fault>, Vec<&Fault>) = self.faults.iter().partition(|fault| needs(fault.name));
         others.iter().for_each(|fault| log::warning(format_args!("{fault}; the default is used")));
         wrong.iter().skip(1).for_each(log::error);
-        wrong.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, fault.missing, fault.to_string())))
+        wrong.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.action, fault.missing, fault.to_string())))
     }
 
     /// # Errors
@@ -111,7 +110,7 @@ impl Call {
     /// `hypervisor` is wrong, or another host's.
     fn usable_hypervisor(&self) -> Result<(), Failure> {
         match self.faults.iter().find(|fault| fault.name == "hypervisor") {
-            Some(fault) => Err(Failure::of_fault(self.name, false, fault.to_string())),
+            Some(fault) => Err(Failure::of_fault(self.action, false, fault.to_string())),
             None => self.insist_on_this_host(),
         }
     }
@@ -126,9 +125,9 @@ impl Call {
         let trace = record.map(|record| record.trace()).or_else(|| self.definition().ok().map(|definition| definition.identity.into()));
         let Some(trace) = trace else { return Err(failure) };
         let left = evidence::find(&trace.identity, trace.emulator, &self.deadline).map_err(|error| self.failure(error))?;
-        match self.name {
+        match self.action {
             _ if !left.is_empty() => Err(failure),
-            Name::Stop => Ok(()),
+            Action::Stop => Ok(()),
             _ => Err(Failure::not_running()),
         }
     }
@@ -137,7 +136,7 @@ impl Call {
     /// deleted from its configuration while it ran, if it had only found it by a probe: it keeps the parameters of a start or a reload
     /// (`update_history_cache`, pacemaker 2.1.5). To refuse that would cost the node its power.
     fn take_from_record(&mut self) {
-        let unset = self.name == Name::Stop && self.environment.instance.is_some() && self.faults.iter().any(|fault| fault.missing);
+        let unset = self.action == Action::Stop && self.environment.instance.is_some() && self.faults.iter().any(|fault| fault.missing);
         let Some(record) = unset.then(|| self.shelf().read()).flatten().filter(|record| !record.guessed) else { return };
         let Ok(hypervisor) = Uri::parse(&record.hypervisor) else { return };
         log::warning(format_args!("config is not set, the state file has {}", record.config.display()));
@@ -155,14 +154,14 @@ impl Call {
             log::warning(format_args!("{fault}; the default is used"));
         }
         let missing = self.faults.iter().find(|fault| fault.missing);
-        missing.map_or(Ok(()), |fault| Err(Failure::of_fault(self.name, true, fault.to_string())))
+        missing.map_or(Ok(()), |fault| Err(Failure::of_fault(self.action, true, fault.to_string())))
     }
 }
 
 /// The least timeout that is advised for an action, in seconds.
 #[must_use]
 pub fn advised_timeout(action: &str) -> Option<u32> {
-    actions::ACTIONS.iter().find(|row| row.word == action).map(|row| row.timeout)
+    ACTIONS.iter().find(|row| row.word == action).map(|row| row.timeout)
 }
 
 /// What is wrong with the parameters of a resource, each a sentence.
@@ -180,22 +179,17 @@ pub fn run(words: &[OsString]) -> u8 {
     let environment = Environment::of_process();
     log::init(environment.log.clone());
     let word = words.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
-    let Some(action) = ACTIONS.iter().find(|action| action.word == word) else {
+    let Some(row) = ACTIONS.iter().find(|row| row.word == word) else {
         return unknown(&word, &environment.reason_prefix) as u8;
-    };
-    let Some(name) = action.name else {
-        // A reader that goes away before the end is no error of ours.
-        let _ = io::stdout().write_all(&document(environment.version));
-        return Code::Success as u8;
     };
     let prefix = environment.reason_prefix.clone();
     let deadline = Deadline::after(environment.budget().saturating_sub(begin.elapsed()));
     let (mut parameters, faults) = parameters::read(&environment);
     let result = match parameters.hypervisor.take() {
         Some(hypervisor) => {
-            let mut call = Call { name, environment, parameters, hypervisor, faults, deadline };
+            let mut call = Call { action: row.action, environment, parameters, hypervisor, faults, deadline };
             call.take_from_record();
-            call.run(action.run)
+            call.run(row.run)
         }
         None => Err(Failure::new(Code::Configured, "hypervisor: no default")),
     };
@@ -212,7 +206,7 @@ pub fn run(words: &[OsString]) -> u8 {
 
 /// `usage`, no word at all, or one that is no action.
 fn unknown(word: &str, prefix: &str) -> Code {
-    let known: Vec<&str> = ACTIONS.iter().map(|action| action.word).collect();
+    let known: Vec<&str> = ACTIONS.iter().map(|row| row.word).collect();
     log::complain(&format!("usage: VirtualDomain {{{}}}", known.join("|")));
     if !matches!(word, "" | "usage" | "help" | "methods") {
         log::exit_reason(prefix, &format!("{word:?}: action not supported"));

@@ -1,7 +1,7 @@
 //! monitor, probe and status.
 
 use super::Call;
-use super::actions::Name;
+use super::actions::Action;
 use super::exit::{Code, Failure};
 use super::guest::{AGAIN, is_unfinished};
 use super::outage::Course;
@@ -162,7 +162,7 @@ fn running(call: &Call) -> Result<Seen, Failure> {
 /// Whether this is a probe with time for another look, which then is due. Pacemaker takes a guest whose probe has failed for one that runs there
 /// (`unpack_rsc_op_failure`), and ends it there and on the node where it is well; so a probe does not fail for what passes.
 fn asks_again(call: &Call) -> bool {
-    call.name == Name::Monitor && call.environment.probe && call.deadline.again(AGAIN)
+    call.action == Action::Monitor && call.environment.probe && call.deadline.again(AGAIN)
 }
 
 /// The guest that libvirt has lost, its emulator being well: one that this resource has seen run, whose only emulator is still that one. libvirt
@@ -178,7 +178,7 @@ fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
 
 /// What is said of such a guest. To fail would end it.
 fn judge_lost(call: &Call, seen: String) -> Result<Seen, Failure> {
-    if call.name == Name::Monitor && !call.environment.probe {
+    if call.action == Action::Monitor && !call.environment.probe {
         return Err(Failure::new(Code::Degraded, seen));
     }
     log::warning(seen);
@@ -188,7 +188,7 @@ fn judge_lost(call: &Call, seen: String) -> Result<Seen, Failure> {
 /// What is said of a guest that a fault has paused. It is there: a probe and a person's question get that answer.
 fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
     match call.parameters.pause_policy {
-        _ if call.name != Name::Monitor || call.environment.probe => Ok(()),
+        _ if call.action != Action::Monitor || call.environment.probe => Ok(()),
         PausePolicy::Ignore => Ok(()),
         PausePolicy::Degraded => Err(Failure::new(Code::Degraded, seen)),
         PausePolicy::Fail => Err(Failure::generic(seen)),

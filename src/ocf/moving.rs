@@ -244,7 +244,7 @@ fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::actions::Name;
+    use super::super::actions::Action;
     use super::super::{Environment, parameters};
     use super::*;
     use crate::deadline::Deadline;
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(faults, []);
         let hypervisor = parameters.hypervisor.take().unwrap();
         let deadline = Deadline::after(Duration::from_secs(1));
-        plan(&Call { name: Name::MigrateTo, environment, parameters, hypervisor, faults, deadline })
+        plan(&Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline })
     }
 
     #[test]

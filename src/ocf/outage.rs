@@ -4,7 +4,7 @@
 //! is that it goes on here after another node has started it: the disks are the other's then, see [`super::alone`].
 
 use super::Call;
-use super::actions::Name;
+use super::actions::Action;
 use super::exit::Failure;
 use super::parameters::OutagePolicy;
 use super::relocation::Stays;
@@ -141,7 +141,7 @@ impl Call {
     /// It is given up here.
     pub(super) fn outage(&self, identity: &Identity, seen: String) -> Result<Course, Failure> {
         let (name, policy, now) = (&identity.name, self.parameters.outage_policy, seconds_since_boot());
-        if self.name != Name::Monitor || self.environment.probe || policy == OutagePolicy::Wait {
+        if self.action != Action::Monitor || self.environment.probe || policy == OutagePolicy::Wait {
             return Ok(Course::Paused(seen));
         }
         let mut note = self.outage_note().unwrap_or_default();

@@ -3,7 +3,7 @@
 //! It costs what `kvmha check` costs, for each other node; so it is off unless wanted, and what was seen is noted beside the state file. A
 //! service to the placement, as the utilization is: nothing that goes wrong here is the guest's, or makes an action fail.
 
-use super::actions::Name;
+use super::actions::Action;
 use super::{Call, moving};
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
@@ -50,7 +50,7 @@ impl Call {
     pub(super) fn update_outlook(&self) {
         let interval = i64::try_from(self.parameters.migration_check_interval).unwrap_or(i64::MAX);
         let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return };
-        if interval == 0 || self.name != Name::Monitor || !self.reaches_others() {
+        if interval == 0 || self.action != Action::Monitor || !self.reaches_others() {
             return;
         }
         let note = self.shelf().get::<Note>(record::Note::Outlook);

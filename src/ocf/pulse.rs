@@ -1,7 +1,7 @@
 //! Whether what runs in the guest gives a sign of life: a part of the recurring monitor, if it is wanted.
 
 use super::Call;
-use super::actions::Name;
+use super::actions::Action;
 use super::exit::Failure;
 use crate::domain::agent::{self, Record};
 use crate::domain::record::Note;
@@ -24,7 +24,7 @@ impl Call {
             0 => USUAL,
             wanted => wanted,
         };
-        if self.name != Name::Monitor || self.environment.probe {
+        if self.action != Action::Monitor || self.environment.probe {
             return Ok(());
         }
         let Some(pid) = self.record().and_then(|record| record.pid) else { return Ok(()) };

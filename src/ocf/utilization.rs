@@ -5,7 +5,7 @@
 //! wrong is the guest's, or makes an action fail.
 
 use super::Call;
-use super::actions::Name;
+use super::actions::Action;
 use crate::cluster::tool::Trouble;
 use crate::cluster::utilization;
 use crate::deadline::{Deadline, seconds_since_boot};
@@ -49,7 +49,7 @@ impl Call {
         let (Some(instance), true) = (&self.environment.instance, used && self.environment.node.is_some()) else { return };
         let note = self.shelf().get::<Note>(record::Note::Utilization);
         let now = seconds_since_boot();
-        if note.as_ref().is_some_and(|note| self.name == Name::Monitor && (0..NUMBERS).contains(&(now - note.numbers))) {
+        if note.as_ref().is_some_and(|note| self.action == Action::Monitor && (0..NUMBERS).contains(&(now - note.numbers))) {
             return;
         }
         let deadline = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));

@@ -6,7 +6,7 @@
 //! cannot be had here is not among them: reading it takes a process of its own.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use super::super::actions::Name;
+use super::super::actions::Action;
 use super::super::{Environment, parameters};
 use super::*;
 use crate::domain::ffi::simulated;
@@ -46,7 +46,7 @@ fn call(time: Duration) -> Call {
     assert_eq!(faults, []);
     let hypervisor = parameters.hypervisor.take().unwrap();
     let deadline = Deadline::after(environment.budget());
-    Call { name: Name::MigrateFrom, environment, parameters, hypervisor, faults, deadline }
+    Call { action: Action::MigrateFrom, environment, parameters, hypervisor, faults, deadline }
 }
 
 /// Awaits the guest; the answer, in a few words. `came`: it has come before.
