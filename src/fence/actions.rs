@@ -303,13 +303,10 @@ fn list(pool: &Pool, action: Action, separator: &str, deadline: &Deadline) -> Re
             _ => format!("{name}{separator}{number}\n"),
         };
     }
-    let mut names: Vec<&String> = guests.keys().map(|(name, _)| name).collect();
-    names.dedup_by(|one, other| {
-        one == other && {
-            log::warning(format_args!("{one} is the name of different guests"));
-            true
-        }
-    });
+    let names: Vec<&String> = guests.keys().map(|(name, _)| name).collect();
+    for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+        log::warning(format_args!("{} is the name of different guests", pair[0]));
+    }
     report
 }
 

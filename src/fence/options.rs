@@ -1,8 +1,4 @@
-//! The options of the fence agent: the one description of each, and the values they fill. Standard input, command line, metadata and
-//! manual are views of this table.
-//!
-//! Names, short letters and defaults are those of fence-agents' `lib/fencing.py`, so that a device of `fence_virsh` or `fence_xvm`
-//! is changed into one of this agent by its address alone.
+//! The values that the options of the fence agent fill, and how they are read; each option is described in [`super::table`] alone.
 
 use super::table::TABLE;
 use crate::parameter::{self, Fault, Kind, Parameter};

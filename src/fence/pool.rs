@@ -86,6 +86,11 @@ impl Pool {
         tasks.into_iter().map(|(number, task)| (number, task.and_then(|task| task.wait(&late)))).collect()
     }
 
+    /// A host that did not answer in time.
+    fn silent(&self, host: usize) -> Error {
+        Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host)))
+    }
+
     /// What each host says of a guest, in the order of the hosts.
     pub(super) fn ask(&self, target: &Target, deadline: &Deadline) -> Vec<Answer> {
         let wanted = target.clone();
@@ -93,7 +98,7 @@ impl Pool {
         answers
             .into_iter()
             .map(|(host, answer)| {
-                let answer = answer.unwrap_or_else(|| Answer::Unknown(format!("{} gave no answer in time", self.label(host))));
+                let answer = answer.unwrap_or_else(|| Answer::Unknown(self.silent(host).text));
                 log::debug(|| format!("{} at {}: {answer:?}", target.word, self.label(host)));
                 answer
             })
@@ -116,7 +121,7 @@ impl Pool {
             match found {
                 Some(Ok(victim)) => victims.extend(victim),
                 Some(Err(error)) => failure = Some(error),
-                None => failure = Some(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host)))),
+                None => failure = Some(self.silent(host)),
             }
         }
         // One that can be ended is ended, whatever is with the others: they are asked again.
@@ -145,19 +150,13 @@ impl Pool {
     /// Whether every host is there and takes orders, in the order of the hosts.
     pub(super) fn ready(&self, deadline: &Deadline) -> Vec<Result<()>> {
         let answers = self.each(0..self.hosts.len(), self.question(), deadline, |host, _, limit| host.ready(limit));
-        let late = |host| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host))));
-        answers.into_iter().map(|(host, answer)| answer.unwrap_or_else(|| late(host))).collect()
+        answers.into_iter().map(|(host, answer)| answer.unwrap_or_else(|| Err(self.silent(host)))).collect()
     }
 
     /// The guests of every host, in the order of the hosts.
     pub(super) fn list(&self, deadline: &Deadline) -> Vec<Result<Vec<Entry>>> {
         let lists = self.each(0..self.hosts.len(), self.question(), deadline, |host, _, limit| host.list(limit));
-        lists
-            .into_iter()
-            .map(|(host, list)| {
-                list.unwrap_or_else(|| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host)))))
-            })
-            .collect()
+        lists.into_iter().map(|(host, list)| list.unwrap_or_else(|| Err(self.silent(host)))).collect()
     }
 }
 

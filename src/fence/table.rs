@@ -1,4 +1,7 @@
 //! The table of options: one row describes one, for standard input, command line, metadata and manual.
+//!
+//! Names, short letters and defaults are those of fence-agents' `lib/fencing.py`, so that a device of `fence_virsh` or `fence_xvm`
+//! is changed into one of this agent by its address alone.
 
 use super::options::{Options, Row, Secret, uuid};
 use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer, set};

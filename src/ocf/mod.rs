@@ -89,8 +89,8 @@ impl Call {
     }
 
     /// The same for those that an action needs; the others keep their defaults.
-    fn insist_on(&self, needs: impl Fn(&str) -> bool) -> Result<(), Failure> {
-        let (wrong, others): (Vec<&Fault>, Vec<&Fault>) = self.faults.iter().partition(|fault| needs(fault.name));
+    fn insist_on(&self, needs: impl Fn(&Fault) -> bool) -> Result<(), Failure> {
+        let (wrong, others): (Vec<&Fault>, Vec<&Fault>) = self.faults.iter().partition(|fault| needs(fault));
         others.iter().for_each(|fault| log::warning(format_args!("{fault}; the default is used")));
         wrong.iter().skip(1).for_each(log::error);
         wrong.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.action, fault.missing, fault.to_string())))
@@ -150,11 +150,7 @@ impl Call {
     /// # Errors
     /// `config` is not set.
     fn tolerate_parameters(&self) -> Result<(), Failure> {
-        for fault in self.faults.iter().filter(|fault| !fault.missing) {
-            log::warning(format_args!("{fault}; the default is used"));
-        }
-        let missing = self.faults.iter().find(|fault| fault.missing);
-        missing.map_or(Ok(()), |fault| Err(Failure::of_fault(self.action, true, fault.to_string())))
+        self.insist_on(|fault| fault.missing)
     }
 }
 

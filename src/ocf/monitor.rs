@@ -95,7 +95,7 @@ enum Seen {
     GoesOn,
 }
 
-/// As [`status`]; says how it is there.
+/// As [`status()`]; says how it is there.
 fn running(call: &Call) -> Result<Seen, Failure> {
     call.tolerate_parameters()?;
     loop {

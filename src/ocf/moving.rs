@@ -36,7 +36,9 @@ const READING: Duration = Duration::from_secs(5);
 /// Moves the guest to the node that Pacemaker names; success only if it runs there.
 pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     // For a word that has nothing to do with a move the guest would be stopped, and then not be started.
-    call.insist_on(|name| name.starts_with("migrat") || matches!(name, "config" | "hypervisor" | "remoteuri" | "start_resources"))?;
+    call.insist_on(|fault| {
+        fault.name.starts_with("migrat") || matches!(fault.name, "config" | "hypervisor" | "remoteuri" | "start_resources")
+    })?;
     let plan = plan(call)?;
     let record = record(call)?;
     let identity = record.identity();

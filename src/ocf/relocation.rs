@@ -1,7 +1,7 @@
 //! `outage_policy=relocate`: a guest is given up on this node only if another one is known to read its disks, and Pacemaker would run it there.
 //!
 //! What nobody can read is nobody's to run: a paused guest loses nothing by waiting, and one that was given up for nothing boots. How another
-//! node proves that it reads the disks: [`marks`]. What makes Pacemaker leave this node is that the start here, which it tries first if it
+//! node proves that it reads the disks: [`preflight::marks`]. What makes Pacemaker leave this node is that the start here, which it tries first if it
 //! likes, fails for the disk before libvirt is asked for the guest, and after a failed start it goes elsewhere: [`super::readable`].
 
 use super::known::STATE_DIRECTORY;

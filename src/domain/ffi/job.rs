@@ -110,7 +110,7 @@ impl Job {
 ///
 /// # Errors
 ///
-/// As of [`error`].
+/// As of [`super::error`].
 pub fn job(domain: &Domain, which: Which) -> Result<Option<Job>> {
     let flags = match which {
         Which::Current => 0,
