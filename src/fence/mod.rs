@@ -5,6 +5,7 @@
 mod actions;
 mod address;
 mod carried;
+mod ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 mod host;

@@ -1,0 +1,276 @@
+//! Ending one guest, wherever it is, and proving it off everywhere: round by round, and what is known from one to the next.
+
+use super::note::{Begun, Note, ORDINARY};
+use super::power::{Done, LONG_PAUSE, PAUSE, Plug};
+use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
+use super::victim::{End, Victim};
+use crate::deadline::{self, Deadline};
+use crate::domain::{Error, Kind, Result};
+use crate::log;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Quiet rounds in a row that prove a guest off, and those after a migration was in flight: its target may only just be coming up.
+const ROUNDS: u32 = 2;
+const ROUNDS_AFTER_MOVE: u32 = 5;
+
+/// Between two rounds after an end that was seen, of a guest that was not moving: then it is the order that counts. Each host is asked again after all
+/// have said that it is not there, so that one that was handed over between their answers is met in the next round, however long that is.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What ending a guest takes on a busy host. Less is not enough to see the end of one that was started again: it would only stay in doubt.
+const AN_END: Duration = Duration::from_secs(2);
+
+/// How often libvirt may refuse to end a guest before that is the answer.
+const REFUSALS: u32 = 5;
+
+/// An end that is under way.
+pub(super) struct Ending<'a> {
+    plug: &'a mut Plug,
+    /// The note about the guest, as it was last read or written.
+    note: Option<Note>,
+    /// Ends that were open before: nothing that is done from here on proves them.
+    stands: Vec<Begun>,
+    /// The hosts on which libvirt refused an end and did not end it since, and since when that end may be under way.
+    pending: BTreeMap<usize, Instant>,
+    /// Since when somebody else's end is under way, which nothing proves but that the guest is no longer there.
+    unseen: Option<Instant>,
+    /// The rounds.
+    progress: Progress,
+    /// Whether libvirt ended all copies in some round.
+    ended: bool,
+    /// How often it refused to, and why it did last.
+    refusals: u32,
+    refused: Option<Error>,
+}
+
+/// How ending it on a host, or on all, went.
+enum Ended {
+    /// libvirt ended it.
+    Proven,
+    /// It was gone already.
+    Unseen,
+}
+
+/// Why it is not ended.
+enum Failed {
+    /// Worth another attempt.
+    ForNow(Error),
+    /// Another attempt would find it gone and prove nothing.
+    ForGood(Error),
+}
+
+impl<'a> Ending<'a> {
+    /// # Errors
+    /// The note cannot be read.
+    pub(super) fn new(plug: &'a mut Plug) -> Result<Self> {
+        let note = plug.note()?;
+        let missing_is_off = plug.missing_as_off || note.is_some();
+        Ok(Self {
+            plug,
+            stands: open_ends(note.as_ref()),
+            note,
+            pending: BTreeMap::new(),
+            unseen: None,
+            progress: Progress { missing_is_off, needed: ROUNDS, ..Progress::default() },
+            ended: false,
+            refusals: 0,
+            refused: None,
+        })
+    }
+
+    /// Goes on until it is proven off.
+    ///
+    /// # Errors
+    /// It is not proven off, and why.
+    pub(super) fn run(mut self, deadline: &Deadline) -> Result<Done> {
+        loop {
+            let answers = self.ask(deadline)?;
+            let verdict = judge(&answers);
+            let pause = match step(&verdict, &mut self.progress) {
+                Step::Done => return self.verdict(&answers),
+                Step::Kill(hosts) => self.round(&hosts, &verdict, deadline)?,
+                Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE,
+                Step::Again if self.ended && self.unseen.is_none() && self.progress.needed == ROUNDS => SHORT_PAUSE,
+                Step::Again => PAUSE,
+                Step::Missing | Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
+            };
+            if !deadline.pause(pause) {
+                return Err(self.late(&verdict));
+            }
+        }
+    }
+
+    /// Asks all hosts, and brings the note up to date: it is about the guest that has the name now, and hosts that say in time that it does
+    /// not run there show that what was begun there was an ordinary end.
+    fn ask(&mut self, deadline: &Deadline) -> Result<Vec<Answer>> {
+        let answers = self.plug.pool.ask(&self.plug.target, deadline);
+        self.plug.target.learn(&answers);
+        let uuid = self.plug.target.uuid.as_ref();
+        if self.note.as_ref().is_some_and(|note| uuid.is_some_and(|uuid| *uuid != note.uuid)) {
+            self.note = self.plug.note()?;
+            self.stands = open_ends(self.note.as_ref());
+        }
+        if let Some(note) = &mut self.note {
+            for (host, answer) in answers.iter().enumerate() {
+                if matches!(answer, Answer::Defined { .. } | Answer::Absent) {
+                    note.quiet(self.plug.pool.label(host));
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Ends it on these hosts, and says how long to wait before they are all asked again.
+    fn round(&mut self, hosts: &[usize], verdict: &Verdict, deadline: &Deadline) -> Result<Duration> {
+        // It may be a copy that came in and goes by itself: that would be seen.
+        if self.ended && deadline.left() < AN_END {
+            return Ok(PAUSE);
+        }
+        match self.kill(hosts, deadline) {
+            Ok(Ended::Proven) => {
+                self.ended = true;
+                if !self.plug.power_wait.is_zero() && !deadline.pause(self.plug.power_wait) {
+                    return Err(self.late(verdict));
+                }
+                Ok(Duration::ZERO)
+            }
+            // The process tables have been asked, and are asked again.
+            Ok(Ended::Unseen) if hosts.iter().all(|host| self.plug.pool.is_local(*host)) => Ok(PAUSE),
+            Ok(Ended::Unseen) => {
+                self.unseen.get_or_insert_with(deadline::now);
+                Ok(PAUSE)
+            }
+            Err(Failed::ForGood(error)) => Err(error),
+            Err(Failed::ForNow(error)) => {
+                self.refusals += 1;
+                if self.refusals >= REFUSALS {
+                    return Err(self.plug.failure(format_args!("it cannot be ended: {error}")));
+                }
+                self.refused = Some(error);
+                Ok(LONG_PAUSE)
+            }
+        }
+    }
+
+    /// Takes hold of it on these hosts, writes down what is begun, and ends it there.
+    fn kill(&mut self, hosts: &[usize], deadline: &Deadline) -> std::result::Result<Ended, Failed> {
+        let victims = match self.plug.pool.victims(&self.plug.target, hosts, deadline) {
+            Ok(victims) => victims,
+            Err(error) => {
+                for host in hosts {
+                    self.pending.entry(*host).or_insert_with(deadline::now);
+                }
+                return Err(Failed::ForNow(error));
+            }
+        };
+        let Some(known_by) = known_by(&victims) else { return Ok(Ended::Unseen) };
+        if victims.iter().any(|victim| victim.moving) {
+            self.progress.needed = ROUNDS_AFTER_MOVE;
+        }
+        // Written before anything is done: if this process is killed, the next one knows that an end was begun.
+        let written = self.about(known_by);
+        let before = written.ends.clone();
+        let note = self.note.insert(written);
+        victims.iter().for_each(|victim| note.begin(self.plug.pool.label(victim.host)));
+        if let Err(error) = note.write(&self.plug.notes) {
+            log::warning(format_args!("{error}; the guest is ended all the same"));
+        }
+        let begun = note.ends.clone();
+        let places = victims.iter().map(|victim| victim.host).collect::<Vec<_>>();
+        log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
+        let mut all = Ok(Ended::Proven);
+        for (host, end) in self.plug.pool.kill(victims, deadline) {
+            let one = self.learn(host, end, &before);
+            all = match (all, one) {
+                (_, Err(Failed::ForGood(error))) | (Err(Failed::ForGood(error)), _) => Err(Failed::ForGood(error)),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+                (Ok(Ended::Unseen), _) | (_, Ok(Ended::Unseen)) => Ok(Ended::Unseen),
+                (Ok(Ended::Proven), Ok(Ended::Proven)) => Ok(Ended::Proven),
+            };
+        }
+        if let Some(note) = self.note.as_ref().filter(|note| note.ends != begun)
+            && let Err(error) = note.write(&self.plug.notes)
+        {
+            log::warning(error);
+        }
+        all
+    }
+
+    /// A note about the guest that this is a copy of, with the ends that were begun before.
+    fn about(&self, copy: &Victim) -> Note {
+        let before = self.note.as_ref();
+        Note {
+            name: copy.name.clone(),
+            uuid: copy.uuid.clone(),
+            host: self.plug.pool.label(copy.host).to_owned(),
+            // Of a copy that is coming in nothing is read; what was kept of the other one before is right.
+            xml: copy.xml.clone().or_else(|| before.filter(|_| copy.moving).and_then(|note| note.xml.clone())),
+            ends: before.map(|note| note.ends.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Takes down how it went on one host; `before` are the ends that were begun in earlier rounds, or by earlier actions.
+    fn learn(&mut self, host: usize, end: End, before: &[Begun]) -> std::result::Result<Ended, Failed> {
+        let label = self.plug.pool.label(host);
+        log::info(format_args!("{} at {label}: {end:?}", self.plug.target.word));
+        match end {
+            End::Ended => {
+                self.pending.remove(&host);
+                self.note.iter_mut().for_each(|note| note.ended(label, &self.stands));
+                Ok(Ended::Proven)
+            }
+            End::Gone => Ok(Ended::Unseen),
+            End::Refused(error) => {
+                self.pending.entry(host).or_insert_with(deadline::now);
+                // libvirt that says no has done nothing; one that went away may be doing it.
+                if error.kind == Kind::Refused {
+                    self.note.iter_mut().for_each(|note| note.ended(label, before));
+                }
+                Err(Failed::ForNow(error))
+            }
+            // The process table of this host will tell.
+            End::Unproven(_) if self.plug.pool.is_local(host) => Ok(Ended::Unseen),
+            End::Unproven(text) => Err(Failed::ForGood(self.plug.failure(format_args!("its end at {label} is not proven: {text}")))),
+        }
+    }
+
+    /// What it means that all hosts said often enough that it does not run there.
+    fn verdict(self, answers: &[Answer]) -> Result<Done> {
+        if let Some(error) = self.plug.open(self.note.as_ref(), answers) {
+            return Err(error);
+        }
+        if self.unseen.into_iter().chain(self.pending.into_values()).any(|since| deadline::now() - since > ORDINARY) {
+            return Err(self.plug.failure("it is gone, but its end took so long that its emulator may hang in the kernel and still write"));
+        }
+        if let Some(mut note) = self.note {
+            note.ends.clear();
+            let folder = &self.plug.notes;
+            let kept = if note.xml.is_some() { note.write(folder) } else { note.remove(folder) };
+            if let Err(error) = kept {
+                log::warning(error);
+            }
+        }
+        Ok(if self.progress.seen { Done::Changed } else { Done::Already })
+    }
+
+    fn late(&self, verdict: &Verdict) -> Error {
+        let place = match verdict {
+            Verdict::On(hosts) => format!("it was last seen on {}", self.plug.pool.labels(hosts)),
+            _ => "it was not proven off on all hosts".into(),
+        };
+        let why = self.refused.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        Error::new(Kind::TimedOut, format!("{}: Timed out waiting to power OFF, {place}{why}", self.plug.target.word))
+    }
+}
+
+/// The copy that a guest is known by: the source of a migration, or one whose definition can be had.
+fn known_by(victims: &[Victim]) -> Option<&Victim> {
+    let best = victims.iter().find(|victim| victim.leaving).or_else(|| victims.iter().find(|victim| victim.xml.is_some()));
+    best.or(victims.first())
+}
+
+/// The ends that are open.
+fn open_ends(note: Option<&Note>) -> Vec<Begun> {
+    note.map(|note| note.ends.iter().filter(|end| end.is_open()).cloned().collect()).unwrap_or_default()
+}
