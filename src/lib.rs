@@ -1,7 +1,8 @@
-//! kvmha: high availability for KVM guests on Pacemaker. One binary with three faces; this file chooses the face.
+//! kvmha: high availability for KVM guests on Pacemaker. One binary with three faces, and one for itself; this file chooses the face.
 //!
 //! Imports go downward only: `ocf | fence | cli` -> `domain | storage | cluster` -> `parameter | deadline | log`.
 
+mod child;
 pub mod cli;
 pub mod cluster;
 pub mod deadline;
@@ -21,6 +22,7 @@ pub mod storage;
 pub mod uuid;
 pub mod xml;
 
+use child::Work;
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -35,6 +37,8 @@ enum Face {
     Fence,
     /// The operator's command.
     Command,
+    /// Work for another process of this program.
+    Child(Work),
 }
 
 /// Chooses the face by the name the program is called by and, under its own name, by the first word.
@@ -51,7 +55,11 @@ fn face(mut words: Vec<OsString>) -> (Face, Vec<OsString>) {
             // A word for the operator's command, which is no option of the fence agent.
             Some("fence") if words.get(1).is_some_and(|word| word == "convert") => (Face::Command, words),
             Some("fence") => (Face::Fence, words.split_off(1)),
-            _ => (Face::Command, words),
+            Some(word) => match Work::of(word) {
+                Some(work) => (Face::Child(work), words.split_off(1)),
+                None => (Face::Command, words),
+            },
+            None => (Face::Command, words),
         },
     }
 }
@@ -67,13 +75,14 @@ pub fn run() -> ExitCode {
         Face::Agent => ocf::run(&words),
         Face::Fence => fence::run(&words),
         Face::Command => cli::run(&words),
+        Face::Child(work) => work.run(&words),
     }))
     .unwrap_or_else(|cause| {
         let text = cause.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| cause.downcast_ref::<String>().cloned());
         let text = format!("internal error: {}", text.as_deref().unwrap_or("panic without a text"));
         match face {
             Face::Agent => ocf::report_panic(&text),
-            Face::Fence | Face::Command => log::complain(&text),
+            Face::Fence | Face::Command | Face::Child(_) => log::complain(&text),
         }
         // Of the command 1 may be an answer: that a guest is nowhere.
         if face == Face::Command { 2 } else { 1 }
@@ -104,6 +113,8 @@ mod tests {
         assert_eq!(chosen(&["kvmha", "start"]), (Face::Command, start.clone()));
         assert_eq!(chosen(&["unheard-of", "start"]), (Face::Command, start));
         assert_eq!(chosen(&[]), (Face::Command, vec![]));
+        assert_eq!(chosen(&["kvmha", program::CHECK_WORD, "/x"]), (Face::Child(Work::CheckProgram), vec!["/x".into()]));
+        assert_eq!(chosen(&["VirtualDomain", program::CHECK_WORD, "/x"]).0, Face::Agent);
         // The agent's name wins over a first word: "VirtualDomain fence" is an unknown action.
         assert_eq!(chosen(&["VirtualDomain", "fence"]).0, Face::Agent);
     }

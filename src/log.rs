@@ -91,6 +91,15 @@ pub fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// The system's text of an error, without Rust's "(os error 2)".
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
 /// Prints the exit reason, last, as Pacemaker reads it: the last line on standard error that starts with the prefix
 /// (`parse_exit_reason_from_stderr` in pacemaker's `lib/services/services_linux.c`); and logs it, as `ocf_exit_reason` does.
 pub fn exit_reason(prefix: &str, text: &str) {

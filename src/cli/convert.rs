@@ -3,6 +3,7 @@
 
 use crate::deadline::Deadline;
 use crate::fence::{Carried, carried};
+use crate::log;
 use crate::program::{self, Outcome};
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
@@ -81,7 +82,7 @@ pub(super) fn run(words: &Words) -> anyhow::Result<String> {
         None => {
             let text = match &words.cib {
                 Some(path) => {
-                    std::fs::read_to_string(path).map_err(|error| anyhow!("{} cannot be read: {}", path.display(), super::plain(&error)))?
+                    std::fs::read_to_string(path).map_err(|error| anyhow!("{} cannot be read: {}", path.display(), log::plain(&error)))?
                 }
                 None => query()?,
             };

@@ -1,7 +1,8 @@
 //! The files of the contract, printed by the binary, so that no package can ship stale ones.
 
-use super::{Command, manual, plain};
+use super::{Command, manual};
 use crate::fence;
+use crate::log::plain;
 use crate::ocf::{Version, document, page};
 use anyhow::anyhow;
 use clap::CommandFactory;

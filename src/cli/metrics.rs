@@ -1,7 +1,7 @@
 //! `kvmha metrics`: the guests and the moves for Prometheus, in its text format, as node exporter's textfile collector reads it.
 
 use super::overview::{Guest, Overview};
-use super::{plain, print};
+use super::print;
 use crate::domain::migration::history::{self, Entry};
 use crate::log;
 use crate::ocf::HISTORY;
@@ -55,7 +55,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// What is wrong; of a new file tempfile would name one that nobody has heard of.
 fn said(error: &std::io::Error) -> String {
-    if error.raw_os_error().is_some() { plain(error) } else { error.kind().to_string() }
+    if error.raw_os_error().is_some() { log::plain(error) } else { error.kind().to_string() }
 }
 
 /// One metric: name, help, and its samples.

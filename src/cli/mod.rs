@@ -24,16 +24,14 @@ mod whereabouts;
 
 use crate::cluster::resource;
 use crate::deadline::Deadline;
-use crate::domain::{definition, files, twin};
+use crate::log;
 use crate::ocf::Asked;
-use crate::storage::{look, nonce};
-use crate::{log, program};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// High availability for KVM guests on Pacemaker.
 #[derive(Parser)]
@@ -145,26 +143,6 @@ fn print(text: &str) -> bool {
 /// Runs the operator's command; 2 is a wrong command line.
 #[must_use]
 pub fn run(words: &[OsString]) -> u8 {
-    if let [word, path] = words
-        && let Some(code) = child(word, Path::new(path))
-    {
-        return code;
-    }
-    if let Some((word, work)) = words.split_first()
-        && word == files::WORD
-    {
-        return change_file(work);
-    }
-    if let Some((word, work)) = words.split_first()
-        && word == nonce::WORD
-    {
-        return done(nonce::perform(work));
-    }
-    if let Some((word, work)) = words.split_first()
-        && word == twin::WORD
-    {
-        return done(twin::perform(work));
-    }
     let command = match Command::try_parse_from([OsString::from("kvmha")].iter().chain(words)) {
         Ok(command) => command,
         Err(error) => {
@@ -206,55 +184,5 @@ pub fn run(words: &[OsString]) -> u8 {
             log::complain(&format!("{error:#}"));
             1
         }
-    }
-}
-
-/// What this program does for itself in a process of its own, since it may hang in the kernel; no business of a person's.
-fn child(word: &OsStr, path: &Path) -> Option<u8> {
-    match word.to_str()? {
-        definition::READ_WORD => Some(copy_definition(path)),
-        program::CHECK_WORD => Some(done(program::check(path))),
-        look::WORD => Some(done(look::perform(path).and_then(|text| writeln!(io::stdout(), "{text}")))),
-        program::EXEC_WORD => {
-            log::complain(&plain(&program::exec(path)));
-            Some(127)
-        }
-        _ => None,
-    }
-}
-
-/// The child's side of [`crate::domain::Definition::read`]. Its whole error text becomes part of the parent's.
-fn copy_definition(path: &Path) -> u8 {
-    let mut out = io::stdout();
-    match definition::copy(path, &mut out).and_then(|()| out.flush()) {
-        Ok(()) => 0,
-        Err(error) => {
-            log::complain(&plain(&error));
-            if definition::is_final(&error) { definition::UNUSABLE } else { definition::UNREADABLE }
-        }
-    }
-}
-
-/// The child's side of [`crate::domain::files`].
-fn change_file(work: &[OsString]) -> u8 {
-    done(files::perform(work).and_then(|text| writeln!(io::stdout(), "{text}")))
-}
-
-/// The code of a child's work; what went wrong becomes part of the parent's text.
-fn done(result: io::Result<()>) -> u8 {
-    match result {
-        Ok(()) => 0,
-        Err(error) => {
-            log::complain(&plain(&error));
-            1
-        }
-    }
-}
-
-/// The system's text of an error, without Rust's "(os error 2)".
-fn plain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
-        None => error.to_string(),
     }
 }
