@@ -149,8 +149,7 @@ pub fn start_in_flight(stage: &Stage) -> Result<String> {
 fn everywhere(stage: &Stage, script: &str) -> Result<()> {
     for node in stage.lab.node_names() {
         stage.lab.check(&node, &["sh", "-c", script], Duration::from_secs(20))?;
-        stage.lab.kill(&node, "libvirtd")?;
-        stage.lab.start(&node, "libvirtd")?;
+        stage.lab.restart(&node, "libvirtd")?;
     }
     Ok(())
 }

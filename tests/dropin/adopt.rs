@@ -169,7 +169,6 @@ pub fn libvirtd_killed_in_the_middle(lab: &Lab) -> Result<()> {
             agent = other;
         }
         lab.start(&home, "libvirtd")?;
-        lab.wait_libvirt(&home)?;
         check(lab, "crm_resource --cleanup")?;
         all_well(lab, &guests, agent).with_context(|| format!("libvirtd killed at step {number}, code {code:?}: {said}"))?;
     }
@@ -230,7 +229,6 @@ pub fn libvirtd_down(lab: &Lab) -> Result<()> {
     adopt(lab, &["dark"])?.success("adopt with a dead libvirtd")?;
     ensure!(guests[0].emulator.alive(), "the guest was stopped");
     lab.start(&node, "libvirtd")?;
-    lab.wait_libvirt(&node)?;
     all_well(lab, &guests, OURS)?;
     let frozen = Frozen::libvirt(lab, &node)?;
     let output = adopt(lab, &["--back", "dark"])?;

@@ -93,7 +93,6 @@ const ROWS: &[Row] = &[
         lab.kill(HERE, "libvirtd")?;
         let codes = side.codes(&["recurring", "monitor"]);
         lab.start(HERE, "libvirtd")?;
-        lab.wait_libvirt(HERE)?;
         codes
     }),
     differ(1, "stop of a guest whose config is gone", "0, it runs", "0, it is gone", |side| {

@@ -15,16 +15,25 @@ const SET_UP: &str = "id fence >/dev/null 2>&1 || useradd --create-home --shell 
     chown -R fence /home/fence
     cat /srv/vms/fence.rules >/etc/polkit-1/rules.d/50-fence_kvmha.rules
     [ -e /run/dbus/pid ] && kill -0 $(cat /run/dbus/pid) || dbus-daemon --system --fork
-    setsid /usr/lib/polkit-1/polkitd --no-debug >/dev/null 2>&1 </dev/null & echo $! >/run/polkitd.pid
-    cp /etc/libvirt/libvirtd.conf /root/libvirtd.conf; echo 'access_drivers = [ \"polkit\" ]' >>/etc/libvirt/libvirtd.conf";
+    setsid /usr/lib/polkit-1/polkitd --no-debug >/dev/null 2>&1 </dev/null & echo $! >/run/polkitd.pid";
 
-const TAKE_BACK: &str =
-    "mv /root/libvirtd.conf /etc/libvirt/libvirtd.conf; kill $(cat /run/polkitd.pid) $(cat /run/dbus/pid); rm -f /run/dbus/pid";
+/// The host's bus and polkit, until this is dropped. libvirtd ends when it loses the bus, and starts anew without it.
+struct Polkit<'a>(&'a Lab);
 
-fn restart(lab: &Lab) -> Result<()> {
-    lab.kill(HOST, "libvirtd")?;
-    lab.start(HOST, "libvirtd")?;
-    lab.wait_libvirt(HOST)
+impl<'a> Polkit<'a> {
+    fn start(lab: &'a Lab) -> Result<Self> {
+        let polkit = Self(lab);
+        shell(lab, HOST, SET_UP)?;
+        Ok(polkit)
+    }
+}
+
+impl Drop for Polkit<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.kill(HOST, "libvirtd");
+        let _ = shell(self.0, HOST, "kill $(cat /run/polkitd.pid) $(cat /run/dbus/pid); rm -f /run/dbus/pid");
+        let _ = self.0.start(HOST, "libvirtd");
+    }
 }
 
 /// With the rules of the example it does its work on the guests they allow, and is refused, in words, on any other.
@@ -32,14 +41,9 @@ pub fn by_polkit(lab: &Lab) -> Result<()> {
     serve(lab, "")?;
     std::fs::write(lab.guest_definition("x").with_file_name("fence.rules"), RULES)?;
     let (ours, other) = (Guest::new(lab, "vm1")?, Guest::new(lab, "private")?);
-    shell(lab, HOST, SET_UP)?;
-    let outcome = restart(lab).and_then(|()| limited(lab, &ours, &other));
-    // Before the bus: libvirtd ends when it loses that.
-    let _ = lab.kill(HOST, "libvirtd");
-    shell(lab, HOST, TAKE_BACK)?;
-    lab.start(HOST, "libvirtd")?;
-    lab.wait_libvirt(HOST)?;
-    outcome
+    let _polkit = Polkit::start(lab)?;
+    let _asks = lab.reconfigure(HOST, &[("access_drivers", "[ \"polkit\" ]")])?;
+    limited(lab, &ours, &other)
 }
 
 fn limited(lab: &Lab, ours: &Guest<'_>, other: &Guest<'_>) -> Result<()> {

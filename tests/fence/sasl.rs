@@ -2,8 +2,8 @@
 
 use crate::ssh::shell;
 use crate::stage::{FROM, Guest, SOON, Says, Way, bare};
-use crate::tls::{CLIENT_HAS, HOST_HAS, MAKE, NOBODY_HAS, configure, restore};
 use anyhow::{Result, ensure};
+use lab::tls::Pki;
 use lab::{Lab, Output};
 
 const HOST: &str = "node1";
@@ -13,52 +13,52 @@ const NAME: (&str, &str) = ("username", "ha");
 const PASSWORD: &str = "Geheim-7";
 const PATTERN: &str = "[G]eheim-7";
 
-/// A mechanism, and a user with a password for it.
-fn set_up(lab: &Lab, mechanism: &str) -> Result<()> {
-    let script = format!(
-        "mkdir -p /etc/sasl2; cp -a /etc/sasl2 /root/sasl2
-         printf 'mech_list: {mechanism}\\nsasldb_path: /etc/libvirt/passwd.db\\n' >/etc/sasl2/libvirt.conf
-         printf %s '{PASSWORD}' | saslpasswd2 -p -c -f /etc/libvirt/passwd.db -u node1 ha"
-    );
-    shell(lab, HOST, &script).map(drop)
+/// A mechanism, and a user with a password for it, at the host; until this is dropped.
+struct Passwords<'a>(&'a Lab);
+
+impl<'a> Passwords<'a> {
+    fn new(lab: &'a Lab, mechanism: &str) -> Result<Self> {
+        let script = format!(
+            "mkdir -p /etc/sasl2; cp -a /etc/sasl2 /root/sasl2
+             printf 'mech_list: {mechanism}\\nsasldb_path: /etc/libvirt/passwd.db\\n' >/etc/sasl2/libvirt.conf
+             printf %s '{PASSWORD}' | saslpasswd2 -p -c -f /etc/libvirt/passwd.db -u node1 ha"
+        );
+        let passwords = Self(lab);
+        shell(lab, HOST, &script)?;
+        Ok(passwords)
+    }
 }
 
-fn take_back(lab: &Lab) -> Result<()> {
-    restore(lab)?;
-    shell(lab, HOST, "rm -rf /etc/sasl2; mv /root/sasl2 /etc/sasl2; rm -f /etc/libvirt/passwd.db").map(drop)
+impl Drop for Passwords<'_> {
+    fn drop(&mut self) {
+        let _ = shell(self.0, HOST, "rm -f /etc/libvirt/passwd.db; test -e /root/sasl2; rm -rf /etc/sasl2; mv /root/sasl2 /etc/sasl2");
+        let _ = shell(self.0, FROM, "rm -f /etc/libvirt/auth.conf /root/password /root/debug");
+    }
 }
 
 /// With the right password it does its work; with a wrong one, or none, it says so and the guest lives.
 /// Over tcp libvirt takes only a mechanism that encrypts what comes after, and of those with passwords Debian has this one.
 pub fn by_password(lab: &Lab) -> Result<()> {
-    set_up(lab, "digest-md5")?;
-    let outcome = configure(lab, "auth_tcp", "\"sasl\"").and_then(|()| asked(lab));
-    take_back(lab)?;
-    shell(lab, FROM, "rm -f /etc/libvirt/auth.conf /root/password /root/debug")?;
-    outcome
+    let _passwords = Passwords::new(lab, "digest-md5")?;
+    let _asks = lab.reconfigure(HOST, &[("auth_tcp", "\"sasl\"")])?;
+    asked(lab)
 }
 
 /// Over TLS, which encrypts by itself, it is to be a better one. A certificate is wanted besides.
 pub fn by_password_over_tls(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "asked")?;
     guest.run(HOST)?;
-    shell(lab, HOST, MAKE)?;
-    shell(lab, HOST, HOST_HAS)?;
-    shell(lab, FROM, CLIENT_HAS)?;
-    set_up(lab, "scram-sha-256")?;
-    shell(lab, HOST, "echo 'auth_tls = \"sasl\"' >>/etc/libvirt/libvirtd.conf")?;
-    let outcome = configure(lab, "listen_tls", "1").and_then(|()| {
-        let uri = ("uri", "qemu+tls://node1/system");
-        let call = |password| bare(lab, Way::Lines, &[("action", "off"), ("plug", "asked"), uri, NAME, ("password", password)]);
-        call("wrong")?.fails(&["node1", "authentication failed"])?;
-        guest.lives(HOST)?;
-        call(PASSWORD)?.says(0, "Success: Powered OFF\n")?;
-        guest.is_off()
-    });
-    take_back(lab)?;
-    shell(lab, HOST, "sed -i '/^auth_tls/d' /etc/libvirt/libvirtd.conf; rm -rf /etc/pki/CA /etc/pki/libvirt")?;
-    shell(lab, FROM, NOBODY_HAS)?;
-    outcome
+    let pki = Pki::new(lab)?;
+    pki.for_libvirt(HOST)?;
+    pki.for_libvirt(FROM)?;
+    let _passwords = Passwords::new(lab, "scram-sha-256")?;
+    let _asks = lab.reconfigure(HOST, &[("listen_tls", "1"), ("auth_tls", "\"sasl\"")])?;
+    let uri = ("uri", "qemu+tls://node1/system");
+    let call = |password| bare(lab, Way::Lines, &[("action", "off"), ("plug", "asked"), uri, NAME, ("password", password)]);
+    call("wrong")?.fails(&["node1", "authentication failed"])?;
+    guest.lives(HOST)?;
+    call(PASSWORD)?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()
 }
 
 fn call(lab: &Lab, action: &str, more: &[(&str, &str)]) -> Result<Output> {

@@ -22,8 +22,7 @@ fn hook(lab: &Lab, text: &str) -> Result<()> {
     fs::create_dir_all(path.parent().context("no folder")?)?;
     fs::write(&path, format!("#!/bin/sh\n# guest, operation, sub-operation\n{text}\n"))?;
     fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-    lab.kill(HERE, "libvirtd")?;
-    lab.start(HERE, "libvirtd")
+    lab.restart(HERE, "libvirtd")
 }
 
 /// What Pacemaker does after a start that failed: stop, and another node when that is 0. The end: the guest is in one place at most.

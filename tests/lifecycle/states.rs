@@ -220,7 +220,6 @@ pub fn uuid_of_another(lab: &Lab) -> Result<()> {
     copy.call(HERE, "recurring", 8)?.is(0)?;
     guest.beats(boot)?;
     lab.start(HERE, "libvirtd")?;
-    lab.wait_libvirt(HERE)?;
     not_here()?;
     guest.call(HERE, "recurring", 20)?.is(0)?;
     guest.end(HERE, 60)?;
@@ -286,8 +285,7 @@ fn stands_still(process: Identity) -> bool {
 fn lose(lab: &Lab, guest: &Resource) -> Result<()> {
     lab.kill(HERE, "libvirtd")?;
     fs::remove_file(inside(lab, HERE, &format!("/run/libvirt/qemu/{}.xml", guest.name))?)?;
-    lab.start(HERE, "libvirtd")?;
-    lab.wait_libvirt(HERE)
+    lab.start(HERE, "libvirtd")
 }
 
 /// What a probe cannot tell at first it asks again: Pacemaker takes a guest whose probe has failed for one that runs, and ends it everywhere.

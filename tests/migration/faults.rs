@@ -168,7 +168,7 @@ pub fn play(lab: &Lab, moment: Moment, fault: Fault) -> Result<()> {
 
 fn strike(guest: &Resource, fault: Fault, agent: Pid, line: &Line) -> Result<()> {
     let lab = guest.lab;
-    let restart = |node| lab.kill(node, "libvirtd").and_then(|()| lab.start(node, "libvirtd"));
+    let restart = |node| lab.restart(node, "libvirtd");
     match fault {
         Fault::Agent => Ok(killpg(agent, Signal::SIGKILL)?),
         Fault::SourceLibvirt => restart(HERE),

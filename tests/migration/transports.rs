@@ -2,23 +2,10 @@
 //! socket of its own (unix) all the other scenarios move.
 
 use crate::relay;
-use crate::stage::{Answer, HERE, Resource, SOON, THERE, inside};
+use crate::stage::{Answer, HERE, Resource, SOON, THERE};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
-/// An authority, a certificate that is good for both nodes in each role, and one that has expired.
-const MAKE: &str =
-    "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=lab-ca -keyout ca.key -out ca.pem -addext keyUsage=keyCertSign
-    printf 'basicConstraints=CA:FALSE\\nsubjectAltName=DNS:node1,DNS:node2,IP:10.77.0.1,IP:10.77.0.2\\n\
-keyUsage=digitalSignature,keyEncipherment\\nextendedKeyUsage=serverAuth,clientAuth' >ext
-    openssl req -newkey rsa:2048 -nodes -subj /CN=node -keyout node.key -out node.csr
-    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out node.pem
-    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile ext -out old.pem
-    sed -i '/^subjectAltName/s/=.*/=DNS:node1/' ext
-    openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out other.pem";
+use lab::tls::{Certificate, Pki, QEMU};
 
 fn shell(lab: &Lab, node: &str, script: &str) -> Result<String> {
     lab.check(node, &["sh", "-ec", script], SOON).with_context(|| script.to_owned())
@@ -50,60 +37,15 @@ pub fn ssh(lab: &Lab) -> Result<()> {
     outcome
 }
 
-/// Where a node's certificates are: those of libvirt's own connections, and QEMU's for the memory.
-const LIBVIRT: &str = "/etc/pki/libvirt";
-const QEMU: &str = "/etc/pki/qemu";
-
-/// Puts a certificate of `pki` and its key in the places that libvirt's connections have for a server and a client.
-fn for_libvirt(lab: &Lab, node: &str, pki: &Path) -> Result<()> {
-    shell(lab, node, &format!("mkdir -p /etc/pki/CA {LIBVIRT}/private"))?;
-    put(lab, node, &pki.join("ca.pem"), "/etc/pki/CA/cacert.pem")?;
-    for role in ["server", "client"] {
-        put(lab, node, &pki.join("node.pem"), &format!("{LIBVIRT}/{role}cert.pem"))?;
-        put(lab, node, &pki.join("node.key"), &format!("{LIBVIRT}/private/{role}key.pem"))?;
-    }
-    Ok(())
-}
-
-/// The same for QEMU's memory.
-fn for_qemu(lab: &Lab, node: &str, pki: &Path, certificate: &str) -> Result<()> {
-    shell(lab, node, &format!("mkdir -p {QEMU}"))?;
-    put(lab, node, &pki.join("ca.pem"), &format!("{QEMU}/ca-cert.pem"))?;
-    for role in ["server", "client"] {
-        put(lab, node, &pki.join(certificate), &format!("{QEMU}/{role}-cert.pem"))?;
-        put(lab, node, &pki.join("node.key"), &format!("{QEMU}/{role}-key.pem"))?;
-    }
-    Ok(())
-}
-
-fn put(lab: &Lab, node: &str, from: &Path, to: &str) -> Result<()> {
-    fs::copy(from, inside(lab, node, to)?).map(drop).with_context(|| format!("{} to {to} of {node}", from.display()))
-}
-
-fn restart(lab: &Lab) -> Result<()> {
-    lab.kill(THERE, "libvirtd")?;
-    lab.start(THERE, "libvirtd")?;
-    lab.wait_libvirt(THERE)
-}
-
 /// The connection and the memory by TLS. What is missing, has expired or is of another host is named before the guest is touched.
 pub fn tls(lab: &Lab) -> Result<()> {
-    let pki = tempfile::tempdir()?;
-    let made = Command::new("sh").args(["-ec", MAKE]).current_dir(pki.path()).output()?;
-    ensure!(made.status.success(), "no certificates: {}", String::from_utf8_lossy(&made.stderr));
-    for_libvirt(lab, THERE, pki.path())?;
-    shell(lab, THERE, "cp /etc/libvirt/libvirtd.conf /root/; sed -i 's/^listen_tls =.*/listen_tls = 1/' /etc/libvirt/libvirtd.conf")?;
-    restart(lab)?;
-    let outcome = by_tls(lab, pki.path());
-    for node in [HERE, THERE] {
-        shell(lab, node, &format!("rm -rf /etc/pki/CA {LIBVIRT} {QEMU}"))?;
-    }
-    shell(lab, THERE, "mv /root/libvirtd.conf /etc/libvirt/libvirtd.conf")?;
-    restart(lab)?;
-    outcome
+    let pki = Pki::new(lab)?;
+    pki.for_libvirt(THERE)?;
+    let _listens = lab.reconfigure(THERE, &[("listen_tls", "1")])?;
+    by_tls(lab, &pki)
 }
 
-fn by_tls(lab: &Lab, pki: &Path) -> Result<()> {
+fn by_tls(lab: &Lab, pki: &Pki) -> Result<()> {
     let guest = Resource::new(lab, "sealed")?.with("migration_transport", "tls").with("migrate_options", "--unsafe --tls");
     let boot = guest.boot(HERE)?;
     let refused = |parts: &[&str]| -> Result<()> {
@@ -112,14 +54,14 @@ fn by_tls(lab: &Lab, pki: &Path) -> Result<()> {
         guest.beats(boot)
     };
     refused(&["qemu+tls://node2/system", "certificate"])?;
-    for_libvirt(lab, HERE, pki)?;
+    pki.for_libvirt(HERE)?;
     refused(&["tls:", QEMU, "is not here"])?;
-    for_qemu(lab, HERE, pki, "node.pem")?;
+    pki.for_qemu(HERE, Certificate::Good)?;
     refused(&["tls:", QEMU, "is not there"])?;
-    for_qemu(lab, THERE, pki, "old.pem")?;
+    pki.for_qemu(THERE, Certificate::Expired)?;
     refused(&["tls:", "server-cert.pem there has expired 1 day ago"])?;
     // One of another host: QEMU says no to it, and so does the preflight where it knows what QEMU will ask for.
-    for_qemu(lab, THERE, pki, "other.pem")?;
+    pki.for_qemu(THERE, Certificate::Other)?;
     refused(&["TLS"])?;
     let named = guest.with("migrateuri", "tcp://%n");
     migrate_to(&named)?.says(1, &["still runs here", "server-cert.pem there is for node1, and the memory is sent to node2"])?;
@@ -127,7 +69,7 @@ fn by_tls(lab: &Lab, pki: &Path) -> Result<()> {
     let words = [["kvmha", "check", "/srv/vms/sealed.xml", "--to", THERE].as_slice(), &set.map(|value| ["--set", value]).concat()].concat();
     let checked = lab.check(HERE, &words, SOON)?;
     ensure!(checked.contains("the certificates are there on both hosts and valid"), "{checked}");
-    for_qemu(lab, THERE, pki, "node.pem")?;
+    pki.for_qemu(THERE, Certificate::Good)?;
     migrate_to(&named)?.is(0)?;
     arrived(&guest, boot)
 }

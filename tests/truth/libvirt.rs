@@ -104,7 +104,6 @@ pub fn lost_runs<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     lane.lab.kill(&lane.here, DAEMON)?;
     fs::remove_file(lane.file(&format!("/run/libvirt/qemu/{}.xml", guest.name))?)?;
     lane.lab.start(&lane.here, DAEMON)?;
-    lane.lab.wait_libvirt(&lane.here)?;
     Ok(Play::new(guest))
 }
 

@@ -20,6 +20,7 @@
 //! | [`init`] | a node's PID 1 |
 //! | [`platform`] | the system the nodes run |
 //! | [`config`] | the texts of the daemons' configuration |
+//! | [`tls`] | certificates for libvirt and QEMU |
 //! | [`fence`] | the fence agent `fence_lab` |
 //! | [`guest`], [`kernel`] | guests, and what they boot |
 //! | [`client`] | who talks to a guest over the network |
@@ -64,6 +65,7 @@ pub mod stage;
 pub mod storage;
 pub mod suite;
 pub mod supervise;
+pub mod tls;
 pub mod watch;
 pub mod watcher;
 

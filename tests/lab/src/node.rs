@@ -4,6 +4,7 @@ use crate::cluster::Lab;
 use crate::init::{PATH, restart_line};
 use crate::layout::Network;
 use crate::process::{Identity, Output, arguments, pids, run_command, wait_until};
+use crate::stage::inside;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -102,6 +103,24 @@ impl Lab {
         if daemon == "libvirtd" { self.wait_libvirt(node) } else { Ok(()) }
     }
 
+    /// Kills a daemon of a node and starts it again.
+    pub fn restart(&self, node: &str, daemon: &str) -> Result<()> {
+        self.kill(node, daemon)?;
+        self.start(node, daemon)
+    }
+
+    /// Has a node's libvirtd start anew with these lines in its configuration, in the place of those with the same names.
+    pub fn reconfigure<'a>(&'a self, node: &'a str, lines: &[(&str, &str)]) -> Result<Configured<'a>> {
+        let path = inside(self, node, LIBVIRTD)?;
+        let old = fs::read_to_string(&path).with_context(|| format!("failed to read {LIBVIRTD} of {node}"))?;
+        let new = configured(&old, lines);
+        // From here on, so that a half of it is taken back as well.
+        let configured = Configured { lab: self, node, old };
+        fs::write(&path, new).with_context(|| format!("failed to write {LIBVIRTD} of {node}"))?;
+        self.restart(node, "libvirtd")?;
+        Ok(configured)
+    }
+
     /// As [`Lab::start`], but a libvirtd may be one that answers nobody.
     pub fn launch(&self, node: &str, daemon: &str) -> Result<()> {
         let line = restart_line(daemon).with_context(|| format!("the lab does not know how {daemon} is started"))?;
@@ -144,6 +163,41 @@ impl Lab {
     }
 }
 
+const LIBVIRTD: &str = "/etc/libvirt/libvirtd.conf";
+
+/// A libvirtd with another configuration than the lab's; it starts anew with that when this is dropped, also if it is down by then.
+#[derive(Debug)]
+pub struct Configured<'a> {
+    lab: &'a Lab,
+    node: &'a str,
+    old: String,
+}
+
+impl Configured<'_> {
+    fn restore(&self) -> Result<()> {
+        fs::write(inside(self.lab, self.node, LIBVIRTD)?, &self.old)?;
+        let left = self.lab.processes(self.node, "libvirtd")?;
+        left.iter().try_for_each(|process| process.end(Duration::from_secs(10)))?;
+        self.lab.start(self.node, "libvirtd")
+    }
+}
+
+impl Drop for Configured<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.restore() {
+            eprintln!("lab: {} does not get its libvirt back: {error:#}", self.node);
+        }
+    }
+}
+
+/// A configuration with these lines and no others of their names.
+fn configured(text: &str, lines: &[(&str, &str)]) -> String {
+    let is_new = |line: &&str| !lines.iter().any(|(name, _)| line.split_once('=').is_some_and(|(old, _)| old.trim() == *name));
+    let old = text.lines().filter(is_new).map(str::to_owned);
+    let new = lines.iter().map(|(name, value)| format!("{name} = {value}"));
+    old.chain(new).map(|line| line + "\n").collect()
+}
+
 /// Whether a process is the program meant.
 fn is_program(pid: i32, name: &str) -> bool {
     let program = || fs::read_link(format!("/proc/{pid}/exe")).ok()?.file_name()?.to_str().map(str::to_owned);
@@ -156,5 +210,17 @@ fn is_program(pid: i32, name: &str) -> bool {
         None if name == "syslogd" => arguments(pid).iter().any(|word| word == "syslogd"),
         // A program that was replaced while it runs shows as "NAME (deleted)".
         None => program().is_some_and(|program| program.trim_end_matches(" (deleted)") == name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stands_for_all_of_its_name() {
+        let old = "listen_tls = 0\nauth_tcp = \"none\"\nlisten_tls_port = 1\n";
+        let new = configured(old, &[("listen_tls", "1"), ("auth_tls", "\"sasl\"")]);
+        assert_eq!(new, "auth_tcp = \"none\"\nlisten_tls_port = 1\nlisten_tls = 1\nauth_tls = \"sasl\"\n");
     }
 }
