@@ -10,29 +10,23 @@
 mod plan;
 #[path = "chaos.d/play.rs"]
 mod play;
-#[path = "sequences/random.rs"]
-#[allow(dead_code, reason = "the suite sequences uses the rest")]
-mod random;
 #[path = "chaos.d/record.rs"]
 mod record;
 #[path = "chaos.d/report.rs"]
 mod report;
-#[path = "cluster/stage.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod stage;
 
 use anyhow::{Context, Result, bail};
 use lab::history::History;
 use lab::judge::judge;
 use lab::process::wait_until;
 use lab::program::under_test;
-use lab::suite::close;
+use lab::scene::{LIMIT, Stage};
+use lab::suite::{close, number};
 use lab::{Lab, Options, Watcher, supervise};
 use plan::Script;
 use play::{Play, guest_name};
 use record::Recorder;
 use report::Report;
-use stage::Stage;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,18 +85,15 @@ fn main() -> ExitCode {
 }
 
 fn words(mut all: impl Iterator<Item = String>) -> Result<Words> {
-    let of_environment = |name: &str| -> Result<Option<u64>> {
-        std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name} is no number: {text}"))).transpose()
-    };
     let script = Script {
-        seed: of_environment("KVMHA_SEED")?.unwrap_or(SEED),
-        operations: of_environment("KVMHA_CHAOS_OPS")?.unwrap_or(200),
+        seed: number("KVMHA_SEED")?.unwrap_or(SEED),
+        operations: number("KVMHA_CHAOS_OPS")?.unwrap_or(200),
         guests: 4,
         nodes: NODES,
         ours: true,
         fenced: true,
     };
-    let minutes = of_environment("KVMHA_CHAOS_MINUTES")?.unwrap_or(12);
+    let minutes = number("KVMHA_CHAOS_MINUTES")?.unwrap_or(12);
     let mut words = Words { script, lab: LAB.to_owned(), minutes, list: false, plan: false };
     while let Some(word) = all.next() {
         let mut value = || all.next().with_context(|| format!("{word} needs a value"));
@@ -151,7 +142,7 @@ fn run(words: &Words) -> Result<bool> {
     println!("seed {}, {} guests, {} operations in at most {} min", script.seed, script.guests, script.operations, words.minutes);
     Lab::down(&words.lab, None)?;
     let (name, agent) = (words.lab.clone(), Some(under_test()));
-    let stage = Stage { lab: Lab::up(&Options { name, agent, limit: stage::LIMIT, clock: true, ..Options::default() })? };
+    let stage = Stage::of(&Lab::up(&Options { name, agent, limit: LIMIT, clock: true, ..Options::default() })?);
     let recorder = Recorder::new()?;
     let provider = if script.ours { "kvmha" } else { play::THEIRS };
     let play = Play::new(&stage, &recorder, script.guests, provider);
@@ -170,7 +161,7 @@ fn run(words: &Words) -> Result<bool> {
             Ok(verdicts.is_empty())
         }
         Err(error) => {
-            stage.keep_logs("chaos");
+            report::keep_logs(&stage);
             Err(error)
         }
     }
@@ -184,7 +175,7 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
         .map(|guest| Ok((guest_name(guest), Watcher::start(&lab.guest_image(&guest_name(guest)))?)))
         .collect::<Result<Vec<_>>>()?;
     for (name, watcher) in &watchers {
-        anyhow::ensure!(watcher.wait_beat(stage::LIMIT), "{name} does not boot");
+        anyhow::ensure!(watcher.wait_beat(LIMIT), "{name} does not boot");
     }
     let end = Instant::now() + Duration::from_secs(60 * words.minutes);
     for round in plan::plan(&words.script) {
@@ -205,7 +196,7 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
         }
     }
     play.heal()?;
-    let beats = |watcher: &Watcher| watcher.wait_beat(stage::LIMIT);
+    let beats = |watcher: &Watcher| watcher.wait_beat(LIMIT);
     let beating: Vec<bool> = watchers.iter().map(|(_, watcher)| beats(watcher)).collect();
     let left = play.end()?;
     // What a process that was said to be gone still writes is seen now.

@@ -14,22 +14,19 @@
 mod changes;
 #[path = "cluster/faults.rs"]
 mod faults;
-#[path = "cluster/guest.rs"]
-mod guest;
 #[path = "cluster/libvirt.rs"]
 mod libvirt;
 #[path = "cluster/moves.rs"]
 mod moves;
-#[path = "cluster/stage.rs"]
-mod stage;
 #[path = "cluster/tools.rs"]
 mod tools;
 
 use anyhow::{Result, bail};
+use lab::scene::Stage;
 use lab::{Lab, supervise};
-use stage::Stage;
 use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -100,7 +97,7 @@ fn run(words: &[String]) -> ExitCode {
             Err(error) => {
                 println!("FAILED ({:.1} s)\n    {error:#}", begun.elapsed().as_secs_f64());
                 if let Some(stage) = stage.take() {
-                    stage.keep_logs(scenario.name);
+                    stage.keep_logs(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(LAB).join(scenario.name));
                 }
                 failed.push(scenario.name);
             }

@@ -6,12 +6,6 @@
 
 #[path = "storage/apart.rs"]
 mod apart;
-#[path = "cluster/guest.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod guest;
-#[path = "cluster/stage.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod stage;
 
 use lab::Options;
 use lab::suite::Suite;
@@ -20,7 +14,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let agent = Some(lab::program::under_test());
     Suite {
-        options: Options { name: "halves".to_owned(), nodes: 2, agent, limit: stage::LIMIT, ..Options::default() },
+        options: Options { name: "halves".to_owned(), nodes: 2, agent, limit: lab::scene::LIMIT, ..Options::default() },
         scenarios: lab::scenarios! { apart: slow_fencing no_fencing; },
         tidy: apart::tidy,
     }

@@ -6,19 +6,10 @@
 
 #[path = "storage/frozen.rs"]
 mod frozen;
-#[path = "cluster/guest.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod guest;
 #[path = "storage/outage.rs"]
 mod outage;
 #[path = "migration/pacemaker.rs"]
 mod pacemaker;
-#[path = "storage/servers.rs"]
-#[allow(dead_code, reason = "the suite storage uses the rest")]
-mod servers;
-#[path = "cluster/stage.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod stage;
 
 use lab::suite::Suite;
 use lab::{Lab, Options};
@@ -27,7 +18,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let agent = Some(lab::program::under_test());
     Suite {
-        options: Options { name: "moves".to_owned(), agent, limit: stage::LIMIT, ..Options::default() },
+        options: Options { name: "moves".to_owned(), agent, limit: lab::scene::LIMIT, ..Options::default() },
         scenarios: lab::scenarios! {
             pacemaker: moved_by_hand taken_back terminal_closed one_after_the_other overruled lost_sight_of left_and_runs refused_before blocked_and_healed;
             outage: it_goes_on it_is_given_up it_is_relocated its_device_is_relocated it_holds_still a_node_that_hangs_is_left_alone its_start_waits;

@@ -6,18 +6,12 @@
 
 #[path = "operator/doctor.rs"]
 mod doctor;
-#[path = "cluster/guest.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod guest;
 #[path = "operator/manual.rs"]
 mod manual;
 #[path = "operator/repair.rs"]
 mod repair;
 #[path = "operator/seen.rs"]
 mod seen;
-#[path = "cluster/stage.rs"]
-#[allow(dead_code, reason = "the suite cluster uses the rest")]
-mod stage;
 
 use lab::suite::Suite;
 use lab::{Lab, Options};
@@ -37,7 +31,7 @@ fn main() -> ExitCode {
         scenarios = lab::scenarios! { manual: the_two_node_guide; };
     }
     Suite {
-        options: Options { name: "operator".to_owned(), agent, clock: true, limit: stage::LIMIT, ..Options::default() },
+        options: Options { name: "operator".to_owned(), agent, clock: true, limit: lab::scene::LIMIT, ..Options::default() },
         scenarios,
         tidy: |lab: &Lab| seen::tidy(lab),
     }

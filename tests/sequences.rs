@@ -8,11 +8,9 @@
 
 #[path = "sequences/play.rs"]
 mod play;
-#[path = "sequences/random.rs"]
-mod random;
 
-use anyhow::{Context, Result};
-use lab::suite::{Words, close};
+use anyhow::Result;
+use lab::suite::{Words, close, number};
 use lab::{Lab, Options, supervise};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -88,9 +86,4 @@ fn run(name: &str) -> Result<ExitCode> {
     });
     println!("{}", calls.into_inner().unwrap_or_default());
     Ok(close(usize::try_from(count)?, &failed.into_inner().unwrap_or_default(), 0, begin))
-}
-
-/// A number in the environment.
-fn number(name: &str) -> Result<Option<u64>> {
-    std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name} is no number: {text}"))).transpose()
 }

@@ -16,9 +16,6 @@ mod network;
 mod other;
 #[path = "storage/same.rs"]
 mod same;
-#[path = "storage/servers.rs"]
-#[allow(dead_code, reason = "the suite moves uses the rest")]
-mod servers;
 #[path = "storage/tpm.rs"]
 mod tpm;
 

@@ -1,6 +1,6 @@
 //! What is done, and when: a pure function of the seed.
 
-use crate::random::Random;
+use lab::random::Random;
 use std::fmt;
 use std::time::Duration;
 

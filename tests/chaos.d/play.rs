@@ -2,15 +2,16 @@
 
 use crate::plan::{Round, What};
 use crate::record::Recorder;
-use crate::stage::Stage;
 use anyhow::{Result, ensure};
+use lab::guest::on_hanging;
 use lab::history::{FaultKind, Request};
-use lab::layout::{HANGING, Network, SHARED};
+use lab::layout::Network;
 use lab::power::{Fault as FenceFault, Power};
 use lab::process::{Identity, pids, replace, wait_until};
 use lab::program::under_test;
+use lab::scene::Stage;
 use lab::storage::{Fault as StorageFault, Reach};
-use lab::{GuestOptions, Lab};
+use lab::{GuestOptions, Lab, placed};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 use std::fmt::Write as _;
@@ -62,9 +63,7 @@ impl<'a> Play<'a> {
         for (number, name) in (1..).zip(self.names()) {
             self.lab().guest_create(&name, &GuestOptions { beat: Duration::from_millis(50), ..GuestOptions::default() })?;
             if number % 3 == 0 {
-                let path = self.lab().guest_definition(&name);
-                let text = fs::read_to_string(&path)?.replace(&format!("{SHARED}/{name}.img"), &format!("{HANGING}/{name}.img"));
-                replace(&path, &text)?;
+                self.lab().guest_edit(&name, on_hanging)?;
             }
             let _ = write!(xml, "{}", primitive(&name, self.provider));
         }
@@ -409,30 +408,15 @@ fn kill_agent(guest: &str) -> bool {
     })
 }
 
-fn nvpair(guest: &str, set: &str, key: &str, value: &str) -> String {
-    format!("<nvpair id='{guest}-{set}-{key}' name='{key}' value='{value}'/>")
-}
-
 fn primitive(name: &str, provider: &str) -> String {
     // The incumbent has no such thing: a guest that full storage has paused stays so.
-    let resume = if provider == THEIRS { String::new() } else { nvpair(name, "params", "outage_policy", "resume") };
-
-    let pair = |set: &str, key: &str, value: &str| nvpair(name, set, key, value);
-    let operation = |action: &str, interval: &str, timeout: &str| {
-        format!("<op id='{name}-{action}' name='{action}' interval='{interval}' timeout='{timeout}'/>")
-    };
-    format!(
-        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{}{}{}{}{resume}\
-         </instance_attributes><meta_attributes id='{name}-meta'>{}</meta_attributes><operations>{}{}{}{}{}</operations></primitive>",
-        pair("params", "config", &format!("{SHARED}/{name}.xml")),
-        pair("params", "hypervisor", "qemu:///system"),
-        pair("params", "migration_transport", "tcp"),
-        pair("params", "migrate_options", "--unsafe"),
-        pair("meta", "allow-migrate", "true"),
-        operation("start", "0s", "60s"),
-        operation("stop", "0s", "60s"),
-        operation("monitor", "10s", "30s"),
-        operation("migrate_to", "0s", "60s"),
-        operation("migrate_from", "0s", "60s"),
-    )
+    let resume: &[(&str, &str)] = if provider == THEIRS { &[] } else { &[("outage_policy", "resume")] };
+    let operations = [
+        ["start", "0s", "60s"],
+        ["stop", "0s", "60s"],
+        ["monitor", "10s", "30s"],
+        ["migrate_to", "0s", "60s"],
+        ["migrate_from", "0s", "60s"],
+    ];
+    placed::primitive(name, provider, resume, "", &operations)
 }

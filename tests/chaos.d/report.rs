@@ -1,10 +1,10 @@
 //! What is said at the end: a table, the figures' file, and of each violation what happened around it.
 
 use crate::plan::{Round, Script};
-use crate::stage::Stage;
 use anyhow::{Context, Result};
 use lab::history::{FaultKind, History, Outcome};
 use lab::judge::{Verdict, Violation};
+use lab::scene::Stage;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,7 +92,7 @@ impl Report {
             };
             history.timeline(at - AROUND, at + AROUND).iter().for_each(|line| println!("    {line}"));
         }
-        stage.keep_logs("chaos");
+        keep_logs(stage);
         Ok(())
     }
 
@@ -131,4 +131,9 @@ fn faults(history: &History) -> String {
         *counts.entry(format!("{:?}", fault.kind)).or_default() += 1;
     }
     counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Keeps the logs where those of the suite `cluster` are.
+pub fn keep_logs(stage: &Stage) {
+    stage.keep_logs(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster/chaos"));
 }

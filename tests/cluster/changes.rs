@@ -1,8 +1,8 @@
 //! What changes in the configuration, and what must not.
 
-use crate::guest::{Guest, OPERATIONS, PARAMETERS, until};
-use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
+use lab::placed::{Guest, OPERATIONS, PARAMETERS, until};
+use lab::scene::Stage;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,9 +1,9 @@
 //! Nodes that are lost, and a guest that ends by itself.
 
-use crate::guest::Guest;
-use crate::stage::Stage;
 use anyhow::{Result, ensure};
 use lab::layout::Network;
+use lab::placed::Guest;
+use lab::scene::Stage;
 use std::time::{Duration, Instant};
 
 /// The node under the guest loses its power.

@@ -1,8 +1,8 @@
 //! A libvirt daemon that hangs or dies under healthy guests, a definition that is lost: no reason to take a guest's life, nor the node's power.
 
-use crate::guest::{Guest, OPERATIONS};
-use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
+use lab::placed::{Guest, OPERATIONS};
+use lab::scene::Stage;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ pub fn start_in_flight(stage: &Stage) -> Result<String> {
     guest.give("ocf:kvmha:VirtualDomain", "", "op start timeout=15s op stop timeout=20s op monitor interval=10s timeout=30s")?;
     let node = stage.wait(|seen| seen.failures.iter().any(|failure| failure.operation == "vm1_start_0"))?;
     let node = node.failures.first().map(|failure| failure.node.clone()).context("no failure")?;
-    ensure!(guest.watcher.wait(crate::stage::LIMIT, |watch| !watch.beats.is_empty()), "it is not started elsewhere");
+    ensure!(guest.watcher.wait(lab::scene::LIMIT, |watch| !watch.beats.is_empty()), "it is not started elsewhere");
     let now = guest.runs(1)?;
     let number = stage.lab.number(&node)?;
     let launches = || {

@@ -1,9 +1,9 @@
 //! Live migrations: those that work, and those that do not.
 
-use crate::guest::{Guest, until};
-use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
+use lab::placed::{Guest, until};
 use lab::process::{arguments, wait_until};
+use lab::scene::{LIMIT, Stage};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -119,7 +119,7 @@ fn fails(stage: &Stage, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&str) 
 /// Nobody is left who could call the move off, and Pacemaker takes it for failed while it goes on.
 pub fn agent_killed(stage: &Stage) -> Result<String> {
     // Slow enough to be met in the middle.
-    let guest = Guest::placed_with(stage, "vm1", "migration_speed=2", crate::guest::OPERATIONS)?;
+    let guest = Guest::placed_with(stage, "vm1", "migration_speed=2", lab::placed::OPERATIONS)?;
     let (node, target, fences) = (guest.node()?, guest.other_node()?, stage.fences());
     guest.request_move(&target)?;
     let mut killed = None;

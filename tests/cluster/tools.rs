@@ -1,9 +1,9 @@
 //! What administrators' tools make of the agent, and a guest's quiet life.
 
-use crate::guest::{Guest, OPERATIONS};
-use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
 use lab::Output;
+use lab::placed::{Guest, OPERATIONS};
+use lab::scene::{LIMIT, Stage};
 use roxmltree::Document;
 
 const README: &str = include_str!("../../README.md");

@@ -1,13 +1,14 @@
 //! `kvmha adopt`: a running cluster changes from one agent to the other, and no guest stops; whatever goes wrong.
 
 use crate::cluster::{
-    LIMIT, OURS, Placed, THEIRS, adopt, adopt_until, all_well, check, cib, configure, kill_adopt, nothing_left, other_than, placed,
-    primitive, settle, speaker,
+    OURS, Placed, THEIRS, adopt, adopt_until, all_well, check, cib, configure, kill_adopt, nothing_left, other_than, placed, primitive,
+    settle, speaker,
 };
 use crate::props::{PATH, stand_in};
 use crate::stage::{Frozen, HERE, PATIENCE, Resource};
 use anyhow::{Context, Result, ensure};
 use lab::process::wait_until;
+use lab::scene::LIMIT;
 use lab::{Lab, Watcher};
 use std::time::Duration;
 

@@ -5,15 +5,12 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::heartbeat::Ring;
 use lab::node::Terminal;
 use lab::process::{Identity, arguments, replace, wait_until};
+use lab::scene::{LIMIT, Stage};
 use lab::{GuestOptions, Lab, Membership, Output};
 use nix::sys::signal::Signal;
-use roxmltree::Document;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// Far more than a step takes.
-pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub const THEIRS: &str = "ocf:heartbeat:VirtualDomain";
 pub const OURS: &str = "ocf:kvmha:VirtualDomain";
@@ -43,25 +40,14 @@ pub fn placed(lab: &Lab, beating: &[&str], empty: &[&str], agent: &str) -> Resul
 
 /// A resource of a guest, with more meta attributes.
 pub fn primitive(name: &str, provider: &str, meta: &str) -> String {
-    let pair = |set: &str, key: &str, value: &str| format!("<nvpair id='{name}-{set}-{key}' name='{key}' value='{value}'/>");
-    let operation = |action: &str, interval: &str, timeout: &str| {
-        format!("<op id='{name}-{action}' name='{action}' interval='{interval}' timeout='{timeout}'/>")
-    };
-    format!(
-        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{}{}{}{}{}\
-         </instance_attributes><meta_attributes id='{name}-meta'>{}{meta}</meta_attributes><operations>{}{}{}{}{}</operations></primitive>",
-        pair("params", "config", &format!("/srv/vms/{name}.xml")),
-        pair("params", "hypervisor", "qemu:///system"),
-        pair("params", "migration_transport", "tcp"),
-        pair("params", "migrate_options", "--unsafe"),
-        pair("params", "force_stop", "true"),
-        pair("meta", "allow-migrate", "true"),
-        operation("start", "0s", "90s"),
-        operation("stop", "0s", "60s"),
-        operation("monitor", "10s", "20s"),
-        operation("migrate_to", "0s", "120s"),
-        operation("migrate_from", "0s", "60s"),
-    )
+    let operations = [
+        ["start", "0s", "90s"],
+        ["stop", "0s", "60s"],
+        ["monitor", "10s", "20s"],
+        ["migrate_to", "0s", "120s"],
+        ["migrate_from", "0s", "60s"],
+    ];
+    lab::placed::primitive(name, provider, &[("force_stop", "true")], meta, &operations)
 }
 
 /// Puts resources into the CIB.
@@ -73,37 +59,14 @@ pub fn configure(lab: &Lab, xml: &str) -> Result<()> {
 
 /// A node that is in the cluster.
 pub fn speaker(lab: &Lab) -> Result<String> {
-    let mut found = None;
-    wait_until(LIMIT, Duration::from_millis(100), || {
-        let in_cluster = |node: &String| {
-            let seen = lab.membership_of(node);
-            seen.is_ok_and(|seen| seen.quorum && seen.dc.is_some() && seen.nodes.iter().any(|one| one.name == *node && one.online))
-        };
-        found = lab.node_names().into_iter().find(in_cluster);
-        found.is_some()
-    });
-    found.context("no node has quorum")
+    Stage::of(lab).speaker()
 }
 
 /// Waits until all nodes are there and the cluster has nothing left to do.
 pub fn settle(lab: &Lab) -> Result<()> {
-    let nodes = lab.nodes() as usize;
-    lab.wait_membership(LIMIT, |seen| seen.online() == nodes && seen.dc.is_some() && seen.runs_on("fence").is_some())?;
-    let calm = || -> Result<bool> {
-        let controller = lab.membership()?.dc.context("no DC")?;
-        let plan = lab.check(&controller, &["crm_simulate", "--live-check", "--simulate", "--output-as=xml"], PATIENCE)?;
-        let busy = Document::parse(&plan)?
-            .descendants()
-            .any(|node| node.has_tag_name("transition") && node.children().any(|child| child.is_element()));
-        Ok(!busy && lab.check(&controller, &["crmadmin", "--status", &controller, "--output-as=xml"], PATIENCE)?.contains("S_IDLE"))
-    };
-    let mut times = 0;
-    let settled = wait_until(LIMIT, Duration::from_millis(100), || {
-        times = if calm().unwrap_or(false) { times + 1 } else { 0 };
-        times == 2
-    });
-    ensure!(settled, "the cluster does not come to rest");
-    Ok(())
+    let stage = Stage::of(lab);
+    stage.all_online()?;
+    stage.settle()
 }
 
 /// Changes the place of a parameter or an agent in the CIB; its text.

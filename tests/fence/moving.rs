@@ -3,6 +3,8 @@
 use crate::stage::{Guest, tidy, wander};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
+use lab::random::Random;
+use lab::suite::number;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,34 +15,13 @@ const ROUNDS: u64 = 12;
 /// Within this time after the first move was begun the guest is fenced; a move takes about a second here.
 const PHASES: u64 = 2500;
 
-/// A number from the environment.
-fn number(name: &str) -> Result<Option<u64>> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().map(Some).with_context(|| format!("{name}={text} is no number")),
-        Err(_) => Ok(None),
-    }
-}
-
-/// Numbers from a seed (splitmix64): the same seed, the same phases.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
-
 /// Whatever the phase, and wherever it is defined as well: "off" is only said when it lives nowhere, and then it stays so.
 pub fn fenced_while_it_wanders(lab: &Lab) -> Result<()> {
     let rounds = number("KVMHA_FENCE_ROUNDS")?.unwrap_or(ROUNDS);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let seed = number("KVMHA_FENCE_SEED")?.unwrap_or(clock.as_secs());
     println!("KVMHA_FENCE_SEED={seed} KVMHA_FENCE_ROUNDS={rounds}");
-    let mut chance = Chance(seed);
+    let mut chance = Random::new(seed);
     let (mut slowest, mut arrived, mut failed) = (Duration::ZERO, 0, 0);
     for round in 0..rounds {
         let phase = Duration::from_millis(chance.below(PHASES));

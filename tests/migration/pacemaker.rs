@@ -1,21 +1,17 @@
 //! `kvmha migrate`, and the set-up in which a move that fails costs the guest nothing.
 
-use crate::guest::{Guest, OPERATIONS, until};
-use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::node::Terminal;
+use lab::placed::{Guest, OPERATIONS, until};
+use lab::scene::{LIMIT, Stage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::Stdio;
 
-fn on(lab: &Lab) -> Result<Stage> {
-    Ok(Stage { lab: Lab::open(lab.name(), None)? })
-}
-
 /// As [`Stage::tidy`]; a resource that a scenario that failed has left goes first.
 pub fn tidy(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     stage.all_online()?;
     for name in lab.guests()? {
         let _ = stage.run(&format!("pcs resource delete --force {name}"));
@@ -31,7 +27,7 @@ fn constraints(stage: &Stage) -> Result<String> {
 
 /// `kvmha migrate` moves the guest live and leaves no constraint.
 pub fn moved_by_hand(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let target = guest.other_node()?;
     let output = lab.exec(&guest.node()?, &["kvmha", "migrate", "vm1", &target, "--plain"], LIMIT)?;
@@ -89,7 +85,7 @@ fn left_alone(stage: &Stage, guest: &Guest, source: &str) -> Result<()> {
 
 /// Ctrl-C in the middle.
 pub fn taken_back(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=1", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     let code = signalled(&stage, TERMINAL, [&source, &target], Signal::SIGINT)?;
@@ -100,7 +96,7 @@ pub fn taken_back(lab: &Lab) -> Result<()> {
 
 /// The terminal closes in the middle: as Ctrl-C. With nohup it goes on.
 pub fn terminal_closed(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=10", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     let code = signalled(&stage, TERMINAL, [&source, &target], Signal::SIGHUP)?;
@@ -114,7 +110,7 @@ pub fn terminal_closed(lab: &Lab) -> Result<()> {
 
 /// Asked for while Pacemaker moves it elsewhere: that move is not overruled, which would restart the guest.
 pub fn one_after_the_other(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=10", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     let third = lab.node_names().into_iter().find(|node| ![&source, &target].contains(&node)).context("no node")?;
@@ -133,7 +129,7 @@ pub fn one_after_the_other(lab: &Lab) -> Result<()> {
 
 /// Somebody rules the target out while the guest moves there: Pacemaker starts it elsewhere, and the command does not wait for what will not be.
 pub fn overruled(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=1", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     let mut command = lab.enter(&source, &["kvmha", "migrate", "vm1", &target, "--plain"], Terminal::None)?;
@@ -163,7 +159,7 @@ pub fn overruled(lab: &Lab) -> Result<()> {
 /// migrate_from for the new move's, and, since a stop came after that, the guest for gone from there (`unpack_migrate_to_success` in its
 /// `lib/pengine/unpack.c`): it starts it elsewhere, without a stop. The starts are refused, until that of the node that it has come to.
 pub fn lost_sight_of(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=10", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     let third = lab.node_names().into_iter().find(|node| ![&source, &target].contains(&node)).context("no node")?;
@@ -196,7 +192,7 @@ pub fn lost_sight_of(lab: &Lab) -> Result<()> {
 
 /// A node leaves the cluster, nobody fences it, and its guest runs on: the cluster would start a second one.
 pub fn left_and_runs(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let node = guest.node()?;
     stage.check("pcs property set stonith-enabled=false")?;
@@ -218,7 +214,7 @@ pub fn left_and_runs(lab: &Lab) -> Result<()> {
 
 /// A move that cannot work is not asked for: no failed action, no restart.
 pub fn refused_before(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     lab.kill(&target, "libvirtd")?;
@@ -237,7 +233,7 @@ pub fn refused_before(lab: &Lab) -> Result<()> {
 
 /// `op migrate_to on-fail=block`: a move that fails leaves the guest alone, and a clean-up gives it back to Pacemaker, without a restart.
 pub fn blocked_and_healed(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let operations = OPERATIONS.replace("migrate_to timeout=120s", "migrate_to timeout=30s on-fail=block");
     let guest = Guest::placed_with(&stage, "vm1", "", &operations)?;
     let (source, target) = (guest.node()?, guest.other_node()?);

@@ -1,10 +1,10 @@
 //! `kvmha doctor`: nothing is found where nothing is wrong, and every set-up that was broken on purpose is found, with its remedy.
 
-use crate::guest::{OPERATIONS, until};
-use crate::seen::{json, kvmha, on, says};
-use crate::stage::LIMIT;
+use crate::seen::{json, kvmha, says};
 use anyhow::{Context, Result, ensure};
+use lab::placed::{OPERATIONS, until};
 use lab::process::replace;
+use lab::scene::{LIMIT, Stage};
 use lab::{GuestOptions, Lab};
 use serde_json::Value;
 use std::fs;
@@ -271,7 +271,7 @@ fn healthy(lab: &Lab, node: &str) -> Result<()> {
 
 /// One guest, stopped: the cluster has nothing to do with it while its surroundings are broken and mended.
 pub fn each_broken_set_up_is_found(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     lab.guest_create("web1", &GuestOptions::default())?;
     let operations = OPERATIONS.split_whitespace();
     let line = "pcs resource create web1 ocf:kvmha:VirtualDomain config=/srv/vms/web1.xml migration_transport=tcp";

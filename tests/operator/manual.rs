@@ -1,10 +1,10 @@
 //! The manual, word by word: blocks that are marked `sh tested` are run, a line after the other, as a reader would.
 
-use crate::guest::{Guest, OPERATIONS, until};
-use crate::seen::{kvmha, on};
-use crate::stage::{LIMIT, Stage};
+use crate::seen::kvmha;
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
+use lab::placed::{Guest, OPERATIONS, until};
+use lab::scene::{LIMIT, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,7 +23,7 @@ fn lines(page: &str) -> Vec<&str> {
 
 /// What the pages for every day say of a guest that another agent has had before: it is changed to this one, moved by each page, and boots once.
 pub fn the_other_pages(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::files(&stage, "web1")?;
     guest.give("ocf:heartbeat:VirtualDomain", "", OPERATIONS)?;
     guest.runs(1)?;
@@ -81,7 +81,7 @@ fn install(lab: &Lab, package: &Path, line: &str) -> Result<()> {
 
 /// From the installation to a guest that fails over.
 pub fn the_two_node_guide(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let all = lines(TWO_NODES);
     let (installation, rest) = all.split_first().filter(|(line, _)| line.starts_with("apt install ")).context("nothing is installed")?;
     if let Some(package) = package() {

@@ -1,11 +1,11 @@
 //! `kvmha repair`: what is left is cleaned up, and a guest that runs is not touched; and `kvmha metrics`, of the same guests.
 
-use crate::guest::{Guest, OPERATIONS, until};
-use crate::seen::{kvmha, on, says};
-use crate::stage::LIMIT;
+use crate::seen::{kvmha, says};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
+use lab::placed::{Guest, OPERATIONS, until};
 use lab::process::{replace, wait_until};
+use lab::scene::{LIMIT, Stage};
 use lab::stage::inside;
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub fn harmless(lab: &Lab, name: &str) -> Result<()> {
 
 /// A copy that stands still is ended, one that runs is not, and nothing without being told to.
 pub fn copies_and_files(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (node, other) = (guest.node()?, guest.other_node()?);
     for any in [&node, &other] {
@@ -65,7 +65,7 @@ pub fn copies_and_files(lab: &Lab) -> Result<()> {
 
 /// A copy that was seen to stand still and runs by the time it would be ended: it is not.
 pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (node, other) = (guest.node()?, guest.other_node()?);
     harmless(lab, "vm1")?;
@@ -134,7 +134,7 @@ pub fn interrupted_while_it_holds(lab: &Lab) -> Result<()> {
 
 /// The agent is killed in mid-move, and the target's libvirt with it: the move fails, and nobody is there to take its mark away.
 pub fn a_move_mark(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let operations = OPERATIONS.replace("migrate_to timeout=120s", "migrate_to timeout=120s on-fail=block");
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=1 migration_policy=plain", &operations)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
@@ -169,7 +169,7 @@ pub fn a_move_mark(lab: &Lab) -> Result<()> {
 
 /// A move that failed and is blocked, of a guest that has come by one: given back to Pacemaker without a restart.
 pub fn a_failed_move(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let operations = OPERATIONS.replace("migrate_to timeout=120s", "migrate_to timeout=30s on-fail=block");
     let guest = Guest::placed_with(&stage, "vm1", "", &operations)?;
     guest.move_to(&guest.other_node()?)?;

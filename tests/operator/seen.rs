@@ -1,20 +1,16 @@
 //! `kvmha status` and `kvmha where`: what is shown is what is.
 
-use crate::guest::{Guest, OPERATIONS, PARAMETERS, until};
 use crate::repair::harmless;
-use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
+use lab::placed::{Guest, OPERATIONS, PARAMETERS, until};
+use lab::scene::{LIMIT, Stage};
 use lab::{Lab, Output};
 use serde_json::Value;
 use std::fs;
 
-pub fn on(lab: &Lab) -> Result<Stage> {
-    Ok(Stage { lab: Lab::open(lab.name(), None)? })
-}
-
 /// As [`Stage::tidy`]; resources that a scenario that failed has left go first.
 pub fn tidy(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     stage.all_online()?;
     for name in lab.guests()? {
         let _ = stage.run(&format!("pcs resource delete --force {name}"));
@@ -72,7 +68,7 @@ pub fn without_guests(lab: &Lab) -> Result<()> {
 
 /// Where it is, since when, how it came there, and what has failed: the same from every node.
 pub fn followed_from_node_to_node(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let first = guest.node()?;
     let target = guest.other_node()?;
@@ -119,7 +115,7 @@ pub fn followed_from_node_to_node(lab: &Lab) -> Result<()> {
 
 /// What is under all guests, at once; one whose definition cannot be read does not keep the others from being shown.
 pub fn storage_of_all(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (node, other) = (guest.node()?, guest.other_node()?);
     says(&kvmha(lab, &node, "storage")?, 0, &["GUEST", "vm1", "/srv/vms/vm1.img", "yes"])?;
@@ -139,7 +135,7 @@ pub fn storage_of_all(lab: &Lab) -> Result<()> {
 
 /// One, two, none, and a node that cannot be asked; by name, by resource and by definition.
 pub fn copies_are_counted(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (node, other) = (guest.node()?, guest.other_node()?);
     // A second copy by hand, without the disk: it can do no harm.

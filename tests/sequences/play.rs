@@ -1,10 +1,10 @@
 //! One sequence: steps drawn from its seed, and what must be true after each.
 
-use crate::random::Random;
 use anyhow::{Context, Result, bail, ensure};
 use lab::Lab;
 use lab::node::Terminal;
 use lab::process::Identity;
+use lab::random::Random;
 use lab::stage::{Answer, Resource, tidy_node};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;

@@ -1,11 +1,12 @@
 //! A guest that an error of its storage has paused on a node that is cut off then, with its storage back: `outage_policy=resume` would let it
 //! go on, and must not where the other half may have started it.
 
-use crate::guest::{Guest, until};
-use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, ensure};
+use lab::guest::{on_hanging, stopping_at_errors};
 use lab::layout::Network;
+use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
 use lab::power::Fault;
+use lab::scene::{LIMIT, Stage};
 use lab::stage::inside;
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
@@ -13,9 +14,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
-
-const OPERATIONS: &str =
-    "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
 
 /// Monitors for which the guest has to stay as it is: two that read all its disks are enough for it to go on.
 const MONITORS: Duration = Duration::from_secs(12);
@@ -32,10 +30,8 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn play(stage: &'a Stage) -> Result<Self> {
         let (lab, guest) = (&stage.lab, Guest::files(stage, "vm1")?);
-        let path = lab.guest_definition("vm1");
-        let text = fs::read_to_string(&path)?.replace("<source file='/srv/vms/", "<source file='/srv/hang/");
-        fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
-        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=resume", OPERATIONS)?;
+        lab.guest_edit("vm1", |text| stopping_at_errors(&on_hanging(text)))?;
+        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=resume", OPERATIONS_CLOSELY)?;
         let (home, other) = (guest.runs(1)?, guest.other_node()?);
         lab.storage(&home, StorageFault::Error(Reach::Everything, 5))?;
         let scene = Self { guest, home, other };
@@ -50,8 +46,7 @@ impl<'a> Scene<'a> {
     }
 
     fn is_paused(&self) -> bool {
-        let words = ["virsh", "-q", "domstate", "--reason", self.guest.name];
-        self.lab().exec(&self.home, &words, LIMIT).is_ok_and(|output| output.stdout.contains("paused (I/O error)"))
+        self.guest.paused_by_an_error(&self.home)
     }
 
     /// Waits until the cut-off node's monitor says that it does not let the guest go on, and why.
@@ -100,7 +95,7 @@ impl<'a> Scene<'a> {
 /// Each half is to fence the other, and neither can: the cut-off node does not reach the power switch, and the other gets no answer of it.
 /// Then it does, and the guest runs there.
 pub fn slow_fencing(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     lab.fence_fault(Fault::Hang)?;
     let scene = Scene::play(&stage)?;
     scene.says(&format!("{} is not known to be down", scene.other))?;
@@ -118,7 +113,7 @@ pub fn slow_fencing(lab: &Lab) -> Result<()> {
 /// Without fencing the other half starts the guest at once, though it is paused here. It is ended there again, and the network mended: now
 /// no other node has it, and what is on its disk is newer than what this one remembers.
 pub fn no_fencing(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     stage.check("pcs property set stonith-enabled=false no-quorum-policy=ignore")?;
     let scene = Scene::play(&stage)?;
     scene.boots_there()?;
@@ -135,7 +130,7 @@ pub fn no_fencing(lab: &Lab) -> Result<()> {
 
 /// After each scenario, whatever became of it: one cluster, with fencing, and nothing in it.
 pub fn tidy(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     lab.fence_fault(Fault::None)?;
     for node in lab.node_names() {
         lab.heal(&node, Network::Cluster)?;

@@ -3,6 +3,7 @@
 use crate::same::{loose, nothing_left};
 use anyhow::{Context, Result, ensure};
 use kvmha::storage::kind::{Kind, TABLE, Tried};
+use lab::guest::stopping_at_errors;
 use lab::stage::{HERE, PATIENCE, Resource, SOON, THERE};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
@@ -80,7 +81,7 @@ pub fn warnings(lab: &Lab) -> Result<()> {
     ensure!(answer.stderr.contains("vda (/srv/vms/warned.img): no error_policy"), "{}", answer.stderr);
     let (code, text) = kvmha(&guest, &["check", "--to", THERE, "--set", "migration_transport=tcp", "--set", "migrate_options=--unsafe"])?;
     ensure!(code == Some(0) && text.contains("no error_policy") && text.contains("is the same file on node2"), "code {code:?}: {text}");
-    guest.edit(|text| text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
+    guest.edit(stopping_at_errors)?;
     let answer = guest.call_with(HERE, "validate-all", 60, &[("OCF_CHECK_LEVEL", "10")])?.is(0)?;
     ensure!(!answer.stderr.contains("error_policy"), "{}", answer.stderr);
     Ok(())

@@ -1,11 +1,13 @@
 //! Storage that stands still under the guests of a whole cluster, in all nodes at once, and goes on: nobody is to notice but the guests.
 
-use crate::guest::{Guest, until};
-use crate::servers::{self, Server};
-use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
+use lab::guest::{on_hanging, stopping_at_errors};
 use lab::layout::Network;
+use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
+use lab::scene::Stage;
+use lab::servers::{self, Server};
 use lab::storage::Reach;
+use lab::suite::number;
 use lab::{Lab, StorageFault};
 use std::fs;
 use std::thread;
@@ -17,10 +19,6 @@ const SECONDS: (&str, u64) = ("KVMHA_FROZEN", 30);
 /// Where the servers run, besides guests.
 const STORE: u32 = 3;
 const SERVERS: &str = "node3";
-
-/// Monitors come far more often than is advised, and may not take longer than is.
-const OPERATIONS: &str =
-    "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
 
 /// The guests, what their disks are, and what is to become of them in an outage.
 const GUESTS: [(&str, Disk, &str); 5] = [
@@ -47,17 +45,17 @@ fn placed<'a>(stage: &'a Stage, (name, disk, parameters): (&'static str, Disk, &
     let (lab, address, image) = (&stage.lab, Network::Storage.address(STORE), format!("/srv/vms/{name}.img"));
     let guest = Guest::files(stage, name)?;
     let path = lab.guest_definition(name);
-    let text = fs::read_to_string(&path)?.replace("cache='none'", "cache='none' error_policy='stop'");
+    let text = stopping_at_errors(&fs::read_to_string(&path)?);
     let on_network = |protocol: &str, export: &str, port| servers::on_network(&text, name, protocol, export, &address, Some(port));
     let (text, server) = match disk {
-        Disk::File => (text.replace("<source file='/srv/vms/", "<source file='/srv/hang/"), None),
+        Disk::File => (on_hanging(&text), None),
         Disk::Nbd => (on_network("nbd", name, 10809), Some(servers::nbd(lab, SERVERS, &image, name, &address)?)),
         Disk::Iscsi => (on_network("iscsi", &format!("{}/1", servers::TARGET), 3260), Some(servers::iscsi(lab, SERVERS, &image)?)),
     };
     fs::write(&path, text)?;
     let folder = if disk == Disk::File { "/srv/hang" } else { "/srv/vms" };
     let agent = "ocf:kvmha:VirtualDomain";
-    stage.check(&format!("pcs resource create {name} {agent} config={folder}/{name}.xml {parameters} {OPERATIONS}"))?;
+    stage.check(&format!("pcs resource create {name} {agent} config={folder}/{name}.xml {parameters} {OPERATIONS_CLOSELY}"))?;
     Ok((guest, server))
 }
 
@@ -78,7 +76,7 @@ pub fn five_guests(lab: &Lab) -> Result<()> {
 /// The same, of the guests whose disks are on servers: these go on, and the network to them is cut. None of the guests is where the servers
 /// are.
 pub fn servers_cut(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     stage.check(&format!("pcs node standby {SERVERS}"))?;
     stage.settle()?;
     let rows: Vec<_> = GUESTS.into_iter().filter(|(_, disk, _)| *disk != Disk::File).collect();
@@ -87,7 +85,7 @@ pub fn servers_cut(lab: &Lab) -> Result<()> {
 
 /// After each scenario, whatever became of it: the servers are reached, and their node takes guests.
 pub fn heal(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     lab.heal(SERVERS, Network::Storage)?;
     stage.check(&format!("pcs node unstandby {SERVERS}")).map(drop)
 }
@@ -99,8 +97,8 @@ fn stand_still(
     stop: impl Fn(&[Server]) -> Result<()>,
     go_on: impl Fn(&[Server]) -> Result<()>,
 ) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
-    let seconds = std::env::var(SECONDS.0).ok().map_or(Ok(SECONDS.1), |text| text.parse().context(SECONDS.0))?;
+    let stage = Stage::of(lab);
+    let seconds = number(SECONDS.0)?.unwrap_or(SECONDS.1);
     let mut guests = Vec::new();
     let mut stores = Vec::new();
     for row in rows {

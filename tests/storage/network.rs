@@ -2,10 +2,10 @@
 
 use crate::other::refused;
 use crate::same::{comes_back, loose, moves, strict};
-use crate::servers::{self, TARGET};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::layout::Network;
+use lab::servers::{self, TARGET};
 use lab::stage::{HERE, PATIENCE, Resource, SOON, THERE};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,8 +1,9 @@
 //! Storage that fails under a guest in a cluster, and what `outage_policy` makes of it.
 
-use crate::guest::{Guest, until};
-use crate::stage::{LIMIT, Stage};
 use anyhow::{Context, Result, bail, ensure};
+use lab::guest::{on_hanging, stopping_at_errors};
+use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
+use lab::scene::{LIMIT, Stage};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
@@ -11,9 +12,6 @@ use std::time::{Duration, Instant};
 
 /// `EIO`, whatever is asked.
 const OUT: StorageFault = StorageFault::Error(Reach::Everything, 5);
-
-const OPERATIONS: &str =
-    "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
 
 /// For how long a guest has to stay as it is: monitors enough to give it up.
 const MONITORS: Duration = Duration::from_secs(10);
@@ -26,16 +24,10 @@ fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<
 /// As [`placed`], with more changes of the definition.
 fn placed_as<'a>(stage: &'a Stage, name: &'static str, parameters: &str, change: impl Fn(&str) -> String) -> Result<Guest<'a>> {
     let guest = Guest::files(stage, name)?;
-    let path = stage.lab.guest_definition(name);
-    let text = fs::read_to_string(&path)?.replace("<source file='/srv/vms/", "<source file='/srv/hang/");
-    fs::write(&path, change(&text.replace("cache='none'", "cache='none' error_policy='stop'")))?;
-    guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS)?;
+    stage.lab.guest_edit(name, |text| change(&stopping_at_errors(&on_hanging(text))))?;
+    guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS_CLOSELY)?;
     guest.runs(1)?;
     Ok(guest)
-}
-
-fn is_paused(lab: &Lab, node: &str, name: &str) -> bool {
-    lab.exec(node, &["virsh", "-q", "domstate", "--reason", name], LIMIT).is_ok_and(|output| output.stdout.contains("paused (I/O error)"))
 }
 
 /// What the node attribute says of the outage.
@@ -45,17 +37,17 @@ fn shown(stage: &Stage, name: &str, text: &str) -> bool {
 
 /// The guest goes on where it is when its storage is back, and not before every other node has said that it does not have it.
 pub fn it_goes_on(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     let guest = placed(&stage, "vm1", "outage_policy=resume")?;
     let (home, other) = (guest.node()?, guest.other_node()?);
     lab.storage(&home, OUT)?;
-    until("it is paused", || is_paused(lab, &home, "vm1"))?;
+    until("it is paused", || guest.paused_by_an_error(&home))?;
     until("the outage is shown", || shown(&stage, "vm1", "cannot be read"))?;
     lab.freeze(&other, "libvirtd")?;
     lab.storage(&home, StorageFault::None)?;
     let waits = || shown(&stage, "vm1", &format!("it is not let go on: {other} does not say whether it runs vm1"));
     let waited = until("the node that does not answer is named", waits);
-    let paused = is_paused(lab, &home, "vm1");
+    let paused = guest.paused_by_an_error(&home);
     lab.thaw(&other, "libvirtd")?;
     waited?;
     ensure!(paused, "it was let go on though {other} did not say that it does not have it");
@@ -69,7 +61,7 @@ pub fn it_goes_on(lab: &Lab) -> Result<()> {
 
 /// `stop`: after the delay it is started where its disk can be read.
 pub fn it_is_given_up(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     let guest = placed(&stage, "vm1", "outage_policy=stop outage_delay=3")?;
     let home = guest.node()?;
     lab.storage(&home, OUT)?;
@@ -101,7 +93,7 @@ fn mark(lab: &Lab, before: &str) -> Result<String> {
 /// `relocate`: another node reads the disk, and the guest is started there, not here again, though the storage is back here before; and not
 /// twice in a row.
 pub fn it_is_relocated(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     // A second disk, whose storage is not out anywhere, must not keep it here.
     let folder = lab.layout().shared().join("second");
     fs::create_dir_all(&folder)?;
@@ -150,18 +142,18 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
 /// over the storage that can fail.
 pub fn its_device_is_relocated(lab: &Lab) -> Result<()> {
     const WWID: &str = "/dev/disk/by-id/wwn-0x6b766d6800000001";
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     let guest = Guest::files(&stage, "vm3")?;
-    let path = lab.guest_definition("vm3");
-    let text = fs::read_to_string(&path)?.replace("<disk type='file'", "<disk type='block'");
-    let text = text.replace("<source file='/srv/vms/vm3.img'/>", &format!("<source dev='{WWID}'/>"));
-    fs::write(&path, text.replace("cache='none'", "cache='none' error_policy='stop'"))?;
+    lab.guest_edit("vm3", |text| {
+        let text = text.replace("<disk type='file'", "<disk type='block'");
+        stopping_at_errors(&text.replace("<source file='/srv/vms/vm3.img'/>", &format!("<source dev='{WWID}'/>")))
+    })?;
     for node in lab.node_names() {
         let words = format!("mkdir -p /dev/disk/by-id && ln -sfn $(losetup --find --show /srv/hang/vm3.img) {WWID}");
         lab.check(&node, &["sh", "-c", &words], LIMIT)?;
     }
     let outcome = (|| {
-        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=relocate outage_delay=3", OPERATIONS)?;
+        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=relocate outage_delay=3", OPERATIONS_CLOSELY)?;
         let home = guest.runs(1)?;
         mark(lab, "")?;
         lab.storage(&home, OUT)?;
@@ -183,7 +175,7 @@ pub fn its_device_is_relocated(lab: &Lab) -> Result<()> {
 
 /// `relocate`: nobody reads the disk, and then nobody can be asked: it stays where it is, paused, and goes when another node reads it.
 pub fn it_holds_still(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     // Not that of another scenario: the cluster remembers when that was relocated.
     let guest = placed(&stage, "vm2", "outage_policy=relocate outage_delay=3")?;
     let home = guest.node()?;
@@ -212,7 +204,7 @@ pub fn it_holds_still(lab: &Lab) -> Result<()> {
 
 /// `relocate`: a node whose storage hangs is asked once, not by each monitor, and keeps the guest from no other node.
 pub fn a_node_that_hangs_is_left_alone(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     let guest = placed(&stage, "vm4", "outage_policy=relocate outage_delay=3")?;
     let home = guest.node()?;
     mark(lab, "")?;
@@ -235,7 +227,7 @@ pub fn a_node_that_hangs_is_left_alone(lab: &Lab) -> Result<()> {
 
 /// `relocate`: a start waits for storage that does not answer: while that fails over no node is ruled out.
 pub fn its_start_waits(lab: &Lab) -> Result<()> {
-    let stage = Stage { lab: Lab::open(lab.name(), None)? };
+    let stage = Stage::of(lab);
     let guest = placed(&stage, "vm5", "outage_policy=relocate")?;
     stage.check("pcs resource disable vm5")?;
     stage.wait(|seen| seen.runs_on("vm5").is_none()).context("it is not stopped")?;
@@ -256,7 +248,7 @@ pub fn its_start_waits(lab: &Lab) -> Result<()> {
 fn stays(stage: &Stage, guest: &Guest, node: &str) -> Result<()> {
     let begin = Instant::now();
     while begin.elapsed() < MONITORS {
-        ensure!(is_paused(&stage.lab, node, guest.name), "{} is not paused on {node} any more", guest.name);
+        ensure!(guest.paused_by_an_error(node), "{} is not paused on {node} any more", guest.name);
         let seen = stage.wait(|seen| seen.dc.is_some())?;
         ensure!(seen.failures.iter().all(|failure| failure.code == "190"), "failed actions: {:?}", seen.failures);
         ensure!(seen.runs_on(guest.name) == Some(node), "{} is not seen on {node}: {:?}", guest.name, seen.resources);

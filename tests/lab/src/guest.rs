@@ -3,7 +3,7 @@
 use crate::cluster::Lab;
 use crate::config::{self, GuestText};
 use crate::heartbeat::RING;
-use crate::layout::Network;
+use crate::layout::{HANGING, Network, SHARED};
 use crate::power::Power;
 use crate::process::{replace, wait_until};
 use anyhow::{Context, Result, ensure};
@@ -136,6 +136,15 @@ impl Lab {
         self.layout().shared().join(format!("{name}.xml"))
     }
 
+    /// Changes a guest's definition, which must not be what it was.
+    pub fn guest_edit(&self, name: &str, change: impl FnOnce(&str) -> String) -> Result<()> {
+        let path = self.guest_definition(name);
+        let old = fs::read_to_string(&path)?;
+        let new = change(&old);
+        ensure!(old != new, "nothing to change in {}", path.display());
+        replace(&path, &new)
+    }
+
     /// The names of the guests that were created.
     pub fn guests(&self) -> Result<Vec<String>> {
         let entries = fs::read_dir(self.layout().shared())?.flatten();
@@ -181,6 +190,18 @@ fn uuid(name: &str) -> String {
     let (a, b) = (hash(0xcbf2_9ce4_8422_2325), hash(0x6b76_6d68_616c_6162));
     let text = format!("{a:016x}{b:016x}");
     format!("{}-{}-4{}-8{}-{}", &text[0..8], &text[8..12], &text[13..16], &text[17..20], &text[20..32])
+}
+
+/// A definition of the lab's whose guest is paused when its storage fails.
+#[must_use]
+pub fn stopping_at_errors(definition: &str) -> String {
+    definition.replace("cache='none'", "cache='none' error_policy='stop'")
+}
+
+/// A definition of the lab's whose disk lies on the storage that can hang and fail.
+#[must_use]
+pub fn on_hanging(definition: &str) -> String {
+    definition.replace(&format!("<source file='{SHARED}/"), &format!("<source file='{HANGING}/"))
 }
 
 #[cfg(test)]

@@ -30,7 +30,10 @@
 //! | [`demo`] | the main job as a story |
 //! | [`supervise`] | the lab goes down whatever becomes of the program |
 //! | [`stage`] | the agent called by hand, and the truth about its guest |
+//! | [`scene`], [`placed`] | the cluster that scenarios are played on, and a guest in its hands |
+//! | [`servers`] | servers of disks |
 //! | [`suite`] | test suites that run on a lab |
+//! | [`random`] | numbers from a seed |
 //! | [`program`] | the programs it is made of |
 //! | [`process`] | programs run with a time limit; processes told apart for certain |
 #![allow(
@@ -56,10 +59,14 @@ pub mod layout;
 pub mod membership;
 pub mod network;
 pub mod node;
+pub mod placed;
 pub mod platform;
 pub mod power;
 pub mod process;
 pub mod program;
+pub mod random;
+pub mod scene;
+pub mod servers;
 pub mod ssh;
 pub mod stage;
 pub mod storage;

@@ -2,7 +2,7 @@
 //! the guest from `/proc`, libvirt and the heartbeat.
 
 use crate::heartbeat::Ring;
-use crate::process::{Identity, replace, wait_until};
+use crate::process::{Identity, wait_until};
 use crate::{GuestOptions, Lab, Output};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -109,11 +109,7 @@ impl<'a> Resource<'a> {
 
     /// Changes the definition.
     pub fn edit(&self, change: impl FnOnce(&str) -> String) -> Result<()> {
-        let path = self.lab.guest_definition(&self.instance);
-        let old = fs::read_to_string(&path)?;
-        let new = change(&old);
-        ensure!(old != new, "nothing to change in {}", path.display());
-        replace(&path, &new)
+        self.lab.guest_edit(&self.instance, change)
     }
 
     /// Calls an action as Pacemaker does; a monitor that is to be no probe is called `recurring`.

@@ -7,7 +7,7 @@ use crate::cluster::{Guard, Lab, Options};
 use crate::layout::{Layout, node_name};
 use crate::process::tail;
 use crate::supervise::supervised;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -158,6 +158,11 @@ impl Suite {
         Lab::down(name, state.as_deref())?;
         Lab::up_guarded(&self.options)
     }
+}
+
+/// A number in the environment, if it is there.
+pub fn number(name: &str) -> Result<Option<u64>> {
+    std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name} is no number: {text}"))).transpose()
 }
 
 /// The last words of a suite, as `cargo test` says them, and its code.

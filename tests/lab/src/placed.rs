@@ -1,11 +1,12 @@
 //! A guest in the hands of the cluster, with its heartbeat watched from the first beat to the last.
 
-use crate::stage::{LIMIT, Stage};
+use crate::heartbeat::Ring;
+use crate::layout::SHARED;
+use crate::process::wait_until;
+use crate::scene::{LIMIT, Stage};
+use crate::watch::NEAR;
+use crate::{GuestOptions, Watch, Watcher};
 use anyhow::{Context, Result, bail, ensure};
-use lab::heartbeat::Ring;
-use lab::process::wait_until;
-use lab::watch::NEAR;
-use lab::{GuestOptions, Watch, Watcher};
 use std::time::{Duration, Instant};
 
 /// Words of `pcs resource create` that most scenarios want.
@@ -16,10 +17,17 @@ pub const PARAMETERS: &str = "migration_transport=tcp migrate_options=--unsafe";
 pub const OPERATIONS: &str =
     "op start timeout=90s op stop timeout=90s op monitor interval=10s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
 
+/// The same with a monitor that comes far more often than is advised, and may not take longer than is.
+pub const OPERATIONS_CLOSELY: &str =
+    "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
+
 /// A guest that the cluster runs.
 pub struct Guest<'a> {
+    /// The cluster.
     pub stage: &'a Stage,
+    /// Its name, and that of its resource.
     pub name: &'static str,
+    /// Who looks at its disk.
     pub watcher: Watcher,
 }
 
@@ -82,6 +90,12 @@ impl<'a> Guest<'a> {
         let one = matches!(&places[..], [place] if place.node == node && place.processes.len() == 1);
         ensure!(one, "{} should be on {node} alone: {places:?}", self.name);
         Ok(())
+    }
+
+    /// Whether libvirt says on a node that an error of its storage has paused it.
+    pub fn paused_by_an_error(&self, node: &str) -> bool {
+        let words = ["virsh", "-q", "domstate", "--reason", self.name];
+        self.stage.lab.exec(node, &words, LIMIT).is_ok_and(|output| output.stdout.contains("paused (I/O error)"))
     }
 
     /// It has no emulator in any node.
@@ -151,6 +165,29 @@ impl<'a> Guest<'a> {
         self.stage.lab.guest_remove(self.name)?;
         Ok(watch)
     }
+}
+
+/// A resource of a guest for the CIB: with parameters besides the usual ones, more meta attributes as XML, and name, interval and timeout of
+/// each operation.
+pub fn primitive(name: &str, provider: &str, parameters: &[(&str, &str)], meta: &str, operations: &[[&str; 3]]) -> String {
+    let config = format!("{SHARED}/{name}.xml");
+    let usual =
+        [("config", config.as_str()), ("hypervisor", "qemu:///system"), ("migration_transport", "tcp"), ("migrate_options", "--unsafe")];
+    let parameters: String = usual.iter().chain(parameters).map(|(key, value)| nvpair(name, "params", key, value)).collect();
+    let operation = |[action, interval, timeout]: &[&str; 3]| {
+        format!("<op id='{name}-{action}' name='{action}' interval='{interval}' timeout='{timeout}'/>")
+    };
+    format!(
+        "<primitive id='{name}' class='ocf' provider='{provider}' type='VirtualDomain'><instance_attributes id='{name}-params'>{parameters}\
+         </instance_attributes><meta_attributes id='{name}-meta'>{}{meta}</meta_attributes><operations>{}</operations></primitive>",
+        nvpair(name, "meta", "allow-migrate", "true"),
+        operations.iter().map(operation).collect::<String>(),
+    )
+}
+
+/// A value of such a resource, in one of its sets, `params` or `meta`.
+fn nvpair(resource: &str, set: &str, key: &str, value: &str) -> String {
+    format!("<nvpair id='{resource}-{set}-{key}' name='{key}' value='{value}'/>")
 }
 
 fn judge(watch: &Watch, name: &str, boots: usize) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Real servers of disks in a node of the lab, and definitions with disks that QEMU gets from them by itself.
 
+use crate::Lab;
+use crate::process::{replace, wait_until};
+use crate::stage::{PATIENCE, SOON, inside};
 use anyhow::{Result, ensure};
-use lab::Lab;
-use lab::process::{replace, wait_until};
-use lab::stage::{PATIENCE, SOON, inside};
 use std::time::Duration;
 
 /// The iSCSI target.

@@ -1,8 +1,9 @@
 //! The cluster on which the scenarios are played, and what is asked of it again and again.
 
+use crate::process::{tail, wait_until};
+use crate::program::under_test;
+use crate::{Lab, Membership, Options, Output};
 use anyhow::{Context, Result, ensure};
-use lab::process::{tail, wait_until};
-use lab::{Lab, Membership, Options, Output};
 use roxmltree::Document;
 use std::fs;
 use std::path::Path;
@@ -12,15 +13,23 @@ use std::time::Duration;
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// The cluster.
+#[derive(Clone, Debug)]
 pub struct Stage {
+    /// Its nodes.
     pub lab: Lab,
 }
 
 impl Stage {
+    /// That of a lab which is up.
+    #[must_use]
+    pub fn of(lab: &Lab) -> Self {
+        Self { lab: lab.clone() }
+    }
+
     /// A new lab with the agent of this build.
     pub fn build(name: &str) -> Result<Self> {
         Lab::down(name, None)?;
-        let agent = Some(lab::program::under_test());
+        let agent = Some(under_test());
         let lab = Lab::up(&Options { name: name.to_owned(), agent, limit: LIMIT, ..Options::default() })?;
         Ok(Self { lab })
     }
@@ -133,10 +142,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Keeps the logs of all nodes, and shows what the agent said last.
-    pub fn keep_logs(&self, scenario: &str) {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster").join(scenario);
-        let _ = fs::create_dir_all(&folder);
+    /// Keeps the logs of all nodes in a folder, and shows what the agent said last.
+    pub fn keep_logs(&self, folder: &Path) {
+        let _ = fs::create_dir_all(folder);
         for number in 1..=self.lab.nodes() {
             // With the emulator's own log and the guest's console of each guest.
             let guests = self.lab.guests().unwrap_or_default().into_iter();
