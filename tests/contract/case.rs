@@ -1,4 +1,4 @@
-//! Case files: reading them, and writing back what was seen. The format is described in `tests/contract.rs`.
+//! Case files: reading them, and writing back what was seen. The format is described in `tests/contract/main.rs`.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

@@ -5,26 +5,16 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "dropin/adopt.rs"]
 mod adopt;
-#[path = "dropin/cluster.rs"]
 mod cluster;
-#[path = "dropin/keeping.rs"]
 mod keeping;
-#[path = "dropin/moves.rs"]
 mod moves;
-#[path = "dropin/needs.rs"]
 mod needs;
-#[path = "dropin/numbers.rs"]
 mod numbers;
-#[path = "dropin/pairs.rs"]
 mod pairs;
-#[path = "dropin/props.rs"]
 mod props;
-#[path = "dropin/saved.rs"]
 mod saved;
 
-#[path = "dropin/tools.rs"]
 mod tools;
 
 use lab::suite::Suite;

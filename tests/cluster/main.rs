@@ -10,15 +10,10 @@
     reason = "a test's own harness: it waits by itself and says what it has seen"
 )]
 
-#[path = "cluster/changes.rs"]
 mod changes;
-#[path = "cluster/faults.rs"]
 mod faults;
-#[path = "cluster/libvirt.rs"]
 mod libvirt;
-#[path = "cluster/moves.rs"]
 mod moves;
-#[path = "cluster/tools.rs"]
 mod tools;
 
 use anyhow::{Result, bail};

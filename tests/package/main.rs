@@ -5,13 +5,9 @@
 //! guide is followed.
 #![allow(clippy::disallowed_methods, reason = "a test: it reads its own environment")]
 
-#[path = "package/built.rs"]
 mod built;
-#[path = "package/deb.rs"]
 mod deb;
-#[path = "package/long.rs"]
 mod long;
-#[path = "package/rpm.rs"]
 mod rpm;
 
 use lab::Options;

@@ -4,11 +4,8 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "storage/frozen.rs"]
 mod frozen;
-#[path = "storage/outage.rs"]
 mod outage;
-#[path = "migration/pacemaker.rs"]
 mod pacemaker;
 
 use lab::suite::Suite;

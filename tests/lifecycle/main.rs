@@ -4,23 +4,14 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "lifecycle/daemon.rs"]
 mod daemon;
-#[path = "lifecycle/hints.rs"]
 mod hints;
-#[path = "lifecycle/late.rs"]
 mod late;
-#[path = "lifecycle/life.rs"]
 mod life;
-#[path = "lifecycle/moving.rs"]
 mod moving;
-#[path = "lifecycle/pulse.rs"]
 mod pulse;
-#[path = "lifecycle/starting.rs"]
 mod starting;
-#[path = "lifecycle/states.rs"]
 mod states;
-#[path = "lifecycle/tools.rs"]
 mod tools;
 
 use lab::suite::Suite;

@@ -6,17 +6,11 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "storage/command.rs"]
 mod command;
-#[path = "storage/device.rs"]
 mod device;
-#[path = "storage/network.rs"]
 mod network;
-#[path = "storage/other.rs"]
 mod other;
-#[path = "storage/same.rs"]
 mod same;
-#[path = "storage/tpm.rs"]
 mod tpm;
 
 use lab::suite::Suite;

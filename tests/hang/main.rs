@@ -4,17 +4,11 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "hang/asynchronous.rs"]
 mod asynchronous;
-#[path = "hang/config.rs"]
 mod config;
-#[path = "hang/errors.rs"]
 mod errors;
-#[path = "hang/frozen.rs"]
 mod frozen;
-#[path = "hang/gone.rs"]
 mod gone;
-#[path = "hang/storage.rs"]
 mod storage;
 
 use lab::suite::Suite;

@@ -7,9 +7,8 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "fence/cluster.rs"]
 mod cluster;
-#[path = "fence/stage.rs"]
+#[path = "../fence/stage.rs"]
 #[allow(dead_code, reason = "shared with the suite fence")]
 mod stage;
 

@@ -4,27 +4,16 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "fence/faults.rs"]
 mod faults;
-#[path = "fence/identity.rs"]
 mod identity;
-#[path = "fence/moving.rs"]
 mod moving;
-#[path = "fence/power.rs"]
 mod power;
-#[path = "fence/protocol.rs"]
 mod protocol;
-#[path = "fence/rights.rs"]
 mod rights;
-#[path = "fence/rivals.rs"]
 mod rivals;
-#[path = "fence/sasl.rs"]
 mod sasl;
-#[path = "fence/ssh.rs"]
 mod ssh;
-#[path = "fence/stage.rs"]
 mod stage;
-#[path = "fence/tls.rs"]
 mod tls;
 
 use lab::Options;

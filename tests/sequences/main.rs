@@ -6,7 +6,6 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "sequences/play.rs"]
 mod play;
 
 use anyhow::Result;

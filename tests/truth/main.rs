@@ -5,17 +5,11 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "truth/between.rs"]
 mod between;
-#[path = "truth/cells.rs"]
 mod cells;
-#[path = "truth/config.rs"]
 mod config;
-#[path = "truth/guest.rs"]
 mod guest;
-#[path = "truth/libvirt.rs"]
 mod libvirt;
-#[path = "truth/play.rs"]
 mod play;
 
 use anyhow::{Context, Result, ensure};

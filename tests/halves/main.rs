@@ -4,7 +4,6 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "storage/apart.rs"]
 mod apart;
 
 use lab::Options;

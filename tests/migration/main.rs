@@ -4,17 +4,11 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "migration/busy.rs"]
 mod busy;
-#[path = "migration/clients.rs"]
 mod clients;
-#[path = "migration/faults.rs"]
 mod faults;
-#[path = "migration/preflight.rs"]
 mod preflight;
-#[path = "migration/relay.rs"]
 mod relay;
-#[path = "migration/transports.rs"]
 mod transports;
 
 use faults::{begin, confirm, finish, finished, perform, prepare};

@@ -4,13 +4,9 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
-#[path = "operator/doctor.rs"]
 mod doctor;
-#[path = "operator/manual.rs"]
 mod manual;
-#[path = "operator/repair.rs"]
 mod repair;
-#[path = "operator/seen.rs"]
 mod seen;
 
 use lab::suite::Suite;

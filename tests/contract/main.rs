@@ -30,13 +30,9 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test waits for what it started with a limit of its own")]
 #![allow(clippy::print_stderr, missing_docs, reason = "a test talks to a person")]
 
-#[path = "contract/call.rs"]
 mod call;
-#[path = "contract/case.rs"]
 mod case;
-#[path = "contract/pages.rs"]
 mod pages;
-#[path = "contract/stdin.rs"]
 mod stdin;
 
 use case::File;
