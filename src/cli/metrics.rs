@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             print(&text);
         }
     }
-    let unread = moves.err().map(|error| format!("{}: {}", arguments.folder.display(), plain(&error)));
+    let unread = moves.err().map(|error| format!("{}: {}", arguments.folder.display(), log::plain(&error)));
     let troubles: Vec<String> = overview.err().map(|error| format!("{error:#}")).into_iter().chain(unread).collect();
     troubles.iter().for_each(|text| log::complain(text));
     Ok(u8::from(!troubles.is_empty()))
