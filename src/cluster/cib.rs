@@ -33,7 +33,7 @@ pub struct Operation {
     pub name: String,
     /// Its interval, as it is written.
     pub interval: String,
-    /// What else is said of it: `timeout`, `on-fail`, `enabled` ...
+    /// All that is said of it: `id`, `timeout`, `on-fail`, `enabled` ...
     pub settings: BTreeMap<String, String>,
 }
 
@@ -259,9 +259,9 @@ fn sets(node: Node, tag: &str) -> BTreeMap<String, String> {
 
 fn operation(node: Node) -> Operation {
     let word = |name: &str| node.attribute(name).unwrap_or_default().to_owned();
-    let mut settings: BTreeMap<String, String> =
-        node.attributes().map(|attribute| (attribute.name().to_owned(), attribute.value().to_owned())).collect();
-    settings.extend(sets(node, "meta_attributes"));
+    // The attributes of the element itself win (Pacemaker's `unpack_operation`).
+    let mut settings = sets(node, "meta_attributes");
+    settings.extend(node.attributes().map(|attribute| (attribute.name().to_owned(), attribute.value().to_owned())));
     Operation { name: word("name"), interval: word("interval"), settings }
 }
 
@@ -370,6 +370,16 @@ mod tests {
         assert_eq!(cib.primitives()[0].agent, "", "as it is written");
         assert_eq!(cib.option("no-quorum-policy").as_deref(), Some("freeze"));
         assert_eq!(cib.moves_left(), [("web1".to_owned(), "cli-ban-web1-on-node2".to_owned())]);
+    }
+
+    #[test]
+    fn an_operation_s_own_attributes_win() {
+        let text = r#"<cib><configuration><resources><primitive id="web1"><operations><op id="o" name="stop" interval="0s" timeout="5s">
+            <meta_attributes id="m"><nvpair id="n" name="timeout" value="90s"/><nvpair id="p" name="on-fail" value="block"/></meta_attributes>
+            </op></operations></primitive></resources></configuration></cib>"#;
+        let [web1] = &Cib::parse(text.to_owned()).unwrap().primitives()[..] else { panic!() };
+        let get = |name: &str| web1.operations[0].settings.get(name).map(String::as_str);
+        assert_eq!((get("id"), get("timeout"), get("on-fail")), (Some("o"), Some("5s"), Some("block")));
     }
 
     #[test]

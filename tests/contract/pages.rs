@@ -190,3 +190,20 @@ fn manual_pages_name_only_pages_that_there_are() {
         }
     }
 }
+
+/// `systemctl disable --now` runs its ExecStop, which shuts down every guest of the host, those of the cluster too (ON_SHUTDOWN of its script).
+#[test]
+fn nobody_is_told_to_stop_libvirt_guests() {
+    let (mut files, mut folders) = (vec![project().join("README.md")], vec![project().join("src"), project().join("docs")]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+            if path.is_dir() { &mut folders } else { &mut files }.push(path);
+        }
+    }
+    assert!(files.len() > 100, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let told = ["--now libvirt-guests", "stop libvirt-guests", "libvirt-guests stop", "libvirt-guests.service --now"];
+        assert!(!told.iter().any(|line| text.contains(line)), "{}", file.display());
+    }
+}

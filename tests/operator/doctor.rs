@@ -2,7 +2,7 @@
 
 use crate::seen::{json, kvmha, says};
 use anyhow::{Context, Result, ensure};
-use lab::placed::{OPERATIONS, until};
+use lab::placed::{Guest, OPERATIONS, PARAMETERS, until};
 use lab::process::replace;
 use lab::scene::{LIMIT, Stage};
 use lab::{GuestOptions, Lab};
@@ -48,6 +48,17 @@ const BAD: Do = Line(
        <meta_attributes id="bad-t"><nvpair id="bad-r" name="target-role" value="Stopped"/></meta_attributes></primitive>'"#,
 );
 
+/// Never started either. Two monitors, of which the more thorough one is no other's but its own.
+const HASTY: &str = r#"<primitive id="hasty" class="ocf" provider="kvmha" type="VirtualDomain">
+    <instance_attributes id="hasty-i"><nvpair id="hasty-c" name="config" value="/srv/vms/hasty.xml"/></instance_attributes>
+    <operations>
+      <op id="hasty-slow" name="monitor" interval="60s" timeout="5s"/>
+      <op id="hasty-fast" name="monitor" interval="10s" timeout="5s" on-fail="ignore" start-delay="1s">
+        <instance_attributes id="hasty-p"><nvpair id="hasty-l" name="OCF_CHECK_LEVEL" value="10"/></instance_attributes></op>
+      <op id="hasty-stop" name="stop" interval="0s" timeout="20s" on-fail="block"/>
+      <op id="hasty-to" name="migrate_to" interval="0s" timeout="30s" on-fail="ignore"/></operations>
+    <meta_attributes id="hasty-t"><nvpair id="hasty-r" name="target-role" value="Stopped"/></meta_attributes></primitive>"#;
+
 const LOCKLESS: Do = Line(
     "node1",
     r#"cibadmin --create --scope resources --xml-text '<primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
@@ -68,6 +79,13 @@ const MANY: Do = Line(
        <instance_attributes id='many$n-i'><nvpair id='many$n-c' name='config' value='/srv/vms/many$n.xml'/></instance_attributes>
        <meta_attributes id='many$n-t'><nvpair id='many$n-r' name='target-role' value='Stopped'/><nvpair id='many$n-a' name='allow-migrate' value='true'/></meta_attributes></primitive>"; done"#,
 );
+
+/// A node with systemd, the drop-in and a `systemctl` that says nothing yet, of which nothing is found.
+const ORDERED: &str = "mkdir -p /run/systemd/system /etc/systemd/system/resource-agents-deps.target.d /usr/local/bin && \
+    echo After=virt-guest-shutdown.target >/etc/systemd/system/resource-agents-deps.target.d/50-kvmha.conf && \
+    printf '#!/bin/sh\\n' >/usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl";
+
+const UNORDERED: &str = "rm -r /usr/local/bin/systemctl /etc/systemd/system/resource-agents-deps.target.d && rmdir /run/systemd/system";
 
 const BROKEN: &[Broken] = &[
     Broken {
@@ -157,12 +175,12 @@ const BROKEN: &[Broken] = &[
         make: &[BAD],
         mend: &[CLEAN],
         found: &[
-            ("one resource each", "web1 and bad have the same config", "pcs resource delete bad"),
-            ("monitor", "bad has no recurring monitor", "op monitor interval=10s"),
-            ("timeouts", "bad: migrate_to has 30 s, 120 s", "op migrate_to timeout=120s"),
-            ("timeouts", "bad: start has 20 s, 90 s", "op start timeout=90s"),
-            ("on-fail", "bad: migrate_to has on-fail=ignore", "on-fail=block"),
-            ("on-fail", "bad: stop has on-fail=block", "on-fail=fence"),
+            ("one resource each", "web1 and bad have the same config", "maintenance-mode=true && pcs resource delete --force bad"),
+            ("monitor", "bad has no recurring monitor", "op add bad monitor interval=10s"),
+            ("timeouts", "bad: migrate_to has 30 s, 120 s", "<op id=\"bad-m\" timeout=\"120s\"/>"),
+            ("timeouts", "bad: start has 20 s, 90 s", "op add bad start timeout=90s"),
+            ("on-fail", "bad: migrate_to has on-fail=ignore", "<op id=\"bad-m\" on-fail=\"block\"/>"),
+            ("on-fail", "bad: stop has on-fail=block", "on-fail=\"fence\""),
             ("live migration", "bad has not allow-migrate", "allow-migrate=true"),
         ],
     },
@@ -204,11 +222,26 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Line(
             "node1",
-            "mkdir -p /run/systemd/system /etc/systemd/system/multi-user.target.wants && rm -f /etc/default/libvirt-guests /etc/sysconfig/libvirt-guests && \
+            "mkdir -p /run/systemd/system /etc/systemd/system/multi-user.target.wants && echo ON_BOOT=start >/etc/default/libvirt-guests && \
              ln -sf /lib/systemd/system/libvirt-guests.service /etc/systemd/system/multi-user.target.wants/",
         )],
         mend: &[Line("node1", "rmdir /run/systemd/system")],
-        found: &[("libvirt-guests", "is enabled", "ON_BOOT=ignore"), ("shutdown order", "node1 has no drop-in", "50-kvmha.conf")],
+        found: &[
+            ("libvirt-guests", "is enabled", "ON_BOOT=ignore in /etc/default/libvirt-guests, or"),
+            ("shutdown order", "node1 has no drop-in", "50-kvmha.conf"),
+        ],
+    },
+    // A stub of systemctl: no node has systemd. The package was installed while Pacemaker ran.
+    Broken {
+        make: &[
+            Line("node1", ORDERED),
+            Line("node1", "echo '[ $5 = virt-guest-shutdown.target ] && echo inactive || echo sysinit.target' >>/usr/local/bin/systemctl"),
+        ],
+        mend: &[Line("node1", UNORDERED)],
+        found: &[
+            ("shutdown order", "systemd of node1 has not read the drop-in", "systemctl daemon-reload"),
+            ("shutdown order", "virt-guest-shutdown.target of node1 is not active", "systemctl start virt-guest-shutdown.target"),
+        ],
     },
     // What Pacemaker does on that node then has its time.
     Broken {
@@ -289,6 +322,20 @@ pub fn each_broken_set_up_is_found(lab: &Lab) -> Result<()> {
     }
     says(&kvmha(lab, "node1", "doctor")?, 0, &["fencing", "every node can be fenced"])?;
     ensure!(kvmha(lab, "node1", "doctor --quiet")?.stdout.is_empty(), "something is said of a healthy cluster");
+    // With all in order, as systemd would say it.
+    carry_out(
+        lab,
+        &[
+            Line("node1", ORDERED),
+            Line(
+                "node1",
+                "echo '[ $5 = virt-guest-shutdown.target ] && echo active || echo sysinit.target virt-guest-shutdown.target' >>/usr/local/bin/systemctl",
+            ),
+        ],
+    )?;
+    let ordered = healthy(lab, "node1");
+    carry_out(lab, &[Line("node1", UNORDERED)])?;
+    ordered?;
     for broken in BROKEN {
         carry_out(lab, broken.make)?;
         let mut last = Vec::new();
@@ -314,4 +361,65 @@ pub fn each_broken_set_up_is_found(lab: &Lab) -> Result<()> {
     stage.settle()?;
     fs::remove_file(lab.guest_definition("lockless"))?;
     lab.guest_remove("web1")
+}
+
+/// Runs the remedies of these checks, and sees that they find nothing any more; how many there were.
+fn cure(lab: &Lab, checks: &[&str]) -> Result<usize> {
+    let found = |lab: &Lab| -> Result<Vec<String>> {
+        let all = findings(lab, "node1")?;
+        let wanted = all.iter().filter(|finding| checks.iter().any(|check| finding["check"] == *check));
+        Ok(wanted.map(|finding| finding["remedy"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let remedies = found(lab)?;
+    for remedy in &remedies {
+        // What it is about stands before the command.
+        let line = remedy.split_once(": ").map_or(remedy.as_str(), |(_, line)| line);
+        lab.check("node1", &["sh", "-c", line], LIMIT)?;
+    }
+    let left = found(lab)?;
+    ensure!(left.is_empty(), "{remedies:#?} were carried out, and there is {left:#?}");
+    Ok(remedies.len())
+}
+
+/// What is printed can be pasted: it changes what it is about and nothing else, and costs no guest its life.
+pub fn remedies_do_what_they_say(lab: &Lab) -> Result<()> {
+    let stage = Stage::of(lab);
+    let run = |line: &str| lab.check("node1", &["sh", "-c", line], LIMIT);
+    run(&format!("cibadmin --create --scope resources --xml-text '{HASTY}'"))?;
+    let cured = cure(lab, &["timeouts", "on-fail"])?;
+    // A timeout of each action, one more monitor; three answers.
+    ensure!(cured == 9, "{cured} remedies");
+    let text = run("cibadmin --query --xpath '//primitive[@id=\"hasty\"]'")?;
+    for whole in [
+        r#"<op id="hasty-slow" name="monitor" interval="60s" timeout="30s"/>"#,
+        r#"<op id="hasty-fast" name="monitor" interval="10s" timeout="30s" on-fail="restart" start-delay="1s">"#,
+        r#"<nvpair id="hasty-l" name="OCF_CHECK_LEVEL" value="10"/>"#,
+        r#"<op id="hasty-stop" name="stop" interval="0s" timeout="90s" on-fail="fence"/>"#,
+        r#"<op id="hasty-to" name="migrate_to" interval="0s" timeout="120s" on-fail="block"/>"#,
+    ] {
+        ensure!(text.contains(whole), "{whole} is not in {text}");
+    }
+    let delete = |id: &str| run(&format!("cibadmin --delete --xml-text '<op id=\"{id}\"/>'")).map(drop);
+    delete("hasty-slow")?;
+    run("cibadmin --modify --scope resources --xml-text '<op id=\"hasty-fast\" enabled=\"false\"/>'")?;
+    ensure!(cure(lab, &["monitor"])? == 1, "a monitor that is disabled is not missed");
+    run("cibadmin --modify --scope resources --xml-text '<op id=\"hasty-fast\" interval=\"0s\"/>'")?;
+    ensure!(cure(lab, &["monitor"])? == 1, "a probe is taken for a monitor");
+    run("cibadmin --delete --xml-text '<primitive id=\"hasty\"/>'")?;
+    stage.settle()?;
+    // Of two resources that mean a guest that runs one is taken away, and the guest runs on.
+    let guest = Guest::placed(&stage, "web1")?;
+    run("pcs resource meta web1 resource-stickiness=1000")?;
+    run(&format!(
+        "pcs resource create copy ocf:kvmha:VirtualDomain config=/srv/vms/web1.xml {PARAMETERS} {OPERATIONS} meta allow-migrate=true resource-stickiness=1000 --force"
+    ))?;
+    stage.wait(|seen| seen.runs_on("copy").is_some()).context("the second resource does not run")?;
+    stage.settle()?;
+    ensure!(cure(lab, &["one resource each"])? == 1, "two resources of one guest are not found");
+    stage.settle()?;
+    ensure!(lab.membership()?.resources.iter().all(|placed| placed.id != "copy"), "the second resource is still there");
+    ensure!(cure(lab, &["maintenance", "failures"])? == 0, "it has left something");
+    guest.goes_on()?;
+    stage.no_failures()?;
+    guest.end(1).map(drop)
 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut scenarios = lab::scenarios! {
         seen: without_guests followed_from_node_to_node storage_of_all copies_are_counted guessed_where_the_definition_cannot_be_read;
-        doctor: each_broken_set_up_is_found;
+        doctor: each_broken_set_up_is_found remedies_do_what_they_say;
         repair: copies_and_files a_copy_that_begins_to_run interrupted_while_it_holds a_failed_move a_move_mark;
         manual: the_two_node_guide the_other_pages;
     };

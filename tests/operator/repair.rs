@@ -108,7 +108,7 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
 
 /// The terminal goes away while a copy is held that is about to be ended: it is ended all the same, for held it would stand still for good.
 pub fn interrupted_while_it_holds(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (node, other) = (guest.node()?, guest.other_node()?);
     harmless(lab, "vm1")?;

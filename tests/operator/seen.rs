@@ -171,7 +171,7 @@ pub fn copies_are_counted(lab: &Lab) -> Result<()> {
 /// A resource that is named otherwise than its guest, and a node that cannot read the definition: what that node asks for is a guess, and
 /// that nobody has it says nothing.
 pub fn guessed_where_the_definition_cannot_be_read(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::files(&stage, "vm1")?;
     let (definition, volume) = (lab.guest_definition("vm1"), lab.guest_definition("vm1").with_file_name("volume.xml"));
     fs::copy(&definition, &volume)?;

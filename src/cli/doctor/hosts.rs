@@ -1,4 +1,4 @@
-//! The libvirts of all nodes, as far as they can be asked from here, and this node's own files.
+//! The libvirts of all nodes, as far as they can be asked from here.
 
 use super::{Case, Found, Patient};
 use crate::cluster::view::View;
@@ -6,8 +6,6 @@ use crate::deadline::Deadline;
 use crate::domain::host::{self, About};
 use crate::domain::migration::defects::{self, Defect, Versions, Way};
 use crate::domain::{Error, Identity, Kind};
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 /// For all of them, side by side. ssh takes its time.
@@ -147,55 +145,5 @@ pub(super) fn autostart(patient: &Patient, found: &mut Found) {
                 format!("virsh -c '{}' autostart --disable {name}", host.uri),
             );
         }
-    }
-}
-
-/// Whether systemd rules here, as sd_booted(3) asks.
-fn is_booted() -> bool {
-    Path::new("/run/systemd/system").is_dir()
-}
-
-/// It starts at boot what ran when the host went down, if it is enabled and not told otherwise.
-pub(super) fn libvirt_guests(patient: &Patient, found: &mut Found) {
-    if !is_booted() {
-        return;
-    }
-    let units = Path::new("/etc/systemd/system");
-    let wanted = fs::read_dir(units).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        path.extension().is_some_and(|end| end == "wants") && path.join("libvirt-guests.service").symlink_metadata().is_ok()
-    });
-    let settings =
-        ["/etc/default/libvirt-guests", "/etc/sysconfig/libvirt-guests"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let ignored = settings
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.trim().strip_prefix("ON_BOOT="))
-        .any(|value| value.trim_matches(['"', '\'']) == "ignore");
-    if wanted && !ignored {
-        found.problem(
-            format!(
-                "libvirt-guests.service of {} is enabled: at boot it starts the guests that ran there, wherever they run now",
-                patient.here
-            ),
-            "systemctl disable --now libvirt-guests, or ON_BOOT=ignore in /etc/default/libvirt-guests (/etc/sysconfig)",
-        );
-    }
-}
-
-/// Without the drop-in a host that is shut down ends libvirt, or the guests, while Pacemaker still moves them.
-pub(super) fn order(patient: &Patient, found: &mut Found) {
-    if !is_booted() {
-        return;
-    }
-    let places = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"]
-        .map(|root| Path::new(root).join("systemd/system/resource-agents-deps.target.d"));
-    let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
-    let ordered = files.filter_map(|file| fs::read_to_string(file.path()).ok()).any(|text| text.contains("virt-guest-shutdown.target"));
-    if !ordered {
-        found.warning(
-            format!("{} has no drop-in that has Pacemaker done before libvirt at shutdown: a shutdown may end guests instead of moving them", patient.here),
-            "install 50-kvmha.conf to /usr/lib/systemd/system/resource-agents-deps.target.d (make -C packaging install), then systemctl daemon-reload",
-        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod hosts;
+mod power;
 mod quorum;
 mod resources;
 
@@ -111,8 +112,8 @@ const CHECKS: &[Check] = &[
     Check { name: "versions", ok: "the same everywhere, without a defect that matters here", look: hosts::versions },
     Check { name: "emulator's user", ok: "the same numbers everywhere", look: hosts::owner },
     Check { name: "autostart", ok: "no libvirt starts a guest of the cluster by itself", look: hosts::autostart },
-    Check { name: "libvirt-guests", ok: "does not start guests of the cluster", look: hosts::libvirt_guests },
-    Check { name: "shutdown order", ok: "Pacemaker is done before libvirt ends", look: hosts::order },
+    Check { name: "libvirt-guests", ok: "does not start guests of the cluster", look: power::libvirt_guests },
+    Check { name: "shutdown order", ok: "Pacemaker is done before libvirt ends", look: power::order },
 ];
 
 /// A guest as it is configured.

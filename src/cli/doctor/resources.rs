@@ -1,6 +1,7 @@
 //! How the guests are configured as resources.
 
 use super::{Case, Found, Patient, seconds};
+use crate::cluster::cib::Operation;
 use crate::domain::locks;
 use crate::ocf;
 use crate::parameter;
@@ -26,6 +27,15 @@ pub(super) fn parameters(patient: &Patient, found: &mut Found) {
     }
 }
 
+/// Takes a resource away and leaves its guest as it is. Pacemaker stops what it still has a history of and no configuration; `pcs` without
+/// `--force` stops it first.
+fn delete(id: &str) -> String {
+    format!(
+        "delete one, in maintenance, since its stop would end the guest: pcs property set maintenance-mode=true && pcs resource delete --force {id} && \
+         crm_resource --refresh --force --resource {id} && pcs property set maintenance-mode=false"
+    )
+}
+
 /// Two resources that mean one guest would have it run twice.
 pub(super) fn twice(patient: &Patient, found: &mut Found) {
     for (at, case) in patient.guests.iter().enumerate() {
@@ -45,7 +55,7 @@ pub(super) fn twice(patient: &Patient, found: &mut Found) {
             };
             found.problem(
                 format!("{} and {} {what}: the guest may run twice, and each stop ends the other's", case.id(), other.id()),
-                format!("give each a definition of its own, or delete one: pcs resource delete {}", other.id()),
+                delete(other.id()),
             );
         }
     }
@@ -63,37 +73,58 @@ pub(super) fn definitions(patient: &Patient, found: &mut Found) {
     }
 }
 
+/// Has one value of an operation changed and leaves the others as they are: `pcs resource update ... op` sets them back, and of several operations of
+/// one name it meets the first.
+fn set(operation: &Operation, name: &str, value: &str) -> String {
+    let id = operation.settings.get("id").map_or("", String::as_str);
+    format!("cibadmin --modify --scope resources --xml-text '<op id=\"{id}\" {name}=\"{value}\"/>'")
+}
+
 /// Guests whose death nobody notices.
 pub(super) fn monitor(patient: &Patient, found: &mut Found) {
     for case in &patient.guests {
-        let recurring = case.resource.operations.iter().any(|operation| {
-            let enabled = operation.settings.get("enabled").is_none_or(|value| parameter::boolean(value) != Ok(false));
-            operation.name == "monitor" && enabled && seconds(&operation.interval).is_some_and(|interval| interval > 0)
-        });
-        if !recurring {
-            found.problem(
-                format!("{} has no recurring monitor: nobody notices when it ends", case.id()),
-                format!("pcs resource update {} op monitor interval=10s timeout=30s", case.id()),
-            );
+        let all: Vec<_> = case.resource.operations.iter().filter(|operation| operation.name == "monitor").collect();
+        let mut recurring = all.iter().filter(|operation| seconds(&operation.interval).is_some_and(|interval| interval > 0)).peekable();
+        let disabled = recurring.peek().copied();
+        let enabled = |operation: &&Operation| operation.settings.get("enabled").is_none_or(|value| parameter::boolean(value) != Ok(false));
+        if recurring.any(enabled) {
+            continue;
         }
+        let remedy = disabled.map_or_else(
+            // pcs takes a second operation of one name for a mistake.
+            || {
+                format!(
+                    "pcs resource op add {} monitor interval=10s timeout=30s{}",
+                    case.id(),
+                    if all.is_empty() { "" } else { " --force" }
+                )
+            },
+            |operation| set(operation, "enabled", "true"),
+        );
+        found.problem(format!("{} has no recurring monitor: nobody notices when it ends", case.id()), remedy);
     }
 }
 
 /// Actions that have less time than is advised.
 pub(super) fn timeouts(patient: &Patient, found: &mut Found) {
     let defaults = patient.cib.pairs("op_defaults");
+    let time = |own: Option<&String>| own.or_else(|| defaults.get("timeout")).and_then(|text| seconds(text)).unwrap_or(DEFAULT);
     for case in &patient.guests {
         for name in ["start", "stop", "monitor", "migrate_to", "migrate_from"] {
             let Some(advised) = ocf::advised_timeout(name).map(u64::from) else { continue };
+            let mut warn = |what: &str, time: u64, remedy: String| {
+                if time < advised {
+                    found.warning(format!("{}: {what} has {time} s, {advised} s are advised", case.id()), remedy);
+                }
+            };
             let own: Vec<_> = case.resource.operations.iter().filter(|operation| operation.name == name).collect();
-            let timeout = own.iter().filter_map(|operation| operation.settings.get("timeout")).chain(defaults.get("timeout"));
-            let time = timeout.filter_map(|text| seconds(text)).min().unwrap_or(DEFAULT);
             // A guest that is not monitored is another check's business.
-            if time < advised && !(name == "monitor" && own.is_empty()) {
-                found.warning(
-                    format!("{}: {name} has {time} s, {advised} s are advised", case.id()),
-                    format!("pcs resource update {} op {name} timeout={advised}s", case.id()),
-                );
+            if own.is_empty() && name != "monitor" {
+                warn(name, time(None), format!("pcs resource op add {} {name} timeout={advised}s", case.id()));
+            }
+            for operation in &own {
+                let what = if own.len() > 1 { format!("{name} ({})", operation.interval) } else { name.to_owned() };
+                warn(&what, time(operation.settings.get("timeout")), set(operation, "timeout", &format!("{advised}s")));
             }
         }
     }
@@ -107,16 +138,15 @@ pub(super) fn on_fail(patient: &Patient, found: &mut Found) {
             match (name.as_str(), operation.settings.get("on-fail").map(String::as_str)) {
                 ("stop" | "migrate_to" | "migrate_from", Some("ignore")) => found.problem(
                     format!("{id}: {name} has on-fail=ignore: Pacemaker goes on as if it had succeeded, and the guest may run twice"),
-                    format!("pcs resource update {id} op {name} on-fail={}", if name == "stop" { "fence" } else { "block" }),
+                    set(operation, "on-fail", if name == "stop" { "fence" } else { "block" }),
                 ),
                 ("stop", Some("block")) => found.warning(
                     format!("{id}: stop has on-fail=block: a guest that cannot be stopped is not recovered until a person comes"),
-                    format!("pcs resource update {id} op stop on-fail=fence"),
+                    set(operation, "on-fail", "fence"),
                 ),
-                ("monitor" | "start", Some("ignore")) => found.warning(
-                    format!("{id}: {name} has on-fail=ignore: it is not recovered"),
-                    format!("pcs resource update {id} op {name} on-fail=restart"),
-                ),
+                ("monitor" | "start", Some("ignore")) => {
+                    found.warning(format!("{id}: {name} has on-fail=ignore: it is not recovered"), set(operation, "on-fail", "restart"));
+                }
                 _ => {}
             }
         }
