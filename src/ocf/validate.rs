@@ -55,7 +55,7 @@ fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &
         let seen = match &finding.sight {
             Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
             // The first start makes it.
-            Some(Sight::Missing(_)) if finding.item.role == Role::Tpm => None,
+            Some(Sight::Missing(_)) if matches!(finding.item.role, Role::Tpm | Role::Nvram) => None,
             Some(Sight::Missing(text) | Sight::Untold(text)) => Some(text.clone()),
             _ => None,
         };

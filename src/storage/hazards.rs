@@ -47,6 +47,13 @@ fn mounted(item: &Item, facts: &Facts, said: &mut Vec<String>) {
     if item.role == Role::Tpm && matches!(facts.kind, Kind::Local | Kind::Zfs) {
         said.push(format!("{}: a start on another node finds an empty TPM there, unless both nodes have that folder", facts.kind));
     }
+    // A move takes them along; a start makes them from the firmware's template where there are none (libvirt's `qemuPrepareNVRAM`).
+    if item.role == Role::Nvram && matches!(facts.kind, Kind::Local | Kind::Zfs) {
+        said.push(format!(
+            "{}: a start on another node finds the firmware's variables (what to boot, keys) as they were when it ran there last, or new ones",
+            facts.kind
+        ));
+    }
     if facts.kind == Kind::Nfs {
         let version = mount.value("vers").unwrap_or(if mount.kind == "nfs" { "3" } else { "4" });
         if version.starts_with('3') || version.starts_with('2') {
@@ -143,6 +150,16 @@ mod tests {
             assert_eq!(hazards(&tpm, Some(&facts(kind, "rw,vers=4.2"))).len(), count, "{kind}");
         }
         assert_eq!(hazards(&tpm, None), [""; 0]);
+    }
+
+    #[test]
+    fn the_variables_of_a_firmware_that_one_node_has() {
+        let nvram = Item { role: Role::Nvram, error_policy: None, cache: None, ..disk("/var/lib/libvirt/qemu/nvram/a_VARS.fd") };
+        for (kind, count) in [(Kind::Local, 1), (Kind::Zfs, 1), (Kind::Nfs, 0), (Kind::Gluster, 0)] {
+            let said = hazards(&nvram, Some(&facts(kind, "rw,vers=4.2")));
+            assert!(said.len() == count && said.iter().all(|text| text.contains("firmware's variables")), "{kind}: {said:?}");
+        }
+        assert_eq!(hazards(&nvram, None), [""; 0]);
     }
 
     #[test]

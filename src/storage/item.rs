@@ -64,6 +64,9 @@ impl fmt::Display for Source {
 /// Where libvirt keeps the states of emulated TPMs, each in a folder called by its guest's UUID (`qemuTPMEmulatorInitPaths`).
 const TPM_STATES: &str = "/var/lib/libvirt/swtpm";
 
+/// Where libvirt keeps the variables of firmwares, called by their guests' names.
+const VARIABLES: &str = "/var/lib/libvirt/qemu/nvram";
+
 /// One thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
@@ -119,10 +122,26 @@ pub fn items(xml: &str) -> Vec<Item> {
             _ => {}
         }
     }
-    let nvram = child(root, "os").and_then(|os| child(os, "nvram"));
-    let path = nvram.and_then(|nvram| nvram.text()).map(str::trim).filter(|text| !text.is_empty());
-    items.extend(path.map(|path| Item { role: Role::Nvram, ..plain("nvram", Source::Path(path.into())) }));
+    items.extend(nvram(root));
     items
+}
+
+/// Where the variables of its firmware are: where the definition says, or in libvirt's own place (`qemuDomainNVRAMPathFormat`).
+fn nvram(root: Node<'_, '_>) -> Option<Item> {
+    let os = child(root, "os")?;
+    let (loader, nvram) = (child(os, "loader"), child(os, "nvram"));
+    let says = |node: Option<Node<'_, '_>>, word: &str, value: &str| node.and_then(|node| node.attribute(word)) == Some(value);
+    let flash = os.attribute("firmware") == Some("efi") || says(loader, "type", "pflash");
+    // One that is writable itself has them in it; one without a state has none.
+    let without = says(loader, "readonly", "no") || says(loader, "stateless", "yes");
+    let text = nvram.and_then(|nvram| nvram.text()).map(str::trim).filter(|text| !text.is_empty());
+    let named = text.map(|path| Source::Path(path.into())).or_else(|| of(nvram?));
+    let own = || {
+        let name = child(root, "name").and_then(|name| name.text()).map(str::trim)?;
+        let end = if says(nvram.filter(|nvram| nvram.has_attribute("format")).or(loader), "format", "qcow2") { "qcow2" } else { "fd" };
+        (flash && !without).then(|| Source::Path(PathBuf::from(VARIABLES).join(format!("{name}_VARS.{end}"))))
+    };
+    Some(Item { role: Role::Nvram, ..plain("nvram", named.or_else(own)?) })
 }
 
 fn disk(disk: Node<'_, '_>, items: &mut Vec<Item>) {
@@ -245,6 +264,35 @@ mod tests {
         assert_eq!((first.cache.as_deref(), first.error_policy.as_deref(), first.shareable), (Some("writeback"), Some("stop"), false));
         assert!(items(XML)[2].shareable);
         assert_eq!(items("no definition"), []);
+    }
+
+    #[test]
+    fn the_variables_of_a_firmware() {
+        let of = |os: &str| {
+            let found = items(&format!("<domain><name>a</name>{os}<devices/></domain>"));
+            found.iter().map(|item| format!("{:?} {item}", item.role)).collect::<Vec<_>>()
+        };
+        let own = ["Nvram nvram (/var/lib/libvirt/qemu/nvram/a_VARS.fd)"];
+        for os in [
+            "<os firmware='efi'><type>hvm</type></os>",
+            "<os><loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader></os>",
+            "<os firmware='efi'><loader secure='yes'/><nvram template='/usr/share/OVMF/OVMF_VARS.fd'/></os>",
+        ] {
+            assert_eq!(of(os), own, "{os}");
+        }
+        for os in [
+            "",
+            "<os><type>hvm</type></os>",
+            "<os firmware='bios'/>",
+            "<os><loader type='rom'>/usr/share/seabios/bios.bin</loader></os>",
+            "<os><loader readonly='no' type='pflash'>/srv/a.fd</loader></os>",
+            "<os firmware='efi'><loader stateless='yes'/></os>",
+        ] {
+            assert_eq!(of(os), [""; 0], "{os}");
+        }
+        assert_eq!(of("<os firmware='efi'><nvram>/srv/a.fd</nvram></os>"), ["Nvram nvram (/srv/a.fd)"]);
+        assert_eq!(of("<os firmware='efi'><nvram type='file'><source file='/srv/b.fd'/></nvram></os>"), ["Nvram nvram (/srv/b.fd)"]);
+        assert_eq!(of("<os firmware='efi'><loader format='qcow2'/></os>"), ["Nvram nvram (/var/lib/libvirt/qemu/nvram/a_VARS.qcow2)"]);
     }
 
     #[test]
