@@ -194,6 +194,7 @@ fn the_order_of_a_hosts_shutdown_is_understood_by_systemd() {
         "virtlockd.service",
         "libvirt-guests.service",
         "systemd-machined.service",
+        "blk-availability.service",
     ] {
         let ordered = drop_in.lines().any(|line| line.starts_with("After=") && line.split(['=', ' ']).any(|word| word == unit));
         assert!(ordered, "Pacemaker would not be done before {unit} ends");
