@@ -42,6 +42,19 @@ pub fn tidy(lab: &Lab) -> Result<()> {
     stage::tidy(lab)
 }
 
+/// A `systemctl` that writes down its words, beside which Pacemaker runs, or does not.
+pub fn scribe(runs: bool) -> String {
+    format!("#!/bin/sh\necho \"$*\" >>/run/told\ncase \"$*\" in *is-active*) exit {} ;; esac\n", u8::from(!runs) * 3)
+}
+
+/// What a package has to have systemd do when it is installed, in the words of its scripts.
+pub fn ordered(told: &str, runs: bool) -> Result<()> {
+    let mut wanted = vec!["--system daemon-reload", "--system --quiet is-active resource-agents-deps.target"];
+    wanted.extend(runs.then_some("--system start virt-guest-shutdown.target"));
+    ensure!(told.lines().collect::<Vec<_>>() == wanted, "systemd is told {told:?}, not {wanted:?}");
+    Ok(())
+}
+
 /// Everything on the node's own disk but what is theirs.
 fn disk(lab: &Lab) -> Result<BTreeSet<PathBuf>> {
     let (mut all, mut left) = (BTreeSet::new(), DISK.map(PathBuf::from).to_vec());
@@ -156,6 +169,68 @@ pub fn listed(_: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The pages below a folder that lead nowhere there, with what they name.
+pub fn astray(folder: &Path) -> Result<Vec<String>> {
+    let mut pages = vec![folder.join("README.md")];
+    pages.extend(
+        fs::read_dir(folder.join("docs"))?.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("md".as_ref())),
+    );
+    ensure!(pages.len() > 5, "only {pages:?}");
+    let mut wrong = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.contains("://") && !page.with_file_name(file).exists() {
+                wrong.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// Whoever reads the README where the package puts it finds the pages that it names.
+pub fn pages_link_to_each_other(_: &Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    check(&["dpkg-deb", "-x", &deb()?.to_string_lossy(), &folder.path().to_string_lossy()], PATIENCE)?;
+    let wrong = astray(&folder.path().join("usr/share/doc/kvmha"))?;
+    ensure!(wrong.is_empty(), "{wrong:#?} lead nowhere");
+    Ok(())
+}
+
+/// debian/copyright has every package of vendor/ by its licence, and every licence that it names in full or by its place.
+pub fn copyright_is_whole(_: &Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    check(&["dpkg-deb", "-x", &deb()?.to_string_lossy(), &folder.path().to_string_lossy()], PATIENCE)?;
+    let text = fs::read_to_string(folder.path().join("usr/share/doc/kvmha/copyright"))?;
+    let field = |stanza: &str, name: &str| {
+        let (_, rest) = format!("\n{stanza}").split_once(&format!("\n{name}: ")).map(|(a, b)| (a.to_owned(), b.to_owned()))?;
+        let lines = rest.lines().enumerate().take_while(|(at, line)| *at == 0 || line.starts_with(' '));
+        Some(lines.map(|(_, line)| line.trim().to_owned()).collect::<Vec<_>>())
+    };
+    let stanzas: Vec<&str> = text.split("\n\n").collect();
+    let lock = fs::read_to_string(project().join("Cargo.lock"))?;
+    for package in lock.split("[[package]]\n").skip(1).filter(|package| package.contains("\nsource = ")) {
+        let word = |name: &str| {
+            package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"')).unwrap_or_default()
+        };
+        let files = format!("vendor/{}-{}/*", word("name"), word("version"));
+        let own = |stanza: &&&str| field(stanza, "Files").is_some_and(|all| all.contains(&files));
+        let stanza = stanzas.iter().find(own).with_context(|| format!("{files} is not in it"))?;
+        let licence =
+            field(stanza, "License").and_then(|lines| lines.into_iter().next()).with_context(|| format!("{files} has no licence"))?;
+        for term in licence.replace(", and ", " or ").split(" or ") {
+            let full = |stanza: &&str| {
+                field(stanza, "Files").is_none() && field(stanza, "License").is_some_and(|lines| lines.len() > 1 && lines[0] == term)
+            };
+            ensure!(stanzas.iter().any(full), "{files} is {licence}, and what {term} is does not stand there");
+        }
+    }
+    let nix = stanzas.iter().find(|stanza| stanza.contains(" vendor/nix-") || stanza.contains("Files: vendor/nix-")).context("no nix")?;
+    ensure!(field(nix, "License") == Some(vec!["MIT".to_owned()]), "nix is {nix}");
+    Ok(())
+}
+
 /// Pacemaker, man, the shells and systemd find what is for them.
 pub fn at_home(lab: &Lab) -> Result<()> {
     install(lab, &deb()?)?;
@@ -180,6 +255,22 @@ pub fn at_home(lab: &Lab) -> Result<()> {
     }
     // Before it is first needed there is nothing at run time, and no rule is in effect.
     ok(lab, "! test -e /run/kvmha && ! ls /etc/polkit-1/rules.d | grep kvmha").map(drop)
+}
+
+/// systemd hears of the drop-in, and starts its target where Pacemaker runs already: it would be started at the next boot only.
+pub fn in_force_at_once(lab: &Lab) -> Result<()> {
+    let package = deb()?;
+    let place = lab.layout().shared().join("systemctl");
+    let tell = |runs: bool| -> Result<()> {
+        fs::write(&place, scribe(runs))?;
+        ok(lab, "rm -f /run/told; mkdir -p /run/systemd/system; install -m 755 /srv/vms/systemctl /usr/local/bin/systemctl")?;
+        install(lab, &package)?;
+        ordered(&ok(lab, "cat /run/told")?, runs)
+    };
+    let told = tell(true).and_then(|()| tell(false));
+    ok(lab, "rm -f /usr/local/bin/systemctl /run/told; rmdir /run/systemd/system")?;
+    fs::remove_file(&place)?;
+    told
 }
 
 /// A shell, the line that a person's set-up has for completions, and whether it tells what a word does.

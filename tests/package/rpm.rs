@@ -1,10 +1,13 @@
 //! The RPM package, by rpm itself, in a root with a database of its own.
 
 use crate::built::{PATIENCE, VERSION, build, find, project, rpm};
-use anyhow::{Result, ensure};
+use crate::deb::{astray, ordered, scribe};
+use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::process::{check, run};
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The paths that every installation has.
@@ -41,6 +44,40 @@ pub fn complete(_: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What may be chosen from; in which order that is written says nothing.
+fn choices(expression: &str) -> BTreeSet<&str> {
+    expression.trim_matches(['(', ')']).split(" OR ").collect()
+}
+
+/// It says what it is linked with, and by what licences; its pages link to each other.
+pub fn bundles(_: &Lab) -> Result<()> {
+    let package = rpm()?;
+    let folder = tempfile::tempdir()?;
+    let line = format!("cd '{}' && rpm2cpio '{}' | cpio -idm --quiet", folder.path().display(), package.display());
+    check(&["sh", "-c", &line], PATIENCE)?;
+    let query = |what: &[&str]| check(&[&["rpm", "--nosignature", "-qp"], what, &[&package.to_string_lossy()]].concat(), PATIENCE);
+    let (provides, licence) = (query(&["--provides"])?, query(&["--queryformat", "%{LICENSE}"])?);
+    let doc = folder.path().join("usr/share/doc/kvmha");
+    let bill: serde_json::Value = serde_json::from_slice(&fs::read(doc.join("kvmha.cdx.json"))?)?;
+    let parts = bill["components"].as_array().context("no components")?;
+    let word = |part: &serde_json::Value, name: &str| part[name].as_str().unwrap_or_default().to_owned();
+    let linked: Vec<_> = parts.iter().filter(|part| part["scope"] == "required" && part["name"] != "rust-std").collect();
+    ensure!(linked.len() > 30, "only {} packages", linked.len());
+    for part in linked {
+        let (name, version) = (word(part, "name"), word(part, "version"));
+        let said = format!("bundled(crate({name})) = {version}");
+        ensure!(provides.lines().any(|line| line == said), "{said} is not provided:\n{provides}");
+        let expression = word(&part["licenses"][0], "expression");
+        ensure!(
+            licence.split(" AND ").any(|one| choices(one) == choices(&expression)),
+            "{name} is {expression}, which is not in {licence}"
+        );
+    }
+    let wrong = astray(&doc)?;
+    ensure!(wrong.is_empty(), "{wrong:#?} lead nowhere");
+    Ok(())
+}
+
 /// rpmlint has nothing to say that is not explained in packaging/kvmha.rpmlintrc.
 pub fn linted(_: &Lab) -> Result<()> {
     let (reasons, package, debug) = (project().join("packaging/kvmha.rpmlintrc"), rpm()?, debuginfo()?);
@@ -71,7 +108,11 @@ pub fn life(_: &Lab) -> Result<()> {
     let rpm = |words: &[&str]| check(&[&["rpm", "--root", &name, "--nodeps", "--nosignature"], words].concat(), PATIENCE);
     let there = |path: &&str| fs::symlink_metadata(root.join(path.trim_start_matches('/'))).is_ok();
     check(&["rpm", "--root", &name, "--initdb"], PATIENCE)?;
+    fs::create_dir_all(root.join("run/systemd/system"))?;
+    fs::write(root.join("bin/systemctl"), scribe(true))?;
+    fs::set_permissions(root.join("bin/systemctl"), Permissions::from_mode(0o755))?;
     rpm(&["-i", &old.to_string_lossy()])?;
+    ordered(&fs::read_to_string(root.join("run/told"))?, true)?;
     ensure!(FILES.iter().all(there), "not everything is installed");
     let version = check(&[&*root.join("usr/libexec/kvmha/kvmha").to_string_lossy(), "--version"], PATIENCE)?;
     ensure!(version.lines().next() == Some(&format!("kvmha {VERSION}")), "{version}");
