@@ -1,6 +1,7 @@
 //! The cluster's configuration and what it remembers of each node, as `cibadmin` gives it.
 
 mod edit;
+mod meta;
 
 use super::tool::{self, Trouble};
 use crate::deadline::Deadline;

@@ -17,7 +17,7 @@ pub fn cib(data: &[u8]) {
         let ids: Vec<String> = resources.iter().map(|resource| resource.id.clone()).collect();
         for id in &ids {
             assert!(cib.resource(id).is_some());
-            drop((cib.histories(id), cib.value(id)));
+            drop((cib.histories(id), cib.value(id), cib.is_movable(id)));
         }
         drop((cib.option("maintenance-mode"), cib.transient("kvmha-"), cib.moves_left(), cib.ran(), cib.has_history("node1")));
         let adopted = cib.with_provider(&ids, "kvmha");

@@ -155,9 +155,7 @@ pub(super) fn on_fail(patient: &Patient, found: &mut Found) {
 
 /// Whether Pacemaker moves it live.
 pub(super) fn is_movable(patient: &Patient, case: &Case) -> bool {
-    let own = case.resource.meta.get("allow-migrate").cloned();
-    let allowed = own.or_else(|| patient.cib.pairs("rsc_defaults").remove("allow-migrate"));
-    allowed.is_some_and(|value| parameter::boolean(&value) == Ok(true))
+    patient.cib.is_movable(case.id())
 }
 
 /// Guests that are stopped and started where they could be moved.

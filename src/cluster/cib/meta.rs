@@ -1,0 +1,60 @@
+//! Meta attributes as Pacemaker takes them.
+
+use super::{Cib, sets};
+
+/// Words that Pacemaker takes for yes, in any case (`crm_str_to_boolean` in its `lib/common/strings.c`).
+const YES: &[&str] = &["true", "on", "yes", "y", "1"];
+
+impl Cib {
+    /// A meta attribute of a resource: its own or its template's, else that of the group or clone it is in, else that of all resources
+    /// (`get_meta_attributes` in Pacemaker's `lib/pengine/complex.c`). Rules are not evaluated: the first value counts.
+    #[must_use]
+    pub fn meta(&self, resource: &str, name: &str) -> Option<String> {
+        self.resource(resource)?
+            .meta
+            .remove(name)
+            .or_else(|| self.inherited(resource, name))
+            .or_else(|| self.pairs("rsc_defaults").remove(name))
+    }
+
+    fn inherited(&self, resource: &str, name: &str) -> Option<String> {
+        self.with(|document| {
+            let mut all = document.descendants().filter(|node| node.has_tag_name("primitive"));
+            let found = all.find(|node| node.attribute("id") == Some(resource))?;
+            found.ancestors().skip(1).find_map(|parent| sets(parent, "meta_attributes").remove(name))
+        })
+    }
+
+    /// Whether Pacemaker may move a resource live.
+    #[must_use]
+    pub fn is_movable(&self, resource: &str) -> bool {
+        self.meta(resource, "allow-migrate").is_some_and(|value| YES.iter().any(|yes| value.eq_ignore_ascii_case(yes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_it_may_be_said_that_a_guest_may_move() {
+        let pair = |value: &str| format!("<nvpair id='n' name='allow-migrate' value='{value}'/>");
+        let set = |value: &str| {
+            if value.is_empty() { String::new() } else { format!("<meta_attributes id='m'>{}</meta_attributes>", pair(value)) }
+        };
+        let movable = |defaults: &str, group: &str, own: &str| {
+            let text = format!(
+                "<cib><configuration><resources><group id='g'>{}<primitive id='web1'>{}</primitive></group></resources>\
+                 <rsc_defaults>{}</rsc_defaults></configuration></cib>",
+                set(group),
+                set(own),
+                set(defaults)
+            );
+            Cib::parse(text).unwrap().is_movable("web1")
+        };
+        assert!(movable("", "", "true") && movable("", "", "1") && movable("", "", "Yes"));
+        assert!(movable("", "y", "") && movable("on", "", ""));
+        assert!(!movable("", "", "") && !movable("true", "", "false") && !movable("true", "no", "") && !movable("false", "false", ""));
+        assert!(!Cib::parse("<cib/>".to_owned()).unwrap().is_movable("web1"));
+    }
+}
