@@ -2,6 +2,10 @@
 
 use super::table::table;
 use super::{Given, print};
+use crate::cluster::cib::Cib;
+use crate::cluster::foresight::{Foreseen, Move, Objection};
+use crate::cluster::tool::Trouble;
+use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::migration::preflight::{self, Check, Subject, Verdict};
 use crate::domain::{Connection, Definition};
@@ -11,6 +15,9 @@ use std::time::Duration;
 
 /// How long all of it may take.
 const TIME: Duration = Duration::from_secs(20);
+
+/// How long Pacemaker may take to say what it would do.
+const PACEMAKER: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 #[command(
@@ -31,6 +38,8 @@ pub(super) struct Arguments {
 struct Answer<'a> {
     guest: &'a str,
     to: &'a str,
+    /// Whether it runs on this host: if not, its definition was looked at, and this host's files and networks.
+    runs_here: bool,
     verdict: Verdict,
     checks: &'a [Check],
 }
@@ -48,15 +57,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Err(text) => anyhow::bail!("{text}"),
     };
     let running = Definition::running(&here, &name, &deadline)?;
-    let note = running.is_none().then(|| format!("{name} does not run here; its definition was looked at\n"));
+    let runs_here = running.is_some();
+    let note = (!runs_here).then(|| format!("{name} does not run here; its definition was looked at\n"));
     let definition = match running {
         Some(definition) => definition,
         None => config.map_err(anyhow::Error::msg)?,
     };
-    let checks = preflight::run(&Subject { identity: &definition.identity, definition: &definition, here: &here }, &plan, &deadline);
+    let mut checks = preflight::run(&Subject { identity: &definition.identity, definition: &definition, here: &here }, &plan, &deadline);
+    if !arguments.given.what.contains('/') {
+        checks.extend(foreseen(&arguments.given.what, &plan.target));
+    }
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     if arguments.json {
-        let answer = Answer { guest: &name, to: &plan.target, verdict, checks: &checks };
+        let answer = Answer { guest: &name, to: &plan.target, runs_here, verdict, checks: &checks };
         print(&format!("{}\n", serde_json::to_string_pretty(&answer)?));
     } else {
         let rows = checks.iter().map(|check| vec![check.name.into(), check.verdict.to_string(), text(check)]).collect();
@@ -64,6 +77,28 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         print(&note.unwrap_or_default());
     }
     Ok(u8::from(verdict == Verdict::Refuse))
+}
+
+/// What Pacemaker would do, if it has the guest somewhere else: a move of the agent's may do and still cost a restart.
+fn foreseen(id: &str, target: &str) -> Option<Check> {
+    const NAME: &str = "pacemaker";
+    let deadline = Deadline::after(PACEMAKER);
+    let check = |verdict, text: String, advice| Some(Check { name: NAME, verdict, text, advice });
+    let asked = || -> Result<Option<Foreseen>, Trouble> {
+        let (view, cib) = (View::query(&deadline)?, Cib::query(&deadline)?);
+        let (Some(placed), Some(target)) = (view.resource(id), view.spelled(target)) else { return Ok(None) };
+        match &placed.nodes[..] {
+            [source] if source != target => Move { id, source, target }.foresee(&cib, &deadline).map(Some),
+            _ => Ok(None),
+        }
+    };
+    match asked() {
+        Ok(None) => None,
+        Ok(Some(Foreseen { objection: Some(Objection { text, advice }), .. })) => check(Verdict::Refuse, text, advice),
+        Ok(Some(Foreseen { along, .. })) if along.is_empty() => check(Verdict::Ok, "would move it live, and leave it there".to_owned(), ""),
+        Ok(Some(Foreseen { along, .. })) => check(Verdict::Warning, format!("Pacemaker would move {} too", along.join(", ")), ""),
+        Err(trouble) => check(Verdict::Warning, format!("what Pacemaker would do cannot be foreseen: {trouble}"), ""),
+    }
 }
 
 fn text(check: &Check) -> String {

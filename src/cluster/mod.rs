@@ -2,6 +2,7 @@
 
 pub mod cib;
 pub mod fencing;
+pub mod foresight;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 pub mod resource;

@@ -5,7 +5,9 @@ use super::tool::{self, Trouble};
 use crate::deadline::Deadline;
 use roxmltree::Document;
 use std::fmt;
+use std::fs;
 use std::io::Write;
+use tempfile::NamedTempFile;
 
 /// One thing that would be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +42,30 @@ pub fn plan(deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
 /// # Errors
 /// The scheduler cannot be asked.
 pub fn plan_for(cib: &Cib, deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
-    let failed = |error: std::io::Error| Trouble::Silent(format!("a file for crm_simulate cannot be written: {error}"));
-    // Memory, and only for root: the configuration has passwords in it. It has to be called .xml.
-    let mut file = tempfile::Builder::new().prefix("kvmha-").suffix(".xml").tempfile_in("/run").map_err(failed)?;
-    file.write_all(cib.text().as_bytes()).map_err(failed)?;
-    let path = file.path().to_string_lossy().into_owned();
-    ask(&["--xml-file", &path, "--simulate", "--output-as=xml"], deadline)
+    let file = written(cib.text())?;
+    ask(&["--xml-file", &file.path().to_string_lossy(), "--simulate", "--output-as=xml"], deadline)
+}
+
+/// The same, and the CIB as it would be when all of it has been done, and has succeeded.
+///
+/// # Errors
+/// The scheduler cannot be asked.
+pub fn outcome_for(cib: &Cib, deadline: &Deadline) -> Result<(Vec<Step>, Cib), Trouble> {
+    let (before, after) = (written(cib.text())?, written("")?);
+    let [from, to] = [&before, &after].map(|file| file.path().to_string_lossy().into_owned());
+    let steps = ask(&["--xml-file", &from, "--simulate", "--save-output", &to, "--output-as=xml"], deadline)?;
+    let text =
+        fs::read_to_string(&to).map_err(|error| Trouble::Silent(format!("what crm_simulate has written cannot be read: {error}")))?;
+    Ok((steps, Cib::parse(text)?))
+}
+
+/// A file for the scheduler. Memory, and only for root: the configuration has passwords in it. It has to be called .xml.
+fn written(text: &str) -> Result<NamedTempFile, Trouble> {
+    let file = tempfile::Builder::new().prefix("kvmha-").suffix(".xml").tempfile_in("/run").and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    });
+    file.map_err(|error| Trouble::Silent(format!("a file for crm_simulate cannot be written: {error}")))
 }
 
 fn ask(words: &[&str], deadline: &Deadline) -> Result<Vec<Step>, Trouble> {

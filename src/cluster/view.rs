@@ -118,6 +118,13 @@ impl View {
         self.resources.iter().find(|resource| resource.id == id)
     }
 
+    /// A node as Pacemaker spells it: for its tools another case is another node.
+    #[must_use]
+    pub fn spelled(&self, node: &str) -> Option<&str> {
+        let named = |same: &dyn Fn(&str) -> bool| self.nodes.iter().map(|member| member.name.as_str()).find(|name| same(name));
+        named(&|name| name == node).or_else(|| named(&|name| name.eq_ignore_ascii_case(node)))
+    }
+
     /// The names of the nodes that are members.
     pub fn online(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter(|node| node.online && !node.unsettled).map(|node| node.name.as_str())
@@ -132,7 +139,7 @@ pub fn is_idle(controller: &str, deadline: &Deadline) -> Result<bool, Trouble> {
     Ok(tool::run("crmadmin", &["--status", controller, "--output-as=xml"], deadline)?.contains("state=\"S_IDLE\""))
 }
 
-pub(super) fn parse(text: &str) -> Option<View> {
+pub(crate) fn parse(text: &str) -> Option<View> {
     let document = Document::parse(text).ok()?;
     let all = |tag: &'static str| document.descendants().filter(move |node| node.has_tag_name(tag));
     let flag = |node: &roxmltree::Node, name: &str| node.attribute(name) == Some("true");
@@ -197,6 +204,7 @@ mod tests {
         assert_eq!((view.controller.as_deref(), view.quorum, view.maintenance), (Some("node3"), true, false));
         assert!(view.fencing);
         assert_eq!(view.online().collect::<Vec<_>>(), ["node1"]);
+        assert_eq!((view.spelled("NODE2"), view.spelled("node1"), view.spelled("node3")), (Some("node2"), Some("node1"), None));
         assert!(view.nodes[1].unsettled);
         let vm1 = view.resource("vm1").unwrap();
         assert_eq!((vm1.role.as_str(), vm1.managed, vm1.failed, vm1.nodes.as_slice()), ("Started", true, false, &["node1".to_owned()][..]));

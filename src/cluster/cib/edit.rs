@@ -33,11 +33,22 @@ impl Cib {
     /// The CIB as it would be if these resources were each kept from that node.
     #[must_use]
     pub fn with_bans<'a>(&self, bans: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let named = bans.into_iter().enumerate().map(|(at, (resource, node))| (format!("kvmha-would-be-not-{at}"), resource, node));
+        self.with_locations(named, "-INFINITY")
+    }
+
+    /// The CIB as it would be if this resource were drawn to that node, by a constraint that is called `id`.
+    #[must_use]
+    pub fn with_preference(&self, id: &str, resource: &str, node: &str) -> Self {
+        self.with_locations([(id.to_owned(), resource, node)], "INFINITY")
+    }
+
+    /// With constraints on where resources may be: name, resource, node.
+    fn with_locations<'a>(&self, locations: impl IntoIterator<Item = (String, &'a str, &'a str)>, score: &str) -> Self {
         let mut document = xml::Document::new(None);
         document.element("constraints", &[], |constraints| {
-            for (at, (resource, node)) in bans.into_iter().enumerate() {
-                let id = format!("kvmha-would-be-not-{at}");
-                constraints.empty("rsc_location", &[("id", &id), ("rsc", resource), ("node", node), ("score", "-INFINITY")]);
+            for (id, resource, node) in locations {
+                constraints.empty("rsc_location", &[("id", &id), ("rsc", resource), ("node", node), ("score", score)]);
             }
         });
         let written = String::from_utf8_lossy(&document.finish()).into_owned();
@@ -63,6 +74,15 @@ impl Cib {
 mod tests {
     use super::*;
     use roxmltree::Document;
+
+    #[test]
+    fn a_preference_that_is_not_there() {
+        let cib = Cib::parse("<cib><configuration><constraints/></configuration></cib>".to_owned()).unwrap();
+        let drawn = cib.with_preference("cli-prefer-web1", "web1", "n2");
+        assert_eq!(drawn.moves_left(), [("web1".to_owned(), "cli-prefer-web1".to_owned())]);
+        assert!(drawn.text().contains("score=\"INFINITY\""), "{}", drawn.text());
+        assert!(!drawn.without(&["cli-prefer-web1".to_owned()]).has("cli-prefer-web1"));
+    }
 
     #[test]
     fn bans_that_are_not_there() {
