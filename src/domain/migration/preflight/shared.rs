@@ -10,7 +10,7 @@
 use super::Check;
 use super::reader::{Answer, TRIES, There, ask, see};
 use super::safe;
-use super::target::Target;
+use super::target::{Target, is_here};
 use crate::deadline::{Deadline, Task};
 use crate::domain::connection::Connection;
 use crate::domain::migration::plan::{Plan, StorageCheck};
@@ -30,6 +30,10 @@ const HOSTS: usize = 1;
 
 /// The question of the preflight.
 pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
+    if !target.is_here() {
+        // What has the same names here is another host's.
+        return vec![Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs")];
+    }
     let mut findings = look(&target.xml, &|pool, volume| target.here.volume(pool, volume, deadline), deadline);
     let mut checks = safe::checks(&findings, target, deadline);
     if target.plan.storage == StorageCheck::Off {
@@ -43,6 +47,9 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
 
 /// What will hurt the guest, here as well as there.
 pub(super) fn hazards(xml: &str, here: &Connection, deadline: &Deadline) -> Vec<Check> {
+    if !is_here(here) {
+        return Vec::new();
+    }
     let findings = look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline);
     let said = findings.iter().flat_map(|finding| {
         let said = hazards::hazards(&finding.item, finding.facts());

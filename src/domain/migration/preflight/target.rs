@@ -10,7 +10,7 @@ use crate::domain::host::Version;
 use crate::domain::migration::defects::{self, Defect, Versions, Way};
 use crate::domain::migration::plan::Plan;
 use crate::domain::status::ask_through;
-use crate::domain::{Error, Kind, ffi};
+use crate::domain::{Error, Kind, Uri, ffi};
 use std::sync::Arc;
 
 /// Both hosts, the guest, and the move.
@@ -22,6 +22,12 @@ pub(super) struct Target {
     pub(super) needs: Needs,
     /// The guest's definition.
     pub(super) xml: String,
+}
+
+/// Whether a libvirt is this host's.
+pub(super) fn is_here(libvirt: &Connection) -> bool {
+    let name = nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.nodename().to_string_lossy().into_owned());
+    Uri::parse(libvirt.uri()).is_ok_and(|uri| uri.is_on(&name))
 }
 
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
@@ -41,6 +47,11 @@ const QUESTIONS: &[(&str, bool, Question)] = &[
 ];
 
 impl Target {
+    /// Whether the guest's host is this one, so that what is seen here of files and networks is seen of it.
+    pub(super) fn is_here(&self) -> bool {
+        is_here(&self.here)
+    }
+
     /// The answers to those that are `wanted`, by whether a start has them too, in the order of the questions.
     pub(super) fn ask(self, wanted: impl Fn(bool) -> bool, deadline: &Deadline) -> Vec<Check> {
         let shared = Arc::new(self);
