@@ -2,7 +2,7 @@
 
 use super::cib::{Cib, Primitive};
 use super::tool;
-use super::view::{self, View};
+use super::view::{self, Failure, View};
 use crate::deadline::Deadline;
 
 /// Reads a resource's configuration (`cibadmin --query`), with what it has from its template.
@@ -22,10 +22,12 @@ pub struct Sight {
     pub nodes: Vec<String>,
     /// What is being done with it: `Migrating`, `Starting`...
     pub pending: Option<String>,
-    /// Its failed moves, each with the node and the reason.
-    pub failed_moves: Vec<String>,
+    /// Its failed moves.
+    pub failed_moves: Vec<Failure>,
     /// How many of its actions have failed, moves included.
     pub failures: usize,
+    /// The designated controller.
+    pub controller: Option<String>,
 }
 
 impl Sight {
@@ -43,12 +45,12 @@ impl Sight {
 pub fn look(id: &str, deadline: &Deadline) -> Result<Sight, String> {
     let view = View::query(deadline).map_err(|trouble| trouble.to_string())?;
     let placed = view.resource(id).ok_or_else(|| format!("Pacemaker has no resource {id}"))?;
-    let moves = view.failures.iter().filter(|failure| failure.is_move_of(id));
     Ok(Sight {
         nodes: placed.nodes.clone(),
         pending: placed.pending.clone(),
         failures: view.failures.iter().filter(|failure| failure.is_of(id)).count(),
-        failed_moves: moves.map(|failure| format!("{}: {}", failure.node, failure.reason)).collect(),
+        failed_moves: view.failures.iter().filter(|failure| failure.is_move_of(id)).cloned().collect(),
+        controller: view.controller.clone(),
     })
 }
 

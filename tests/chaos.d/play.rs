@@ -121,7 +121,11 @@ impl<'a> Play<'a> {
             }
             What::Migrate { guest, node } => {
                 let name = guest_name(guest);
-                self.ask(Request::Harmless, &name, &text, &format!("kvmha migrate {name} node{node} --plain --timeout 40"));
+                let line = format!("kvmha migrate {name} node{node} --plain --timeout 40");
+                // It is run where the guest is.
+                let place = self.recorder.view().and_then(|view| view.runs_on(&name).map(str::to_owned)).or_else(|| self.speaker());
+                let ask = || place.is_some_and(|place| self.run_on(&place, &line));
+                self.recorder.operation(Request::Harmless, &name, &text, ask);
             }
             What::Stop { guest } => {
                 let name = guest_name(guest);

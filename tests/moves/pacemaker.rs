@@ -21,7 +21,7 @@ pub fn tidy(lab: &Lab) -> Result<()> {
     stage.tidy()
 }
 
-fn constraints(stage: &Stage) -> Result<String> {
+pub fn constraints(stage: &Stage) -> Result<String> {
     stage.check("cibadmin --query --scope constraints")
 }
 
@@ -30,7 +30,8 @@ pub fn moved_by_hand(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let target = guest.other_node()?;
-    let output = lab.exec(&guest.node()?, &["kvmha", "migrate", "vm1", &target, "--plain"], LIMIT)?;
+    // However the node is spelled.
+    let output = lab.exec(&guest.node()?, &["kvmha", "migrate", "vm1", &target.to_uppercase(), "--plain"], LIMIT)?;
     ensure!(output.code == Some(0) && output.stdout.contains(&format!("vm1 is on {target}")), "{output:?}");
     stage.settle()?;
     guest.is_on(&target)?;
@@ -46,7 +47,7 @@ pub fn moved_by_hand(lab: &Lab) -> Result<()> {
 }
 
 /// What a program is told of signals at a terminal. A shell has what it starts in the background ignore SIGINT, this suite too.
-const TERMINAL: &[&str] = &["env", "--default-signal=INT,HUP"];
+pub const TERMINAL: &[&str] = &["env", "--default-signal=INT,HUP"];
 
 /// `kvmha migrate` that is sent a signal while memory flows: what it answers.
 fn signalled(stage: &Stage, before: &[&str], [source, target]: [&str; 2], signal: Signal) -> Result<Option<i32>> {
@@ -72,7 +73,7 @@ fn signalled(stage: &Stage, before: &[&str], [source, target]: [&str; 2], signal
 }
 
 /// The guest is where it was, in its first boot, managed, and nothing draws it away.
-fn left_alone(stage: &Stage, guest: &Guest, source: &str) -> Result<()> {
+pub fn left_alone(stage: &Stage, guest: &Guest, source: &str) -> Result<()> {
     guest.is_on(source)?;
     guest.goes_on()?;
     guest.boots(1)?;
@@ -118,7 +119,8 @@ pub fn one_after_the_other(lab: &Lab) -> Result<()> {
     let jobs =
         || lab.exec(&source, &["virsh", "-q", "domjobinfo", "vm1"], LIMIT).is_ok_and(|output| output.stdout.contains("Memory processed"));
     until("memory flows", jobs)?;
-    let output = lab.exec(&source, &["kvmha", "migrate", "vm1", &third, "--plain"], LIMIT)?;
+    // Where the guest will be when that has ended.
+    let output = lab.exec(&target, &["kvmha", "migrate", "vm1", &third, "--plain"], LIMIT)?;
     ensure!(output.code == Some(0) && output.stderr.contains("waiting for its end"), "{output:?}");
     guest.clear()?;
     stage.settle()?;
