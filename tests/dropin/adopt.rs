@@ -200,7 +200,12 @@ pub fn end_is_not_taken(lab: &Lab) -> Result<()> {
     placed(lab, &[], &["stuck"], THEIRS)?;
     let guests = Placed::all(lab, &["stuck"])?;
     let node = speaker(lab)?;
-    stand_in(lab, &node, "cibadmin", "case \"$*\" in *'<nvpair id=\"stuck-kvmha-adopt-maintenance\"/>'*) exit 1;; esac; exec /usr/sbin/cibadmin \"$@\"")?;
+    stand_in(
+        lab,
+        &node,
+        "cibadmin",
+        "case \"$*\" in *'<nvpair id=\"stuck-kvmha-adopt-maintenance\"/>'*) exit 1;; esac; exec /usr/sbin/cibadmin \"$@\"",
+    )?;
     let said = lab.exec(&node, &["env", &format!("PATH={PATH}"), "kvmha", "adopt", "stuck"], LIMIT)?;
     ensure!(said.code == Some(1) && said.stderr.contains("its guest was not stopped, but"), "{said:?}");
     all_well(lab, &guests, OURS).context(said.stderr)?;

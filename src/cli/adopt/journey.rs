@@ -123,7 +123,8 @@ impl Journey {
     /// The last step: maintenance ends.
     fn end(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
         self.step("5 end of maintenance");
-        let forgotten = self.find(node).map_or(Ok(()), |node| self.forget_the_find(node, deadline).or_else(|error| self.uncount(node).and(Err(error))));
+        let forgotten =
+            self.find(node).map_or(Ok(()), |node| self.forget_the_find(node, deadline).or_else(|error| self.uncount(node).and(Err(error))));
         // A time of its own, and whatever came of that: nothing is to be left.
         let set = set_id(&self.resource);
         self.leave(&Deadline::after(CHANGE)).with_context(|| format!("its meta attributes {set} are left; run the command again"))?;
@@ -389,8 +390,9 @@ impl Journey {
     /// Takes the failure back that was made to expire: once the set with its time is gone, it would count.
     fn uncount(&self, node: &str) -> anyhow::Result<()> {
         for name in self.counters() {
-            cluster::set_attribute(node, &name, None, &Deadline::after(CHANGE))
-                .with_context(|| format!("the attribute {name} of {node} is left, and counts: crm_resource --refresh --resource {}", self.resource))?;
+            cluster::set_attribute(node, &name, None, &Deadline::after(CHANGE)).with_context(|| {
+                format!("the attribute {name} of {node} is left, and counts: crm_resource --refresh --resource {}", self.resource)
+            })?;
         }
         Ok(())
     }

@@ -121,7 +121,10 @@ fn left_by_us(cib: &Cib, id: &str) -> Option<(&'static str, String)> {
     let adopt = adopt::set_id(id);
     if cib.has(&adopt) {
         let back = if cib.value(&format!("{adopt}-goal")).as_deref() == Some("heartbeat") { "--back " } else { "" };
-        return Some(("was left by a kvmha adopt that did not end", format!("kvmha adopt {back}{id}; nothing else, or it may be restarted")));
+        return Some((
+            "was left by a kvmha adopt that did not end",
+            format!("kvmha adopt {back}{id}; nothing else, or it may be restarted"),
+        ));
     }
     let text = "was left by a kvmha migrate that did not end: Pacemaker leaves it alone";
     cib.has(&migrate::set_id(id)).then(|| (text, format!("kvmha migrate {id} NODE; nothing else, or it may be restarted")))
