@@ -175,14 +175,17 @@ pub fn foreseen(lab: &Lab) -> Result<()> {
     stage.settle()?;
     guest.goes_on()?;
     let boots = guest.watcher.snapshot().boots().len();
-    let target = lab.node_names().into_iter().find(|node| guest.node().is_ok_and(|here| here != *node)).context("no node")?;
+    let target = guest.other_node()?;
     let asked = kvmha(lab, &guest.node()?, &format!("migrate vm1 {target}"))?;
     stage.settle()?;
     ensure!(asked.code == Some(1) && asked.stderr.contains("Pacemaker would stop it and start it on"), "{asked:?}");
     guest.goes_on()?;
     guest.boots(boots)?;
+    // pcs stops what it deletes, and so what stands behind it.
     stage.check("pcs resource delete first")?;
     stage.settle()?;
+    guest.goes_on()?;
+    let (boots, target) = (guest.watcher.snapshot().boots().len(), guest.other_node()?);
     // Only Pacemaker's own word for it counts, wherever it is said.
     stage.check("pcs resource meta vm1 allow-migrate=")?;
     let asked = kvmha(lab, &guest.node()?, &format!("migrate vm1 {target}"))?;
