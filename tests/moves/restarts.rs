@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,20 +65,46 @@ fn kvmha(lab: &Lab, node: &str, line: &str) -> Result<Output> {
     lab.exec(node, &words, LIMIT)
 }
 
+/// How a command is begun that takes a stub for one of Pacemaker's tools.
+const STUB: &[&str] = &["env", "PATH=/srv/vms/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
+
+/// Makes the stub; its folder.
+fn stub(lab: &Lab, name: &str, script: &str) -> Result<PathBuf> {
+    let folder = lab.layout().shared().join("stub");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n"))?;
+    fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+/// The request is carried out, and its answer is lost: the move that is under way is taken back. The tool is a stub, as no real one can be made
+/// to lose its answer.
+pub fn a_stub_of_crm_resource_gives_no_answer(lab: &Lab) -> Result<()> {
+    let stage = on(lab)?;
+    let guest = Guest::placed_with(&stage, "vm1", "migration_speed=1", OPERATIONS)?;
+    let (source, target) = (guest.node()?, guest.other_node()?);
+    let folder = stub(lab, "crm_resource", "/usr/sbin/crm_resource \"$@\" || exit\n[ \"$1\" != --move ] || exit 124")?;
+    let command = Running::begin(&stage, STUB, "vm1", [&source, &target])?;
+    let (code, said) = command.end()?;
+    fs::remove_dir_all(&folder)?;
+    ensure!(code == Some(1) && said.contains("taking it back"), "code {code:?}: {said}");
+    stage.settle()?;
+    left_alone(&stage, &guest, &source)?;
+    guest.end(1).map(drop)
+}
+
 /// Pacemaker's answer fails once in the middle of a move: that is no news, and the move ends as if nothing had been. The one that fails is a
 /// stub, as no real one can be made to fail just then.
 pub fn a_stub_of_crm_mon_fails_once(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=10", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
-    let folder = lab.layout().shared().join("stub");
-    fs::create_dir_all(&folder)?;
-    let text =
-        "#!/bin/sh\n[ -e /srv/vms/stub/fail ] && mv /srv/vms/stub/fail /srv/vms/stub/failed && exit 1\nexec /usr/sbin/crm_mon \"$@\"\n";
-    fs::write(folder.join("crm_mon"), text)?;
-    fs::set_permissions(folder.join("crm_mon"), fs::Permissions::from_mode(0o755))?;
-    let path = ["env", "PATH=/srv/vms/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
-    let command = Running::begin(&stage, &path, "vm1", [&source, &target])?;
+    let folder = stub(
+        lab,
+        "crm_mon",
+        "[ -e /srv/vms/stub/fail ] && mv /srv/vms/stub/fail /srv/vms/stub/failed && exit 1\nexec /usr/sbin/crm_mon \"$@\"",
+    )?;
+    let command = Running::begin(&stage, STUB, "vm1", [&source, &target])?;
     memory_flows(lab, &source, "vm1")?;
     fs::write(folder.join("fail"), "")?;
     let (code, said) = command.end()?;
