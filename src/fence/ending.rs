@@ -39,6 +39,8 @@ pub(super) struct Ending<'a> {
     progress: Progress,
     /// Whether libvirt ended all copies in some round.
     ended: bool,
+    /// The hosts that keep no memory of it.
+    without_memory: Vec<usize>,
     /// How often it refused to, and why it did last.
     refusals: u32,
     refused: Option<Error>,
@@ -74,6 +76,7 @@ impl<'a> Ending<'a> {
             unseen: None,
             progress: Progress { missing_is_off, needed: ROUNDS, ..Progress::default() },
             ended: false,
+            without_memory: Vec::new(),
             refusals: 0,
             refused: None,
         })
@@ -87,7 +90,12 @@ impl<'a> Ending<'a> {
         loop {
             let answers = self.ask(deadline)?;
             let verdict = judge(&answers);
-            let pause = match step(&verdict, &mut self.progress) {
+            let mut next = step(&verdict, &mut self.progress);
+            // A round comes after it, so that a start from that memory is seen.
+            if self.drop_memory(&verdict, deadline)? && next == Step::Done {
+                next = Step::Again;
+            }
+            let pause = match next {
                 Step::Done => return self.verdict(&answers),
                 Step::Kill(hosts) => self.round(&hosts, &verdict, deadline)?,
                 Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE,
@@ -119,6 +127,29 @@ impl<'a> Ending<'a> {
             }
         }
         Ok(answers)
+    }
+
+    /// What is saved of a guest that is off ends with it (`virsh managedsave`): a node must not come back with the memory that it had in the
+    /// cluster. Gives whether there was something to do.
+    fn drop_memory(&mut self, verdict: &Verdict, deadline: &Deadline) -> Result<bool> {
+        let hosts: Vec<usize> = match verdict {
+            Verdict::Off(hosts) => hosts.iter().copied().filter(|host| !self.without_memory.contains(host)).collect(),
+            Verdict::On(_) => {
+                self.without_memory.clear();
+                return Ok(false);
+            }
+            _ => return Ok(false),
+        };
+        match self.plug.pool.drop_memory(&self.plug.target, &hosts, deadline) {
+            Ok(()) => self.without_memory.extend(&hosts),
+            Err(error) if error.leaves_open() => self.refused = Some(error),
+            Err(error) => {
+                return Err(self.plug.failure(format_args!(
+                    "it is off, but was saved, and its memory cannot be removed (virsh managedsave-remove): {error}"
+                )));
+            }
+        }
+        Ok(!hosts.is_empty())
     }
 
     /// Ends it on these hosts, and says how long to wait before they are all asked again.

@@ -198,6 +198,29 @@ impl Host {
         Ok(Some(Victim { host: number, name: held.name, uuid: held.uuid, xml, leaving, moving, guest }))
     }
 
+    /// Removes the memory of a guest that was saved here (`virsh managedsave`), from which libvirt would go on at its next start.
+    pub(super) fn drop_memory(&self, target: &Target, deadline: &Deadline) -> Result<()> {
+        let wanted = target.clone();
+        let dropped = self.question(&format!("looking for a saved memory of {}", target.word), deadline, move |connect| {
+            let virt = |error: virt::error::Error| ffi::error(&error);
+            let Some(Found::Guest(domain)) = lookup(connect, &wanted)? else { return Ok(false) };
+            if !domain.has_managed_save(0).map_err(virt)? {
+                return Ok(false);
+            }
+            match domain.managed_save_remove(0).map_err(virt) {
+                // Unless somebody was faster: a start uses it up.
+                Err(error) if domain.has_managed_save(0).map_err(virt)? => Err(error),
+                _ => Ok(true),
+            }
+        });
+        match dropped {
+            Ok(true) => log::warning(format_args!("{} was saved at {}; that memory is removed", target.word, self.label)),
+            Err(error) if error.kind != Kind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Starts a guest: from `xml`, or from the definition that is there.
     pub(super) fn start(&self, target: &Target, xml: Option<String>, deadline: &Deadline) -> Result<()> {
         let limit = deadline.within(self.limits.power);
@@ -207,7 +230,8 @@ impl Host {
         let started = connection.call(&what, &limit, move |connect| match xml {
             Some(xml) => connect.create_domain_xml(&xml, 0).map(|_| Ok(())),
             None => match lookup(connect, &wanted) {
-                Ok(Some(Found::Guest(domain))) => domain.create().map(Ok),
+                // Never from a memory that was saved: what was fenced comes up anew.
+                Ok(Some(Found::Guest(domain))) => domain.create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT).map(Ok),
                 Ok(_) => Ok(Err(Error::new(Kind::NotFound, "it is not defined there any more"))),
                 Err(error) => Ok(Err(error)),
             },

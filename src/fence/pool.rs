@@ -131,6 +131,14 @@ impl Pool {
         }
     }
 
+    /// Removes the memory with which the guest was saved on these hosts, if it was.
+    pub(super) fn drop_memory(&self, target: &Target, hosts: &[usize], deadline: &Deadline) -> Result<()> {
+        let wanted = target.clone();
+        let done = self.each(hosts.iter().copied(), self.question(), deadline, move |host, _, limit| host.drop_memory(&wanted, limit));
+        let late = |host| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host))));
+        done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| late(host)))
+    }
+
     /// Ends them all, side by side.
     pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, End)> {
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);

@@ -100,6 +100,8 @@ pub(crate) struct Host {
     pub(crate) reach: Reach,
     /// Whether libvirt has a definition of the guest.
     pub(crate) defined: bool,
+    /// Whether it keeps a memory of the guest, from which the next start goes on.
+    pub(crate) saved: bool,
     pub(crate) copy: Option<Copy>,
     /// Emulators that libvirt has forgotten, and that live, by their numbers.
     forgotten: Vec<usize>,
@@ -240,6 +242,7 @@ impl World {
             uri,
             reach: Reach::Up,
             defined,
+            saved: false,
             copy: None,
             forgotten: Vec::new(),
             asked: None,

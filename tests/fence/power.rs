@@ -40,6 +40,24 @@ pub fn persistent(lab: &Lab) -> Result<()> {
     guest.lives("node2")
 }
 
+/// One that was saved is off, and comes back without the memory that it had, whether from here or by hand.
+pub fn saved(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "saved")?;
+    guest.define("node1")?;
+    guest.virsh("node1", &["start"])?;
+    let first = guest.booted(None)?;
+    guest.virsh("node1", &["managedsave"])?;
+    guest.fence("status", &[])?.says(2, "Status: OFF\n")?;
+    guest.fence("reboot", &[])?.says(0, "Success: Rebooted\n")?;
+    let second = guest.booted(Some(first))?;
+    guest.lives("node1")?;
+    guest.virsh("node1", &["managedsave"])?;
+    guest.fence("off", &[])?.says(0, "Success: Already OFF\n")?;
+    guest.is_off()?;
+    guest.virsh("node1", &["start"])?;
+    guest.booted(Some(second)).map(drop)
+}
+
 /// Somebody starts it again whenever it is off, at once: that is not off, and what was said is that. When he stops it is.
 pub fn started_again_by_somebody(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "again")?;

@@ -162,6 +162,11 @@ functions! {
     }
     fn virDomainIsActive(domain: sys::virDomainPtr) -> c_int { number(world(|world| world.is_active(host(domain))).map(c_int::from)) }
     fn virDomainIsPersistent(domain: sys::virDomainPtr) -> c_int { number(world(|world| world.is_persistent(host(domain))).map(c_int::from)) }
+    fn virDomainHasManagedSaveImage(domain: sys::virDomainPtr, flags: c_uint) -> c_int {
+        let _ = flags;
+        number(world(|world| world.has_memory(host(domain))).map(c_int::from))
+    }
+    fn virDomainManagedSaveRemove(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::drop_memory) }
     fn virDomainGetXMLDesc(domain: sys::virDomainPtr, flags: c_uint) -> *mut c_char {
         let _ = flags;
         // SAFETY: a string that ends with NUL; the copy is the caller's to free.

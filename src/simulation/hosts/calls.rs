@@ -83,6 +83,19 @@ impl World {
         }
     }
 
+    /// Whether the guest was saved there.
+    pub(crate) fn has_memory(&mut self, host: usize) -> Answer<bool> {
+        match self.also(host)? {
+            Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
+            host => Ok(host.saved),
+        }
+    }
+
+    pub(crate) fn drop_memory(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "remove the saved memory")?;
+        if std::mem::take(&mut self.hosts[host].saved) { Ok(()) } else { Err(NO_FILE) }
+    }
+
     pub(crate) fn definition(&mut self, host: usize) -> Answer<&'static CStr> {
         match self.also(host)? {
             Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),

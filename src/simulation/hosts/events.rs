@@ -165,6 +165,7 @@ impl World {
             Happens::Starts(host) => {
                 let mut copy = self.new_copy(PAUSED, STARTING_UP);
                 copy.since = Some(now());
+                self.hosts[host].saved = false;
                 self.events.push((now() + START, Event::Runs(copy.number)));
                 self.hosts[host].copy = Some(copy);
             }

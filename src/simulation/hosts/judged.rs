@@ -11,6 +11,9 @@ impl World {
             if !host.forgotten.is_empty() {
                 return Some(format!("an emulator that libvirt has forgotten lives on {}", host.uri));
             }
+            if host.saved {
+                return Some(format!("its memory is kept on {}", host.uri));
+            }
             if let Some(copy) = &host.copy
                 && copy.since.is_none_or(|since| last_round.is_none_or(|round| since < round))
             {
