@@ -89,6 +89,16 @@ impl Plug {
 
     /// Why a verdict is neither on nor off.
     pub(super) fn unclear(&self, verdict: &Verdict, answers: &[Answer]) -> Error {
+        let renamed = answers.iter().enumerate().find_map(|(host, answer)| match answer {
+            Answer::Renamed { name } => Some((host, name)),
+            _ => None,
+        });
+        if let Some((host, name)) = renamed {
+            return self.failure(format_args!(
+                "{} has its UUID under the name {name}: if that is a copy it needs a UUID of its own, if it was renamed the plug has to be that name",
+                self.pool.label(host)
+            ));
+        }
         match verdict {
             Verdict::Conflict(uuids) => self.failure(format_args!(
                 "the name stands for different guests ({}); give the UUID as the plug, or pin it with uuid_map",

@@ -40,6 +40,8 @@ pub(super) enum Found {
     Guest(Domain),
     /// Another guest that has the name.
     Other(String),
+    /// A guest that has the UUID and this other name.
+    Renamed(String),
 }
 
 /// Looks a guest up by all that is known of it.
@@ -63,6 +65,12 @@ pub(super) fn lookup(connect: &Connect, target: &Target) -> Result<Option<Found>
             return Ok(Some(Found::Other(uuid)));
         }
     }
+    if let (Some(wanted), Some(domain), None) = (&target.name, &by_uuid, &by_name) {
+        let name = domain.name().map_err(|error| ffi::error(&error))?;
+        if name != *wanted {
+            return Ok(Some(Found::Renamed(name)));
+        }
+    }
     Ok(by_uuid.or(by_name).map(Found::Guest))
 }
 
@@ -71,6 +79,7 @@ pub(super) fn sight(connect: &Connect, target: &Target) -> Result<Answer> {
     let domain = match lookup(connect, target)? {
         Some(Found::Guest(domain)) => domain,
         Some(Found::Other(uuid)) => return Ok(Answer::Foreign { uuid }),
+        Some(Found::Renamed(name)) => return Ok(Answer::Renamed { name }),
         None => return Ok(Answer::Absent),
     };
     match state(&domain) {

@@ -32,6 +32,12 @@ pub(super) enum Answer {
         /// The other guest's UUID.
         uuid: String,
     },
+    /// The host has a guest with the UUID that is wanted and another name: a copied definition, or the guest itself, renamed. Nobody here can
+    /// tell which of the two, so that it is neither ended nor off.
+    Renamed {
+        /// The other name.
+        name: String,
+    },
     /// Cannot tell, and why.
     Unknown(String),
 }
@@ -47,7 +53,7 @@ pub(super) enum Verdict {
     Missing,
     /// None says that it runs there, but these did not answer.
     Unknown(Vec<usize>),
-    /// The name stands for different guests on different hosts: these UUIDs.
+    /// The name stands for different guests on different hosts: these UUIDs; or the UUID for different names.
     Conflict(Vec<String>),
 }
 
@@ -55,7 +61,7 @@ pub(super) enum Verdict {
 ///
 /// No hosts at all is "unknown": nobody said that it is off.
 pub(super) fn judge(answers: &[Answer]) -> Verdict {
-    let foreign = answers.iter().any(|answer| matches!(answer, Answer::Foreign { .. }));
+    let foreign = answers.iter().any(|answer| matches!(answer, Answer::Foreign { .. } | Answer::Renamed { .. }));
     let uuids: BTreeSet<&str> = answers.iter().filter_map(Answer::uuid).collect();
     if foreign || uuids.len() > 1 {
         return Verdict::Conflict(uuids.into_iter().map(Into::into).collect());
@@ -81,7 +87,7 @@ impl Answer {
         match self {
             Self::Active { uuid, .. } => uuid.as_deref(),
             Self::Defined { uuid } | Self::Foreign { uuid } => Some(uuid),
-            Self::Absent | Self::Fenced { .. } | Self::Unknown(_) => None,
+            Self::Absent | Self::Fenced { .. } | Self::Renamed { .. } | Self::Unknown(_) => None,
         }
     }
 }
@@ -165,6 +171,7 @@ mod tests {
             Answer::Absent,
             Answer::Fenced { since: 1 },
             Answer::Foreign { uuid: uuid("c") },
+            Answer::Renamed { name: "web2".into() },
             Answer::Unknown("cut off".into()),
         ]
     }
@@ -188,11 +195,11 @@ mod tests {
     #[test]
     fn off_is_only_said_by_all_hosts() {
         let combinations = every_combination();
-        assert_eq!(combinations.len(), 1 + 9 + 81 + 729);
+        assert_eq!(combinations.len(), 1 + 10 + 100 + 1000);
         for answers in combinations {
             let active = at(&answers, |answer| matches!(answer, Answer::Active { .. }));
             let unknown = at(&answers, |answer| matches!(answer, Answer::Unknown(_)));
-            let foreign = at(&answers, |answer| matches!(answer, Answer::Foreign { .. }));
+            let foreign = at(&answers, |answer| matches!(answer, Answer::Foreign { .. } | Answer::Renamed { .. }));
             let uuids: BTreeSet<&str> = answers.iter().filter_map(Answer::uuid).collect();
             let quiet = answers.iter().all(|answer| matches!(answer, Answer::Defined { .. } | Answer::Absent | Answer::Fenced { .. }));
             match judge(&answers) {

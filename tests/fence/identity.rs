@@ -1,7 +1,7 @@
 //! Which guest is meant, and where: the false answers of `fence_virsh` and `fence_virt`.
 
 use crate::stage::{Guest, SOON, Says};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lab::Lab;
 use std::fs;
 
@@ -29,10 +29,16 @@ pub fn missing_as_off_is_read_by_its_value(lab: &Lab) -> Result<()> {
 
 const OTHER: &str = "11111111-2222-4333-8444-555555555555";
 
+/// A guest's definition, and the UUID in it.
+fn definition(lab: &Lab, name: &str) -> Result<(String, String)> {
+    let text = fs::read_to_string(lab.guest_definition(name))?;
+    let uuid = text.split("<uuid>").nth(1).and_then(|rest| rest.split('<').next()).context("no UUID")?.to_owned();
+    Ok((text, uuid))
+}
+
 /// Defines another guest of the same name on a node.
 fn double(lab: &Lab, guest: &Guest<'_>, node: &str) -> Result<String> {
-    let text = fs::read_to_string(lab.guest_definition(guest.name))?;
-    let uuid = text.split("<uuid>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_default().to_owned();
+    let (text, uuid) = definition(lab, guest.name)?;
     fs::write(lab.guest_definition("double"), text.replace(&uuid, OTHER))?;
     lab.check(node, &["virsh", "-q", "define", "/srv/vms/double.xml"], SOON)?;
     Ok(uuid)
@@ -50,6 +56,22 @@ pub fn same_name_two_guests(lab: &Lab) -> Result<()> {
     guest.fence("status", &[("plug", OTHER)])?.says(2, "Status: OFF\n")?;
     guest.fence("off", &[("plug", &uuid.to_uppercase())])?.says(0, "Success: Powered OFF\n")?;
     guest.is_off()
+}
+
+/// A copied definition: another guest on another host, with the UUID of this one. It is not ended in the place of this one, which is not off
+/// as long as it may be this one under another name.
+pub fn same_uuid_two_guests(lab: &Lab) -> Result<()> {
+    let (guest, other) = (Guest::new(lab, "model")?, Guest::new(lab, "copied")?);
+    let (text, own) = definition(lab, other.name)?;
+    let (_, uuid) = definition(lab, guest.name)?;
+    fs::write(lab.guest_definition(other.name), text.replace(&own, &uuid))?;
+    guest.run("node1")?;
+    other.run("node2")?;
+    for _ in 0..2 {
+        guest.fence("off", &[("missing_as_off", "1"), ("uuid_map", &format!("model:{uuid}"))])?.fails(&["model", "node2", "copied"])?;
+    }
+    guest.fence("off", &[])?.fails(&["model", "node2", "copied"])?;
+    other.lives("node2")
 }
 
 /// A pinned UUID: another guest of that name is refused, also where the pinned one is nowhere.
