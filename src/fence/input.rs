@@ -48,10 +48,10 @@ fn standard_input() -> Result<Vec<u8>, String> {
 }
 
 /// Understands standard input: lines are trimmed, `#` begins a comment line, one pair of double quotes around a value is removed, the
-/// last value of a key counts (but all of `uri`), and unknown keys are told and ignored.
+/// last value of a key counts (but all of `uri`, and of two plugs the one that is not the node's name), and unknown keys are told and ignored.
 ///
 /// # Errors
-/// It is too long, or no text. Nothing of it is then believed.
+/// It is too long, or no text, or has two plugs that are not the node's name. Nothing of it is then believed.
 pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST) {
         return Err("standard input is longer than 1 MiB".into());
@@ -61,6 +61,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
         return Err("standard input holds a NUL".into());
     }
     let mut given = Given { cut: !text.is_empty() && !text.ends_with('\n'), ..Given::default() };
+    let mut plugs: BTreeMap<&str, &str> = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -72,12 +73,29 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
         };
         let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
         match row_of(key) {
-            Some(row) => given.take(row, value),
+            Some(row) => {
+                if row.parameter.name == "plug" && !value.is_empty() {
+                    plugs.insert(key, value);
+                }
+                given.take(row, value);
+            }
             None => {
                 let key: String = key.chars().filter(|c| !c.is_control()).take(40).collect();
                 given.oddities.push(format!("unknown option {key:?} is ignored"));
             }
         }
+    }
+    // Pacemaker passes the node's name as plug (since 3.0.1; as port before) also to a device that has a port (plug) of its own
+    // (`make_args` in its `lib/fencing/st_actions.c`), in any order. What the device says is meant.
+    let mut plugs: Vec<&str> = plugs.into_values().collect();
+    plugs.sort_unstable();
+    plugs.dedup();
+    if plugs.len() > 1 {
+        let all = plugs.join(", ");
+        let node = given.values.get("nodename").map_or("", String::as_str);
+        plugs.retain(|plug| *plug != node);
+        let [plug] = plugs[..] else { return Err(format!("plug and port name different guests ({all}); nothing is done")) };
+        given.values.insert("plug".to_owned(), plug.to_owned());
     }
     Ok(given)
 }
@@ -173,6 +191,21 @@ mod tests {
         assert_eq!(value(&given, "missing_as_off"), Some("0"));
         assert_eq!(given.oddities.len(), 3, "{:?}", given.oddities);
         assert!(!given.cut);
+    }
+
+    /// As Pacemaker 3.0.1 sends it for a device with port=guest1 and pcmk_host_list=node1, in either order.
+    #[test]
+    fn the_devices_own_plug_counts() {
+        for text in ["nodename=node1\nport=guest1\nplug=node1\n", "plug=node1\nport=guest1\nnodename=node1\n"] {
+            assert_eq!(value(&parse(text.as_bytes()).unwrap(), "plug"), Some("guest1"));
+        }
+        assert_eq!(value(&parse(b"nodename=node1\nport=node1\nplug=node1\n").unwrap(), "plug"), Some("node1"));
+        assert_eq!(value(&parse(b"nodename=node1\nport=Node1\nplug=node1\n").unwrap(), "plug"), Some("Node1"));
+        assert_eq!(value(&parse(b"plug=guest1\nport=\nnodename=node1\nplug=guest1\n").unwrap(), "plug"), Some("guest1"));
+        assert_eq!(value(&parse(b"plug=a\nplug=b\n").unwrap(), "plug"), Some("b"), "the last, as of any key");
+        for text in ["nodename=node1\nport=guest1\nplug=guest2\n", "port=guest1\nplug=guest2\n"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]
