@@ -1,6 +1,6 @@
 //! Ending one guest, wherever it is, and proving it off everywhere: round by round, and what is known from one to the next.
 
-use super::note::{Begun, Note, ORDINARY};
+use super::note::{self, Begun, Note, ORDINARY};
 use super::power::{Done, LONG_PAUSE, PAUSE, Plug};
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
 use super::victim::{End, Victim};
@@ -67,7 +67,7 @@ impl<'a> Ending<'a> {
     /// The note cannot be read.
     pub(super) fn new(plug: &'a mut Plug) -> Result<Self> {
         let note = plug.note()?;
-        let missing_is_off = plug.missing_as_off || note.is_some();
+        let missing_is_off = plug.missing_as_off || note.as_ref().is_some_and(Note::is_fresh);
         Ok(Self {
             plug,
             stands: open_ends(note.as_ref()),
@@ -101,7 +101,11 @@ impl<'a> Ending<'a> {
                 Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE,
                 Step::Again if self.ended && self.unseen.is_none() && self.progress.needed == ROUNDS => SHORT_PAUSE,
                 Step::Again => PAUSE,
-                Step::Missing | Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
+                Step::Missing => {
+                    let open = self.plug.open(self.note.as_ref(), &answers);
+                    return Err(open.unwrap_or_else(|| self.plug.unclear(&verdict, &answers)));
+                }
+                Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
             };
             if !deadline.pause(pause) {
                 return Err(self.late(&verdict));
@@ -200,18 +204,24 @@ impl<'a> Ending<'a> {
             self.progress.needed = ROUNDS_AFTER_MOVE;
         }
         // Written before anything is done: if this process is killed, the next one knows that an end was begun.
-        let written = self.about(known_by);
+        let leaves = victims.iter().find(|victim| victim.leaving).map(|victim| victim.host);
+        let written = self.about(known_by, hosts, leaves);
         let before = written.ends.clone();
         let note = self.note.insert(written);
         victims.iter().for_each(|victim| note.begin(self.plug.pool.label(victim.host)));
         if let Err(error) = note.write(&self.plug.notes) {
             log::warning(format_args!("{error}; the guest is ended all the same"));
         }
-        let begun = note.ends.clone();
+        let begun = note.clone();
         let places = victims.iter().map(|victim| victim.host).collect::<Vec<_>>();
         log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
         let mut all = Ok(Ended::Proven);
-        for (host, end) in self.plug.pool.kill(victims, deadline) {
+        let mut is_ours = false;
+        for (host, (end, left)) in self.plug.pool.kill(victims, deadline) {
+            is_ours |= left || !matches!(end, End::Gone);
+            if !left {
+                self.stayed(host);
+            }
             let one = self.learn(host, end, &before);
             all = match (all, one) {
                 (_, Err(Failed::ForGood(error))) | (Err(Failed::ForGood(error)), _) => Err(Failed::ForGood(error)),
@@ -220,7 +230,11 @@ impl<'a> Ending<'a> {
                 (Ok(Ended::Proven), Ok(Ended::Proven)) => Ok(Ended::Proven),
             };
         }
-        if let Some(note) = self.note.as_ref().filter(|note| note.ends != begun)
+        self.progress.begun |= is_ours;
+        if !self.progress.begun {
+            self.note.iter_mut().for_each(|note| note.at = 0);
+        }
+        if let Some(note) = self.note.as_ref().filter(|note| **note != begun)
             && let Err(error) = note.write(&self.plug.notes)
         {
             log::warning(error);
@@ -228,16 +242,32 @@ impl<'a> Ending<'a> {
         all
     }
 
-    /// A note about the guest that this is a copy of, with the ends that were begun before.
-    fn about(&self, copy: &Victim) -> Note {
+    /// A note about the guest that this is a copy of, with the ends that were begun before; `hosts` are all that have it, and it leaves the one
+    /// given.
+    fn about(&self, copy: &Victim, hosts: &[usize], leaves: Option<usize>) -> Note {
         let before = self.note.as_ref();
+        // A copy on another host shows where the move led to.
+        let is_elsewhere = |left: &str| hosts.iter().any(|host| self.plug.pool.label(*host) != left);
+        let leaves = leaves.map(|host| self.plug.pool.label(host).to_owned());
+        let left = leaves.or_else(|| before.and_then(|note| note.left.clone())).filter(|left| !is_elsewhere(left));
         Note {
             name: copy.name.clone(),
             uuid: copy.uuid.clone(),
             host: self.plug.pool.label(copy.host).to_owned(),
             // Of a copy that is coming in nothing is read; what was kept of the other one before is right.
             xml: copy.xml.clone().or_else(|| before.filter(|_| copy.moving).and_then(|note| note.xml.clone())),
+            // What may have left does not count as ended.
+            at: if left.is_none() { note::now() } else { 0 },
+            left,
             ends: before.map(|note| note.ends.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Takes down that it has not left this host.
+    fn stayed(&mut self, host: usize) {
+        let label = self.plug.pool.label(host);
+        if let Some(note) = self.note.as_mut().filter(|note| note.left.as_deref() == Some(label)) {
+            (note.left, note.at) = (None, note::now());
         }
     }
 

@@ -32,13 +32,18 @@ fn off(notes: &Path) -> String {
 
 /// The same; a destroy may take so many seconds.
 fn off_within(power: u64, notes: &Path) -> String {
+    off_of(power, true, notes)
+}
+
+/// The same; whether a guest that nobody knows is off, as it is of itself after it was ended from here.
+fn off_of(power: u64, missing_as_off: bool, notes: &Path) -> String {
     let limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(power) };
     let time = limits.login + limits.shell + limits.power;
     let options = Options { uri: HOSTS.map(Into::into).to_vec(), ..Options::default() };
     let mut plug = Plug {
         target: Target { word: "web1".into(), name: Some("web1".into()), uuid: None },
         pool: Pool::new(&options, limits).unwrap(),
-        missing_as_off: true,
+        missing_as_off,
         power_wait: Duration::ZERO,
         retry_on: 0,
         notes: notes.to_owned(),
@@ -95,6 +100,29 @@ fn a_guest_that_moves() {
         world
     });
     assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed"], "nothing is in the way of the end");
+}
+
+/// It moves to a host that is none of those that are asked, and is turned off, and again later: what may run there is not off. One that has
+/// a definition here is not followed between two questions: what was gone before the first of them is not seen either.
+///
+/// Fails if that it was seen, or that libvirt took the request to call the move off, is enough; or that it was ended from here before.
+#[test]
+fn a_guest_that_moves_out_of_sight() {
+    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
+    let twice = |notes: &Path| {
+        let first = off_of(TIMES[0], false, notes);
+        pass([Duration::ZERO, Duration::from_secs(90)][pick(2)]);
+        format!("{first} {}", off_of(TIMES[0], false, notes))
+    };
+    for (defined, budget) in [(false, 2), (true, 0)] {
+        let create = || {
+            let mut world = World::new(&ALL, defined);
+            world.move_from(0, 2, [Step::Asked, Step::Filling, Step::HandedOver, Step::Runs][pick(4)]);
+            world
+        };
+        let answers = every_course_of(budget, create, twice);
+        assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed Already", "State State"], "called off in time, or not");
+    }
 }
 
 /// Hosts are cut off or freeze, and come back, with a guest that moves.

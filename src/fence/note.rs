@@ -1,6 +1,7 @@
 //! What one `off` has to tell the next action on this node: a file for each guest under `/run/kvmha/fence`, gone after a reboot.
 //!
-//! Two things are written down. The definition of a transient guest, without which no `on` could bring it back. And that a destroy
+//! Three things are written down. That the guest was ended, with the definition of a transient one: for a while it is off if nobody knows it,
+//! and can be brought back. That it was being moved when it was ended, and may have arrived where nobody is asked. And that a destroy
 //! was begun: libvirt 9.0 forgets a guest whose emulator hangs in the kernel after 80 s, and reports it destroyed; an `off` that
 //! comes later would find it on no host and call it off, with a write still in flight. A destroy whose end was not seen in time
 //! therefore stands against the guest until somebody who can prove it has removed the note.
@@ -21,6 +22,9 @@ pub(super) const FOLDER: &str = "/run/kvmha/fence";
 /// killed after 40 s, and tries once more (`qemuProcessKill` in libvirt's `src/qemu/qemu_process.c`).
 pub(super) const ORDINARY: Duration = Duration::from_secs(30);
 
+/// How long what was ended counts: later somebody else may have started it on a host that is asked by nobody, or from another definition.
+const WHILE: Duration = Duration::from_secs(600);
+
 /// A note.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
@@ -32,6 +36,12 @@ pub(super) struct Note {
     pub(super) host: String,
     /// Its definition, if the host had none of its own.
     pub(super) xml: Option<String>,
+    /// When it was ended, in seconds since 1970.
+    #[serde(default)]
+    pub(super) at: u64,
+    /// The host from which it was on its way when it was ended there. No other host has been seen to have it.
+    #[serde(default)]
+    pub(super) left: Option<String>,
     /// The destroys whose ends have not been seen. The guest may have been run again since, on another host or on the same.
     pub(super) ends: Vec<Begun>,
 }
@@ -123,6 +133,11 @@ impl Note {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether what was ended counts still.
+    pub(super) fn is_fresh(&self) -> bool {
+        now().checked_sub(self.at).is_some_and(|age| age <= WHILE.as_secs())
     }
 
     /// Whether a destroy was begun that may have ended without ending the emulator.
@@ -228,7 +243,7 @@ mod tests {
 
     fn note(begun: Option<u64>) -> Note {
         let ends = begun.into_iter().map(|begun| at(A, begun)).collect();
-        Note { name: "web1".into(), uuid: "u-1".into(), host: A.into(), xml: Some("<domain/>".into()), ends }
+        Note { name: "web1".into(), uuid: "u-1".into(), host: A.into(), xml: Some("<domain/>".into()), at: 7, left: None, ends }
     }
 
     #[test]
@@ -266,6 +281,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("x.json"), "{").unwrap();
         assert!(Note::find(folder.path(), "web1").is_err());
+    }
+
+    #[test]
+    fn what_was_ended_counts_for_a_while() {
+        for (at, fresh) in [(now(), true), (now() - 590, true), (now() - 610, false), (now() + 60, false), (0, false)] {
+            assert_eq!(Note { at, ..note(None) }.is_fresh(), fresh, "{at}");
+        }
+        let old = r#"{"name":"web1","uuid":"u-1","host":"a","xml":null,"ends":[]}"#;
+        assert!(!serde_json::from_str::<Note>(old).unwrap().is_fresh());
     }
 
     #[test]

@@ -139,14 +139,15 @@ impl Pool {
         done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| late(host)))
     }
 
-    /// Ends them all, side by side.
-    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, End)> {
+    /// Ends them all, side by side. Also gives for each whether it may have left before that.
+    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, (End, bool))> {
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
         let limit = deadline.within(power + CALLING_OFF);
-        let tasks: Vec<_> = victims.into_iter().map(|victim| (victim.host, Task::start(move || victim.end(&limit)))).collect();
+        let tasks: Vec<_> =
+            victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit)))).collect();
         let late = Deadline::after(limit.left() + GRACE);
         let unseen = |host: usize| End::Unproven(format!("its end at {} was not seen in time", self.label(host)));
-        tasks.into_iter().map(|(host, task)| (host, task.wait(&late).unwrap_or_else(|| unseen(host)))).collect()
+        tasks.into_iter().map(|(host, leaving, task)| (host, task.wait(&late).unwrap_or_else(|| (unseen(host), leaving)))).collect()
     }
 
     /// Starts a guest on a host: from `xml`, or from the definition that is there.

@@ -61,13 +61,20 @@ impl Plug {
     pub(super) fn note(&self) -> Result<Option<Note>> {
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
         // Several guests may have had the name; an end that was not seen counts first.
-        Ok(Note::find(&self.notes, word)?.into_iter().max_by_key(Note::is_open))
+        Ok(Note::find(&self.notes, word)?.into_iter().max_by_key(|note| (note.is_open(), note.left.is_some(), note.at)))
     }
 
     /// Why ends that were not seen forbid to say "off": those at hosts whose processes cannot be seen from here, and that were not
-    /// turned off since.
+    /// turned off since; or a move that may have arrived.
     pub(super) fn open(&self, note: Option<&Note>, answers: &[Answer]) -> Option<Error> {
         let note = note?;
+        if let Some(left) = &note.left {
+            return Some(self.failure(format_args!(
+                "a move from {left} was under way when it was ended there, and no host of uri has it: it may run on another one. When it is \
+                certain that it does not, remove {}",
+                note.path(&self.notes).display()
+            )));
+        }
         let absolved = |end: &&Begun| {
             self.pool.labelled(&end.host).is_some_and(|host| {
                 self.pool.is_local(host) || matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > end.begun)
@@ -148,7 +155,7 @@ impl Plug {
         }
         match verdict {
             Verdict::Off(_) => Ok(Status::Off),
-            Verdict::Missing if self.missing_as_off || note.is_some() => Ok(Status::Off),
+            Verdict::Missing if self.missing_as_off || note.as_ref().is_some_and(Note::is_fresh) => Ok(Status::Off),
             other => Err(self.unclear(&other, &answers)),
         }
     }
@@ -183,9 +190,13 @@ impl Plug {
                 }
                 (host, None)
             }
-            Verdict::Missing => match (before, note.as_ref().and_then(|note| note.xml.clone())) {
+            Verdict::Missing => match (before, note.as_ref().filter(|note| note.is_fresh()).and_then(|note| note.xml.clone())) {
                 (Some(host), Some(xml)) => (Some(host), Some(xml)),
-                _ => return Err(self.failure("no host has a definition of it, and none was kept when it was turned off from this node")),
+                _ => {
+                    return Err(self.failure(
+                        "no host has a definition of it, and none was kept when it was turned off from this node, in the last 600 s",
+                    ));
+                }
             },
             _ => (None, None),
         };

@@ -112,8 +112,10 @@ pub(super) enum Step {
 /// What is known on the way to "off", beside the last answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
-    /// Whether it was seen alive in this action, so that "nobody knows it" is its end.
+    /// Whether it was seen alive in this action.
     pub(super) seen: bool,
+    /// Whether its end was begun in this action, so that "nobody knows it" is that end. One that went by itself may have gone elsewhere.
+    pub(super) begun: bool,
     /// Whether a guest that nobody knows counts as off: `missing_as_off`, or it was ended from here before.
     pub(super) missing_is_off: bool,
     /// How many rounds in a row, this one included, said off.
@@ -150,7 +152,7 @@ pub(super) fn step(verdict: &Verdict, progress: &mut Progress) -> Step {
         Verdict::On(hosts) => Step::Kill(hosts.clone()),
         Verdict::Unknown(hosts) if progress.unknown >= PATIENCE => Step::Unreachable(hosts.clone()),
         Verdict::Unknown(_) => Step::Again,
-        Verdict::Missing if !progress.seen && !progress.missing_is_off => Step::Missing,
+        Verdict::Missing if !progress.begun && !progress.missing_is_off => Step::Missing,
         Verdict::Off(_) | Verdict::Missing if progress.quiet >= progress.needed => Step::Done,
         Verdict::Off(_) | Verdict::Missing => Step::Again,
     }
@@ -223,14 +225,14 @@ mod tests {
     fn the_way_to_off_ends_only_with_quiet_rounds_of_all_hosts() {
         for answers in every_combination() {
             for quiet in 0..3 {
-                for (seen, missing_is_off) in [(false, false), (false, true), (true, false), (true, true)] {
-                    let mut progress = Progress { seen, missing_is_off, quiet, needed: 2, unknown: 0 };
+                for (begun, missing_is_off) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let mut progress = Progress { begun, missing_is_off, quiet, needed: 2, ..Progress::default() };
                     let verdict = judge(&answers);
                     if step(&verdict, &mut progress) == Step::Done {
                         assert!(progress.quiet >= 2 && quiet >= 1, "{answers:?}");
                         match verdict {
                             Verdict::Off(_) => {}
-                            Verdict::Missing => assert!(seen || missing_is_off),
+                            Verdict::Missing => assert!(begun || missing_is_off),
                             other => panic!("{other:?} is not off"),
                         }
                     }
@@ -241,19 +243,19 @@ mod tests {
 
     #[test]
     fn a_round_that_is_not_quiet_begins_the_count_again() {
-        let mut progress = Progress { needed: 2, ..Progress::default() };
+        let mut progress = Progress { begun: true, needed: 2, ..Progress::default() };
         let defined = Verdict::Off(vec![0]);
         assert_eq!(step(&defined, &mut progress), Step::Again);
         assert_eq!(step(&Verdict::On(vec![1]), &mut progress), Step::Kill(vec![1]));
         assert_eq!(step(&defined, &mut progress), Step::Again);
         assert_eq!(step(&Verdict::Unknown(vec![1]), &mut progress), Step::Again);
         assert_eq!(step(&defined, &mut progress), Step::Again);
-        assert_eq!(step(&Verdict::Missing, &mut progress), Step::Done, "it was seen alive");
+        assert_eq!(step(&Verdict::Missing, &mut progress), Step::Done, "it was ended");
     }
 
     #[test]
     fn a_host_out_of_reach_is_failure_and_never_off() {
-        let mut progress = Progress { seen: true, missing_is_off: true, needed: 2, ..Progress::default() };
+        let mut progress = Progress { begun: true, missing_is_off: true, needed: 2, ..Progress::default() };
         let verdict = Verdict::Unknown(vec![2]);
         for _ in 1..PATIENCE {
             assert_eq!(step(&verdict, &mut progress), Step::Again);

@@ -9,8 +9,8 @@ use std::time::Duration;
 use virt::domain::Domain;
 use virt::sys;
 
-/// What is given to libvirt to call a migration off, which it does at once or not at all.
-pub(super) const CALLING_OFF: Duration = Duration::from_secs(2);
+/// What is given to libvirt to call a migration off, and to end its job at the source: it asks the target for that first.
+pub(super) const CALLING_OFF: Duration = Duration::from_secs(5);
 
 /// For what libvirt may not say before the emulator answers.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -115,16 +115,32 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
 }
 
 impl Victim {
-    /// Ends it, after calling its migration off.
-    pub(super) fn end(self, deadline: &Deadline) -> End {
-        // At the target of a migration libvirt 9.0 does not answer this call, nor the next one on the connection.
-        if self.leaving {
-            let called_off = self.guest.call("calling off the migration of", &deadline.within(CALLING_OFF), ffi::abort_job);
-            log::debug(|| format!("{}: {called_off:?}", self.name));
-        }
+    /// Ends it, after calling its migration off. Also gives whether it may have left before that.
+    pub(super) fn end(self, deadline: &Deadline) -> (End, bool) {
+        let left = self.leaving && !self.stays(&deadline.within(CALLING_OFF));
         let begin = deadline::now();
         let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
-        judge_end(answer, deadline::now() - begin, deadline.expired())
+        (judge_end(answer, deadline::now() - begin, deadline.expired()), left)
+    }
+
+    /// Calls its migration off. Gives whether it is still here after that, and no longer under way. That libvirt takes the request is no proof:
+    /// it sets a flag (`qemuDomainObjAbortAsyncJob` in its `src/qemu/qemu_domainjob.c`) that counts as long as memory is sent, and not when the
+    /// guest has been handed over. The end of the job is: after a migration that succeeded there is no guest here to ask for.
+    fn stays(&self, deadline: &Deadline) -> bool {
+        // At the target of a migration libvirt 9.0 does not answer this call, nor the next one on the connection.
+        let called_off = self.guest.call("calling off the migration of", deadline, ffi::abort_job);
+        log::debug(|| format!("{}: {called_off:?}", self.name));
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match self.guest.call("asking for the job of", deadline, |domain| ffi::job(domain, Which::Current)) {
+                Ok(Some(job)) if job.operation == Some(OPERATION_MIGRATION_OUT) => {}
+                answer => return answer.is_ok(),
+            }
+            if !deadline.pause(pause) {
+                return false;
+            }
+            pause *= 2;
+        }
     }
 }
 

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             tls: by_certificate;
             sasl: by_password by_password_over_tls;
             rivals: false_answers states_that_are_on beside_fence_virt;
-            moving: fenced_while_it_wanders;
+            moving: fenced_while_it_wanders fenced_while_it_leaves_the_pool;
         },
         tidy: stage::tidy,
     }

@@ -1,6 +1,6 @@
 //! A guest that is being migrated without end between two hosts while it is fenced.
 
-use crate::stage::{Guest, tidy, wander};
+use crate::stage::{Guest, PATIENCE, Way, bare, tidy, wander};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::random::Random;
@@ -60,5 +60,44 @@ pub fn fenced_while_it_wanders(lab: &Lab) -> Result<()> {
     }
     println!("{rounds} rounds, {arrived} moves had arrived, {failed} failures, slowest off {:.1} s", slowest.as_secs_f64());
     ensure!(failed == 0, "{failed} of {rounds} were not proven off");
+    Ok(())
+}
+
+/// It leaves for a host that is not in `uri`: it is called off in time, or it is not off.
+pub fn fenced_while_it_leaves_the_pool(lab: &Lab) -> Result<()> {
+    const PAIR: (&str, &str) = ("uri", "qemu+tcp://node1/system,qemu+tcp://node3/system");
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let seed = number("KVMHA_FENCE_SEED")?.unwrap_or(clock.as_secs());
+    println!("KVMHA_FENCE_SEED={seed}");
+    let mut chance = Chance(seed);
+    let (mut off, mut not) = (0, 0);
+    for round in 0..4 {
+        let guest = Guest::new(lab, "leaver")?;
+        guest.run("node1")?;
+        let phase = Duration::from_millis(chance.below(PHASES / 2));
+        let output = thread::scope(|scope| {
+            let target = "qemu+tcp://node2/system";
+            let words = ["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", "leaver", target];
+            let moving = scope.spawn(move || lab.exec("node1", &words, PATIENCE));
+            thread::sleep(phase);
+            let options = [("action", "off"), ("plug", "leaver"), PAIR];
+            let output = bare(lab, Way::Lines, &options);
+            let _ = moving.join();
+            output
+        })?;
+        let places = guest.places()?;
+        println!("round {round}, {phase:?}: {:?}, it lives on {places:?}: {}", output.code, output.stderr.trim_end());
+        ensure!(output.code != Some(0) || places.is_empty(), "round {round}, {phase:?}: {output:?}, but it lives on {places:?}");
+        if output.code == Some(0) {
+            off += 1;
+        } else {
+            not += 1;
+            // Neither does it become so by being asked again.
+            let again = bare(lab, Way::Lines, &[("action", "off"), ("plug", "leaver"), PAIR, ("missing_as_off", "1")])?;
+            ensure!(again.code != Some(0) || places.is_empty() || !output.stderr.contains("a move from"), "round {round}: {again:?}");
+        }
+        tidy(lab)?;
+    }
+    println!("{off} called off in time, {not} not off");
     Ok(())
 }

@@ -23,7 +23,16 @@ pub fn transient(lab: &Lab) -> Result<()> {
     ensure!(modes == "700\n600\n", "others can read what was kept: {modes}");
     guest.fence("on", &[])?.says(0, "Success: Powered ON\n")?;
     guest.booted(Some(second))?;
-    guest.lives("node1")
+    guest.lives("node1")?;
+    // What was kept counts for ten minutes: somebody may have started it since, where nobody is asked.
+    guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
+    let age =
+        "cd /run/kvmha/fence && sed -i \"s/\\\"at\\\":[0-9]*/\\\"at\\\":$(($(date +%s) - 700))/\" *.json && grep -c '\"at\":1' *.json";
+    lab.check(FROM, &["sh", "-c", age], SOON)?;
+    for action in ["off", "status", "on"] {
+        guest.fence(action, &[])?.fails(&["transient"])?;
+    }
+    guest.fence("off", &[("missing_as_off", "1")])?.says(0, "Success: Already OFF\n").map(drop)
 }
 
 /// A persistent guest is started where it is defined; autostart does not bring it back.
