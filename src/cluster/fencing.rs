@@ -119,18 +119,22 @@ pub(super) fn judge(text: &str, node: &str, since: Since, now: u64) -> Result<u6
     };
     let events = || elements("fence_event").filter(|event| named(event, "target") && event.attribute("delegate") != Some(PERSON));
     let is_off = |event: &Node<'_, '_>| event.attribute("action") == Some("off");
+    // Without a delegate nobody has done it: the node is taken to have reset itself, by the watchdog of an SBD without disks, after which it
+    // comes up again (`remote_op_watchdog_done` in Pacemaker's `daemons/fenced/fenced_remote.c`).
+    let assumed = |event: &Node<'_, '_>| event.attribute("status") == Some("success") && event.attribute("delegate").is_none();
     let mut last = None;
-    for event in events().filter(|event| is_off(event) && event.attribute("status") == Some("success")) {
+    for event in events().filter(|event| is_off(event) && event.attribute("status") == Some("success") && !assumed(event)) {
         last = last.max(Some(time(&event)?));
     }
     // Whatever became of it: what failed may have been done, and what is pending is about to be.
-    for event in events().filter(|event| !is_off(event)) {
+    for event in events().filter(|event| !is_off(event) || assumed(event)) {
         let action = event.attribute("action").unwrap_or_default();
         if !matches!(event.attribute("status"), Some("success" | "failed")) {
             return Err(format!("{action:?} of {node} is pending, after which it may be up again"));
         }
         if Some(time(&event)?) >= last {
-            return Err(format!("the last fencing of {node} was {action:?}, after which it may be up again"));
+            let whose = if assumed(&event) { ", by its own watchdog as is assumed" } else { "" };
+            return Err(format!("the last fencing of {node} was {action:?}{whose}, after which it may be up again"));
         }
     }
     let Some(last) = last else {
@@ -180,7 +184,7 @@ mod tests {
     const TIME: u64 = 1_795_533_050; // 2026-11-24 15:10:50 UTC
 
     fn event(action: &str, status: &str, time: &str) -> String {
-        format!(r#"<fence_event action="{action}" target="node3" status="{status}" completed="{time}"/>"#)
+        format!(r#"<fence_event action="{action}" target="node3" status="{status}" delegate="node1" completed="{time}"/>"#)
     }
 
     fn said(quorum: bool, member: (bool, bool, bool), events: &[String]) -> String {
@@ -204,7 +208,7 @@ mod tests {
         assert!(!fenced(&[event("off", "success", early), event("on", "success", late)]));
         assert!(!fenced(&[]) && !fenced(&[event("on", "success", early)]) && !has_fenced("no", "node3"));
         assert!(!has_fenced(&said(true, (false, false, false), &[event("off", "success", early)]), "node2"));
-        let person = event("off", "success", early).replace("<fence_event", "<fence_event delegate=\"a human\"");
+        let person = event("off", "success", early).replace("\"node1\"", "\"a human\"");
         assert!(!fenced(&[person]));
     }
 
@@ -241,10 +245,13 @@ mod tests {
         assert_eq!(ask(&with(event("off", "pending", "")), None), Ok(TIME), "another off");
         let loud = said(true, gone, &[off.replace("node3", "NODE3")]);
         assert_eq!(ask(&loud, None), Ok(TIME), "names have no case");
-        let person = off.replace("/>", r#" delegate="a human"/>"#);
-        let device = off.replace("/>", r#" delegate="node1"/>"#);
-        assert_eq!(ask(&said(true, gone, &[person.clone(), device]), None), Ok(TIME));
+        let person = off.replace("\"node1\"", "\"a human\"");
+        assert_eq!(ask(&said(true, gone, &[person.clone(), off.clone()]), None), Ok(TIME));
+        let watchdog = |time| event("off", "success", time).replace(" delegate=\"node1\"", "");
+        assert_eq!(ask(&with(watchdog("2026-11-24 15:10:40Z")), None), Ok(TIME), "a device turned it off after that");
         for (text, seen, word) in [
+            (said(true, gone, &[watchdog("2026-11-24 15:10:50Z")]), None, "watchdog"),
+            (with(watchdog("2026-11-24 15:11:00Z")), None, "watchdog"),
             (said(true, gone, &[person]), None, "no record that a device"),
             (with(event("on", "failed", "2026-11-24 15:11:20Z")), None, "up again"),
             (with(event("reboot", "failed", "2026-11-24 15:10:50Z")), None, "up again"),

@@ -54,6 +54,31 @@ pub(super) struct Host {
 /// How long a host gets to take a connection after the cluster said that it is off.
 const AFTER_FENCING: Duration = Duration::from_secs(1);
 
+/// What was heard of a host that did not do as it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// Silence, which a host that is off has in common with one that is cut off.
+    Nothing,
+    /// Something, a refusal at least: it is up.
+    Answer,
+    /// Its name leads nowhere.
+    NotAsked,
+}
+
+/// The words are those of the C library, which ssh and libvirt pass on.
+fn heard(error: &Error) -> Heard {
+    const SILENCE: [&str; 4] = ["No route to host", "Connection timed out", "Network is unreachable", "Host is down"];
+    const NO_NAME: [&str; 4] = ["Name or service not known", "name resolution", "No address associated", "Could not resolve hostname"];
+    let says = |words: &[&str]| words.iter().any(|word| error.text.contains(word));
+    match error.kind {
+        // libvirt's own "cannot acquire state change lock" is of this kind too, and an answer.
+        Kind::Unresponsive if says(&["libvirt gave no answer"]) => Heard::Nothing,
+        Kind::Unreachable if says(&SILENCE) => Heard::Nothing,
+        Kind::Unreachable if says(&NO_NAME) => Heard::NotAsked,
+        _ => Heard::Answer,
+    }
+}
+
 /// A guest in a host's list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
@@ -105,6 +130,15 @@ impl Host {
     /// Since when it is off, proven, although it did not answer; or the error with which it did not, with why there is no proof.
     fn off_since(&self, error: Error, deadline: &Deadline) -> Result<u64> {
         let Some(node) = &self.node else { return Err(error) };
+        // Who refuses is up, whatever the record says.
+        match heard(&error) {
+            Heard::Nothing => {}
+            Heard::Answer => {
+                self.up();
+                return Err(error);
+            }
+            Heard::NotAsked => return Err(error),
+        }
         let proof = note::seen(Path::new(note::FOLDER), &self.label)
             .map_err(|error| error.text)
             .and_then(|seen| fencing::off_since(node, fencing::Since { seen, within: self.within }, deadline));
@@ -269,6 +303,33 @@ impl Host {
                 Ok(list)
             }
             Err(error) => self.off_since(error, deadline).map(|_| Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_refuses_is_up() {
+        for (kind, text, what) in [
+            (Kind::Unreachable, "unable to connect to server at 'b:16509': No route to host", Heard::Nothing),
+            (
+                Kind::Unreachable,
+                "Cannot recv data: ssh: connect to host b port 22: Connection timed out: Connection reset by peer",
+                Heard::Nothing,
+            ),
+            (Kind::Unresponsive, "opening qemu+tcp://b/system: libvirt gave no answer within 5 s", Heard::Nothing),
+            (Kind::Unreachable, "unable to connect to server at 'b:16509': Connection refused", Heard::Answer),
+            (Kind::Unreachable, "Cannot recv data: root@b: Permission denied (publickey): Connection reset by peer", Heard::Answer),
+            (Kind::Unreachable, "authentication failed: no mechanism", Heard::Answer),
+            (Kind::Unresponsive, "cannot acquire state change lock (held by monitor=remoteDispatchDomainSuspend)", Heard::Answer),
+            (Kind::Refused, "access denied", Heard::Answer),
+            (Kind::Internal, "connection is closed", Heard::Answer),
+            (Kind::Unreachable, "unable to resolve address 'b' service '16509': Name or service not known", Heard::NotAsked),
+        ] {
+            assert_eq!(heard(&Error::new(kind, text)), what, "{text}");
         }
     }
 }

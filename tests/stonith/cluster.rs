@@ -2,6 +2,7 @@
 
 use crate::stage::{FROM, Guest, PATIENCE, POOL, SOON, Says, wander};
 use anyhow::{Context, Result, ensure};
+use lab::layout::Network;
 use lab::process::wait_until;
 use lab::{Lab, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -183,8 +184,10 @@ pub fn host_turned_off(lab: &Lab) -> Result<()> {
     // Nobody has fenced it yet: that it is silent is no proof.
     lab.fence_fault(lab::power::Fault::Refuse)?;
     lab.power_off("node2")?;
-    guest.fence("off", &[QUICK, MISSING])?.fails(&["web1", "node2"])?;
-    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["web1", "node2"])?;
+    // Soon, before Pacemaker gives up.
+    let soon = [QUICK, MISSING, ("shell_timeout", "1"), ("power_timeout", "1")];
+    guest.fence("off", &soon)?.fails(&["web1", "node2"])?;
+    guest.fence("off", &[&soon[..], &[MAP]].concat())?.fails(&["web1", "node2"])?;
     lab.fence_fault(lab::power::Fault::None)?;
     let gone = || -> Result<bool> { Ok(history(lab, "node2")?.contains("turn") && !unclean(lab)?) };
     ensure!(wait_until(LIMIT, Duration::from_millis(500), || gone().unwrap_or(false)), "the cluster does not fence node2");
@@ -210,13 +213,30 @@ pub fn host_turned_off(lab: &Lab) -> Result<()> {
     guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["node2", "seen up"])?;
     lab.check(FROM, &["rm", "/run/kvmha/fence/qemu_tcp___node2_system.seen"], SOON)?;
     guest.fence("off", &[QUICK, MISSING, MAP])?.says(0, "Success: Already OFF\n")?;
+    // Somebody refuses at its address: that is no silence, whatever the record says, and is remembered.
+    let refused = refusing(lab, 2, || guest.fence("off", &[QUICK, MISSING, MAP]))?.fails(&["node2", "Connection refused"])?;
+    ensure!(!refused.stderr.contains("seen up"), "the record was asked for one who refuses: {refused:?}");
+    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["node2", "seen up"])?;
     // Cut off after it came back: the old record does not count, with or without what was seen from here.
     lab.power_on("node2")?;
     lab.wait_membership(LIMIT, |seen| seen.online() == 3).context("node2 does not come back")?;
     lab.kill("node2", "libvirtd")?;
-    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["node2", "member"])?;
+    guest.fence("off", &[QUICK, MISSING, MAP])?.fails(&["node2", "Connection refused"])?;
     lab.start("node2", "libvirtd")?;
     guest.fence("off", &[QUICK, MISSING])?.says(0, "Success: Already OFF\n").map(drop)
+}
+
+/// Does something while the switch has the address of a node without power, at which nobody listens.
+fn refusing<T>(lab: &Lab, number: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (address, bridge) = (Network::Cluster.address(number), Network::Cluster.bridge());
+    let change = |word| lab.switch().inside(&["ip", "addr", word, &format!("{address}/24"), "dev", bridge]);
+    change("add")?;
+    let outcome = work();
+    change("del")?;
+    for node in lab.node_names().iter().filter(|node| **node != format!("node{number}")) {
+        lab.check(node, &["ip", "neigh", "flush", "to", &address], SOON)?;
+    }
+    outcome
 }
 
 /// Whether some node has still to be fenced.
