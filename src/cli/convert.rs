@@ -64,6 +64,8 @@ pub(super) struct Device {
     agent: Agent,
     parameters: Vec<(String, String)>,
     interval: String,
+    /// Whether it is in the configuration.
+    is_there: bool,
     /// What in the configuration was not understood or hangs on the device's name.
     remarks: Vec<String>,
 }
@@ -110,7 +112,7 @@ fn spoken(kind: &str, words: &[String]) -> anyhow::Result<Device> {
     let pair = |word: &String| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     let parameters = words.iter().map(|word| pair(word).with_context(|| format!("{word:?} is not key=value")));
     let parameters = parameters.collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Device { id: "fence".into(), kind: kind.into(), agent, parameters, interval: "60s".into(), remarks: Vec::new() })
+    Ok(Device { id: "fence".into(), kind: kind.into(), agent, parameters, interval: "60s".into(), is_there: false, remarks: Vec::new() })
 }
 
 /// The devices of a configuration: those that were asked for, or all that can be converted.
@@ -172,7 +174,7 @@ fn device(document: &Document<'_>, primitive: Node<'_, '_>) -> Option<Device> {
     let operations = children("operations").flat_map(|operations| operations.children());
     let monitor =
         operations.filter(|operation| operation.attribute("name") == Some("monitor")).find_map(|monitor| monitor.attribute("interval"));
-    Some(Device { id: id.into(), kind: kind.into(), agent, parameters, interval: monitor.unwrap_or("60s").into(), remarks })
+    Some(Device { id: id.into(), kind: kind.into(), agent, parameters, interval: monitor.unwrap_or("60s").into(), is_there: true, remarks })
 }
 
 /// What fence_virt's client needs to find its daemon, and nothing else does (`agents/virt/client/options.c` in fence-agents).
@@ -287,7 +289,7 @@ impl Converted {
     }
 }
 
-/// Remarks and both lines, for a shell.
+/// Remarks and both lines, for a shell, and how the old device goes.
 pub(super) fn print(device: &Device, converted: &Converted) -> String {
     // A name may hold anything; a comment ends with its line.
     let comment = |text: &str| format!("# {}\n", text.replace(char::is_control, " "));
@@ -302,6 +304,10 @@ pub(super) fn print(device: &Device, converted: &Converted) -> String {
     // crmsh takes the words apart once more.
     let crm = words(|value| if is_plain(value) { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\\\"")) });
     let _ = writeln!(text, "crm configure primitive {} stonith:fence_kvmha params{crm} {operation}", quoted(&new));
+    if device.is_there {
+        text += &comment("one of these; when the new device runs the old one has to go, which Pacemaker would go on using:");
+        let _ = writeln!(text, "pcs stonith delete {}", quoted(&device.id));
+    }
     text
 }
 

@@ -128,17 +128,19 @@ pub fn crmsh(lab: &Lab) -> Result<()> {
 /// A device of fence_virsh in the cluster is printed as one of ours, and what is printed works with both tools.
 pub fn converted(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "web1")?;
-    check(
-        lab,
-        "pcs stonith create old fence_virsh ip=node1 username=root password=Geheim pcmk_host_map=vmnode:web1;other:web2 --disabled",
-    )?;
-    let text = check(lab, &format!("kvmha fence convert old --uri {POOL}"))?;
-    ensure!(!text.contains("Geheim"), "a password is told: {text}");
-    check(lab, "pcs stonith delete old")?;
     for begin in ["pcs stonith create old-kvmha", "crm configure primitive old-kvmha"] {
-        let line = text.lines().find(|line| line.starts_with(begin)).with_context(|| format!("no {begin}: {text}"))?;
-        lab.check(FROM, &["sh", "-c", line], LIMIT)?;
+        check(
+            lab,
+            "pcs stonith create old fence_virsh ip=node1 username=root password=Geheim pcmk_host_map=vmnode:web1;other:web2 --disabled",
+        )?;
+        let text = check(lab, &format!("kvmha fence convert old --uri {POOL}"))?;
+        ensure!(!text.contains("Geheim"), "a password is told: {text}");
+        let line = |begin: &str| text.lines().find(|line| line.starts_with(begin)).with_context(|| format!("no {begin}: {text}"));
+        lab.check(FROM, &["sh", "-c", line(begin)?], LIMIT)?;
         lab.wait_membership(LIMIT, |seen| seen.runs_on("old-kvmha").is_some()).context("the device does not start")?;
+        lab.check(FROM, &["sh", "-c", line("pcs stonith delete ")?], LIMIT)?;
+        let left = check(lab, "pcs stonith config")?;
+        ensure!(!left.contains("fence_virsh"), "the old device is left: {left}");
         guest.run("node2")?;
         check(lab, "stonith_admin --fence vmnode")?;
         guest.is_off()?;
