@@ -135,6 +135,13 @@ pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report 
         Ok(pool) => pool,
         Err(text) => return Report::failed(text),
     };
+    if by_fencer {
+        match pool.own_libvirt() {
+            Ok(oddity) if action.acts() || action == Action::Monitor => oddity.iter().for_each(log::warning),
+            Ok(_) => {}
+            Err(text) => return Report::failed(text),
+        }
+    }
     let plugs = match plugs(action, options, &pool) {
         Ok(plugs) => plugs,
         Err(text) => return Report::failed(text),
@@ -348,6 +355,19 @@ mod tests {
                 (code, "", usize::from(code)),
                 "{action:?}: {report:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_libvirt_of_whatever_node_is_none_of_a_pool() {
+        let of = |uri: &str, by_fencer| run(Action::ValidateAll, &options(&[("uri", uri)]), by_fencer);
+        for uri in ["qemu:///system,qemu+tls://b/system", "qemu+tls://b/system qemu+unix:///system"] {
+            let report = of(uri, true);
+            assert!(report.code == 1 && report.complaints.concat().contains("whatever node"), "{report:?}");
+            assert_eq!(of(uri, false).code, 0, "a person knows where he is");
+        }
+        for uri in ["qemu:///system", "qemu+tls://a/system,qemu+tls://b/system", "qemu+unix:///system?socket=/a,qemu+tls://b/system"] {
+            assert_eq!(of(uri, true).code, 0, "{uri}");
         }
     }
 

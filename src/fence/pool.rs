@@ -55,6 +55,18 @@ impl Pool {
         hosts.iter().map(|host| self.label(*host)).collect::<Vec<_>>().join(", ")
     }
 
+    /// What is wrong with a pool that the fencer asks on whatever node is at hand: a URI that leads to that node's own libvirt.
+    ///
+    /// # Errors
+    /// There are other hosts in it, so that none stands for all the nodes: one may be asked twice, and another not at all.
+    pub(super) fn own_libvirt(&self) -> std::result::Result<Option<String>, String> {
+        let Some(own) = self.hosts.iter().find(|host| host.local) else { return Ok(None) };
+        let text =
+            format!("{} is the libvirt of whatever node the fencer calls the agent on; name the host (qemu+tls://HOST/system)", own.label);
+        // With one host alone it can be right: a device that constraints keep on that host.
+        if self.hosts.len() == 1 { Ok(Some(text)) } else { Err(text) }
+    }
+
     /// The host with this label.
     pub(super) fn labelled(&self, label: &str) -> Option<usize> {
         self.hosts.iter().position(|host| host.label == label)
