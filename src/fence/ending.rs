@@ -90,7 +90,7 @@ impl<'a> Ending<'a> {
         loop {
             let answers = self.ask(deadline)?;
             let verdict = judge(&answers);
-            let mut next = step(&verdict, &mut self.progress);
+            let mut next = step(&verdict, &mut self.progress, deadline::now());
             // A round comes after it, so that a start from that memory is seen.
             if self.drop_memory(&verdict, deadline)? && next == Step::Done {
                 next = Step::Again;
@@ -98,7 +98,7 @@ impl<'a> Ending<'a> {
             let pause = match next {
                 Step::Done => return self.verdict(&answers),
                 Step::Kill(hosts) => self.round(&hosts, &verdict, deadline)?,
-                Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE,
+                Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE * self.progress.unknown.min(4),
                 Step::Again if self.ended && self.unseen.is_none() && self.progress.needed == ROUNDS => SHORT_PAUSE,
                 Step::Again => PAUSE,
                 Step::Missing => {
@@ -108,7 +108,10 @@ impl<'a> Ending<'a> {
                 Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
             };
             if !deadline.pause(pause) {
-                return Err(self.late(&verdict));
+                return Err(match verdict {
+                    Verdict::Unknown(_) => self.plug.unclear(&verdict, &answers),
+                    _ => self.late(&verdict),
+                });
             }
         }
     }

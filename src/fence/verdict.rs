@@ -4,6 +4,7 @@
 //! runs there, in whatever state. Everything else is not known, and what is not known is never off.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// What one host says of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,13 +125,17 @@ pub(super) struct Progress {
     pub(super) needed: u32,
     /// How many rounds in a row, this one included, some host was not reachable.
     pub(super) unknown: u32,
+    /// When the first of these was over.
+    pub(super) unknown_since: Option<Instant>,
 }
 
-/// In how many rounds in a row a host may be out of reach before that is the answer.
-pub(super) const PATIENCE: u32 = 3;
+/// In how many rounds in a row, and for how long, a host may be out of reach before that is the answer. A libvirt that is restarted needs some
+/// seconds, more on a host with many guests.
+const PATIENCE: u32 = 3;
+const RESTART: Duration = Duration::from_secs(10);
 
-/// The next step. `Progress` is brought up to date with the verdict first.
-pub(super) fn step(verdict: &Verdict, progress: &mut Progress) -> Step {
+/// The next step. `Progress` is brought up to date with the verdict of a round that was over `now` first.
+pub(super) fn step(verdict: &Verdict, progress: &mut Progress, now: Instant) -> Step {
     match verdict {
         Verdict::Off(_) | Verdict::Missing => {
             progress.quiet += 1;
@@ -147,10 +152,12 @@ pub(super) fn step(verdict: &Verdict, progress: &mut Progress) -> Step {
         }
         Verdict::Conflict(_) => progress.quiet = 0,
     }
+    progress.unknown_since = if progress.unknown == 0 { None } else { progress.unknown_since.or(Some(now)) };
+    let waited = progress.unknown_since.map_or(Duration::ZERO, |since| now - since);
     match verdict {
         Verdict::Conflict(uuids) => Step::Refuse(uuids.clone()),
         Verdict::On(hosts) => Step::Kill(hosts.clone()),
-        Verdict::Unknown(hosts) if progress.unknown >= PATIENCE => Step::Unreachable(hosts.clone()),
+        Verdict::Unknown(hosts) if progress.unknown >= PATIENCE && waited >= RESTART => Step::Unreachable(hosts.clone()),
         Verdict::Unknown(_) => Step::Again,
         Verdict::Missing if !progress.begun && !progress.missing_is_off => Step::Missing,
         Verdict::Off(_) | Verdict::Missing if progress.quiet >= progress.needed => Step::Done,
@@ -228,7 +235,7 @@ mod tests {
                 for (begun, missing_is_off) in [(false, false), (false, true), (true, false), (true, true)] {
                     let mut progress = Progress { begun, missing_is_off, quiet, needed: 2, ..Progress::default() };
                     let verdict = judge(&answers);
-                    if step(&verdict, &mut progress) == Step::Done {
+                    if step(&verdict, &mut progress, Instant::now()) == Step::Done {
                         assert!(progress.quiet >= 2 && quiet >= 1, "{answers:?}");
                         match verdict {
                             Verdict::Off(_) => {}
@@ -244,22 +251,30 @@ mod tests {
     #[test]
     fn a_round_that_is_not_quiet_begins_the_count_again() {
         let mut progress = Progress { begun: true, needed: 2, ..Progress::default() };
+        let mut step = |verdict: &Verdict| step(verdict, &mut progress, Instant::now());
         let defined = Verdict::Off(vec![0]);
-        assert_eq!(step(&defined, &mut progress), Step::Again);
-        assert_eq!(step(&Verdict::On(vec![1]), &mut progress), Step::Kill(vec![1]));
-        assert_eq!(step(&defined, &mut progress), Step::Again);
-        assert_eq!(step(&Verdict::Unknown(vec![1]), &mut progress), Step::Again);
-        assert_eq!(step(&defined, &mut progress), Step::Again);
-        assert_eq!(step(&Verdict::Missing, &mut progress), Step::Done, "it was ended");
+        assert_eq!(step(&defined), Step::Again);
+        assert_eq!(step(&Verdict::On(vec![1])), Step::Kill(vec![1]));
+        assert_eq!(step(&defined), Step::Again);
+        assert_eq!(step(&Verdict::Unknown(vec![1])), Step::Again);
+        assert_eq!(step(&defined), Step::Again);
+        assert_eq!(step(&Verdict::Missing), Step::Done, "it was ended");
     }
 
     #[test]
     fn a_host_out_of_reach_is_failure_and_never_off() {
         let mut progress = Progress { begun: true, missing_is_off: true, needed: 2, ..Progress::default() };
         let verdict = Verdict::Unknown(vec![2]);
-        for _ in 1..PATIENCE {
-            assert_eq!(step(&verdict, &mut progress), Step::Again);
+        let begin = Instant::now();
+        let mut at = |seconds| step(&verdict, &mut progress, begin + Duration::from_secs(seconds));
+        // As long as a restart may take, and then until it was asked often enough.
+        for seconds in [0, 0, 0, 0, 9] {
+            assert_eq!(at(seconds), Step::Again);
         }
-        assert_eq!(step(&verdict, &mut progress), Step::Unreachable(vec![2]));
+        assert_eq!(at(10), Step::Unreachable(vec![2]));
+        progress = Progress { unknown_since: None, unknown: 0, ..progress };
+        let mut at = |seconds| step(&verdict, &mut progress, begin + Duration::from_secs(seconds));
+        assert_eq!([at(10), at(21)], [Step::Again, Step::Again], "a host that takes its time was asked twice");
+        assert_eq!(at(32), Step::Unreachable(vec![2]));
     }
 }

@@ -1,9 +1,10 @@
 //! Hosts that cannot be asked: never "off", and an answer in time with the host's name.
 
 use crate::stage::{FROM, Guest, POOL, SOON, Says, Way, bare, fence};
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use lab::layout::Network;
 use lab::{Lab, Output};
+use std::thread;
 use std::time::Duration;
 
 /// Pacemaker's default for a fence action.
@@ -70,6 +71,27 @@ pub fn daemon_gone(lab: &Lab) -> Result<()> {
     fence(lab, Way::Lines, &[("action", "monitor")])?.says(0, "")?;
     lab.kill("node1", "libvirtd")?;
     fence(lab, Way::Lines, &[("action", "monitor")])?.fails(&["node1"]).map(drop)
+}
+
+/// A libvirt that is restarted meanwhile is waited for, where the guest is and where it is not.
+pub fn daemon_restarts(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "patient")?;
+    for restarted in ["node2", "node1"] {
+        guest.run("node1")?;
+        lab.kill(restarted, "libvirtd")?;
+        let output = thread::scope(|scope| -> Result<_> {
+            let starting = scope.spawn(|| {
+                thread::sleep(Duration::from_secs(3));
+                lab.start(restarted, "libvirtd")
+            });
+            let output = guest.fence("off", &[]);
+            starting.join().map_err(|_| anyhow!("the daemon's thread panicked"))??;
+            output
+        })?;
+        output.says(0, "Success: Powered OFF\n")?;
+        guest.is_off()?;
+    }
+    Ok(())
 }
 
 /// The socket for readers is there, and nobody can be ended through it: the monitor says so, not the first `off`.
