@@ -1,12 +1,12 @@
 //! The actions, and what each says when it is done: the words and codes are those of fencing.py, which people's scripts know.
 
-use super::host::Limits;
+use super::limits::{Limits, for_start, is_unlimited};
 use super::note;
 use super::options::{Options, Secret, uuid};
 use super::pool::Pool;
 use super::power::{Done, Plug, Status};
 use super::sight::Target;
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
 use crate::program::{self, Outcome};
@@ -99,30 +99,10 @@ impl Report {
     }
 }
 
-/// Limits that Pacemaker's own make unneeded are not without end: it kills an agent that is late, and the reason is lost. Together they
-/// fit into 60 s, its default for a fence action (`stonith-timeout`), and a destroy that takes longer is no proof anyway.
-const UNLIMITED: Limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(38) };
-
-/// For the start after an `off`, which must not cost the `off` its success.
-const START: Duration = Duration::from_secs(20);
-
-/// The limits that the options set.
-fn limits(options: &Options, by_fencer: bool) -> Limits {
-    if options.disable_timeout.unwrap_or(by_fencer) {
-        return UNLIMITED;
-    }
-    // 0 is "no limit", as in fencing.py.
-    let or = |wanted: Duration, unlimited| if wanted.is_zero() { unlimited } else { wanted };
-    Limits {
-        login: or(options.login_timeout, UNLIMITED.login),
-        shell: or(options.shell_timeout, UNLIMITED.shell),
-        power: or(options.power_timeout, UNLIMITED.power),
-    }
-}
-
 /// Carries out `action`. `by_fencer`: Pacemaker's fencer has called.
 pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report {
-    let limits = limits(options, by_fencer);
+    let begin = deadline::now();
+    let limits = Limits::of(options, by_fencer);
     let mut options = options.clone();
     if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && action != Action::ValidateAll) {
         match printed(&program, &Deadline::after(limits.login)) {
@@ -175,8 +155,13 @@ pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report 
             if let Err(text) = all(plugs.clone(), &deadline, move |plug| plug.off(&deadline)) {
                 return failed(&text);
             }
-            let deadline = Deadline::after(START.min(acting));
-            let started = all(plugs, &deadline, move |plug| plug.on(&deadline));
+            let started = match for_start(deadline::now() - begin, acting, is_unlimited(options, by_fencer)) {
+                Some(time) => {
+                    let deadline = Deadline::after(time);
+                    all(plugs, &deadline, move |plug| plug.on(&deadline)).map(drop)
+                }
+                None => Err("no time was left for that".to_owned()),
+            };
             let mut report = Report::said("Success: Rebooted");
             report.complaints.extend(started.err().map(|text| format!("is off, but was not started again: {text}")));
             report
@@ -319,6 +304,7 @@ fn list(pool: &Pool, action: Action, separator: &str, deadline: &Deadline) -> Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::UNLIMITED;
     use super::*;
 
     fn options(pairs: &[(&str, &str)]) -> Options {
@@ -389,18 +375,6 @@ mod tests {
         let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool).map_err(drop).unwrap();
         assert_eq!(pinned.target.uuid.as_deref(), Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809"));
         assert!(pinned.target.name.is_some());
-    }
-
-    #[test]
-    fn the_limits_of_the_options_and_of_the_fencer() {
-        let given = options(&[("power_timeout", "7"), ("login_timeout", "0")]);
-        assert_eq!(limits(&given, false).power, Duration::from_secs(7));
-        assert_eq!(limits(&given, false).login, UNLIMITED.login);
-        assert_eq!(limits(&given, true).power, UNLIMITED.power);
-        let given = options(&[("power_timeout", "7"), ("disable_timeout", "false")]);
-        assert_eq!(limits(&given, true).power, Duration::from_secs(7));
-        let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
-        assert!(together < Duration::from_secs(60));
     }
 
     #[test]

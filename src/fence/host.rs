@@ -1,6 +1,7 @@
 //! One libvirt on which a guest could be: its connection, and what it is asked.
 
 use super::address::login;
+use super::limits::Limits;
 use super::note;
 use super::options::Options;
 use super::sight::{Found, Target, lookup, sight};
@@ -19,17 +20,6 @@ use std::time::Duration;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::sys;
-
-/// The time limits of single calls.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Opening a connection.
-    pub(super) login: Duration,
-    /// One question.
-    pub(super) shell: Duration,
-    /// Ending or starting a guest.
-    pub(super) power: Duration,
-}
 
 /// One libvirt.
 pub(super) struct Host {

@@ -4,7 +4,7 @@
 //! The tests say with which wrong code they were seen to fail.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use super::host::Limits;
+use super::limits::Limits;
 use super::options::Options;
 use super::pool::Pool;
 use super::power::Plug;

@@ -2,7 +2,8 @@
 //! in time is one that cannot tell.
 
 use super::address::{from_address, with_key};
-use super::host::{Entry, Host, Limits};
+use super::host::{Entry, Host};
+use super::limits::Limits;
 use super::options::Options;
 use super::sight::Target;
 use super::verdict::Answer;

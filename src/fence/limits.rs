@@ -1,0 +1,92 @@
+//! How long the calls of an action may take: by the options, or, when the caller has a limit of its own, within that.
+
+use super::options::Options;
+use std::time::Duration;
+
+/// The time limits of single calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Opening a connection.
+    pub(super) login: Duration,
+    /// One question.
+    pub(super) shell: Duration,
+    /// Ending or starting a guest.
+    pub(super) power: Duration,
+}
+
+/// Limits that Pacemaker's own make unneeded are not without end: it kills an agent that is late, and the reason is lost. Together they
+/// fit into 60 s, its default for a fence action (`stonith-timeout`), and a destroy that takes longer is no proof anyway.
+pub(super) const UNLIMITED: Limits =
+    Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(38) };
+
+/// For the start after an `off`, which must not cost the `off` its success.
+const START: Duration = Duration::from_secs(20);
+
+/// What a reboot takes altogether if the caller's limit is the one that counts: a little less than Pacemaker's default. Killed in its second half
+/// it would have failed for Pacemaker, although the guest is off.
+const REBOOT: Duration = Duration::from_secs(57);
+
+/// A start that has less than this is not begun: nobody would see what became of it.
+const LEAST: Duration = Duration::from_secs(2);
+
+impl Limits {
+    /// The limits that the options set.
+    pub(super) fn of(options: &Options, by_fencer: bool) -> Self {
+        if is_unlimited(options, by_fencer) {
+            return UNLIMITED;
+        }
+        // 0 is "no limit", as in fencing.py.
+        let or = |wanted: Duration, unlimited| if wanted.is_zero() { unlimited } else { wanted };
+        Self {
+            login: or(options.login_timeout, UNLIMITED.login),
+            shell: or(options.shell_timeout, UNLIMITED.shell),
+            power: or(options.power_timeout, UNLIMITED.power),
+        }
+    }
+}
+
+/// Whether the caller decides how long to wait, and not the options.
+pub(super) fn is_unlimited(options: &Options, by_fencer: bool) -> bool {
+    options.disable_timeout.unwrap_or(by_fencer)
+}
+
+/// The time for the start after an `off`, when so much of the call's time is `used`; `None`: too little is left.
+pub(super) fn for_start(used: Duration, acting: Duration, unlimited: bool) -> Option<Duration> {
+    let left = if unlimited { REBOOT.saturating_sub(used) } else { START };
+    Some(START.min(acting).min(left)).filter(|time| *time >= LEAST.min(acting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        super::super::options::read(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()).0
+    }
+
+    #[test]
+    fn the_limits_of_the_options_and_of_the_fencer() {
+        let given = options(&[("power_timeout", "7"), ("login_timeout", "0")]);
+        assert_eq!(Limits::of(&given, false).power, Duration::from_secs(7));
+        assert_eq!(Limits::of(&given, false).login, UNLIMITED.login);
+        assert_eq!(Limits::of(&given, true).power, UNLIMITED.power);
+        let given = options(&[("power_timeout", "7"), ("disable_timeout", "false")]);
+        assert_eq!(Limits::of(&given, true).power, Duration::from_secs(7));
+        let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
+        assert!(together < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_reboot_ends_before_the_fencer_ends_it() {
+        let seconds = Duration::from_secs;
+        let acting = seconds(55);
+        assert_eq!(for_start(seconds(1), acting, true), Some(START));
+        assert_eq!(for_start(seconds(50), acting, true), Some(seconds(7)));
+        for used in [56, 60] {
+            assert_eq!(for_start(seconds(used), acting, true), None, "{used}");
+        }
+        assert_eq!(for_start(seconds(300), acting, false), Some(START), "a person waits");
+        assert_eq!(for_start(seconds(1), seconds(1), false), Some(seconds(1)), "as it was wanted");
+        assert!(REBOOT < seconds(60));
+    }
+}
