@@ -231,6 +231,7 @@ fn plug(word: &str, options: &Options, pool: &Pool) -> std::result::Result<Plug,
     Ok(Plug {
         target,
         pool: pool.clone(),
+        pinned: options.uuid_map.get(word).cloned().filter(|_| uuid(word).is_none()),
         missing_as_off: options.missing_as_off,
         power_wait: options.power_wait,
         retry_on: options.retry_on,

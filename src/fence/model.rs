@@ -43,6 +43,7 @@ fn off_of(power: u64, missing_as_off: bool, notes: &Path) -> String {
     let mut plug = Plug {
         target: Target { word: "web1".into(), name: Some("web1".into()), uuid: None },
         pool: Pool::new(&options, limits).unwrap(),
+        pinned: None,
         missing_as_off,
         power_wait: Duration::ZERO,
         retry_on: 0,

@@ -41,6 +41,8 @@ pub(super) struct Plug {
     pub(super) target: Target,
     /// Where it could be.
     pub(super) pool: Pool,
+    /// The UUID that `uuid_map` gives it.
+    pub(super) pinned: Option<String>,
     /// `missing_as_off`.
     pub(super) missing_as_off: bool,
     /// `power_wait`.
@@ -106,15 +108,19 @@ impl Plug {
                 self.pool.label(host)
             ));
         }
-        match verdict {
-            Verdict::Conflict(uuids) => self.failure(format_args!(
+        match (verdict, &self.pinned) {
+            (Verdict::Conflict(uuids), Some(pinned)) => self.failure(format_args!(
+                "another guest ({}) has the name than the one that uuid_map gives it ({pinned}); correct uuid_map, or rename one of them",
+                uuids.iter().filter(|uuid| *uuid != pinned).map(String::as_str).collect::<Vec<_>>().join(", ")
+            )),
+            (Verdict::Conflict(uuids), None) => self.failure(format_args!(
                 "the name stands for different guests ({}); give the UUID as the plug, or pin it with uuid_map",
                 uuids.join(", ")
             )),
-            Verdict::Missing => self.failure(
+            (Verdict::Missing, _) => self.failure(
                 "no host knows a guest of this name or UUID; a transient guest that is off looks the same: set missing_as_off=1 if that is meant",
             ),
-            Verdict::Unknown(hosts) => {
+            (Verdict::Unknown(hosts), _) => {
                 let reasons: Vec<&str> = hosts
                     .iter()
                     .filter_map(|host| match answers.get(*host) {
@@ -124,8 +130,8 @@ impl Plug {
                     .collect();
                 self.failure(format_args!("it may run on {}, which cannot be asked: {}", self.pool.labels(hosts), reasons.join("; ")))
             }
-            Verdict::On(hosts) => self.failure(format_args!("it runs on {}", self.pool.labels(hosts))),
-            Verdict::Off(_) => self.failure("it is off"),
+            (Verdict::On(hosts), _) => self.failure(format_args!("it runs on {}", self.pool.labels(hosts))),
+            (Verdict::Off(_), _) => self.failure("it is off"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which guest is meant, and where: the false answers of `fence_virsh` and `fence_virt`.
 
 use crate::stage::{Guest, SOON, Says};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use std::fs;
 
@@ -79,7 +79,8 @@ pub fn pinned(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "pinned")?;
     guest.run("node1")?;
     let wrong = format!("pinned:{OTHER}");
-    guest.fence("off", &[("uuid_map", &wrong), ("missing_as_off", "1")])?.fails(&["pinned"])?;
+    let output = guest.fence("off", &[("uuid_map", &wrong), ("missing_as_off", "1")])?.fails(&["pinned", OTHER, "correct uuid_map"])?;
+    ensure!(!output.stderr.contains("pin it"), "it is pinned: {output:?}");
     guest.lives("node1")?;
     let right = format!("other:{OTHER};pinned:{}", guest.virsh("node1", &["domuuid"])?.trim());
     guest.fence("off", &[("uuid_map", &right)])?.says(0, "Success: Powered OFF\n")?;
