@@ -225,14 +225,23 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                 .map_err(|error| call.failure(error))?;
         }
     }
+    // A definition that names another guest than the state file: that one may have come since, and be nobody else's.
+    let end_named = |identity: Identity| {
+        if record.as_ref().is_some_and(|record| record.name == identity.name) {
+            return Ok(());
+        }
+        let sure = record.as_ref().is_some_and(|record| !record.guessed);
+        if let Some(owner) = call.shelf().sharers(&identity).first().filter(|_| sure) {
+            log::warning(format_args!("{} is left alone, it is the guest of {owner}", identity.name));
+            return Ok(());
+        }
+        // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
+        call.with_rings(call.new_record(&identity));
+        end(identity.into())
+    };
     loop {
         match call.definition() {
-            Ok(definition) if record.as_ref().is_some_and(|record| record.name == definition.identity.name) => break,
-            Ok(definition) => {
-                // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
-                call.with_rings(call.new_record(&definition.identity));
-                break end(definition.identity.into())?;
-            }
+            Ok(definition) => break end_named(definition.identity)?,
             Err(error) if record.is_some() => break log::debug(|| error.text),
             Err(error) => {
                 log::warning(format_args!("{error}; looking for guests named like it"));
@@ -247,6 +256,12 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                     return Err(call.failure(error.context("a guest runs here that may be this resource's")));
                 }
             }
+        }
+    }
+    if let Some(config) = call.other_config() {
+        match call.definition_of(&config, call.deadline.left()) {
+            Ok(definition) => end_named(definition.identity)?,
+            Err(error) => log::debug(|| error.text),
         }
     }
     call.end_outage();

@@ -9,7 +9,7 @@ use crate::domain::overlay::{self, Recipe};
 use crate::domain::record::{Note, Record};
 use crate::domain::resources::Needs;
 use crate::domain::status::{self, Trace};
-use crate::domain::{Condition, Error, files, live, saved_state};
+use crate::domain::{Condition, Error, Kind, files, live, saved_state};
 use crate::log;
 use crate::program::{self, Outcome};
 use std::ffi::OsStr;
@@ -59,11 +59,22 @@ impl Call {
     fn try_keep(&self, identity: &Identity) -> Result<(), Error> {
         let config = &self.parameters.config;
         let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
-        let Some(Definition { xml, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else { return Ok(()) };
+        let Some(Definition { xml, identity: seen, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else {
+            return Ok(());
+        };
         let shelf = self.shelf();
         // A monitor of a guest that is as it was does not touch the shared storage.
         if self.action == Action::Monitor && shelf.text(Note::Definition).is_some_and(|kept| kept == xml.as_bytes()) {
             return Ok(());
+        }
+        let is_another = |there: &Identity| seen.uuid.as_ref().is_some_and(|uuid| there.is_another(uuid));
+        // What is not there, or is no definition, is replaced.
+        match self.definition_within(KEEPING) {
+            Ok(Definition { identity: there, .. }) if there.name != seen.name || is_another(&there) => {
+                return Err(Error::new(Kind::Refused, format!("config {} has another guest's, {}", config.display(), there.name)));
+            }
+            Err(error) if error.kind != Kind::Definition => return Err(error),
+            _ => {}
         }
         shelf.put_text(Note::Definition, xml.as_bytes());
         let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));

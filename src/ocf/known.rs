@@ -80,7 +80,9 @@ impl Call {
             Sight::Process { .. } => identity.uuid.clone(),
         };
         let seen = Identity { name: identity.name.clone(), uuid };
-        if self.record().is_some_and(|record| record.config == self.parameters.config && record.is_current(&seen)) {
+        let glance = matches!(self.action, Action::Monitor | Action::Status);
+        let same = |record: &Record| record.config == self.parameters.config && record.hypervisor == self.hypervisor.to_string();
+        if self.record().is_some_and(|record| record.is_current(&seen) && (same(&record) || glance && !record.guessed)) {
             return;
         }
         // What is noted counts as this guest's own from then on, and that only its UUID speaks for it is not enough for that.
@@ -93,15 +95,20 @@ impl Call {
         let old = self.record().filter(|record| record.name == seen.name);
         let runs = matches!(sight, Sight::Libvirt { condition, .. } if condition.runs());
         let creating = !runs && old.as_ref().is_some_and(|record| record.creating);
-        let glance = matches!(self.action, Action::Monitor | Action::Status);
         let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);
         let guessed = old.as_ref().is_some_and(|record| record.guessed);
+        // The parameters too are those under which it was started or has come, and not what is written in the configuration meanwhile.
+        let new = self.new_record(&seen);
+        let (config, hypervisor) = match old.as_ref().filter(|record| glance && !record.guessed) {
+            Some(record) => (record.config.clone(), record.hypervisor.clone()),
+            None => (new.config.clone(), new.hypervisor.clone()),
+        };
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
         // Where none was seen nothing is known of its rings.
         let emulator = evidence::find(&seen, None, &self.part()).ok().and_then(|found| found.first().copied());
         let rings = emulator.map(rings::has);
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
-        self.shelf().write(&Record { pid, start, creating, restoring, guessed, moving, rings, ..self.new_record(&seen) });
+        self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, rings, ..new });
     }
 
     /// Where something stands about this resource.
@@ -153,7 +160,12 @@ impl Call {
         if self.parameters.config.as_os_str().is_empty() {
             return Err(Error::new(Kind::Definition, "config: no usable path"));
         }
-        Definition::read(&self.parameters.config, &self.deadline.within(limit.min(self.deadline.left() / 4)))
+        self.definition_of(&self.parameters.config, limit)
+    }
+
+    /// The same of another path.
+    pub(super) fn definition_of(&self, config: &Path, limit: Duration) -> Result<Definition, Error> {
+        Definition::read(config, &self.deadline.within(limit.min(self.deadline.left() / 4)))
     }
 
     /// The guests that this resource may mean when neither the state file nor the definition says: named like the definition's file or

@@ -132,17 +132,30 @@ impl Call {
         }
     }
 
-    /// A stop without parameters, of a resource that has its state file: what stands there is taken for them. Pacemaker calls so for what was
-    /// deleted from its configuration while it ran, if it had only found it by a probe: it keeps the parameters of a start or a reload
-    /// (`update_history_cache`, pacemaker 2.1.5). To refuse that would cost the node its power.
+    /// At a stop the state file knows better which guest this is than the parameters do, if it was seen for certain. Pacemaker keeps the parameters of
+    /// a start, a reload or a probe for the stop, but not those of a migrate_from (`update_history_cache`, pacemaker 2.1.5): so where the guest
+    /// has come by a move they are those of the last probe there, and may name what is another resource's guest by now. Of what was deleted
+    /// from the configuration while it ran, and was only found by a probe, there are none: to refuse that would cost the node its power.
     fn take_from_record(&mut self) {
-        let unset = self.action == Action::Stop && self.environment.instance.is_some() && self.faults.iter().any(|fault| fault.missing);
-        let Some(record) = unset.then(|| self.shelf().read()).flatten().filter(|record| !record.guessed) else { return };
+        if self.action != Action::Stop || self.environment.instance.is_none() {
+            return;
+        }
+        let Some(record) = self.shelf().read().filter(|record| !record.guessed) else { return };
         let Ok(hypervisor) = Uri::parse(&record.hypervisor) else { return };
-        log::warning(format_args!("config is not set, the state file has {}", record.config.display()));
+        let missing = self.faults.iter().any(|fault| fault.missing);
+        if missing || record.config != self.parameters.config || hypervisor.to_string() != self.hypervisor.to_string() {
+            let given = if missing { "not set".into() } else { self.parameters.config.display().to_string() };
+            log::warning(format_args!("config is {given}, the state file has {} on {hypervisor}", record.config.display()));
+        }
         self.parameters.config = record.config;
         self.hypervisor = hypervisor;
         self.faults.retain(|fault| !fault.missing);
+    }
+
+    /// The `config` that a stop was called with, if it is not the one it goes by.
+    fn other_config(&self) -> Option<PathBuf> {
+        let given = self.environment.parameters.get("config").map(PathBuf::from)?;
+        (given.is_absolute() && given != self.parameters.config).then_some(given)
     }
 
     /// For actions that have to work with wrong parameters too: only what says which guest is needed, the others keep their defaults.

@@ -97,6 +97,45 @@ pub fn config_lost(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A stop with the parameters of an old probe, whose `config` is another resource's by now, as Pacemaker calls it where the guest has come by a
+/// move: its own guest is ended and saved to its own file, the other one and its file are left alone.
+pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
+    let [one, two] = ["one", "two"].map(|name| Resource::empty(lab, name));
+    let (one, two) = (one?.with("force_stop", "true").with("save_config_on_stop", "true"), two?.with("force_stop", "true"));
+    let old = one.with("config", "/srv/vms/two.xml");
+    one.begin(HERE)?;
+    two.begin(HERE)?;
+    title(&one, HERE, "changed")?;
+    let (emulators, definition) = (two.emulators(HERE)?, config(&two)?);
+    // A glance does not know better either.
+    old.call(HERE, "monitor", 20)?.is(0)?;
+    old.end(HERE, 60)?;
+    ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended");
+    ensure!(config(&two)? == definition, "the definition of another resource was overwritten");
+    ensure!(config(&one)?.contains("<title>changed</title>"), "its own was not saved");
+    two.end(HERE, 60)?;
+    // What another guest's definition is in by now is not overwritten.
+    let (path, text) = (lab.guest_definition("one"), config(&two)?);
+    one.begin(HERE)?;
+    fs::write(&path, &text)?;
+    one.end(HERE, 60)?;
+    ensure!(fs::read_to_string(&path)? == text, "another guest's definition was overwritten");
+    Ok(())
+}
+
+/// The state file is of a guest that has ended by itself, and the one that `config` names has come since, which nobody has seen yet: it may
+/// be this resource's, as after a move into a node whose state file is old, and is ended.
+pub fn config_names_what_came_since(lab: &Lab) -> Result<()> {
+    let [first, second] = ["first", "second"].map(|name| Resource::empty(lab, name));
+    let (first, second) = (first?.with("force_stop", "true"), second?);
+    first.begin(HERE)?;
+    first.virsh(HERE, "destroy", &[])?;
+    lab.check(HERE, &["virsh", "-q", "create", "/srv/vms/second.xml"], PATIENCE)?;
+    ensure!(second.lives(HERE), "it was not created");
+    first.with("config", "/srv/vms/second.xml").call(HERE, "stop", 60)?.is(0)?;
+    second.absent(HERE)
+}
+
 /// What was saved comes to the other node, which starts the guest from its own copy.
 pub fn distributed_by_csync2(lab: &Lab) -> Result<()> {
     const CONFIG: &str = "/etc/kvm/twin.xml";

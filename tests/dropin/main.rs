@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     Suite {
         options: Options { name: "dropin".to_owned(), agent, ..Options::default() },
         scenarios: lab::scenarios! {
-            keeping: saved_by_monitor_and_stop around_a_move not_without_being_asked config_lost distributed_by_csync2
+            keeping: saved_by_monitor_and_stop around_a_move not_without_being_asked config_lost config_is_another_resources
+                config_names_what_came_since distributed_by_csync2
                 distributed_by_a_stand_in_for_csync2 without_csync2;
             saved: stopped_and_gone_on cannot_be_saved cannot_be_restored older_than_the_disk ran_on_without_it
                 not_written_to_its_end restored_and_never_let_run;
