@@ -67,10 +67,41 @@ fn paths(place: &Path) -> (usize, usize) {
     (works.count(), slaves.len())
 }
 
+/// Where udev's names are that say what a device is.
+const BY_ID: &str = "/dev/disk/by-id";
+
+/// How the names there begin that hold a WWID or UUID, the best first.
+const LASTING: [&str; 6] = ["dm-uuid-", "wwn-", "nvme-eui.", "nvme-uuid.", "nvme-nqn.", "scsi-3"];
+
+/// What a name says of the device that it leads to, on whatever host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// It is that device and no other: the name holds its WWID.
+    Device,
+    /// It is that device or a copy of it: the name holds a UUID that is written on it, which an array copies with a LUN.
+    Contents,
+    /// Nothing: who administers a host gives such names, or the order in which devices are found there does.
+    Nothing,
+}
+
+/// What the name of a device whose lasting name is known says of it. Without `user_friendly_names` multipathd calls a map by its WWID.
+#[must_use]
+pub fn naming(path: &Path, lasting: &Path) -> Naming {
+    let by_id = path.strip_prefix(BY_ID).ok().and_then(Path::to_str);
+    let wwid = path.strip_prefix("/dev/mapper").ok().and_then(Path::to_str);
+    match (by_id, wwid) {
+        (Some(name), _) if name.starts_with("dm-uuid-") && !name.starts_with("dm-uuid-mpath-") => Naming::Contents,
+        (Some(name), _) if LASTING.iter().any(|begin| name.starts_with(begin)) => Naming::Device,
+        (_, Some(wwid)) if lasting.strip_prefix(BY_ID).is_ok_and(|name| name == Path::new(&format!("dm-uuid-mpath-{wwid}"))) => {
+            Naming::Device
+        }
+        _ => Naming::Nothing,
+    }
+}
+
 /// The name below /dev/disk/by-id that holds the device's WWID or UUID, as udev makes it (`60-persistent-storage.rules`,
 /// `13-dm-disk.rules`).
 fn lasting(root: &Path, name: &str, kind: Kind) -> Option<PathBuf> {
-    const LASTING: [&str; 6] = ["dm-uuid-", "wwn-", "nvme-eui.", "nvme-uuid.", "nvme-nqn.", "scsi-3"];
     let good = |link: &str| LASTING.iter().any(|begin| link.starts_with(begin)) && (kind != Kind::Mapper || link.starts_with("dm-uuid-"));
     let folder = root.join("dev/disk/by-id");
     let links = fs::read_dir(&folder).into_iter().flatten().flatten();
@@ -80,7 +111,7 @@ fn lasting(root: &Path, name: &str, kind: Kind) -> Option<PathBuf> {
         .filter(|link| good(link))
         .collect();
     names.sort_by_key(|link| (LASTING.iter().position(|begin| link.starts_with(begin)), link.clone()));
-    names.first().map(|link| Path::new("/dev/disk/by-id").join(link))
+    names.first().map(|link| Path::new(BY_ID).join(link))
 }
 
 /// What the link below a folder of /dev is called that leads to the device: DRBD has a folder for each resource.
@@ -146,6 +177,30 @@ mod tests {
         assert_eq!(map.lasting.as_deref(), Some(Path::new("/dev/disk/by-id/dm-uuid-mpath-3600a098038303634")));
         let lun = of(&lines, 8, 0);
         assert_eq!((lun.kind, lun.token.as_deref(), lun.lasting), (Kind::FibreChannel, Some("wwid:naa.600a098038303634"), None));
+    }
+
+    #[test]
+    fn what_names_say() {
+        let (map, volume) = ("/dev/disk/by-id/dm-uuid-mpath-3600a0980", "/dev/disk/by-id/dm-uuid-LVM-abc");
+        let wwn = "/dev/disk/by-id/wwn-0x600a0980";
+        for (path, lasting, says) in [
+            (map, map, Naming::Device),
+            (wwn, map, Naming::Device),
+            (wwn, wwn, Naming::Device),
+            ("/dev/disk/by-id/nvme-eui.00", "/dev/disk/by-id/nvme-eui.00", Naming::Device),
+            ("/dev/disk/by-id/scsi-3600a0980-part1", "/dev/disk/by-id/wwn-0x600a0980-part1", Naming::Device),
+            ("/dev/mapper/3600a0980", map, Naming::Device),
+            ("/dev/mapper/mpatha", map, Naming::Nothing),
+            ("/dev/disk/by-id/dm-name-mpatha", map, Naming::Nothing),
+            ("/dev/disk/by-id/ata-DISK_1", wwn, Naming::Nothing),
+            (volume, volume, Naming::Contents),
+            ("/dev/disk/by-id/dm-uuid-CRYPT-LUKS2-0123-x", "/dev/disk/by-id/dm-uuid-CRYPT-LUKS2-0123-x", Naming::Contents),
+            ("/dev/vg/lv", volume, Naming::Nothing),
+            ("/dev/mapper/vg-lv", volume, Naming::Nothing),
+            ("/dev/sda", wwn, Naming::Nothing),
+        ] {
+            assert_eq!(naming(Path::new(path), Path::new(lasting)), says, "{path} of {lasting}");
+        }
     }
 
     #[test]

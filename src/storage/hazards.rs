@@ -28,7 +28,7 @@ pub fn hazards(item: &Item, facts: Option<&Facts>) -> Vec<String> {
     }
     match &item.source {
         Source::Path(path) if is_unstable(&path.to_string_lossy()) => {
-            said.push("its name may mean another device after the next boot: use one below /dev/disk/by-id or /dev/mapper".to_owned());
+            said.push("its name may mean another device after the next boot, or on another node: use one below /dev/disk/by-id".to_owned());
         }
         Source::Network { protocol, .. } if Kind::of_protocol(protocol) == Kind::Sheepdog => {
             said.push("sheepdog is gone: QEMU does not have it since 6.1".to_owned());
@@ -79,9 +79,15 @@ fn mounted(item: &Item, facts: &Facts, said: &mut Vec<String>) {
     }
 }
 
-/// Names that the kernel gives in the order in which it finds devices.
+/// Names that the kernel gives in the order in which it finds devices, and multipathd on each node for itself (`user_friendly_names`,
+/// `/etc/multipath/bindings`).
 fn is_unstable(path: &str) -> bool {
     let Some(name) = path.strip_prefix("/dev/") else { return false };
+    if let Some(letters) = name.strip_prefix("mapper/mpath") {
+        // A partition has a number after it.
+        let rest = letters.trim_start_matches(|c: char| c.is_ascii_lowercase());
+        return rest.len() < letters.len() && rest.trim_start_matches("-part").bytes().all(|byte| byte.is_ascii_digit());
+    }
     if name.contains('/') {
         return false;
     }
@@ -135,10 +141,28 @@ mod tests {
 
     #[test]
     fn names_that_change() {
-        for path in ["/dev/sda", "/dev/sdaa1", "/dev/vdb", "/dev/xvda", "/dev/dm-3", "/dev/nvme0n1", "/dev/nbd0"] {
+        for path in [
+            "/dev/sda",
+            "/dev/sdaa1",
+            "/dev/vdb",
+            "/dev/xvda",
+            "/dev/dm-3",
+            "/dev/nvme0n1",
+            "/dev/nbd0",
+            "/dev/mapper/mpathap",
+            "/dev/mapper/mpatha-part1",
+        ] {
             assert_eq!(hazards(&disk(path), None).len(), 1, "{path}");
         }
-        for path in ["/dev/mapper/mpatha", "/dev/disk/by-id/wwn-0x1", "/dev/vg/lv", "/dev/drbd1", "/srv/sda", "/dev/sdcard/x"] {
+        for path in [
+            "/dev/mapper/3600a0980",
+            "/dev/mapper/mpath1web",
+            "/dev/disk/by-id/wwn-0x1",
+            "/dev/vg/lv",
+            "/dev/drbd1",
+            "/srv/sda",
+            "/dev/sdcard/x",
+        ] {
             assert_eq!(hazards(&disk(path), None).len(), 0, "{path}");
         }
     }

@@ -104,7 +104,7 @@ pub struct Row {
 }
 
 const FILE: &str = "a file written beside it here is read there";
-const LINK: &str = "its udev name with the WWID or UUID is there, and there it is the same device as the disk's name";
+const LINK: &str = "the definition has its udev name with the WWID, which is there; or one with a UUID, and its begin and end are the same";
 const BYTES: &str = "none; another size or other contents at its begin and end prove that it is not";
 const ADDRESS: &str = "the same address, port and name";
 const NOT_SHARED: &str = "live only if the other node has the same file system";

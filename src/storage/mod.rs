@@ -5,7 +5,7 @@
 //! that recorded ones can be looked at. Nothing here asks another node or libvirt: that is `domain/migration/preflight`'s.
 
 pub mod chain;
-mod device;
+pub mod device;
 pub mod finding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;

@@ -9,6 +9,9 @@ use lab::stage::{HERE, Resource, SOON, THERE};
 /// What the device is called on both nodes.
 const NAME: &str = "/dev/san/lun";
 
+/// Its name with the WWID.
+const WWID: &str = "/dev/disk/by-id/wwn-0x6b766d6800000002";
+
 /// Loop devices that are taken away when this is dropped.
 struct Loops<'a> {
     lab: &'a Lab,
@@ -25,7 +28,11 @@ impl Loops<'_> {
 
     /// Gives it the name on a node.
     fn name(&self, node: &str, device: &str) -> Result<()> {
-        self.lab.check(node, &["sh", "-c", &format!("mkdir -p /dev/san && ln -sfn {device} {NAME}")], SOON).map(drop)
+        self.link(node, device, NAME)
+    }
+
+    fn link(&self, node: &str, device: &str, name: &str) -> Result<()> {
+        self.lab.check(node, &["sh", "-c", &format!("mkdir -p $(dirname {name}) && ln -sfn {device} {name}")], SOON).map(drop)
     }
 }
 
@@ -39,8 +46,12 @@ impl Drop for Loops<'_> {
 }
 
 fn on_device(guest: &Resource) -> Result<()> {
+    called(guest, NAME)
+}
+
+fn called(guest: &Resource, name: &str) -> Result<()> {
     let image = format!("<source file='/srv/vms/{}.img'/>", guest.instance);
-    guest.edit(|text| text.replace("<disk type='file'", "<disk type='block'").replace(&image, &format!("<source dev='{NAME}'/>")))
+    guest.edit(|text| text.replace("<disk type='file'", "<disk type='block'").replace(&image, &format!("<source dev='{name}'/>")))
 }
 
 /// The same device: it moves. Nothing but its contents speaks for it, so the strictest check refuses it.
@@ -89,4 +100,32 @@ pub fn other(lab: &Lab) -> Result<()> {
     ensure!(guest.lives(HERE), "the guest was touched");
     guest.with("force_stop", "true").end(HERE, 60)?;
     Ok(())
+}
+
+/// A clone of the device has its name there: what is read of both is the same, and the device itself is there too by its WWID. That is no proof,
+/// but a definition that calls it by the WWID is.
+pub fn clone(lab: &Lab) -> Result<()> {
+    let (guest, named) = (strict(&Resource::empty(lab, "cloned")?), strict(&Resource::empty(lab, "named")?));
+    on_device(&guest)?;
+    called(&named, WWID)?;
+    lab.check(HERE, &["cp", "/srv/vms/cloned.img", "/srv/vms/clone.img"], SOON)?;
+    let mut loops = Loops { lab, devices: Vec::new() };
+    let (device, clone) = (loops.add("/srv/vms/cloned.img")?, loops.add("/srv/vms/clone.img")?);
+    for (node, called) in [(HERE, &device), (THERE, &clone)] {
+        loops.name(node, called)?;
+        loops.link(node, &device, WWID)?;
+    }
+    let outcome = (|| {
+        guest.begin(HERE)?;
+        refused(&guest, &[NAME, "same contents", WWID])?;
+        guest.with("force_stop", "true").end(THERE, 60)?;
+        named.begin(HERE)?;
+        moves(&named, None)?;
+        nothing_left(lab)?;
+        named.with("force_stop", "true").end(THERE, 60).map(drop)
+    })();
+    for node in [HERE, THERE] {
+        lab.check(node, &["sh", "-c", &format!("rm {WWID}; rmdir --ignore-fail-on-non-empty /dev/disk/by-id")], SOON)?;
+    }
+    outcome
 }

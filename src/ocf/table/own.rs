@@ -45,8 +45,8 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             stops it and starts it where it can, whether that node reads the disk or not: for storage that one node may lose alone. relocate: the \
             same as stop, but the guest is given up only if another node reads its disks now and Pacemaker would run it there, and once in ten \
             minutes at most; otherwise it stays, paused, and the node attribute kvmha-outage-RESOURCE says why. Another node is asked through \
-            libvirt for a word that lies in a folder .kvmha-mark-… beside each image, and beside config for a device, which needs a name below \
-            /dev/disk/by-id; a copy of the folder has the word too, and disks that QEMU reaches by itself over the network keep the guest here. \
+            libvirt for a word that lies in a folder .kvmha-mark-… beside each image, and beside config for a device, which the definition has to \
+            call by its name below /dev/disk/by-id that holds its WWID; a copy of the folder has the word too, and disks that QEMU reaches by itself over the network keep the guest here. \
             With relocate a start is refused where a disk cannot be read, or does not answer for half of the time; so nothing that libvirt calls \
             at the start (a hook) may have to bring it up. With stop and relocate set the meta attribute failure-timeout, or a node on which a \
             start has failed is not tried again, and leave start-failure-is-fatal as it is. An emulator that hangs on another disk cannot be \
@@ -103,8 +103,9 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             "Which moves are refused for what is under the guest, whatever libvirt thinks of it (also with --unsafe). different: those to a node \
             where a disk is proven to be another one or not to be there; what cannot be told is a warning in the log. proven: also those to \
             a node where it is not proven that every disk is the same. off: none, nothing is compared. For the proof a folder .kvmha-proof-… is \
-            made for a moment beside each image and beside config, which the target's libvirt reads; block devices are compared by what udev \
-            knows of them there. It needs libvirt's storage driver there, and a folder that both nodes have.",
+            made for a moment beside each image and beside config, which the target's libvirt reads; a block device \
+            is proven to be the same if the definition calls it by its name below /dev/disk/by-id that holds its WWID; any other name may lead to \
+            a copy there, so that proven refuses it. It needs libvirt's storage driver there, and a folder that both nodes have.",
         ],
         choice!(migration_storage_check: StorageCheck),
     ),

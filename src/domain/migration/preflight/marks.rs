@@ -3,7 +3,7 @@
 //! as nobody has read it before.
 //!
 //! How another host is asked, and why so, see [`super::shared`]. A device is asked for by the links in such a folder: its name of udev's that
-//! holds its WWID or UUID has to be there, and to be the same device as the disk's name.
+//! holds its WWID or UUID has to be there, and to be what the definition calls it.
 
 use super::reader::{Answer, ask, see};
 use crate::deadline::{Deadline, Task};
@@ -11,6 +11,7 @@ use crate::domain::Kind;
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::log;
+use crate::storage::device::{self, Naming};
 use crate::storage::finding::{LOOK, path};
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::{FILE, Nonce};
@@ -217,8 +218,15 @@ impl Marks {
         let at = |path: &Path| self.links.iter().zip(&seen.links).find(|(link, _)| *link == path).and_then(|(_, there)| *there);
         for (disk, facts, place) in &devices {
             let Some(lasting) = &facts.lasting else { return Err(doubt(&disk.item, "it has no name with a WWID or UUID")) };
-            if at(place).is_none_or(|device| device.size != facts.size || at(lasting) != Some(device)) {
+            let Some(device) = at(place).filter(|device| device.size == facts.size && at(lasting) == Some(*device)) else {
                 return Err(doubt(&disk.item, "it is not there, or another one"));
+            };
+            // That both names show the same is no proof, see `shared`.
+            match device::naming(place, lasting) {
+                Naming::Device if disk.path.as_ref() == Some(place) => {}
+                Naming::Contents if disk.path.as_ref() == Some(place) && facts.samples == Some(device.samples) => {}
+                Naming::Contents => return Err(doubt(&disk.item, "its begin or its end is not what was seen last")),
+                Naming::Device | Naming::Nothing => return Err(doubt(&disk.item, "the definition does not call it by its WWID or UUID")),
             }
         }
         Ok(())

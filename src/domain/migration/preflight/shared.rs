@@ -15,6 +15,7 @@ use crate::deadline::{Deadline, Task};
 use crate::domain::connection::Connection;
 use crate::domain::migration::plan::{Plan, StorageCheck};
 use crate::log;
+use crate::storage::device::{self, Naming};
 use crate::storage::finding::{LOOK, look, path};
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::Nonce;
@@ -265,7 +266,8 @@ impl At<'_> {
         }
     }
 
-    /// A device: by the name of udev's that holds its WWID or UUID, and without one by what is on it.
+    /// A device: by its name, if that is one of udev's that holds its WWID, and else by what is on it. That its name and udev's show the same there is
+    /// no proof: two devices do, if one is a copy of the other.
     fn device(&self, finding: &Finding, facts: &Facts, place: &Path, deadline: &Deadline) -> Same {
         let node = self.name;
         let there = match self.at(place) {
@@ -273,11 +275,14 @@ impl At<'_> {
             Ok(None) => return Same::Different(format!("is not there on {node}")),
             Ok(Some(there)) => there,
         };
+        let mut naming = Naming::Nothing;
         if let Some(lasting) = &facts.lasting {
             match self.at(lasting) {
                 // Both were read there, of one device the same is read.
-                Ok(Some(known)) if known == there => return Same::Proven(format!("is the same device on {node}, {}", lasting.display())),
-                Ok(Some(_)) => return Same::Different(format!("is another device on {node} than {}", lasting.display())),
+                Ok(Some(known)) if known != there => {
+                    return Same::Different(format!("is another device on {node} than {}", lasting.display()));
+                }
+                Ok(Some(_)) if finding.path.as_deref() == Some(place) => naming = device::naming(place, lasting),
                 Ok(None) if self.at(Path::new(BY_ID)).is_ok_and(|folder| folder.is_some()) => {
                     return Same::Different(format!("is another device on {node}: {} is not there", lasting.display()));
                 }
@@ -286,6 +291,10 @@ impl At<'_> {
         }
         if there.size != facts.size {
             return Same::Different(format!("is another device on {node}: {} bytes there, {} here", there.size, facts.size));
+        }
+        let proven = || Same::Proven(format!("is the same device on {node}"));
+        if naming == Naming::Device {
+            return proven();
         }
         // The guest writes to it: only what is the same before and after the look there can be compared.
         let again = finding.path.as_deref().map(|path| look::look(path, &deadline.within(LOOK)));
@@ -298,10 +307,13 @@ impl At<'_> {
             .collect();
         match stable.as_slice() {
             [] => Same::Unknown("is being written to where it would be compared".to_owned()),
-            same if same.iter().all(|same| *same) => {
-                Same::Alike(format!("has the same size and, where it was looked, the same contents on {node}"))
+            same if same.iter().any(|same| !same) => Same::Different(format!("is another device on {node}: other contents there")),
+            _ if naming == Naming::Contents => proven(),
+            _ => {
+                let name =
+                    facts.lasting.as_ref().map_or(String::new(), |lasting| format!("; by the name {} it could be told", lasting.display()));
+                Same::Alike(format!("has the same size and, where it was looked, the same contents on {node}{name}"))
             }
-            _ => Same::Different(format!("is another device on {node}: other contents there")),
         }
     }
 
