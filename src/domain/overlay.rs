@@ -1,6 +1,7 @@
 //! The copy-on-write image of a guest (`backingfile`): made on top of its base by qemu-img, filled by virt-copy-in.
 
 use super::files;
+use super::locks;
 use super::{Definition, Error, Kind, Result};
 use crate::deadline::Deadline;
 use crate::log;
@@ -49,6 +50,9 @@ pub fn prepare(definition: &Definition, recipe: &Recipe<'_>, deadline: &Deadline
     if there && !recipe.stateless {
         return Ok(());
     }
+    if there {
+        insist_on_its_lock(&place, recipe, deadline)?;
+    }
     let format = format(recipe, deadline)?;
     let mut new = place.clone().into_os_string();
     new.push(".new");
@@ -67,6 +71,18 @@ pub fn prepare(definition: &Definition, recipe: &Recipe<'_>, deadline: &Deadline
     files::rename(&new, &place, deadline)?;
     log::info(format_args!("image {} made on {}", place.display(), recipe.base.display()));
     Ok(())
+}
+
+/// An emulator that runs elsewhere has the image open, and its lock would refuse this start; a new image in its place has none.
+///
+/// # Errors
+/// The lock is held, in QEMU's words; or the image cannot be looked at.
+fn insist_on_its_lock(place: &Path, recipe: &Recipe<'_>, deadline: &Deadline) -> Result<()> {
+    let words = ["info".as_ref(), "-f".as_ref(), "qcow2".as_ref(), place.as_os_str()];
+    said(recipe.qemu_img, &words, deadline).map(drop).map_err(|error| {
+        let error = error.context(format_args!("image {}", place.display()));
+        if locks::is_held(&error) { error } else { Error::new(error.kind, format!("{}; remove it to have it made anew", error.text)) }
+    })
 }
 
 /// The format of the base: qemu-img wants to be told, so that nothing the guest writes can ever change what it is taken for.

@@ -119,7 +119,19 @@ pub fn image_anew(lab: &Lab) -> Result<()> {
     guest.end(HERE, 60)?;
     guest.with("backingfile", "/srv/vms/no-base").call(HERE, "start", 60)?.is(1)?;
     ensure!(inode(lab, "anew")? == again, "a start that failed has touched it");
-    Ok(())
+    // One that a copy on another node has open keeps its lock, and so keeps a second copy from being started.
+    guest.begin(HERE)?;
+    let open = inode(lab, "anew")?;
+    guest.call(THERE, "start", 20)?.says(1, &["/srv/vms/anew.qcow2", "lock"])?;
+    guest.absent(THERE)?;
+    ensure!(inode(lab, "anew")? == open && guest.lives(HERE), "the image of a guest that runs elsewhere was replaced");
+    guest.end(HERE, 60)?;
+    // What is no image is a person's.
+    fs::write(shared(lab, "anew.qcow2"), "no image")?;
+    guest.call(HERE, "start", 20)?.says(1, &["/srv/vms/anew.qcow2", "remove it"])?;
+    fs::remove_file(shared(lab, "anew.qcow2"))?;
+    guest.begin(HERE)?;
+    guest.end(HERE, 60).map(drop)
 }
 
 /// What is to be copied is copied into a new image, before it is in its place; a failure leaves none.
