@@ -72,6 +72,8 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// `VIR_DOMAIN_PAUSED_UNKNOWN`: QEMU has stopped it, and libvirt did not ask for that: an internal error, or `stop` at its monitor.
+    pub const PAUSED_UNKNOWN: Self = Self { state: State::Paused, reason: 0 };
     /// `VIR_DOMAIN_PAUSED_USER`.
     pub const PAUSED_USER: Self = Self { state: State::Paused, reason: 1 };
     /// `VIR_DOMAIN_PAUSED_MIGRATION`: at the source while it is handed over, at the target while it comes in.
@@ -94,6 +96,8 @@ impl Condition {
     pub const PAUSED_POSTCOPY: Self = Self { state: State::Paused, reason: 12 };
     /// `VIR_DOMAIN_PAUSED_POSTCOPY_FAILED`.
     pub const PAUSED_POSTCOPY_FAILED: Self = Self { state: State::Paused, reason: 13 };
+    /// `VIR_DOMAIN_PAUSED_API_ERROR`, since libvirt 9.2: it was not let go on after a snapshot, a save or a move.
+    pub const PAUSED_API_ERROR: Self = Self { state: State::Paused, reason: 14 };
     /// `VIR_DOMAIN_RUNNING_POSTCOPY`.
     pub const RUNNING_POSTCOPY: Self = Self { state: State::Running, reason: 10 };
     /// `VIR_DOMAIN_RUNNING_POSTCOPY_FAILED`.
@@ -120,7 +124,15 @@ impl Condition {
     /// Whether it was paused by a fault, and will not run again by itself.
     #[must_use]
     pub fn is_fault(self) -> bool {
-        matches!(self, Self::PAUSED_IO_ERROR | Self::PAUSED_WATCHDOG | Self::PAUSED_CRASHED | Self::PAUSED_POSTCOPY_FAILED)
+        matches!(
+            self,
+            Self::PAUSED_UNKNOWN
+                | Self::PAUSED_IO_ERROR
+                | Self::PAUSED_WATCHDOG
+                | Self::PAUSED_CRASHED
+                | Self::PAUSED_POSTCOPY_FAILED
+                | Self::PAUSED_API_ERROR
+        )
     }
 
     /// Whether it is paused and about to run: it starts, comes in, or something is being written.
@@ -227,6 +239,14 @@ mod tests {
         assert_eq!(Condition::from_numbers(3, 99).to_string(), "paused (reason 99)");
         assert_eq!(Condition::from_numbers(3, -1).to_string(), "paused (reason -1)");
         assert_eq!(Condition::from_numbers(9, 0).to_string(), "unknown state 9 (unknown)");
+    }
+
+    #[test]
+    fn who_will_not_run_again_by_itself() {
+        let paused = |reason: i32| Condition::from_numbers(3, reason);
+        let faults: Vec<i32> = (0..=15).filter(|reason| paused(*reason).is_fault()).collect();
+        assert_eq!(faults, [0, 5, 6, 10, 13, 14]);
+        assert!((0..=15).all(|reason| !(paused(reason).is_fault() && paused(reason).will_run())));
     }
 
     #[test]

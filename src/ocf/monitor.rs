@@ -133,6 +133,10 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 if condition.runs() {
                     call.end_outage();
                 }
+                // Nobody watches it any more: Pacemaker calls no recurring monitor from the begin of a move to its end (`should_cancel_recurring`).
+                if let (Condition::PAUSED_MIGRATION, Some(uri)) = (*condition, unsettled(call)) {
+                    return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Exists);
+                }
                 return match condition.state {
                     _ if condition.is_fault() || condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
                     State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
@@ -157,6 +161,11 @@ fn running(call: &Call) -> Result<Seen, Failure> {
             }
         }
     }
+}
+
+/// The libvirt to which a move was begun whose end is not known.
+fn unsettled(call: &Call) -> Option<String> {
+    call.record().and_then(|record| record.moving)
 }
 
 /// Whether this is a probe with time for another look, which then is due. Pacemaker takes a guest whose probe has failed for one that runs there

@@ -228,6 +228,29 @@ pub fn agent_killed_and_arrived(lab: &Lab) -> Result<()> {
     move_it(&guest, HERE, THERE, boot)
 }
 
+/// The agent is killed while both hosts have a copy, and the target says nothing: the one here stands still, and a recurring monitor shows that. A
+/// stop ends it.
+pub fn agent_killed_in_the_handover(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "handed")?.with("force_stop", "true");
+    guest.boot(HERE)?;
+    let mover = Mover::start(&guest)?;
+    let frozen = Frozen::libvirt(lab, THERE)?;
+    guest.virsh(HERE, "migrate-setspeed", &["1000"])?;
+    let stands = || guest.virsh(HERE, "domstate", &["--reason"]).is_ok_and(|state| state == "paused (migrating)");
+    soon("it is paused for the handover", stands)?;
+    mover.kill()?;
+    guest.call(HERE, "recurring", 20)?.says(190, &["paused (migrating)", "the end of its move to", THERE, "is not known"])?;
+    guest.with("pause_policy", "ignore").call(HERE, "recurring", 20)?.is(0)?;
+    guest.call(HERE, "status", 20)?.is(0)?;
+    ensure!(stands(), "libvirt has gone on: the answers say nothing");
+    guest.call(HERE, "stop", 40)?.is(0)?;
+    guest.absent(HERE)?;
+    drop(frozen);
+    lab.wait_libvirt(THERE)?;
+    guest.call(THERE, "stop", 40)?.is(0)?;
+    guest.absent(THERE)
+}
+
 /// The agent is killed in the middle; Pacemaker then stops the guest on both nodes and starts it on one.
 pub fn agent_killed_then_stop(lab: &Lab) -> Result<()> {
     let guest = mover(lab, "halted")?;

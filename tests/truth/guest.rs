@@ -102,6 +102,15 @@ pub fn paused_watchdog<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     Ok(play)
 }
 
+/// QEMU stops without having been asked by libvirt.
+pub fn paused_unknown<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
+    let guest = lane.runs(name)?;
+    guest.virsh(&lane.here, "qemu-monitor-command", &[r#"{"execute":"stop"}"#])?;
+    let play = held(lane, guest, "paused (unknown)");
+    soon("libvirt has seen it", || (play.stands)())?;
+    Ok(play)
+}
+
 /// Writes to a port of the guest's machine, as its kernel would.
 fn port(lane: &Lane, guest: &Resource, write: &str) -> Result<()> {
     let said = guest.virsh(&lane.here, "qemu-monitor-command", &["--hmp", write])?;

@@ -68,6 +68,7 @@ const SET_UPS: &[(&str, SetUp)] = &[
     ("paused_snapshot", guest::paused_snapshot),
     ("paused_io_error", guest::paused_io_error),
     ("paused_watchdog", guest::paused_watchdog),
+    ("paused_unknown", guest::paused_unknown),
     ("starting_up", guest::starting_up),
     ("shutting_down", guest::shutting_down),
     ("crashed", guest::crashed),

@@ -24,10 +24,11 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         Some("degraded"),
         [
             "What monitor says of a guest that a fault has paused",
-            "What a recurring monitor says of a guest that is paused by an I/O error, its watchdog, a crash or a failed post-copy migration. \
-            ignore: it is there, as ocf:heartbeat:VirtualDomain says. degraded: the same for Pacemaker, which does nothing, but the resource \
-            is shown with the reason. fail: it has failed, and Pacemaker recovers it. A guest that is paused by a person, a migration, a save, \
-            a dump or a snapshot is healthy in any case.",
+            "What a recurring monitor says of a guest that is paused by an I/O error, its watchdog, a crash, a failed post-copy migration or QEMU \
+            itself, that libvirt could not let go on after a snapshot, a save or a move, or that a move has left standing whose end is not \
+            known. ignore: it is there, as ocf:heartbeat:VirtualDomain says. degraded: the same for Pacemaker, which does nothing, but the resource \
+            is shown with the reason. fail: it has failed, and Pacemaker recovers it. A guest that is paused by a person, or by a migration, a \
+            save, a dump or a snapshot that goes on, is healthy in any case.",
         ],
         choice!(pause_policy: PausePolicy),
     ),
