@@ -146,6 +146,14 @@ impl Definition {
         sources(writable(&document))
     }
 
+    /// The volumes of libvirt's pools that it can write to, each by its pool's name and its own.
+    #[must_use]
+    pub fn writable_volumes(&self) -> Vec<(String, String)> {
+        let Ok(document) = roxmltree::Document::parse(&self.xml) else { return Vec::new() };
+        let sources = writable(&document).filter_map(|disk| disk.children().find(|child| child.has_tag_name("source")));
+        sources.filter_map(|source| Some((source.attribute("pool")?.to_owned(), source.attribute("volume")?.to_owned()))).collect()
+    }
+
     /// The disks that only this guest can write to, if there are any and all of them are files or devices of this host by their paths. One
     /// without a medium is none.
     #[must_use]
@@ -293,8 +301,11 @@ mod tests {
             <disk type='file' device='cdrom'><source file='/b.iso'/></disk>\
             <disk type='file'><source file='/c.img'/><readonly/></disk>\
             <disk type='block'><source dev='/dev/d'/></disk>\
+            <disk type='volume'><source pool='p' volume='f'/></disk>\
+            <disk type='volume'><source pool='p' volume='g'/><readonly/></disk>\
             <disk type='network'><source protocol='rbd' name='e'/></disk></devices></domain>";
         let definition = Definition::parse(Path::new("/a.xml"), xml.into()).unwrap();
+        assert_eq!(definition.writable_volumes(), [("p".to_owned(), "f".to_owned())]);
         assert_eq!(definition.disks(), ["/a.img", "/b.iso", "/c.img", "/dev/d"].map(PathBuf::from));
         assert_eq!(definition.writable_disks(), ["/a.img", "/dev/d"].map(PathBuf::from));
     }

@@ -76,7 +76,10 @@ fn call_off(guest: &Guest, task: &Task<Result<()>>, deadline: &Deadline) -> Resu
 }
 
 /// Takes what is there for a guest that runs out of the way: it has run without that state, or from it.
-fn retire(file: &Path, deadline: &Deadline) -> Result<()> {
+///
+/// # Errors
+/// As of [`files::look`]: it is there as it was.
+pub fn retire(file: &Path, deadline: &Deadline) -> Result<()> {
     let used = beside(file, ".restored");
     let looks = files::look(&[file, &used], deadline)?;
     if looks.get(1).copied().flatten().is_some() {
@@ -105,21 +108,35 @@ fn set_aside(path: &Path, file: &Path, why: &str, deadline: &Deadline) -> Result
 /// that name later is of the start that comes now; so is a state that libvirt says was not written to its end: its node was lost.
 ///
 /// # Errors
-/// `TimedOut`, `Internal`: cannot tell. `State`: there is one, but a disk of the guest was written after it.
+/// libvirt's, `TimedOut`, `Internal`: cannot tell. `State`: there is one, but a disk of the guest was written after it, or cannot be found.
 pub fn is_there(file: &Path, definition: &Definition, uri: &Uri, deadline: &Deadline) -> Result<bool> {
-    let (name, disks, used) = (&definition.identity.name, definition.writable_disks(), beside(file, ".restored"));
-    let mut paths = vec![file, used.as_path()];
-    paths.extend(disks.iter().map(PathBuf::as_path));
-    let looks = files::look(&paths, deadline)?;
+    let (name, used) = (&definition.identity.name, beside(file, ".restored"));
+    let looks = files::look(&[file, &used], deadline)?;
     if looks.get(1).copied().flatten().is_some() {
         set_aside(&used, file, &format!("{name} has gone on from it before"), deadline)?;
     }
     let Some(state) = looks.first().copied().flatten() else { return Ok(false) };
-    if is_partial(file, uri, deadline) {
-        set_aside(file, file, &format!("it was not written to its end, {name} is booted without it"), deadline)?;
-        return Ok(false);
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    let saved = match saved(file, name, &connection, deadline) {
+        Err(error) if says_partial(&error) => {
+            set_aside(file, file, &format!("it was not written to its end, {name} is booted without it"), deadline)?;
+            return Ok(false);
+        }
+        saved => saved?,
+    };
+    // What was plugged in while it ran stands in the state alone.
+    let mut disks = Vec::new();
+    for definition in [definition, &saved] {
+        disks.extend(definition.writable_disks());
+        for (pool, volume) in definition.writable_volumes() {
+            disks.push(connection.find_volume(&pool, &volume, deadline).map_err(|error| {
+                let text = format!("whether {} is older than {volume} of the pool {pool} cannot be told: {}", file.display(), error.text);
+                Error::new(if error.kind == Kind::NotFound { Kind::State } else { error.kind }, text)
+            })?);
+        }
     }
-    if let Some((disk, _)) = disks.iter().zip(looks.iter().skip(2)).find(|(_, look)| look.is_some_and(|look| is_younger(look, state))) {
+    let looks = files::look(&disks.iter().map(PathBuf::as_path).collect::<Vec<_>>(), deadline)?;
+    if let Some((disk, _)) = disks.iter().zip(looks).find(|(_, look)| look.is_some_and(|look| is_younger(look, state))) {
         let text = format!("{} is older than {}: remove it to boot {name} without it", file.display(), disk.display());
         return Err(Error::new(Kind::State, text));
     }
@@ -131,12 +148,20 @@ fn is_younger(disk: Look, state: Look) -> bool {
     disk.regular && disk.written > state.written + SLACK
 }
 
-/// Whether libvirt says that the state was not written to its end. What else it says comes up when the state is restored.
-fn is_partial(file: &Path, uri: &Uri, deadline: &Deadline) -> bool {
+/// The definition of the guest whose state it is.
+///
+/// # Errors
+/// libvirt's: that it was not written to its end, or is no state. The latter names it and says what to do.
+fn saved(file: &Path, name: &str, connection: &Connection, deadline: &Deadline) -> Result<Definition> {
     let image = file.to_string_lossy().into_owned();
-    let asked = Connection::open(&uri.to_string(), deadline)
-        .and_then(|connection| connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0)));
-    asked.is_err_and(|error| says_partial(&error))
+    let xml = connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0));
+    let xml = xml.map_err(|error| if says_partial(&error) { error } else { refused(file, name, &error) })?;
+    Definition::parse(file, xml.into_bytes()).map_err(|error| refused(file, name, &Error::new(Kind::Refused, error.text)))
+}
+
+fn refused(file: &Path, name: &str, error: &Error) -> Error {
+    let text = format!("{} cannot be restored: {}; remove it to boot {name} without it", file.display(), error.text);
+    Error::new(error.kind, text)
 }
 
 /// The words of `src/qemu/qemu_saveimage.c` for a file that has still the mark (`QEMU_SAVE_PARTIAL`) it gets before the memory is written.
@@ -162,20 +187,14 @@ pub fn take_back(file: &Path, deadline: &Deadline) -> Result<()> {
 /// # Errors
 /// It was not created, or it cannot be told; the state is where it was.
 pub fn restore(identity: &Identity, connection: &Connection, file: &Path, deadline: &Deadline) -> Result<Guest> {
-    let (name, path) = (&identity.name, file.to_string_lossy().into_owned());
-    let image = path.clone();
-    let refused = |error: Error| {
-        let text = format!("{path} cannot be restored: {}; remove it to boot {name} without it", error.text);
-        Error { kind: error.kind, ..Error::new(error.kind, text) }
-    };
-    let xml =
-        connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0)).map_err(refused)?;
-    let owner = Definition::parse(file, xml.into_bytes()).map_err(refused)?.identity;
+    let name = &identity.name;
+    let refused = |error: Error| refused(file, name, &error);
+    let owner = saved(file, name, connection, deadline)?.identity;
     let other = owner.uuid.as_ref().is_some_and(|uuid| identity.is_another(uuid));
     if owner.name != *name || other {
         return Err(refused(Error::new(Kind::Refused, format!("it is the state of another guest, {}", owner.name))));
     }
-    let image = path.clone();
+    let image = file.to_string_lossy().into_owned();
     let paused = virt::sys::VIR_DOMAIN_SAVE_PAUSED;
     let restored =
         connection.call(&format!("restoring {name}"), deadline, move |connect| connect.restore_domain_flags(&image, None, paused));

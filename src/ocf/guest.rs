@@ -158,11 +158,18 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
         }
         log::warning(format_args!("{place}, but {node} was fenced"));
     }
-    let state = call.state_to_restore(definition)?;
     call.insist_on_programs()?;
-    if let Err(error) = call.make_ready(definition, state.is_some()) {
-        return Ok(Err(error));
-    }
+    let made_ready = || {
+        // A saved state is compared with the disks, which may be in a pool.
+        call.start_needs(definition)?;
+        let state = call.state_to_restore(definition)?;
+        call.make_image(definition, state.is_some())?;
+        Ok(state)
+    };
+    let state = match made_ready() {
+        Ok(state) => state,
+        Err(error) => return Ok(Err(error)),
+    };
     call.insist_on_storage(definition)?;
     let creation = match Creation::prepare(definition, &call.hypervisor, &call.deadline) {
         Ok(creation) => creation,
@@ -188,7 +195,12 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
         let Presence::Active(sight) = presence else { return Err(Failure::generic(format!("{action} of {name}: it ran and is gone"))) };
         call.remember(identity, &sight);
         match call.scripts() {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                if matches!(&sight, Sight::Libvirt { condition, .. } if condition.runs()) {
+                    call.retire_state(name);
+                }
+                return Ok(());
+            }
             Err(failure) if !call.deadline.again(Duration::from_secs(1)) => return Err(failure),
             Err(_) => {}
         }

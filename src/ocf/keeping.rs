@@ -124,11 +124,21 @@ impl Call {
     }
 
     /// The state that the guest is to be started from, if there is one.
-    pub(super) fn state_to_restore(&self, definition: &Definition) -> Result<Option<PathBuf>, Failure> {
+    pub(super) fn state_to_restore(&self, definition: &Definition) -> Result<Option<PathBuf>, Error> {
         let Some(file) = self.state_file(&definition.identity.name) else { return Ok(None) };
         let deadline = self.deadline.within(self.deadline.left() / 4);
-        let there = saved_state::is_there(&file, definition, &self.hypervisor, &deadline);
-        there.map(|there| there.then_some(file)).map_err(|error| Failure::generic(error.text))
+        saved_state::is_there(&file, definition, &self.hypervisor, &deadline).map(|there| there.then_some(file))
+    }
+
+    /// Takes a state that is there out of the way, of a guest that runs: it was saved before `snapshot` was unset for a time, and is older than what
+    /// the guest has written to its disks since.
+    pub(super) fn retire_state(&self, name: &str) {
+        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        if let Some(file) = self.state_file(name)
+            && let Err(error) = saved_state::retire(&file, &deadline)
+        {
+            log::warning(format_args!("the state of {name} is older than what runs, but is not set aside: {error}"));
+        }
     }
 
     /// Whether the guest of a start that was not finished was restored and, by libvirt's word, never let run: it is paused as it was then,
@@ -151,11 +161,16 @@ impl Call {
         }
     }
 
-    /// What comes before the start of a guest that is proven not to be here: what it needs is started, its image made.
-    pub(super) fn make_ready(&self, definition: &Definition, restoring: bool) -> Result<(), Error> {
-        if self.parameters.start_resources {
-            Needs::of(&definition.xml).start(&self.hypervisor.to_string(), &self.deadline)?;
+    /// What comes before the start of a guest that is proven not to be here: what it needs is started.
+    pub(super) fn start_needs(&self, definition: &Definition) -> Result<(), Error> {
+        if !self.parameters.start_resources {
+            return Ok(());
         }
+        Needs::of(&definition.xml).start(&self.hypervisor.to_string(), &self.deadline)
+    }
+
+    /// Its image is made, unless it is restored.
+    pub(super) fn make_image(&self, definition: &Definition, restoring: bool) -> Result<(), Error> {
         let Some(base) = self.parameters.backingfile.as_deref().filter(|_| !restoring) else { return Ok(()) };
         let [qemu_img, copy_in] = ["qemu-img", "virt-copy-in"].map(|name| self.environment.program(name));
         let Some(qemu_img) = qemu_img.as_deref() else { return Ok(()) };

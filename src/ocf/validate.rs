@@ -3,7 +3,7 @@
 use super::Call;
 use super::exit::{Code, Failure};
 use crate::deadline::Deadline;
-use crate::domain::{Connection, Definition, Kind, locks};
+use crate::domain::{Connection, Definition, Kind, locks, status};
 use crate::log;
 use crate::program::{self, Outcome};
 use crate::storage::hazards::hazards;
@@ -85,12 +85,19 @@ fn warn_of_locks(definition: &Definition) {
     }
 }
 
-/// Takes over new values of reloadable parameters. There is nothing to do: each action reads them anew.
+/// Takes over new values of reloadable parameters. There is little to do: each action reads them anew. But a state that was saved before `snapshot`
+/// was unset, and is set again now, is not this guest's any more.
 ///
 /// A wrong value is no failure here: Pacemaker would stop the guest for it, and not start it again. monitor shows it, and the next start or
 /// move is refused.
 pub(super) fn reload_agent(call: &Call) -> Result<(), Failure> {
     call.tolerate_parameters()?;
+    if let (Some(_), Some(record)) = (&call.parameters.snapshot, call.record()) {
+        let seen = status::ask(&record.identity(), &call.hypervisor, &call.deadline.within(call.deadline.left() / 4));
+        if seen.is_ok_and(|seen| seen.is_some_and(|(condition, _)| condition.runs())) {
+            call.retire_state(&record.name);
+        }
+    }
     log::info("parameters reloaded");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `snapshot`: the guest's memory outlives a stop, and never meets disks that it does not belong to.
 
 use crate::props::shared;
-use crate::stage::{HERE, Resource, THERE};
+use crate::stage::{HERE, Resource, SOON, THERE};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use std::fs::{self, File, FileTimes};
@@ -94,6 +94,61 @@ pub fn older_than_the_disk(lab: &Lab) -> Result<()> {
     guest.absent(HERE)?;
     ensure!(state(lab, "older").exists(), "the state was removed");
     Ok(())
+}
+
+/// The same where the disk is a volume of a pool, and where it was plugged in while the guest ran: only the state knows it. A volume that is not
+/// found may be younger.
+pub fn older_than_what_it_is_compared_with(lab: &Lab) -> Result<()> {
+    let later = |name: &str| -> Result<()> {
+        let image = File::options().write(true).open(lab.guest_image(name))?;
+        Ok(image.set_times(FileTimes::new().set_modified(SystemTime::now() + Duration::from_secs(60)))?)
+    };
+    let guest = still(lab, "pooled")?;
+    guest.edit(|text| {
+        let text = text.replace("<disk type='file'", "<disk type='volume'");
+        text.replace("<source file='/srv/vms/pooled.img'/>", "<source pool='vms' volume='pooled.img'/>")
+    })?;
+    let pool = |words: &[&str]| lab.check(HERE, &[&["virsh", "-q"], words].concat(), SOON);
+    pool(&["pool-create-as", "vms", "dir", "--target", "/srv/vms"])?;
+    guest.begin(HERE)?;
+    guest.end(HERE, 90)?;
+    later("pooled")?;
+    guest.call(HERE, "start", 60)?.says(1, &["/srv/vms/pooled.state", "pooled.img", "remove it"])?;
+    pool(&["pool-destroy", "vms"])?;
+    guest.call(HERE, "start", 60)?.says(1, &["/srv/vms/pooled.state", "pooled.img of the pool vms cannot be told"])?;
+    guest.absent(HERE)?;
+    let (guest, plugged) = (still(lab, "plugged")?, still(lab, "plug")?);
+    guest.begin(HERE)?;
+    let image = format!("/srv/vms/{}.img", plugged.instance);
+    guest.virsh(HERE, "attach-disk", &[&image, "vdb", "--live", "--targetbus", "virtio", "--driver", "qemu", "--subdriver", "raw"])?;
+    guest.end(HERE, 90)?;
+    later("plug")?;
+    guest.call(HERE, "start", 60)?.says(1, &["/srv/vms/plugged.state", "plug.img", "remove it"])?;
+    guest.absent(HERE)
+}
+
+/// `snapshot` was unset for a time, and the guest ran: when it is set again, or the guest is seen to run, the old state is set aside at once, not
+/// only by the next stop, which a lost node does not live to see.
+pub fn set_again_while_it_runs(lab: &Lab) -> Result<()> {
+    let guest = still(lab, "again")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    guest.begin(HERE)?;
+    let mut count = 0;
+    let mut aside = |node: &str, action: &str| -> Result<()> {
+        count += 1;
+        fs::write(state(lab, "again"), count.to_string())?;
+        guest.with("snapshot", "").call(node, action, 60)?.is(0)?;
+        ensure!(state(lab, "again").exists(), "{action} without snapshot has touched it");
+        guest.call(node, action, 60)?.is(0)?;
+        let kept = outdated(lab, "again")?;
+        ensure!(!state(lab, "again").exists() && kept.len() == count, "{action}: {kept:?}");
+        Ok(())
+    };
+    aside(HERE, "reload-agent")?;
+    aside(HERE, "start")?;
+    guest.call_with(HERE, "migrate_to", 120, &[("OCF_RESKEY_CRM_meta_migrate_target", THERE)])?.is(0)?;
+    aside(THERE, "migrate_from")?;
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    guest.with("force_stop", "true").end(THERE, 60).map(drop)
 }
 
 /// A guest that ran on without its state makes that one useless: kept under another name, and the new one is saved.
