@@ -226,9 +226,12 @@ impl Shelf {
         fs::read(file).ok()
     }
 
-    /// Keeps a text as a note, as [`Self::put`] does.
-    pub fn put_text(&self, note: Note, contents: &[u8]) {
-        self.keep(note, Ok(contents.to_owned()));
+    /// Keeps a text as a note that is needed afterwards, readable by root only.
+    ///
+    /// # Errors
+    /// It is not kept, and what was there is left.
+    pub fn put_text(&self, note: Note, contents: &[u8]) -> io::Result<()> {
+        self.replace(&self.note_file(note), contents)
     }
 
     fn keep(&self, note: Note, contents: io::Result<Vec<u8>>) {
@@ -329,7 +332,7 @@ mod tests {
         assert_eq!(shelf.get::<String>(Note::Pulse), None, "a note of another kind");
         fs::set_permissions(shelf.note_file(Note::Pulse), fs::Permissions::from_mode(0o666)).unwrap();
         assert_eq!(shelf.get::<usize>(Note::Pulse), None, "anybody may have written it");
-        shelf.put_text(Note::Definition, b"<domain/>");
+        shelf.put_text(Note::Definition, b"<domain/>").unwrap();
         assert_eq!(shelf.text(Note::Definition).as_deref(), Some(&b"<domain/>"[..]));
         shelf.remove();
         let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -13,6 +13,7 @@ use crate::domain::{Condition, Error, Kind, files, live, saved_state};
 use crate::log;
 use crate::program::{self, Outcome};
 use std::ffi::OsStr;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,10 +77,18 @@ impl Call {
             Err(error) if error.kind != Kind::Definition => return Err(error),
             _ => {}
         }
-        shelf.put_text(Note::Definition, xml.as_bytes());
+        let note = shelf.note_file(Note::Definition);
+        let unwritten = |error: io::Error| Error::new(Kind::Internal, format!("{} cannot be written: {error}", note.display()));
+        shelf.put_text(Note::Definition, xml.as_bytes()).map_err(unwritten)?;
         let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
-        let replaced =
-            files::replace(config, &shelf.note_file(Note::Definition), &deadline).inspect_err(|_| shelf.put_text(Note::Definition, &[]))?;
+        let replaced = match files::replace(config, &note, &deadline) {
+            Ok(replaced) => replaced,
+            Err(error) => {
+                // It is not what was kept last, or a monitor would leave it at that.
+                shelf.put_text(Note::Definition, &[]).map_err(unwritten)?;
+                return Err(error);
+            }
+        };
         if replaced {
             log::info(format_args!("definition of {} saved to {}", identity.name, config.display()));
             if self.parameters.sync_config_on_stop {

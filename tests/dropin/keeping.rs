@@ -85,6 +85,33 @@ pub fn not_without_being_asked(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Where `/run` has no room for the definition, that is said, and the one that was noted before is not taken for it.
+pub fn not_saved_in_full(lab: &Lab) -> Result<()> {
+    const RUN: &str = "/run/kvmha";
+    let guest = Resource::empty(lab, "roomless")?.with("save_config_on_stop", "true").with("force_stop", "true");
+    let fill = format!("mkdir -p {RUN} && chmod 700 {RUN} && mount -t tmpfs -o size=64k,mode=700 tmpfs {RUN}");
+    lab.check(HERE, &["sh", "-c", &fill], PATIENCE)?;
+    let log = || fs::read(lab.layout().on_disk(1, "/var/log/messages")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let run = || -> Result<()> {
+        guest.begin(HERE)?;
+        // A person has changed the file meanwhile.
+        let edited = format!("{}<!-- edited -->\n", config(&guest)?);
+        fs::write(lab.guest_definition("roomless"), &edited)?;
+        title(&guest, HERE, "too much")?;
+        lab.exec(HERE, &["dd", "if=/dev/zero", &format!("of={RUN}/fill"), "bs=1k", "count=100"], PATIENCE)?;
+        let before = log()?.len();
+        guest.call(HERE, "stop", 60)?.is(0)?;
+        guest.absent(HERE)?;
+        ensure!(config(&guest)? == edited, "an older definition was written");
+        let said = log()?.get(before..).unwrap_or_default().to_owned();
+        ensure!(said.contains("definition of roomless is not saved: /run/kvmha/roomless.xml cannot be written"), "not said: {said}");
+        Ok(())
+    };
+    let result = run();
+    lab.check(HERE, &["umount", "--lazy", RUN], PATIENCE)?;
+    result
+}
+
 /// A definition that was lost while the guest ran is there again, and nobody but root may read it.
 pub fn config_lost(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "lost")?.with("save_config_on_stop", "true").with("force_stop", "true");
