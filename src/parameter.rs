@@ -174,14 +174,15 @@ fn none_of(word: &str, words: &[&str]) -> String {
     format!("{word:?} is none of {}", words.join(", "))
 }
 
-/// A boolean word. True are the words `ocf_is_true` takes (resource-agents `ocf-shellfuncs`), false their opposites.
+/// A boolean word. True are the words `ocf_is_true` takes (resource-agents `ocf-shellfuncs`), false their opposites, however they are written: the
+/// shell agents take every other word for false.
 ///
 /// # Errors
-/// Any other word. The shell agents take those silently for false, also `Yes` and `y`.
+/// Any other word, also `Yes` and `y`, which those take silently for false.
 pub fn boolean(value: &str) -> Result<bool, String> {
     match value {
         "yes" | "true" | "1" | "YES" | "TRUE" | "True" | "ja" | "on" | "ON" => Ok(true),
-        "no" | "false" | "0" | "NO" | "FALSE" | "False" | "nein" | "off" | "OFF" => Ok(false),
+        no if ["no", "n", "false", "f", "off", "nein", "0"].iter().any(|word| no.eq_ignore_ascii_case(word)) => Ok(false),
         other => Err(format!("{other:?} is no boolean, use true or false")),
     }
 }
@@ -284,10 +285,10 @@ mod tests {
         for word in ["yes", "true", "1", "YES", "TRUE", "True", "ja", "on", "ON"] {
             assert_eq!(boolean(word), Ok(true), "{word}");
         }
-        for word in ["no", "false", "0", "NO", "FALSE", "False", "nein", "off", "OFF"] {
+        for word in ["no", "false", "0", "NO", "FALSE", "False", "nein", "off", "OFF", "No", "Off", "n", "N", "f", "F", "oFF", "Nein"] {
             assert_eq!(boolean(word), Ok(false), "{word}");
         }
-        for word in ["Yes", "On", "y", "t", "2", "", " true", "wahr"] {
+        for word in ["Yes", "On", "y", "t", "none", "00", "2", "", " true", "wahr"] {
             assert!(boolean(word).is_err(), "{word}");
         }
     }

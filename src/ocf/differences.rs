@@ -59,7 +59,10 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row(14, "One process does an action, and a healthy monitor starts no other; utilization attributes are looked at every ten minutes."),
     row(15, "migrate_to and migrate_from fail with 1 for a wrong parameter: 6 would leave the guest stopped everywhere."),
-    row(16, "Wrong booleans (`Yes`, `y`) are refused at start; VirtualDomain takes them for false."),
+    row(
+        16,
+        "Wrong booleans (`Yes`, `y`) are refused at start; VirtualDomain takes them for false, as it does `No` and `n`, which are false here too.",
+    ),
     row(17, "Guests are created paused and then let run, so that a request that a hanging libvirtd carries out late starts nothing."),
     row(
         18,

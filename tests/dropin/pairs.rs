@@ -64,6 +64,9 @@ const ROWS: &[Row] = &[
             .join(" "))
     }),
     same("force_stop with snapshot", "6 6", |side| side.with("snapshot", "/srv/vms").codes(&["start", "validate-all"])),
+    same("a false boolean in other letters", "0 0", |side| {
+        side.with("force_stop", "No").with("save_config_on_stop", "n").codes(&["start", "recurring"])
+    }),
     same("stateless without backingfile", "6 6", |side| side.with("stateless", "true").codes(&["start", "validate-all"])),
     same("a guest that a person has paused", "0 0 0 0", |side| {
         side.begin()?;
