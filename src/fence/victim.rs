@@ -133,7 +133,7 @@ impl Victim {
         let mut pause = Duration::from_millis(20);
         loop {
             match self.guest.call("asking for the job of", deadline, |domain| ffi::job(domain, Which::Current)) {
-                Ok(Some(job)) if job.operation == Some(OPERATION_MIGRATION_OUT) => {}
+                Ok(Some(job)) if job.is_outgoing_migration() => {}
                 answer => return answer.is_ok(),
             }
             if !deadline.pause(pause) {

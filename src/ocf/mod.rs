@@ -44,6 +44,7 @@ use exit::{Code, Failure};
 use parameters::Parameters;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// One action that is being carried out.

@@ -69,7 +69,7 @@ pub fn fenced_while_it_leaves_the_pool(lab: &Lab) -> Result<()> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let seed = number("KVMHA_FENCE_SEED")?.unwrap_or(clock.as_secs());
     println!("KVMHA_FENCE_SEED={seed}");
-    let mut chance = Chance(seed);
+    let mut chance = Random::new(seed);
     let (mut off, mut not) = (0, 0);
     for round in 0..4 {
         let guest = Guest::new(lab, "leaver")?;

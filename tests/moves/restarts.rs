@@ -80,7 +80,7 @@ fn stub(lab: &Lab, name: &str, script: &str) -> Result<PathBuf> {
 /// The request is carried out, and its answer is lost: the move that is under way is taken back. The tool is a stub, as no real one can be made
 /// to lose its answer.
 pub fn a_stub_of_crm_resource_gives_no_answer(lab: &Lab) -> Result<()> {
-    let stage = on(lab)?;
+    let stage = Stage::of(lab);
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=1", OPERATIONS)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
     let folder = stub(lab, "crm_resource", "/usr/sbin/crm_resource \"$@\" || exit\n[ \"$1\" != --move ] || exit 124")?;
