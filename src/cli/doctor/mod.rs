@@ -106,6 +106,7 @@ const CHECKS: &[Check] = &[
     Check { name: "timeouts", ok: "as advised, or longer", look: resources::timeouts },
     Check { name: "on-fail", ok: "no failure is ignored", look: resources::on_fail },
     Check { name: "live migration", ok: "all guests can be moved", look: resources::migration },
+    Check { name: "stickiness", ok: "guests stay where they are", look: resources::stickiness },
     Check { name: "constraints", ok: "no move has left one", look: resources::constraints },
     Check { name: "disk locks", ok: "something keeps a second emulator from each disk", look: resources::locks },
     Check { name: "libvirt", ok: "all that can be asked answer", look: hosts::reach },

@@ -176,6 +176,18 @@ pub(super) fn migration(patient: &Patient, found: &mut Found) {
     }
 }
 
+/// Guests that go elsewhere for nothing.
+pub(super) fn stickiness(patient: &Patient, found: &mut Found) {
+    for id in patient.guests.iter().map(Case::id) {
+        if patient.cib.meta(id, "resource-stickiness").is_none_or(|score| score.trim() == "0") {
+            found.warning(
+                format!("{id} has no resource-stickiness: that another guest is started, or a node comes back, may draw it elsewhere"),
+                "pcs resource defaults update resource-stickiness=100",
+            );
+        }
+    }
+}
+
 /// What `crm_resource --move` and `--ban` leave.
 pub(super) fn constraints(patient: &Patient, found: &mut Found) {
     let all = patient.cib.moves_left();
