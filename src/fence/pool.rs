@@ -148,8 +148,7 @@ impl Pool {
     pub(super) fn drop_memory(&self, target: &Target, hosts: &[usize], deadline: &Deadline) -> Result<()> {
         let wanted = target.clone();
         let done = self.each(hosts.iter().copied(), self.question(), deadline, move |host, _, limit| host.drop_memory(&wanted, limit));
-        let late = |host| Err(Error::new(Kind::Unresponsive, format!("{} gave no answer in time", self.label(host))));
-        done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| late(host)))
+        done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| Err(self.silent(host))))
     }
 
     /// Ends them all, side by side. Also gives for each whether it may have left before that.
