@@ -106,7 +106,7 @@ fn a_guest_that_moves() {
 /// It moves to a host that is none of those that are asked, and is turned off, and again later: what may run there is not off. One that has
 /// a definition here is not followed between two questions: what was gone before the first of them is not seen either.
 ///
-/// Fails if that it was seen, or that libvirt took the request to call the move off, is enough; or that it was ended from here before.
+/// Fails if it is enough that it was seen, if a move that was not called off is forgotten, or if what may have left counts as ended later.
 #[test]
 fn a_guest_that_moves_out_of_sight() {
     const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
