@@ -9,6 +9,7 @@ mod outage;
 mod pacemaker;
 mod restarts;
 
+use lab::scene::Stage;
 use lab::suite::Suite;
 use lab::{Lab, Options};
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
             outage: it_goes_on it_is_given_up it_is_relocated its_device_is_relocated it_holds_still a_node_that_hangs_is_left_alone its_start_waits;
             frozen: five_guests servers_cut;
         },
-        tidy: |lab: &Lab| outage::heal(lab).and(frozen::heal(lab)).and(pacemaker::tidy(lab)),
+        tidy: |lab: &Lab| outage::heal(lab).and(frozen::heal(lab)).and(Stage::tidy_guests(lab)),
     }
     .main()
 }

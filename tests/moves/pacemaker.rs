@@ -9,18 +9,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::Stdio;
 
-/// As [`Stage::tidy`]; a resource that a scenario that failed has left goes first.
-pub fn tidy(lab: &Lab) -> Result<()> {
-    let stage = Stage::of(lab);
-    stage.all_online()?;
-    for name in lab.guests()? {
-        let _ = stage.run(&format!("pcs resource delete --force {name}"));
-        stage.settle()?;
-        lab.guest_remove(&name)?;
-    }
-    stage.tidy()
-}
-
 pub fn constraints(stage: &Stage) -> Result<String> {
     stage.check("cibadmin --query --scope constraints")
 }

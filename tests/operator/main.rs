@@ -9,8 +9,9 @@ mod manual;
 mod repair;
 mod seen;
 
+use lab::Options;
+use lab::scene::Stage;
 use lab::suite::Suite;
-use lab::{Lab, Options};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     Suite {
         options: Options { name: "operator".to_owned(), agent, clock: true, limit: lab::scene::LIMIT, ..Options::default() },
         scenarios,
-        tidy: |lab: &Lab| seen::tidy(lab),
+        tidy: Stage::tidy_guests,
     }
     .main()
 }

@@ -8,18 +8,6 @@ use lab::{Lab, Output};
 use serde_json::Value;
 use std::fs;
 
-/// As [`Stage::tidy`]; resources that a scenario that failed has left go first.
-pub fn tidy(lab: &Lab) -> Result<()> {
-    let stage = Stage::of(lab);
-    stage.all_online()?;
-    for name in lab.guests()? {
-        let _ = stage.run(&format!("pcs resource delete --force {name}"));
-        stage.settle()?;
-        lab.guest_remove(&name)?;
-    }
-    stage.tidy()
-}
-
 /// Runs `kvmha` in a node.
 pub fn kvmha(lab: &Lab, node: &str, line: &str) -> Result<Output> {
     let words: Vec<&str> = std::iter::once("kvmha").chain(line.split_whitespace()).collect();
