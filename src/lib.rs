@@ -1,6 +1,6 @@
 //! kvmha: high availability for KVM guests on Pacemaker. One binary with three faces, and one for itself; this file chooses the face.
 //!
-//! Imports go downward only: `ocf | fence | cli` -> `domain | storage | cluster` -> `parameter | deadline | log`.
+//! Imports go downward only: `cli` -> `ocf | fence | child` -> `domain` -> `storage | cluster` -> `program` -> `parameter | deadline | log | uuid | xml`.
 
 mod child;
 pub mod cli;
@@ -117,5 +117,52 @@ mod tests {
         assert_eq!(chosen(&["VirtualDomain", program::CHECK_WORD, "/x"]).0, Face::Agent);
         // The agent's name wins over a first word: "VirtualDomain fence" is an unknown action.
         assert_eq!(chosen(&["VirtualDomain", "fence"]).0, Face::Agent);
+    }
+
+    /// The modules from above to below, those of one line side by side.
+    const LAYERS: [&[&str]; 6] = [
+        &["cli"],
+        &["ocf", "fence", "child"],
+        &["domain"],
+        &["storage", "cluster"],
+        &["program"],
+        &["parameter", "deadline", "log", "uuid", "xml"],
+    ];
+    /// Of tests alone.
+    const ASIDE: [&str; 3] = ["simulation", "fuzzed", "mangled"];
+
+    #[test]
+    fn imports_go_downward() {
+        let layer = |module: &str| LAYERS.iter().position(|modules| modules.contains(&module));
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut looked = 0;
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let inside = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().with_extension("");
+                let own = inside.iter().nth(1).unwrap().to_str().unwrap().to_owned();
+                if own == "lib" || own == "main" || ASIDE.contains(&own.as_str()) {
+                    continue;
+                }
+                let at = layer(&own).unwrap_or_else(|| panic!("{own} is in no layer"));
+                let text = std::fs::read_to_string(&path).unwrap();
+                for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+                    for named in line.split("crate::").skip(1) {
+                        let list = named.strip_prefix('{').and_then(|named| named.split_once('}')).map_or(named, |(list, _)| list);
+                        let word = |part: &str| part.trim().split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default().to_owned();
+                        let modules = if list == named { vec![word(named)] } else { list.split(',').map(word).collect() };
+                        for module in modules.into_iter().filter(|module| *module != own && !ASIDE.contains(&module.as_str())) {
+                            looked += 1;
+                            let below = layer(&module).is_some_and(|other| other > at || other == at && at == LAYERS.len() - 1);
+                            assert!(below, "{}:{}: {own} imports {module}", path.display(), number + 1);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(looked > 300, "the test does not see the imports any more");
     }
 }
