@@ -12,6 +12,7 @@
 mod journey;
 mod libvirt;
 mod mark;
+mod probe_failure;
 mod survey;
 
 use super::interruption::Interruption;

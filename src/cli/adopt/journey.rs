@@ -4,14 +4,13 @@
 use super::mark::{Mark, rival};
 use super::survey::{is_harmless, quiet, quiet_but_for};
 use super::{Provider, tell};
-use crate::cluster;
 use crate::cluster::cib::Cib;
 use crate::cluster::scheduler;
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use anyhow::{Context, anyhow, bail, ensure};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The end of the names of what is put into the CIB.
 pub(super) const MARK: &str = "kvmha-adopt";
@@ -23,16 +22,10 @@ const FORWARD: Duration = Duration::from_secs(120);
 const BACK: Duration = Duration::from_secs(180);
 
 /// How long a change of the CIB may take.
-const CHANGE: Duration = Duration::from_secs(20);
-
-/// How long Pacemaker may take to forget a failure that has expired. It takes a second or two, on a busy cluster longer.
-const FORGETTING: Duration = Duration::from_secs(60);
-
-/// After how long it is reminded: only a change makes the scheduler look again before its next recheck (15 min by default).
-const REMINDING: Duration = Duration::from_secs(10);
+pub(super) const CHANGE: Duration = Duration::from_secs(20);
 
 /// How often the cluster is looked at.
-const POLL: Duration = Duration::from_millis(150);
+pub(super) const POLL: Duration = Duration::from_millis(150);
 
 /// The set of meta attributes of a resource on its way.
 pub(in super::super) fn set_id(resource: &str) -> String {
@@ -113,8 +106,8 @@ impl Journey {
         self.ask_anew(deadline)?;
         self.expect(node.as_deref(), deadline)?;
         self.step("4 check");
-        if let Some(node) = self.find(node.as_deref()) {
-            self.age_the_find(node, deadline)?;
+        if let Some(node) = self.node_to_forget(node.as_deref()) {
+            self.expire_probe_failure(node, deadline)?;
         }
         self.foresee(deadline, true)?;
         Ok(node)
@@ -123,17 +116,13 @@ impl Journey {
     /// The last step: maintenance ends.
     fn end(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
         self.step("5 end of maintenance");
-        let forgotten =
-            self.find(node).map_or(Ok(()), |node| self.forget_the_find(node, deadline).or_else(|error| self.uncount(node).and(Err(error))));
+        let forgotten = self
+            .node_to_forget(node)
+            .map_or(Ok(()), |node| self.forget_probe_failure(node, deadline).or_else(|error| self.uncount(node).and(Err(error))));
         // A time of its own, and whatever came of that: nothing is to be left.
         let set = set_id(&self.resource);
         self.leave(&Deadline::after(CHANGE)).with_context(|| format!("its meta attributes {set} are left; run the command again"))?;
         forgotten.context("until it is moved or started the next time, changing one of its parameters may restart it")
-    }
-
-    /// The node whose controller has to forget the find, if one has to: only this agent can reload.
-    fn find<'a>(&self, node: Option<&'a str>) -> Option<&'a str> {
-        node.filter(|_| self.goal == Provider::Kvmha)
     }
 
     /// The way back. Nodes that are gone do not matter, and a guest that has ended may be started.
@@ -223,7 +212,7 @@ impl Journey {
     }
 
     /// A change of the CIB, tried again as long as nobody answers: an election may be under way.
-    fn modify(&self, words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
+    pub(super) fn modify(&self, words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
         let change = deadline.within(CHANGE);
         loop {
             match tool::run("cibadmin", words, &change) {
@@ -325,74 +314,6 @@ impl Journey {
         }
         if strict && let Some(step) = steps.iter().filter(|step| !ours(step)).find(|step| !is_harmless(step)) {
             bail!("Pacemaker would {step}");
-        }
-        Ok(())
-    }
-
-    /// Makes the probe that found the guest a failure that has expired.
-    ///
-    /// Pacemaker keeps a probe that finds what it did not expect as a failed operation, and one without the digest that tells which
-    /// parameters can be reloaded (`pcmk__create_history_xml` and `build_operation_update`, pacemaker 2.1.5). It stays in the memory of the
-    /// node's controller, and the next change of any parameter would restart the guest because of it, though the agent can reload.
-    /// Pacemaker itself forgets it when it expires as a failure that counts.
-    fn age_the_find(&self, node: &str, deadline: &Deadline) -> anyhow::Result<()> {
-        let (resource, set) = (&self.resource, set_id(&self.resource));
-        let xml = format!(
-            "<primitive id=\"{resource}\"><meta_attributes id=\"{set}\">\
-             <nvpair id=\"{set}-timeout\" name=\"failure-timeout\" value=\"1s\"/></meta_attributes></primitive>"
-        );
-        self.modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
-        // The time first: a failure without one would be a fresh one.
-        for name in self.counters() {
-            cluster::set_attribute(node, &name, Some("1"), &deadline.within(CHANGE))?;
-        }
-        Ok(())
-    }
-
-    /// The attributes by which Pacemaker counts failures of a probe: the time of the last one in seconds since 1970, and how many. Any past
-    /// time and any number have expired.
-    fn counters(&self) -> [String; 2] {
-        ["last-failure", "fail-count"].map(|word| format!("{word}-{}#monitor_0", self.resource))
-    }
-
-    /// Ends the maintenance itself, and waits until Pacemaker has forgotten that it did not expect to find the guest.
-    fn forget_the_find(&self, node: &str, deadline: &Deadline) -> anyhow::Result<()> {
-        let resource = &self.resource;
-        self.modify(&["--delete", "--xml-text", &format!("<nvpair id=\"{}-maintenance\"/>", set_id(resource))], deadline)?;
-        let patience = deadline.within(FORGETTING);
-        let (mut reminded, mut times) = (Instant::now(), 1);
-        let forgotten = loop {
-            let seen = Cib::query(&deadline.within(CHANGE));
-            if seen.is_ok_and(|cib| !cib.histories(resource).iter().any(|one| one.node == node && one.failed)) {
-                break true;
-            }
-            if !patience.pause(POLL) {
-                break false;
-            }
-            if reminded.elapsed() >= REMINDING {
-                (reminded, times) = (Instant::now(), times + 1);
-                for name in self.counters() {
-                    let _ = cluster::set_attribute(node, &name, Some(&times.to_string()), &deadline.within(CHANGE));
-                }
-            }
-        };
-        // Pacemaker takes them away with what it forgets, which may have been right before a reminder. Without a time after which they
-        // expire they would count.
-        if !forgotten || times > 1 {
-            self.uncount(node)?;
-        }
-        if !forgotten {
-            tell(&format!("{resource}: until it is moved or started the next time, changing one of its parameters restarts it"));
-        }
-        Ok(())
-    }
-
-    /// Takes the failure back that was made to expire: once the set with its time is gone, it would count.
-    fn uncount(&self, node: &str) -> anyhow::Result<()> {
-        for name in self.counters() {
-            cluster::set_attribute(node, &name, None, &Deadline::after(CHANGE)).with_context(|| {
-                format!("the attribute {name} of {node} is left, and counts: crm_resource --refresh --resource {}", self.resource)
-            })?;
         }
         Ok(())
     }
