@@ -17,7 +17,7 @@ mod report;
 
 use anyhow::{Context, Result, bail};
 use lab::history::History;
-use lab::judge::judge;
+use lab::judge::{Violation, judge};
 use lab::process::wait_until;
 use lab::program::under_test;
 use lab::scene::{LIMIT, Stage};
@@ -189,6 +189,10 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
         if played.is_err() {
             let history = play.recorder.history(lab, &watchers, &[], Vec::new())?;
             history.timeline(begin, f64::INFINITY).iter().for_each(|line| println!("    {line}"));
+            // What is wrong by then, but for what is only known when all is healed.
+            let wrong =
+                judge(&history).into_iter().filter(|verdict| !matches!(verdict.violation, Violation::LeftDown | Violation::LeftBehind));
+            wrong.for_each(|verdict| println!("    {:9.2} {:?}: {}", verdict.at, verdict.violation, verdict.text));
             played?;
         }
         if watchers.iter().any(|(_, watcher)| watcher.wait(Duration::ZERO, |watch| watch.two_writers.is_some())) {
