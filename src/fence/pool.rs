@@ -154,7 +154,8 @@ impl Pool {
     /// Ends them all, side by side. Also gives for each whether it may have left before that.
     pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, (End, bool))> {
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
-        let limit = deadline.within(power + CALLING_OFF);
+        let calling_off = if victims.iter().any(|victim| victim.leaving) { CALLING_OFF } else { Duration::ZERO };
+        let limit = deadline.within(power + calling_off);
         let tasks: Vec<_> =
             victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit)))).collect();
         let late = Deadline::after(limit.left() + GRACE);

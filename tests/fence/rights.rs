@@ -2,7 +2,7 @@
 
 use crate::ssh::{KEY, serve, shell};
 use crate::stage::{Guest, Says, Way, bare};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::Lab;
 
 /// The host; its polkit and libvirt are the real ones.
@@ -59,6 +59,14 @@ fn limited(lab: &Lab, ours: &Guest<'_>, other: &Guest<'_>) -> Result<()> {
     ours.lives(HOST)?;
     call("off", "vm1")?.says(0, "Success: Powered OFF\n")?;
     ours.is_off()?;
+    // Nor is one that was saved beyond its rights.
+    ours.define(HOST)?;
+    ours.virsh(HOST, &["start"])?;
+    ours.booted(None)?;
+    ours.virsh(HOST, &["managedsave"])?;
+    call("off", "vm1")?.says(0, "Success: Already OFF\n")?;
+    let info = ours.virsh(HOST, &["dominfo"])?;
+    ensure!(info.lines().any(|line| line.starts_with("Managed save:") && line.ends_with(" no")), "its memory is kept: {info}");
     // It is not allowed to see this one, which is not the same as that there is none.
     call("off", "private")?.fails(&["private", "access denied"])?;
     call("status", "private")?.fails(&["private", "access denied"])?;
