@@ -2,8 +2,9 @@
 
 use super::connection::Connection;
 use super::definition::Identity;
-use super::{Condition, Kind, Result, ffi};
+use super::{Condition, Kind, Result, Uri, ffi};
 use crate::deadline::{Deadline, Task};
+use std::slice;
 use std::time::Duration;
 
 /// For the job, of which libvirt says nothing as long as it waits for the emulator.
@@ -32,6 +33,13 @@ pub struct Held {
 pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline) -> Vec<Result<Option<Held>>> {
     let mut patient = true;
     guests.iter().map(|identity| one_of(connection, identity, &mut patient, deadline)).collect()
+}
+
+/// Whether a job of the guest is under way, as far as can be told: its monitor, a dump or a snapshot then has it stand still.
+#[must_use]
+pub fn may_be_busy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> bool {
+    let ask = || Some(all_at(&Connection::open(&uri.to_string(), deadline).ok()?, slice::from_ref(identity), deadline).pop()?.ok()??.busy);
+    ask().is_none_or(|busy| busy != Some(false))
 }
 
 /// When libvirt has not told the job of one in time, it is not asked for those of the others: `patient` is false then.

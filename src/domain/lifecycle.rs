@@ -5,9 +5,9 @@ mod model;
 
 use super::definition::Identity;
 use super::emulator::Emulator;
-use super::evidence;
 use super::status::{self, Presence, Sight, Trace};
 use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, migration, saved_state, twin};
+use super::{evidence, held};
 use crate::deadline::{Deadline, now};
 use crate::log;
 use std::path::Path;
@@ -265,6 +265,8 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
         match status::ask(identity, uri, &deadline.within(Duration::from_secs(10))) {
             Ok(None | Some((Condition { state: State::ShutOff, .. }, _))) => return true,
             Ok(Some((Condition::PAUSED_SAVE | Condition::PAUSED_DUMP | Condition::PAUSED_SNAPSHOT, _))) => {}
+            // As one that is dumped or recorded live looks to libvirt.
+            Ok(Some((Condition::PAUSED_UNKNOWN, _))) if held::may_be_busy(identity, uri, &deadline.within(REQUEST)) => {}
             Ok(Some((condition, _))) if matches!(condition.state, State::Paused | State::Crashed | State::Suspended) => {
                 log::info(format_args!("{name} is {condition} and cannot shut down"));
                 return false;

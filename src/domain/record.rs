@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// What is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The `config` parameter it was seen under.
+    /// The `config` parameter under which it was started, has come, or was found.
     pub config: PathBuf,
     /// The `hypervisor` parameter it was seen under.
     pub hypervisor: String,
@@ -150,6 +150,16 @@ impl Shelf {
         let lives = |other: &Record| other.trace().emulator.is_some_and(|emulator| !emulator.is_dying());
         let sharers = self.other_records().filter(|(_, other)| same(other) && settled(other) && lives(other));
         sharers.map(|(instance, _)| instance).collect()
+    }
+
+    /// Another resource whose guest this is: that has seen it for certain, and is about to start it, to move it, or has its emulator.
+    #[must_use]
+    pub fn owner(&self, identity: &Identity) -> Option<String> {
+        let same = |other: &Record| other.name == identity.name && !other.uuid.as_ref().is_some_and(|uuid| identity.is_another(uuid));
+        let has = |other: &Record| {
+            other.creating || other.moving.is_some() || other.trace().emulator.is_some_and(|emulator| !emulator.is_dying())
+        };
+        self.other_records().find(|(_, other)| !other.guessed && same(other) && has(other)).map(|(instance, _)| instance)
     }
 
     /// Whether another resource has seen this emulator run a guest of this name, for certain.

@@ -10,6 +10,7 @@ use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
 use crate::domain::{Condition, Error, Kind, State, evidence, locks, migration, twin};
 use crate::log;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a start waits for the answers of other nodes: one that hangs must not keep a guest down.
@@ -214,8 +215,8 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         call.tolerate_parameters()?;
     }
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
-    let end = |trace: Trace| {
-        let trace = &trace.of(call.place());
+    let end = |trace: Trace, config: &Path| {
+        let trace = &trace.of(call.place_of(config));
         if let Some(heir) = call.heir(&trace.identity) {
             log::info(format_args!("{} is left to {heir}, whose guest it is now", trace.identity.name));
             return Ok(());
@@ -230,7 +231,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                 .map_err(|error| call.failure(error.context(format_args!("stop of {}", record.name))))?;
             call.take_back(&record.name);
         } else {
-            end(record.trace())?;
+            end(record.trace(), &call.parameters.config)?;
         }
         if let Some(uri) = &record.moving {
             migration::end_arrival(&record.identity(), uri, call.parameters.force_stop, &call.deadline)
@@ -238,27 +239,28 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         }
     }
     // A definition that names another guest than the state file: that one may have come since, and be nobody else's.
-    let end_named = |identity: Identity| {
+    let end_named = |identity: Identity, config: &Path| {
         if record.as_ref().is_some_and(|record| record.name == identity.name) {
             return Ok(());
         }
-        let sure = record.as_ref().is_some_and(|record| !record.guessed);
-        if let Some(owner) = call.shelf().sharers(&identity).first().filter(|_| sure) {
+        // Without a state file `config` alone says whose it is, and may be an old one.
+        let is_doubtful = || record.as_ref().map_or_else(|| call.was_reconfigured(), |record| !record.guessed);
+        if let Some(owner) = call.shelf().owner(&identity).filter(|_| is_doubtful()) {
             log::warning(format_args!("{} is left alone, it is the guest of {owner}", identity.name));
             return Ok(());
         }
         // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
         call.with_rings(call.new_record(&identity));
-        end(identity.into())
+        end(identity.into(), config)
     };
     loop {
         match call.definition() {
-            Ok(definition) => break end_named(definition.identity)?,
+            Ok(definition) => break end_named(definition.identity, &call.parameters.config)?,
             Err(error) if record.is_some() => break log::debug(|| error.text),
             Err(error) => {
                 log::warning(format_args!("{error}; looking for guests named like it"));
                 for guess in call.guesses() {
-                    end(guess.into())?;
+                    end(guess.into(), &call.parameters.config)?;
                 }
                 if error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))? {
                     break;
@@ -272,7 +274,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     }
     if let Some(config) = call.other_config() {
         match call.definition_of(&config, call.deadline.left()) {
-            Ok(definition) => end_named(definition.identity)?,
+            Ok(definition) => end_named(definition.identity, &config)?,
             Err(error) => log::debug(|| error.text),
         }
     }

@@ -113,7 +113,20 @@ impl Call {
 
     /// Where something stands about this resource.
     pub(super) fn place(&self) -> Place {
-        Place { config: self.parameters.config.clone(), shelf: self.shelf() }
+        self.place_of(&self.parameters.config)
+    }
+
+    /// The same, of the guest that this definition names.
+    pub(super) fn place_of(&self, config: &Path) -> Place {
+        Place { config: config.to_owned(), shelf: self.shelf() }
+    }
+
+    /// Whether Pacemaker's configuration has another `config` for this resource than the one that is given: then that one is old. Where nobody
+    /// can say it is not.
+    pub(super) fn was_reconfigured(&self) -> bool {
+        let Some(id) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return false };
+        let configured = Cib::query(&self.part()).ok().and_then(|cib| cib.resource(id)?.parameters.remove("config"));
+        configured.is_some_and(|config| Path::new(&config) != self.parameters.config)
     }
 
     /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.

@@ -133,10 +133,11 @@ impl Call {
         }
     }
 
-    /// At a stop the state file knows better which guest this is than the parameters do, if it was seen for certain. Pacemaker keeps the parameters of
-    /// a start, a reload or a probe for the stop, but not those of a migrate_from (`update_history_cache`, pacemaker 2.1.5): so where the guest
-    /// has come by a move they are those of the last probe there, and may name what is another resource's guest by now. Of what was deleted
-    /// from the configuration while it ran, and was only found by a probe, there are none: to refuse that would cost the node its power.
+    /// At a stop the state file knows better than the parameters which guest this is, if it was seen for certain and they name another one.
+    /// Pacemaker keeps the parameters of a start, a reload or a probe for the stop, but not those of a migrate_from (`update_history_cache`,
+    /// pacemaker 2.1.5): so where the guest has come by a move they are those of the last probe there, and may name what is another resource's
+    /// guest by now. Of what was deleted from the configuration while it ran, and was only found by a probe, there are none: to refuse that
+    /// would cost the node its power, as would a `hypervisor` that was wrong then. Another path to the same guest is what a person has set.
     fn take_from_record(&mut self) {
         if self.action != Action::Stop || self.environment.instance.is_none() {
             return;
@@ -144,13 +145,19 @@ impl Call {
         let Some(record) = self.shelf().read().filter(|record| !record.guessed) else { return };
         let Ok(hypervisor) = Uri::parse(&record.hypervisor) else { return };
         let missing = self.faults.iter().any(|fault| fault.missing);
-        if missing || record.config != self.parameters.config || hypervisor.to_string() != self.hypervisor.to_string() {
-            let given = if missing { "not set".into() } else { self.parameters.config.display().to_string() };
-            log::warning(format_args!("config is {given}, the state file has {} on {hypervisor}", record.config.display()));
+        let names_another = || self.definition().is_ok_and(|definition| definition.identity.name != record.name);
+        let stale = missing || record.config != self.parameters.config && names_another();
+        let faulty = self.faults.iter().any(|fault| fault.name == "hypervisor");
+        if !stale && !faulty {
+            return;
         }
-        self.parameters.config = record.config;
+        let given = if missing { "not set".into() } else { self.parameters.config.display().to_string() };
+        log::warning(format_args!("config is {given}, the state file has {} on {hypervisor}", record.config.display()));
+        if stale {
+            self.parameters.config = record.config;
+        }
         self.hypervisor = hypervisor;
-        self.faults.retain(|fault| !fault.missing);
+        self.faults.retain(|fault| !fault.missing && fault.name != "hypervisor");
     }
 
     /// The `config` that a stop was called with, if it is not the one it goes by.

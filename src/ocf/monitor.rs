@@ -8,6 +8,7 @@ use super::outage::Course;
 use super::parameters::PausePolicy;
 use crate::domain::emulator::Emulator;
 use crate::domain::evidence;
+use crate::domain::held;
 use crate::domain::status::{self, Presence, Sight, Trace};
 use crate::domain::{Condition, Error, Kind, State};
 use crate::log;
@@ -136,6 +137,11 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 // Nobody watches it any more: Pacemaker calls no recurring monitor from the begin of a move to its end (`should_cancel_recurring`).
                 if let (Condition::PAUSED_MIGRATION, Some(uri)) = (*condition, unsettled(call)) {
                     return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Exists);
+                }
+                // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
+                let limit = call.deadline.within(call.deadline.left() / 4);
+                if *condition == Condition::PAUSED_UNKNOWN && held::may_be_busy(&trace.identity, &call.hypervisor, &limit) {
+                    return Ok(Seen::Exists);
                 }
                 return match condition.state {
                     _ if condition.is_fault() || condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),

@@ -1,10 +1,12 @@
 //! `save_config_on_stop` and `sync_config_on_stop`: what was changed while the guest ran is there at its next start.
 
+use crate::cluster::{configure, primitive, settle};
 use crate::props::{PATH, shared, stand_in, without};
-use crate::stage::{HERE, PATIENCE, Resource, THERE, soon};
+use crate::stage::{HERE, PATIENCE, Resource, THERE, inside, soon};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::node::Terminal;
+use lab::process::replace;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
@@ -140,6 +142,38 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended");
     ensure!(config(&two)? == definition, "the definition of another resource was overwritten");
     ensure!(config(&one)?.contains("<title>changed</title>"), "its own was not saved");
+    // Nor while it is moved, or started: its state file says so.
+    let state = inside(lab, HERE, "/run/kvmha/two.json")?;
+    let record = fs::read_to_string(&state)?;
+    one.begin(HERE)?;
+    for (was, under_way) in [("\"moving\":null", "\"moving\":\"qemu+tcp://node2/system\""), ("\"creating\":false", "\"creating\":true")] {
+        ensure!(record.contains(was), "the state file is another one by now: {record}");
+        replace(&state, &record.replace(was, under_way))?;
+        old.call(HERE, "stop", 60)?.is(0)?;
+        ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended, with {under_way}");
+        one.absent(HERE)?;
+        one.begin(HERE)?;
+    }
+    replace(&state, &record)?;
+    // A libvirt that was given wrongly then is no reason to fail.
+    one.with("hypervisor", "qemu:/system").call(HERE, "stop", 60)?.is(0)?;
+    one.absent(HERE)?;
+    // Another path to the same guest is what a person has set: there it is saved.
+    let moved = lab.guest_definition("moved");
+    fs::copy(lab.guest_definition("one"), &moved)?;
+    let (before, elsewhere) = (config(&one)?, one.with("config", "/srv/vms/moved.xml"));
+    one.begin(HERE)?;
+    title(&one, HERE, "at its new place")?;
+    elsewhere.call(HERE, "monitor", 20)?.is(0)?;
+    elsewhere.call(HERE, "stop", 60)?.is(0)?;
+    let saved = fs::read_to_string(&moved)?;
+    fs::remove_file(&moved)?;
+    ensure!(saved.contains("<title>at its new place</title>") && config(&one)? == before, "it was saved to the old place");
+    // Without a state file, as where a move has failed before it came here, Pacemaker's configuration says that `config` is an old one.
+    configure(lab, &primitive("one", "kvmha", "<nvpair id='one-meta-target-role' name='target-role' value='Stopped'/>"))?;
+    settle(lab)?;
+    old.call(HERE, "stop", 60)?.is(0)?;
+    ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended without a state file");
     two.end(HERE, 60)?;
     // What another guest's definition is in by now is not overwritten.
     let (path, text) = (lab.guest_definition("one"), config(&two)?);

@@ -47,7 +47,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             same as stop, but the guest is given up only if another node reads its disks now and Pacemaker would run it there, and once in ten \
             minutes at most; otherwise it stays, paused, and the node attribute kvmha-outage-RESOURCE says why. Another node is asked through \
             libvirt for a word that lies in a folder .kvmha-mark-… beside each image, and beside config for a device, which the definition has to \
-            call by its name below /dev/disk/by-id that holds its WWID; a copy of the folder has the word too, and disks that QEMU reaches by itself over the network keep the guest here. \
+            call by its name below /dev/disk/by-id that holds its WWID or UUID; a copy of the folder has the word too, and disks that QEMU reaches by itself over the network keep the guest here. \
             With relocate a start is refused where a disk cannot be read, or does not answer for half of the time; so nothing that libvirt calls \
             at the start (a hook) may have to bring it up. With stop and relocate set the meta attribute failure-timeout, or a node on which a \
             start has failed is not tried again, and leave start-failure-is-fatal as it is. An emulator that hangs on another disk cannot be \
@@ -105,8 +105,8 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             where a disk is proven to be another one or not to be there; what cannot be told is a warning in the log. proven: also those to \
             a node where it is not proven that every disk is the same. off: none, nothing is compared. For the proof a folder .kvmha-proof-… is \
             made for a moment beside each image and beside config, which the target's libvirt reads; a block device \
-            is proven to be the same if the definition calls it by its name below /dev/disk/by-id that holds its WWID; any other name may lead to \
-            a copy there, so that proven refuses it. It needs libvirt's storage driver there, and a folder that both nodes have.",
+            is proven to be the same if the definition calls it by its name below /dev/disk/by-id that holds its WWID (or by /dev/mapper and the WWID), or \
+            by that which holds its UUID if begin and end are the same too; any other name may lead to a copy there, so that proven refuses it. It needs libvirt's storage driver there, and a folder that both nodes have.",
         ],
         choice!(migration_storage_check: StorageCheck),
     ),

@@ -275,14 +275,19 @@ impl At<'_> {
             Ok(None) => return Same::Different(format!("is not there on {node}")),
             Ok(Some(there)) => there,
         };
-        let mut naming = Naming::Nothing;
+        let (mut naming, mut shows_the_same) = (Naming::Nothing, false);
         if let Some(lasting) = &facts.lasting {
             match self.at(lasting) {
                 // Both were read there, of one device the same is read.
                 Ok(Some(known)) if known != there => {
                     return Same::Different(format!("is another device on {node} than {}", lasting.display()));
                 }
-                Ok(Some(_)) if finding.path.as_deref() == Some(place) => naming = device::naming(place, lasting),
+                Ok(Some(_)) => {
+                    shows_the_same = device::naming(lasting, lasting) == Naming::Device;
+                    if finding.path.as_deref() == Some(place) {
+                        naming = device::naming(place, lasting);
+                    }
+                }
                 Ok(None) if self.at(Path::new(BY_ID)).is_ok_and(|folder| folder.is_some()) => {
                     return Same::Different(format!("is another device on {node}: {} is not there", lasting.display()));
                 }
@@ -307,6 +312,10 @@ impl At<'_> {
             .collect();
         match stable.as_slice() {
             [] => Same::Unknown("is being written to where it would be compared".to_owned()),
+            // The device with its WWID has other contents there too: what is read there comes from a cache.
+            same if same.iter().any(|same| !same) && shows_the_same => {
+                Same::Unknown(format!("is not read anew on {node}, as somebody has it open there"))
+            }
             same if same.iter().any(|same| !same) => Same::Different(format!("is another device on {node}: other contents there")),
             _ if naming == Naming::Contents => proven(),
             _ => {
