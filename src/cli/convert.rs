@@ -305,8 +305,9 @@ pub(super) fn print(device: &Device, converted: &Converted) -> String {
     let crm = words(|value| if is_plain(value) { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\\\"")) });
     let _ = writeln!(text, "crm configure primitive {} stonith:fence_kvmha params{crm} {operation}", quoted(&new));
     if device.is_there {
-        text += &comment("one of these; when the new device runs the old one has to go, which Pacemaker would go on using:");
-        let _ = writeln!(text, "pcs stonith delete {}", quoted(&device.id));
+        text += &comment("one of these; when the new device has fenced a node the old one has to go, which Pacemaker would go on using:");
+        // No shell is to do it by the way: until then it is the only one that is known to work.
+        text += &comment(&format!("pcs stonith delete {}", quoted(&device.id)));
     }
     text
 }

@@ -45,7 +45,7 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
     // Asked after the history: a node that came back in between is seen.
     let cib = Cib::query(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} came back: {trouble}"))?;
     let now = unix_time();
-    let last = judge(&text, node, since, now)?;
+    let last = judge(&text, node, since, has_watchdog(&cib), now)?;
     if cib.has_history(node) {
         return Err(format!("{node} has joined the cluster after it was fenced"));
     }
@@ -92,8 +92,14 @@ fn remembered(node: &str, last: u64, booted: u64) -> Result<(), String> {
     Err(format!("this host was started after {node} was fenced and does not know whether it was seen up since"))
 }
 
-/// The proof, from what crm_mon says at the moment `now`.
-pub(super) fn judge(text: &str, node: &str, since: Since, now: u64) -> Result<u64, String> {
+/// Whether Pacemaker may take a node for off because its watchdog has had the time to reset it (SBD without disks).
+fn has_watchdog(cib: &Cib) -> bool {
+    let time = ["stonith-watchdog-timeout", "fencing-watchdog-timeout"].iter().find_map(|name| cib.option(name));
+    time.is_some_and(|time| !time.trim_start().starts_with('0'))
+}
+
+/// The proof, from what crm_mon says at the moment `now`; `watchdog` as [`has_watchdog`].
+pub(super) fn judge(text: &str, node: &str, since: Since, watchdog: bool, now: u64) -> Result<u64, String> {
     let document = Document::parse(text).map_err(|error| format!("crm_mon: {error}"))?;
     let elements = |name: &'static str| document.descendants().filter(move |element| element.has_tag_name(name));
     // Pacemaker compares the names of nodes without regard to case.
@@ -119,9 +125,13 @@ pub(super) fn judge(text: &str, node: &str, since: Since, now: u64) -> Result<u6
     };
     let events = || elements("fence_event").filter(|event| named(event, "target") && event.attribute("delegate") != Some(PERSON));
     let is_off = |event: &Node<'_, '_>| event.attribute("action") == Some("off");
-    // Without a delegate nobody has done it: the node is taken to have reset itself, by the watchdog of an SBD without disks, after which it
-    // comes up again (`remote_op_watchdog_done` in Pacemaker's `daemons/fenced/fenced_remote.c`).
-    let assumed = |event: &Node<'_, '_>| event.attribute("status") == Some("success") && event.attribute("delegate").is_none();
+    // The node may only be taken to have reset itself, by the watchdog of an SBD without disks, after which it comes up again
+    // (`remote_op_watchdog_done` in Pacemaker's `daemons/fenced/fenced_remote.c`). Nobody has done that, so that the fencers take the one who
+    // says it for the delegate (`delegate_from_xml`): with such a watchdog only what another one did than who asked is known to be done.
+    let assumed = |event: &Node<'_, '_>| {
+        let delegate = event.attribute("delegate");
+        event.attribute("status") == Some("success") && (delegate.is_none() || watchdog && delegate == event.attribute("origin"))
+    };
     let mut last = None;
     for event in events().filter(|event| is_off(event) && event.attribute("status") == Some("success") && !assumed(event)) {
         last = last.max(Some(time(&event)?));
@@ -234,7 +244,7 @@ mod tests {
     fn what_is_proof_and_what_is_not() {
         let gone = (false, false, false);
         let off = event("off", "success", "2026-11-24 15:10:50Z");
-        let ask = |text: &str, seen| judge(text, "node3", Since { seen, within: Duration::from_secs(600) }, TIME + 60);
+        let ask = |text: &str, seen| judge(text, "node3", Since { seen, within: Duration::from_secs(600) }, false, TIME + 60);
         assert_eq!(ask(&said(true, gone, std::slice::from_ref(&off)), Some(TIME - 1)), Ok(TIME));
         // A name that is no node of the cluster, but can be fenced by it.
         let stranger = said(true, gone, std::slice::from_ref(&off)).replace("name=\"node3\"", "name=\"other\"");
@@ -249,6 +259,19 @@ mod tests {
         assert_eq!(ask(&said(true, gone, &[person.clone(), off.clone()]), None), Ok(TIME));
         let watchdog = |time| event("off", "success", time).replace(" delegate=\"node1\"", "");
         assert_eq!(ask(&with(watchdog("2026-11-24 15:10:40Z")), None), Ok(TIME), "a device turned it off after that");
+        // With one an off that the asking node is said to have done itself may be its assumption.
+        let armed = |events: &[String]| {
+            judge(&said(true, gone, events), "node3", Since { seen: None, within: Duration::from_secs(600) }, true, TIME + 60)
+        };
+        let by = |origin: &str| off.replace(" completed", &format!(" origin=\"{origin}\" completed"));
+        assert!(armed(&[by("node1")]).is_err_and(|text| text.contains("watchdog")), "it was done by who asked");
+        assert_eq!(armed(&[by("node2")]), Ok(TIME), "another node has done it");
+        assert_eq!(ask(&said(true, gone, &[by("node1")]), None), Ok(TIME), "without a watchdog a device did it");
+        for (time, wanted) in [("10s", true), ("-1", true), ("0", false), ("0s", false), ("", true)] {
+            let cib = format!("<cib><crm_config><nvpair id='a' name='stonith-watchdog-timeout' value='{time}'/></crm_config></cib>");
+            assert_eq!(has_watchdog(&Cib::parse(cib).unwrap()), wanted, "{time}");
+        }
+        assert!(!has_watchdog(&Cib::parse("<cib/>".into()).unwrap()));
         for (text, seen, word) in [
             (said(true, gone, &[watchdog("2026-11-24 15:10:50Z")]), None, "watchdog"),
             (with(watchdog("2026-11-24 15:11:00Z")), None, "watchdog"),

@@ -40,7 +40,7 @@ pub fn crm_mon(data: &[u8]) {
         }
         for seen in [None, Some(NOW - 60)] {
             let within = Duration::from_secs(600);
-            if let Ok(off) = fencing::judge(text, "node2", Since { seen, within }, NOW) {
+            if let Ok(off) = fencing::judge(text, "node2", Since { seen, within }, false, NOW) {
                 assert!(off + within.as_secs() >= NOW && seen.is_none_or(|seen| off > seen));
                 // No proof without an event that says so, unless its words are written as references.
                 assert!(text.contains("success") && text.contains("\"off\"") || text.contains(['&', '\'']));

@@ -126,7 +126,12 @@ impl<'a> Ending<'a> {
             self.note = self.plug.note()?;
             self.stands = open_ends(self.note.as_ref());
         }
+        let elsewhere = |left: &str| {
+            answers.iter().enumerate().any(|(host, answer)| matches!(answer, Answer::Active { .. }) && self.plug.pool.label(host) != left)
+        };
         if let Some(note) = &mut self.note {
+            // A copy on another host shows where the move led to.
+            note.left = note.left.take().filter(|left| !elsewhere(left));
             for (host, answer) in answers.iter().enumerate() {
                 if matches!(answer, Answer::Defined { .. } | Answer::Absent) {
                     note.quiet(self.plug.pool.label(host));
@@ -220,9 +225,9 @@ impl<'a> Ending<'a> {
         log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
         let mut all = Ok(Ended::Proven);
         let mut is_ours = false;
-        for (host, (end, left)) in self.plug.pool.kill(victims, deadline) {
-            is_ours |= left || !matches!(end, End::Gone);
-            if !left {
+        for (host, (end, stayed)) in self.plug.pool.kill(victims, deadline) {
+            is_ours |= stayed == Some(false) || !matches!(end, End::Gone);
+            if stayed == Some(true) {
                 self.stayed(host);
             }
             let one = self.learn(host, end, &before);

@@ -51,20 +51,23 @@ enum Heard {
     Nothing,
     /// Something, a refusal at least: it is up.
     Answer,
-    /// Its name leads nowhere.
+    /// Nothing that tells one from the other: its name leads nowhere, or this node has not got what it takes to ask.
     NotAsked,
 }
 
 /// The words are those of the C library, which ssh and libvirt pass on.
 fn heard(error: &Error) -> Heard {
-    const SILENCE: [&str; 4] = ["No route to host", "Connection timed out", "Network is unreachable", "Host is down"];
-    const NO_NAME: [&str; 4] = ["Name or service not known", "name resolution", "No address associated", "Could not resolve hostname"];
+    const SILENCE: [&str; 3] = ["No route to host", "Connection timed out", "Host is down"];
+    const ANSWERS: [&str; 6] =
+        ["refused", "Permission denied", "uthentication failed", "ost key verification", "kex_exchange", "subsystem request failed"];
     let says = |words: &[&str]| words.iter().any(|word| error.text.contains(word));
     match error.kind {
         // libvirt's own "cannot acquire state change lock" is of this kind too, and an answer.
         Kind::Unresponsive if says(&["libvirt gave no answer"]) => Heard::Nothing,
         Kind::Unreachable if says(&SILENCE) => Heard::Nothing,
-        Kind::Unreachable if says(&NO_NAME) => Heard::NotAsked,
+        Kind::Unreachable if says(&ANSWERS) => Heard::Answer,
+        // No name, no route, no certificate, no ssh: that is this node's own.
+        Kind::Unreachable | Kind::Internal => Heard::NotAsked,
         _ => Heard::Answer,
     }
 }
@@ -316,7 +319,10 @@ mod tests {
             (Kind::Unreachable, "authentication failed: no mechanism", Heard::Answer),
             (Kind::Unresponsive, "cannot acquire state change lock (held by monitor=remoteDispatchDomainSuspend)", Heard::Answer),
             (Kind::Refused, "access denied", Heard::Answer),
-            (Kind::Internal, "connection is closed", Heard::Answer),
+            (Kind::Internal, "connection is closed", Heard::NotAsked),
+            (Kind::Unreachable, "unable to connect to server at 'b:16509': Network is unreachable", Heard::NotAsked),
+            (Kind::Unreachable, "The client certificate /etc/pki/libvirt/clientcert.pem has expired", Heard::NotAsked),
+            (Kind::Unreachable, "Cannot recv data: Host key verification failed.: Connection reset by peer", Heard::Answer),
             (Kind::Unreachable, "unable to resolve address 'b' service '16509': Name or service not known", Heard::NotAsked),
         ] {
             assert_eq!(heard(&Error::new(kind, text)), what, "{text}");

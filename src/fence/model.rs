@@ -9,6 +9,7 @@ use super::options::Options;
 use super::pool::Pool;
 use super::power::Plug;
 use super::sight::Target;
+use super::victim::CALLING_OFF;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::simulation::hosts::{Happens, Step, World};
@@ -25,6 +26,22 @@ const TIMES: [u64; 2] = [38, 100];
 /// What an answer may be later than its time.
 const LATE: Duration = Duration::from_secs(2);
 
+/// The guest, and the time there is for an action.
+fn plug(power: u64, missing_as_off: bool, notes: &Path) -> (Plug, Duration) {
+    let limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(power) };
+    let options = Options { uri: HOSTS.map(Into::into).to_vec(), ..Options::default() };
+    let plug = Plug {
+        target: Target { word: "web1".into(), name: Some("web1".into()), uuid: None },
+        pool: Pool::new(&options, limits).unwrap(),
+        pinned: None,
+        missing_as_off,
+        power_wait: Duration::ZERO,
+        retry_on: 0,
+        notes: notes.to_owned(),
+    };
+    (plug, limits.login + limits.shell + limits.power)
+}
+
 /// Turns the guest off in the time that Pacemaker's fencer has; the answer, in a word.
 fn off(notes: &Path) -> String {
     off_within(TIMES[0], notes)
@@ -37,18 +54,7 @@ fn off_within(power: u64, notes: &Path) -> String {
 
 /// The same; whether a guest that nobody knows is off, as it is of itself after it was ended from here.
 fn off_of(power: u64, missing_as_off: bool, notes: &Path) -> String {
-    let limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(power) };
-    let time = limits.login + limits.shell + limits.power;
-    let options = Options { uri: HOSTS.map(Into::into).to_vec(), ..Options::default() };
-    let mut plug = Plug {
-        target: Target { word: "web1".into(), name: Some("web1".into()), uuid: None },
-        pool: Pool::new(&options, limits).unwrap(),
-        pinned: None,
-        missing_as_off,
-        power_wait: Duration::ZERO,
-        retry_on: 0,
-        notes: notes.to_owned(),
-    };
+    let (mut plug, time) = plug(power, missing_as_off, notes);
     let begin = lasted();
     let answer = plug.off(&Deadline::after(time));
     let took = lasted() - begin;
@@ -124,6 +130,47 @@ fn a_guest_that_moves_out_of_sight() {
         let answers = every_course_of(budget, create, twice);
         assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed Already", "State State"], "called off in time, or not");
     }
+}
+
+/// The move waits for a target that does not answer, and does not end when it is called off; the guest runs here all the time.
+///
+/// Fails if only the end of the job is proof.
+#[test]
+fn a_move_that_does_not_get_there() {
+    let answers = every_course(0, || {
+        let mut world = hosts([false, true][pick(2)]);
+        world.in_flight = CALLING_OFF + Duration::from_millis(200);
+        world.move_from(0, 1, Step::Asked);
+        world
+    });
+    assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed"]);
+}
+
+/// It has left for a host that is not asked, and a person has it run here again: from then on it is as any other.
+///
+/// Fails if what was noted of the move outlives that it is seen to run.
+#[test]
+fn a_guest_that_is_back() {
+    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
+    let act = |notes: &Path| {
+        let first = off_of(TIMES[0], false, notes);
+        let place = pick(2);
+        world(|world| {
+            world.hosts[2].copy = None;
+            world.run_on(place);
+        });
+        let (mut plug, time) = plug(TIMES[0], false, notes);
+        let seen = plug.status(&Deadline::after(time)).unwrap();
+        world(|world| world.hosts[place].copy = None);
+        format!("{first} {seen:?} {}", off_of(TIMES[0], false, notes))
+    };
+    let create = || {
+        let mut world = World::new(&ALL, true);
+        world.move_from(0, 2, Step::HandedOver);
+        world
+    };
+    let answers = every_course_of(0, create, act);
+    assert_eq!(answers.keys().collect::<Vec<_>>(), ["State On Already"]);
 }
 
 /// Hosts are cut off or freeze, and come back, with a guest that moves.

@@ -151,8 +151,8 @@ impl Pool {
         done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| Err(self.silent(host))))
     }
 
-    /// Ends them all, side by side. Also gives for each whether it may have left before that.
-    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, (End, bool))> {
+    /// Ends them all, side by side. Also gives for each whether it was still there, if that is known.
+    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, (End, Option<bool>))> {
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
         let calling_off = if victims.iter().any(|victim| victim.leaving) { CALLING_OFF } else { Duration::ZERO };
         let limit = deadline.within(power + calling_off);
@@ -160,7 +160,10 @@ impl Pool {
             victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit)))).collect();
         let late = Deadline::after(limit.left() + GRACE);
         let unseen = |host: usize| End::Unproven(format!("its end at {} was not seen in time", self.label(host)));
-        tasks.into_iter().map(|(host, leaving, task)| (host, task.wait(&late).unwrap_or_else(|| (unseen(host), leaving)))).collect()
+        tasks
+            .into_iter()
+            .map(|(host, leaving, task)| (host, task.wait(&late).unwrap_or_else(|| (unseen(host), leaving.then_some(false)))))
+            .collect()
     }
 
     /// Starts a guest on a host: from `xml`, or from the definition that is there.

@@ -153,6 +153,7 @@ impl Plug {
     pub(super) fn status(&mut self, deadline: &Deadline) -> Result<Status> {
         let (verdict, answers) = self.survey(deadline);
         if let Verdict::On(_) = verdict {
+            self.found(&answers);
             return Ok(Status::On);
         }
         let note = self.note()?;
@@ -163,6 +164,21 @@ impl Plug {
             Verdict::Off(_) => Ok(Status::Off),
             Verdict::Missing if self.missing_as_off || note.as_ref().is_some_and(Note::is_fresh) => Ok(Status::Off),
             other => Err(self.unclear(&other, &answers)),
+        }
+    }
+
+    /// It runs on a host that is asked: a move that led out of sight is over then. One that is handed over stands still.
+    fn found(&self, answers: &[Answer]) {
+        let Ok(Some(note)) = self.note() else { return };
+        let Some(left) = &note.left else { return };
+        let is_there = |(host, answer): (usize, &Answer)| match answer {
+            Answer::Active { state, .. } => self.pool.label(host) != left || state.starts_with("running"),
+            _ => false,
+        };
+        if answers.iter().enumerate().any(is_there)
+            && let Err(error) = (Note { left: None, ..note }).write(&self.notes)
+        {
+            log::warning(error);
         }
     }
 
@@ -181,6 +197,7 @@ impl Plug {
     pub(super) fn on(&mut self, deadline: &Deadline) -> Result<Done> {
         let (verdict, answers) = self.survey(deadline);
         if let Verdict::On(_) = verdict {
+            self.found(&answers);
             return Ok(Done::Already);
         }
         let note = self.note()?;

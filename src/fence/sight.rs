@@ -40,7 +40,7 @@ pub(super) enum Found {
     Guest(Domain),
     /// Another guest that has the name.
     Other(String),
-    /// A guest that has the UUID and this other name.
+    /// A guest that runs, and has the UUID and this other name.
     Renamed(String),
 }
 
@@ -67,8 +67,10 @@ pub(super) fn lookup(connect: &Connect, target: &Target) -> Result<Option<Found>
     }
     if let (Some(wanted), Some(domain), None) = (&target.name, &by_uuid, &by_name) {
         let name = domain.name().map_err(|error| ffi::error(&error))?;
+        // A definition that was copied and does not run is nobody's concern.
         if name != *wanted {
-            return Ok(Some(Found::Renamed(name)));
+            let active = domain.is_active().map_err(|error| ffi::error(&error))?;
+            return Ok(active.then_some(Found::Renamed(name)));
         }
     }
     Ok(by_uuid.or(by_name).map(Found::Guest))

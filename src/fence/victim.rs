@@ -115,17 +115,19 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
 }
 
 impl Victim {
-    /// Ends it, after calling its migration off. Also gives whether it may have left before that.
-    pub(super) fn end(self, deadline: &Deadline) -> (End, bool) {
-        let left = self.leaving && !self.stays(&deadline.within(CALLING_OFF));
+    /// Ends it, after calling its migration off. Also gives whether it was still here then, if that is known.
+    pub(super) fn end(self, deadline: &Deadline) -> (End, Option<bool>) {
+        let stayed = if self.leaving { Some(self.stays(&deadline.within(CALLING_OFF))) } else { (!self.moving).then_some(true) };
         let begin = deadline::now();
         let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
-        (judge_end(answer, deadline::now() - begin, deadline.expired()), left)
+        (judge_end(answer, deadline::now() - begin, deadline.expired()), stayed)
     }
 
     /// Calls its migration off. Gives whether it is still here after that, and no longer under way. That libvirt takes the request is no proof:
     /// it sets a flag (`qemuDomainObjAbortAsyncJob` in its `src/qemu/qemu_domainjob.c`) that counts as long as memory is sent, and not when the
-    /// guest has been handed over. The end of the job is: after a migration that succeeded there is no guest here to ask for.
+    /// guest has been handed over. The end of the job is: after a migration that succeeded there is no guest here to ask for. And so is that the
+    /// guest runs here all the time, with the flag set: its job waits for a target that does not answer, and ends before it sends anything
+    /// (`qemuMigrationSrcRun`). One that is handed over stands still before that.
     fn stays(&self, deadline: &Deadline) -> bool {
         // At the target of a migration libvirt 9.0 does not answer this call, nor the next one on the connection.
         let called_off = self.guest.call("calling off the migration of", deadline, ffi::abort_job);
@@ -137,7 +139,8 @@ impl Victim {
                 answer => return answer.is_ok(),
             }
             if !deadline.pause(pause) {
-                return false;
+                let seen = self.guest.call("asking for", &deadline::Deadline::after(MOMENT), ffi::state);
+                return called_off.is_ok() && seen.is_ok_and(Condition::runs);
             }
             pause *= 2;
         }

@@ -223,6 +223,8 @@ pub(crate) struct World {
     pub(crate) forced: bool,
     /// Whether it has asked for anything but an answer.
     pub(crate) meddled: bool,
+    /// How long a request for a copy at the target may still be under way when the move is called off.
+    pub(crate) in_flight: Duration,
     /// Whether nothing happens yet.
     pub(crate) quiet: bool,
     /// libvirt's answer to who asked for the move.
@@ -270,6 +272,7 @@ impl World {
             stirred: None,
             forced: false,
             meddled: false,
+            in_flight: IN_FLIGHT,
             quiet: false,
             moved: None,
             same: None,
@@ -342,7 +345,7 @@ impl World {
         if host == transfer.from {
             transfer.orphan.get_or_insert_with(now);
             match transfer.step {
-                Step::Asked => self.events.push((now() + IN_FLIGHT, Event::MoveEnds)),
+                Step::Asked => self.events.push((now() + self.in_flight, Event::MoveEnds)),
                 Step::Filling | Step::HandedOver => self.events.push((now() + CLEARING, Event::MoveEnds)),
                 Step::Runs => self.transfer = None,
             }

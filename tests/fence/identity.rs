@@ -71,7 +71,13 @@ pub fn same_uuid_two_guests(lab: &Lab) -> Result<()> {
         guest.fence("off", &[("missing_as_off", "1"), ("uuid_map", &format!("model:{uuid}"))])?.fails(&["model", "node2", "copied"])?;
     }
     guest.fence("off", &[])?.fails(&["model", "node2", "copied"])?;
-    other.lives("node2")
+    other.lives("node2")?;
+    // A copy that only lies there is in nobody's way: the node would be ended and stay unfenced for Pacemaker.
+    other.virsh("node2", &["destroy"])?;
+    other.define("node2")?;
+    guest.run("node1")?;
+    guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()
 }
 
 /// A pinned UUID: another guest of that name is refused, also where the pinned one is nowhere.

@@ -187,7 +187,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Line("node1", "crm_attribute --type rsc_defaults --name resource-stickiness --update 0")],
         mend: &[Line("node1", "crm_attribute --type rsc_defaults --name resource-stickiness --update 100")],
-        found: &[("stickiness", "web1 has no resource-stickiness", "pcs resource defaults update resource-stickiness=100")],
+        found: &[("stickiness", "web1 has no resource-stickiness", "pcs resource meta web1 resource-stickiness=100")],
     },
     Broken { make: &[LOCKLESS], mend: &[CLEAN], found: &[("disk locks", "bad: nothing locks vda (/dev/nothing)", "lock_manager")] },
     Broken {

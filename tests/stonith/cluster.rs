@@ -138,7 +138,8 @@ pub fn converted(lab: &Lab) -> Result<()> {
         let line = |begin: &str| text.lines().find(|line| line.starts_with(begin)).with_context(|| format!("no {begin}: {text}"));
         lab.check(FROM, &["sh", "-c", line(begin)?], LIMIT)?;
         lab.wait_membership(LIMIT, |seen| seen.runs_on("old-kvmha").is_some()).context("the device does not start")?;
-        lab.check(FROM, &["sh", "-c", line("pcs stonith delete ")?], LIMIT)?;
+        let last = line("# pcs stonith delete ")?.trim_start_matches("# ");
+        lab.check(FROM, &["sh", "-c", last], LIMIT)?;
         let left = check(lab, "pcs stonith config")?;
         ensure!(!left.contains("fence_virsh"), "the old device is left: {left}");
         guest.run("node2")?;

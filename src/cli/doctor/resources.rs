@@ -179,12 +179,16 @@ pub(super) fn migration(patient: &Patient, found: &mut Found) {
 /// Guests that go elsewhere for nothing.
 pub(super) fn stickiness(patient: &Patient, found: &mut Found) {
     for id in patient.guests.iter().map(Case::id) {
-        if patient.cib.meta(id, "resource-stickiness").is_none_or(|score| score.trim() == "0") {
-            found.warning(
-                format!("{id} has no resource-stickiness: that another guest is started, or a node comes back, may draw it elsewhere"),
-                "pcs resource defaults update resource-stickiness=100",
-            );
-        }
+        let remedy = match patient.cib.meta(id, "resource-stickiness").as_deref().map(str::trim) {
+            None => "pcs resource defaults update resource-stickiness=100".to_owned(),
+            // Where it is said, the defaults do not count.
+            Some("0") => format!("pcs resource meta {id} resource-stickiness=100"),
+            Some(_) => continue,
+        };
+        found.warning(
+            format!("{id} has no resource-stickiness: that another guest is started, or a node comes back, may draw it elsewhere"),
+            remedy,
+        );
     }
 }
 

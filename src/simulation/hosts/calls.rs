@@ -129,7 +129,7 @@ impl World {
             // The request for a copy at the target is under way still.
             Some(transfer @ Move { from, step: Step::Asked, orphan: None, .. }) if from == host => {
                 self.transfer = Some(Move { orphan: Some(now()), ..transfer });
-                self.events.push((now() + IN_FLIGHT, Event::MoveEnds));
+                self.events.push((now() + self.in_flight, Event::MoveEnds));
                 self.moved = Some(Err(CALLED_OFF));
                 Ok(())
             }

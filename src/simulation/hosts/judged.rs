@@ -24,7 +24,7 @@ impl World {
     }
 
     pub(super) fn may_yet_come(&self, transfer: Move) -> bool {
-        transfer.orphan.is_none_or(|since| now() < since + IN_FLIGHT)
+        transfer.orphan.is_none_or(|since| now() < since + self.in_flight)
     }
 
     /// The guest's CPUs run on this host.
