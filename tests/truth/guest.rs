@@ -41,6 +41,10 @@ pub fn paused_dump<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     written(lane, name, "paused (dumping)", &["dump"], &[])
 }
 
+pub fn dumped_live<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
+    written(lane, name, "paused (unknown)", &["dump"], &["--live", "--memory-only"])
+}
+
 pub fn paused_snapshot<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     let more = ["--diskspec", "vda,snapshot=no", "--reuse-external"];
     written(lane, name, "paused (creating snapshot)", &["snapshot-create-as", "--name", "one", "--memspec"], &more)

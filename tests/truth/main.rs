@@ -65,6 +65,7 @@ const SET_UPS: &[(&str, SetUp)] = &[
     ("paused_migration", guest::paused_migration),
     ("paused_save", guest::paused_save),
     ("paused_dump", guest::paused_dump),
+    ("dumped_live", guest::dumped_live),
     ("paused_snapshot", guest::paused_snapshot),
     ("paused_io_error", guest::paused_io_error),
     ("paused_watchdog", guest::paused_watchdog),
