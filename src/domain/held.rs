@@ -4,7 +4,6 @@ use super::connection::Connection;
 use super::definition::Identity;
 use super::{Condition, Kind, Result, Uri, ffi};
 use crate::deadline::{Deadline, Task};
-use std::slice;
 use std::time::Duration;
 
 /// For the job, of which libvirt says nothing as long as it waits for the emulator.
@@ -35,11 +34,18 @@ pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline)
     guests.iter().map(|identity| one_of(connection, identity, &mut patient, deadline)).collect()
 }
 
-/// Whether a job of the guest is under way, as far as can be told: its monitor, a dump or a snapshot then has it stand still.
+/// Whether QEMU has the guest stand still for what is under way with it, a live dump or snapshot, of which libvirt gives no reason
+/// ([`Condition::PAUSED_UNKNOWN`]); `None`: the job cannot be asked for.
 #[must_use]
-pub fn may_be_busy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> bool {
-    let ask = || Some(all_at(&Connection::open(&uri.to_string(), deadline).ok()?, slice::from_ref(identity), deadline).pop()?.ok()??.busy);
-    ask().is_none_or(|busy| busy != Some(false))
+pub fn stands_for_a_job(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Option<bool> {
+    // The job first: what has ended by then is over, and is let run at once.
+    let stands = || {
+        let guest = Connection::open(&uri.to_string(), deadline).ok()?.guest(&identity.name, deadline).ok()??;
+        let job = guest.call("asking for the job of", &deadline.within(MOMENT), |domain| ffi::job(domain, ffi::Which::Current)).ok()?;
+        let condition = guest.call("asking for", deadline, ffi::state).ok()?;
+        Some(condition != Condition::PAUSED_UNKNOWN || job.is_some_and(|job| job.may_stop()))
+    };
+    if stands()? { Some(true) } else { stands() }
 }
 
 /// When libvirt has not told the job of one in time, it is not asked for those of the others: `patient` is false then.

@@ -266,7 +266,8 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
             Ok(None | Some((Condition { state: State::ShutOff, .. }, _))) => return true,
             Ok(Some((Condition::PAUSED_SAVE | Condition::PAUSED_DUMP | Condition::PAUSED_SNAPSHOT, _))) => {}
             // As one that is dumped or recorded live looks to libvirt.
-            Ok(Some((Condition::PAUSED_UNKNOWN, _))) if held::may_be_busy(identity, uri, &deadline.within(REQUEST)) => {}
+            Ok(Some((Condition::PAUSED_UNKNOWN, _))) if held::stands_for_a_job(identity, uri, &deadline.within(REQUEST)) != Some(false) => {
+            }
             Ok(Some((condition, _))) if matches!(condition.state, State::Paused | State::Crashed | State::Suspended) => {
                 log::info(format_args!("{name} is {condition} and cannot shut down"));
                 return false;

@@ -33,6 +33,8 @@ pub(super) struct Ending<'a> {
     stands: Vec<Begun>,
     /// The hosts on which libvirt refused an end and did not end it since, and since when that end may be under way.
     pending: BTreeMap<usize, Instant>,
+    /// Whether it was noted by an earlier action that it may have left for a host that is not asked.
+    left_before: bool,
     /// Since when somebody else's end is under way, which nothing proves but that the guest is no longer there.
     unseen: Option<Instant>,
     /// The rounds.
@@ -71,6 +73,7 @@ impl<'a> Ending<'a> {
         Ok(Self {
             plug,
             stands: open_ends(note.as_ref()),
+            left_before: note.as_ref().is_some_and(|note| note.left.is_some()),
             note,
             pending: BTreeMap::new(),
             unseen: None,
@@ -126,9 +129,7 @@ impl<'a> Ending<'a> {
             self.note = self.plug.note()?;
             self.stands = open_ends(self.note.as_ref());
         }
-        let elsewhere = |left: &str| {
-            answers.iter().enumerate().any(|(host, answer)| matches!(answer, Answer::Active { .. }) && self.plug.pool.label(host) != left)
-        };
+        let elsewhere = |left: &str| answers.iter().enumerate().any(|(host, answer)| answer.runs() && self.plug.pool.label(host) != left);
         if let Some(note) = &mut self.note {
             // A copy on another host shows where the move led to.
             note.left = note.left.take().filter(|left| !elsewhere(left));
@@ -254,8 +255,9 @@ impl<'a> Ending<'a> {
     /// given.
     fn about(&self, copy: &Victim, hosts: &[usize], leaves: Option<usize>) -> Note {
         let before = self.note.as_ref();
-        // A copy on another host shows where the move led to.
-        let is_elsewhere = |left: &str| hosts.iter().any(|host| self.plug.pool.label(*host) != left);
+        // A copy on another host shows where the move led to; of one that was noted by an earlier action another move may have begun since, which
+        // comes from where nobody is asked.
+        let is_elsewhere = |left: &str| !(self.left_before && copy.moving) && hosts.iter().any(|host| self.plug.pool.label(*host) != left);
         let leaves = leaves.map(|host| self.plug.pool.label(host).to_owned());
         let left = leaves.or_else(|| before.and_then(|note| note.left.clone())).filter(|left| !is_elsewhere(left));
         Note {

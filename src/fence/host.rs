@@ -61,11 +61,13 @@ fn heard(error: &Error) -> Heard {
     const ANSWERS: [&str; 6] =
         ["refused", "Permission denied", "uthentication failed", "ost key verification", "kex_exchange", "subsystem request failed"];
     let says = |words: &[&str]| words.iter().any(|word| error.text.contains(word));
+    // What came through ssh, or broke off, came from there.
+    let came = says(&["Cannot recv data", "End of file while reading data"]) && !says(&["ssh: connect to host", "ssh: Could not resolve"]);
     match error.kind {
         // libvirt's own "cannot acquire state change lock" is of this kind too, and an answer.
         Kind::Unresponsive if says(&["libvirt gave no answer"]) => Heard::Nothing,
         Kind::Unreachable if says(&SILENCE) => Heard::Nothing,
-        Kind::Unreachable if says(&ANSWERS) => Heard::Answer,
+        Kind::Unreachable if came || says(&ANSWERS) => Heard::Answer,
         // No name, no route, no certificate, no ssh: that is this node's own.
         Kind::Unreachable | Kind::Internal => Heard::NotAsked,
         _ => Heard::Answer,
@@ -322,6 +324,18 @@ mod tests {
             (Kind::Internal, "connection is closed", Heard::NotAsked),
             (Kind::Unreachable, "unable to connect to server at 'b:16509': Network is unreachable", Heard::NotAsked),
             (Kind::Unreachable, "The client certificate /etc/pki/libvirt/clientcert.pem has expired", Heard::NotAsked),
+            (
+                Kind::Unreachable,
+                "Cannot recv data: ssh: connect to host b port 22: Network is unreachable: Connection reset by peer",
+                Heard::NotAsked,
+            ),
+            (
+                Kind::Unreachable,
+                "Cannot recv data: virt-ssh-helper: cannot connect to '/run/libvirt/libvirt-sock': Connection reset by peer",
+                Heard::Answer,
+            ),
+            (Kind::Unreachable, "Cannot recv data: Connection closed by 10.0.0.2 port 22: Connection reset by peer", Heard::Answer),
+            (Kind::Unreachable, "End of file while reading data: Input/output error", Heard::Answer),
             (Kind::Unreachable, "Cannot recv data: Host key verification failed.: Connection reset by peer", Heard::Answer),
             (Kind::Unreachable, "unable to resolve address 'b' service '16509': Name or service not known", Heard::NotAsked),
         ] {

@@ -173,6 +173,31 @@ fn a_guest_that_is_back() {
     assert_eq!(answers.keys().collect::<Vec<_>>(), ["State On Already"]);
 }
 
+/// It has left for a host that is not asked, and a move from there is on its way back: its copy here says nothing of it.
+///
+/// Fails if a copy that stands still takes the note of the first move away, when it is looked at or when it is ended.
+#[test]
+fn a_guest_that_is_coming_back() {
+    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
+    let act = |notes: &Path| {
+        let first = off_of(TIMES[0], false, notes);
+        world(|world| {
+            world.hosts[2].copy = None;
+            world.move_from(2, 1, Step::Filling);
+        });
+        let (mut plug, time) = plug(TIMES[0], false, notes);
+        let seen = plug.status(&Deadline::after(time)).unwrap();
+        format!("{first} {seen:?} {}", off_of(TIMES[0], false, notes))
+    };
+    let create = || {
+        let mut world = World::new(&ALL, true);
+        world.move_from(0, 2, Step::HandedOver);
+        world
+    };
+    let answers = every_course_of(0, create, act);
+    assert_eq!(answers.keys().collect::<Vec<_>>(), ["State On State"]);
+}
+
 /// Hosts are cut off or freeze, and come back, with a guest that moves.
 #[test]
 fn hosts_that_do_not_answer() {

@@ -151,9 +151,10 @@ impl Plug {
     /// # Errors
     /// Cannot tell, and why.
     pub(super) fn status(&mut self, deadline: &Deadline) -> Result<Status> {
+        let before = self.note().ok().flatten();
         let (verdict, answers) = self.survey(deadline);
         if let Verdict::On(_) = verdict {
-            self.found(&answers);
+            self.found(before, &answers);
             return Ok(Status::On);
         }
         let note = self.note()?;
@@ -167,15 +168,13 @@ impl Plug {
         }
     }
 
-    /// It runs on a host that is asked: a move that led out of sight is over then. One that is handed over stands still.
-    fn found(&self, answers: &[Answer]) {
-        let Ok(Some(note)) = self.note() else { return };
-        let Some(left) = &note.left else { return };
-        let is_there = |(host, answer): (usize, &Answer)| match answer {
-            Answer::Active { state, .. } => self.pool.label(host) != left || state.starts_with("running"),
-            _ => false,
-        };
-        if answers.iter().enumerate().any(is_there)
+    /// It runs on a host that is asked: a move that led out of sight, by the note as it was before, is over then. A copy that stands still may
+    /// have been handed over, or be coming in from where it ran.
+    fn found(&self, before: Option<Note>, answers: &[Answer]) {
+        let Some(note) = before.filter(|note| note.left.is_some()) else { return };
+        let unchanged = self.note().is_ok_and(|now| now.as_ref() == Some(&note));
+        if unchanged
+            && answers.iter().any(Answer::runs)
             && let Err(error) = (Note { left: None, ..note }).write(&self.notes)
         {
             log::warning(error);
@@ -195,9 +194,10 @@ impl Plug {
     /// # Errors
     /// It does not run, and why.
     pub(super) fn on(&mut self, deadline: &Deadline) -> Result<Done> {
+        let before = self.note().ok().flatten();
         let (verdict, answers) = self.survey(deadline);
         if let Verdict::On(_) = verdict {
-            self.found(&answers);
+            self.found(before, &answers);
             return Ok(Done::Already);
         }
         let note = self.note()?;

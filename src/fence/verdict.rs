@@ -83,6 +83,11 @@ pub(super) fn judge(answers: &[Answer]) -> Verdict {
 }
 
 impl Answer {
+    /// Whether its CPUs run there: it is neither coming in nor handed over.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self, Self::Active { state, .. } if state.starts_with("running"))
+    }
+
     /// The UUID of the guest that the host means.
     pub(super) fn uuid(&self) -> Option<&str> {
         match self {

@@ -9,6 +9,7 @@ use crate::domain::definition::{Definition, Identity};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::{Place, Sight};
 use crate::domain::{Error, Kind, evidence, rings, twin};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -121,12 +122,14 @@ impl Call {
         Place { config: config.to_owned(), shelf: self.shelf() }
     }
 
-    /// Whether Pacemaker's configuration has another `config` for this resource than the one that is given: then that one is old. Where nobody
-    /// can say it is not.
+    /// Whether Pacemaker's configuration has another `config` or `hypervisor` for this resource than those that are given: then these are old.
+    /// Where nobody can say they are not.
     pub(super) fn was_reconfigured(&self) -> bool {
         let Some(id) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return false };
-        let configured = Cib::query(&self.part()).ok().and_then(|cib| cib.resource(id)?.parameters.remove("config"));
-        configured.is_some_and(|config| Path::new(&config) != self.parameters.config)
+        let Some(resource) = Cib::query(&self.part()).ok().and_then(|cib| cib.resource(id)) else { return false };
+        let hypervisor = |parameters: &BTreeMap<String, String>| parameters.get("hypervisor").cloned().unwrap_or("qemu:///system".into());
+        let given = &self.environment.parameters;
+        resource.parameters.get("config") != given.get("config") || hypervisor(&resource.parameters) != hypervisor(given)
     }
 
     /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.

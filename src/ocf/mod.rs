@@ -137,7 +137,8 @@ impl Call {
     /// Pacemaker keeps the parameters of a start, a reload or a probe for the stop, but not those of a migrate_from (`update_history_cache`,
     /// pacemaker 2.1.5): so where the guest has come by a move they are those of the last probe there, and may name what is another resource's
     /// guest by now. Of what was deleted from the configuration while it ran, and was only found by a probe, there are none: to refuse that
-    /// would cost the node its power, as would a `hypervisor` that was wrong then. Another path to the same guest is what a person has set.
+    /// would cost the node its power, as would a `hypervisor` that was wrong then. What a person has set while the guest ran is in Pacemaker's
+    /// configuration, and counts.
     fn take_from_record(&mut self) {
         if self.action != Action::Stop || self.environment.instance.is_none() {
             return;
@@ -146,9 +147,12 @@ impl Call {
         let Ok(hypervisor) = Uri::parse(&record.hypervisor) else { return };
         let missing = self.faults.iter().any(|fault| fault.missing);
         let names_another = || self.definition().is_ok_and(|definition| definition.identity.name != record.name);
-        let stale = missing || record.config != self.parameters.config && names_another();
-        let faulty = self.faults.iter().any(|fault| fault.name == "hypervisor");
-        if !stale && !faulty {
+        let other_config = record.config != self.parameters.config;
+        let other_hypervisor = hypervisor.to_string() != self.hypervisor.to_string();
+        let stale = missing || other_config && names_another() || (other_config || other_hypervisor) && self.was_reconfigured();
+        // Without an answer from Pacemaker at least what cannot be right.
+        let unusable = self.faults.iter().any(|fault| fault.name == "hypervisor") || !self.hypervisor.is_on(&self.environment.host);
+        if !stale && !unusable {
             return;
         }
         let given = if missing { "not set".into() } else { self.parameters.config.display().to_string() };

@@ -139,9 +139,14 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                     return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Exists);
                 }
                 // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
-                let limit = call.deadline.within(call.deadline.left() / 4);
-                if *condition == Condition::PAUSED_UNKNOWN && held::may_be_busy(&trace.identity, &call.hypervisor, &limit) {
-                    return Ok(Seen::Exists);
+                if *condition == Condition::PAUSED_UNKNOWN {
+                    let limit = call.deadline.within(call.deadline.left() / 4);
+                    match held::stands_for_a_job(&trace.identity, &call.hypervisor, &limit) {
+                        Some(true) => return Ok(Seen::Exists),
+                        // What is not known costs no guest its life.
+                        None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Exists),
+                        _ => {}
+                    }
                 }
                 return match condition.state {
                     _ if condition.is_fault() || condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),

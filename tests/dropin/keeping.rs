@@ -158,6 +158,9 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     // A libvirt that was given wrongly then is no reason to fail.
     one.with("hypervisor", "qemu:/system").call(HERE, "stop", 60)?.is(0)?;
     one.absent(HERE)?;
+    one.begin(HERE)?;
+    one.with("hypervisor", "qemu+tcp://node9/system").call(HERE, "stop", 60)?.is(0)?;
+    one.absent(HERE)?;
     // Another path to the same guest is what a person has set: there it is saved.
     let moved = lab.guest_definition("moved");
     fs::copy(lab.guest_definition("one"), &moved)?;
@@ -174,6 +177,18 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     settle(lab)?;
     old.call(HERE, "stop", 60)?.is(0)?;
     ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended without a state file");
+    // An old path to the same guest is not what a person has set: it is saved where Pacemaker's configuration says.
+    fs::copy(lab.guest_definition("one"), &moved)?;
+    one.begin(HERE)?;
+    title(&one, HERE, "at its own place")?;
+    elsewhere.call(HERE, "stop", 60)?.is(0)?;
+    one.absent(HERE)?;
+    let saved = fs::read_to_string(&moved)?;
+    fs::remove_file(&moved)?;
+    ensure!(
+        config(&one)?.contains("<title>at its own place</title>") && !saved.contains("at its own place"),
+        "it was saved to an old place"
+    );
     two.end(HERE, 60)?;
     // What another guest's definition is in by now is not overwritten.
     let (path, text) = (lab.guest_definition("one"), config(&two)?);

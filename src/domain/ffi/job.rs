@@ -99,6 +99,14 @@ impl Job {
         self.operation == Some(OPERATION_MIGRATION_OUT)
     }
 
+    /// Whether QEMU may have the domain stand still for it, for which libvirt then gives no reason: not for a backup, which lasts as long as its
+    /// client likes, and for a migration libvirt has one.
+    #[must_use]
+    pub fn may_stop(&self) -> bool {
+        let backup = i32::try_from(sys::VIR_DOMAIN_JOB_OPERATION_BACKUP).ok();
+        !self.is_outgoing_migration() && (self.operation.is_none() || self.operation != backup)
+    }
+
     /// Bytes of memory that the guest dirties in a second.
     #[must_use]
     pub fn dirtied(&self) -> Option<u64> {

@@ -85,7 +85,7 @@ impl Certificate {
     /// The hosts it is for, for people.
     pub(super) fn hosts(&self) -> String {
         let addresses = self.addresses.iter().map(ToString::to_string);
-        let all: Vec<String> = self.names.iter().cloned().chain(addresses).collect();
+        let all: Vec<String> = self.names.iter().filter(|name| !name.is_empty()).cloned().chain(addresses).collect();
         if all.is_empty() { "no host".to_owned() } else { all.join(", ") }
     }
 }
@@ -249,7 +249,9 @@ mod tests {
         assert!(plain.is_of("a") && !plain.is_of("b"));
         let wide = Certificate { names: vec!["*.example".into()], ..plain };
         assert!(!wide.is_of("a.example"));
-        assert_eq!(Certificate { names: Vec::new(), ..wide }.hosts(), "no host");
+        for names in [Vec::new(), vec![String::new()]] {
+            assert_eq!(Certificate { names, ..wide.clone() }.hosts(), "no host");
+        }
     }
 
     #[test]
