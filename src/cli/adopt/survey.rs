@@ -149,15 +149,17 @@ fn is_quiet(but_for: &[String], deadline: &Deadline) -> anyhow::Result<View> {
         bail!("node {} is coming, or has to be fenced", node.name);
     }
     ensure!(view::is_idle(controller, deadline)?, "Pacemaker is at work");
-    if let Some(step) = scheduler::plan(deadline)?.iter().find(|step| !looks_for(step, but_for)) {
+    if let Some(step) = scheduler::plan(deadline)?.iter().find(|step| !may_stay(step, but_for)) {
         bail!("Pacemaker is about to {step}");
     }
     Ok(view)
 }
 
-/// Whether a step only looks for one of these.
-fn looks_for(step: &Step, resources: &[String]) -> bool {
-    step.operation == "monitor" && step.resource.as_ref().is_some_and(|resource| resources.contains(resource))
+/// Whether a step need not be waited for: it only looks for one of these, or forgets a failure that has expired since the scheduler looked last,
+/// which a controller at rest does not know before the next change, or `cluster-recheck-interval` (15 min).
+fn may_stay(step: &Step, resources: &[String]) -> bool {
+    let looks = step.operation == "monitor" && step.resource.as_ref().is_some_and(|resource| resources.contains(resource));
+    looks || step.operation == "clear_failcount"
 }
 
 /// The resources that a run has put into maintenance and not taken out.
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_look_for_what_a_run_has_in_maintenance_does_not_matter() {
+    fn what_a_quiet_cluster_may_have_yet_to_do() {
         let cib = Cib::parse(
             "<cib><configuration><resources><primitive id='web1'><meta_attributes id='web1-kvmha-adopt'>\
              <nvpair id='web1-kvmha-adopt-maintenance' name='maintenance' value='true'/></meta_attributes></primitive>\
@@ -246,10 +248,11 @@ mod tests {
             operation: operation.into(),
             node: "node2".into(),
         };
-        assert!(looks_for(&step(Some("web1"), "monitor"), &apart));
+        assert!(may_stay(&step(Some("web1"), "monitor"), &apart));
         let others =
             [(Some("web1"), "stop"), (Some("web1"), "cancel"), (Some("web1"), "start"), (Some("web2"), "monitor"), (None, "fence")];
-        assert!(others.iter().all(|(resource, operation)| !looks_for(&step(*resource, operation), &apart)));
-        assert!(!looks_for(&step(Some("web1"), "monitor"), &[]));
+        assert!(others.iter().all(|(resource, operation)| !may_stay(&step(*resource, operation), &apart)));
+        assert!(!may_stay(&step(Some("web1"), "monitor"), &[]));
+        assert!(may_stay(&step(None, "clear_failcount"), &[]), "a failure that has expired");
     }
 }
