@@ -188,13 +188,11 @@ pub fn a_failed_move(lab: &Lab) -> Result<()> {
     says(&kvmha(lab, &source, "repair vm1 --yes")?, 1, &["by hand: crm_resource --clear --resource vm1"])?;
     guest.clear()?;
     stage.settle()?;
+    // Pacemaker brings what an action has noted of itself into the CIB in its own time.
+    let noted = "kvmha_guest_last_move_success{resource=\"vm1\"} 0";
+    until("the failed move is noted", || metrics(lab, &source).is_ok_and(|text| text.contains(noted)))?;
     let text = metrics(lab, &source)?;
-    for line in [
-        "kvmha_up 1",
-        "kvmha_cluster_quorum 1",
-        "kvmha_guest_failed{resource=\"vm1\"} 1",
-        "kvmha_guest_last_move_success{resource=\"vm1\"} 0",
-    ] {
+    for line in ["kvmha_up 1", "kvmha_cluster_quorum 1", "kvmha_guest_failed{resource=\"vm1\"} 1", noted] {
         ensure!(text.lines().any(|found| found == line), "{line:?} is not in: {text}");
     }
     says(&kvmha(lab, &source, "doctor --quiet")?, 1, &["vm1 is blocked"])?;
