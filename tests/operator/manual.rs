@@ -82,8 +82,9 @@ fn install(lab: &Lab, package: &Path, line: &str) -> Result<()> {
 /// From the installation to a guest that fails over.
 pub fn the_two_node_guide(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
-    let all = lines(TWO_NODES);
-    let (installation, rest) = all.split_first().filter(|(line, _)| line.starts_with("apt install ")).context("nothing is installed")?;
+    let mut rest = lines(TWO_NODES);
+    // On nodes whose cluster is there; what the guide does with that before is done right after.
+    let installation = rest.remove(rest.iter().position(|line| line.starts_with("apt install ")).context("nothing is installed")?);
     if let Some(package) = package() {
         install(lab, &package, installation)?;
     }
