@@ -152,12 +152,14 @@ impl Shelf {
         sharers.map(|(instance, _)| instance).collect()
     }
 
-    /// Another resource whose guest this is: that has seen it for certain, and is about to start it, to move it, or has its emulator.
+    /// Another resource whose guest this is: that has seen it for certain, and whose emulator of it lives; or that is starting or moving it and has
+    /// none on record yet. A record that outlived its emulator says nothing: what runs under that name by now is somebody else's.
     #[must_use]
     pub fn owner(&self, identity: &Identity) -> Option<String> {
         let same = |other: &Record| other.name == identity.name && !other.uuid.as_ref().is_some_and(|uuid| identity.is_another(uuid));
-        let has = |other: &Record| {
-            other.creating || other.moving.is_some() || other.trace().emulator.is_some_and(|emulator| !emulator.is_dying())
+        let has = |other: &Record| match other.trace().emulator {
+            Some(emulator) => !emulator.is_dying(),
+            None => other.creating || other.moving.is_some(),
         };
         self.other_records().find(|(_, other)| !other.guessed && same(other) && has(other)).map(|(instance, _)| instance)
     }
@@ -382,6 +384,43 @@ mod tests {
         ] {
             other.write(&unsure);
             assert_eq!(shelf.sharers(&identity), [""; 0], "{unsure:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_a_guest_that_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let start = Status::read(Path::new("/proc/self")).unwrap().start;
+        let lives = Record { pid: Some(std::process::id().cast_signed()), start: Some(start), ..record() };
+        let unknown = Record { pid: None, start: None, ..record() };
+        let moving = || Some("qemu+tcp://node2/system".to_owned());
+        let (shelf, other) = (Shelf::new(root.path(), "web1"), Shelf::new(root.path(), "web:2"));
+        let identity = record().identity();
+        let has = |record: &Record, identity: &Identity| {
+            other.write(record);
+            shelf.owner(identity).is_some()
+        };
+        for mine in [
+            lives.clone(),
+            Record { moving: moving(), ..lives.clone() },
+            Record { creating: true, ..unknown.clone() },
+            Record { moving: moving(), ..unknown.clone() },
+        ] {
+            assert!(has(&mine, &identity) && has(&mine, &Identity { uuid: None, ..identity.clone() }), "{mine:?}");
+            assert!(!has(&mine, &Identity { name: "web9".into(), ..identity.clone() }), "another name: {mine:?}");
+            assert!(!has(&mine, &Identity { uuid: Some("another".into()), ..identity.clone() }), "another UUID: {mine:?}");
+            assert_eq!(other.owner(&identity), None, "itself");
+        }
+        // Whoever runs under that name by now would be called stopped while it lives.
+        let gone = Record { start: Some(start + 1), ..lives.clone() };
+        for old in [
+            unknown,
+            gone.clone(),
+            Record { moving: moving(), ..gone.clone() },
+            Record { creating: true, ..gone },
+            Record { guessed: true, ..lives },
+        ] {
+            assert!(!has(&old, &identity), "{old:?}");
         }
     }
 

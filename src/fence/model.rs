@@ -146,22 +146,19 @@ fn a_move_that_does_not_get_there() {
     assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed"]);
 }
 
-/// It has left for a host that is not asked, and a person has it run here again: from then on it is as any other.
-///
-/// Fails if what was noted of the move outlives that it is seen to run.
-#[test]
-fn a_guest_that_is_back() {
+/// It has left for a host that is not asked; `back` happens, it is looked at, `then` happens, and it is turned off again. The answers.
+fn after_it_left(back: fn(&mut World, usize), then: fn(&mut World, usize)) -> Vec<String> {
     const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
     let act = |notes: &Path| {
         let first = off_of(TIMES[0], false, notes);
         let place = pick(2);
         world(|world| {
             world.hosts[2].copy = None;
-            world.run_on(place);
+            back(world, place);
         });
         let (mut plug, time) = plug(TIMES[0], false, notes);
         let seen = plug.status(&Deadline::after(time)).unwrap();
-        world(|world| world.hosts[place].copy = None);
+        world(|world| then(world, place));
         format!("{first} {seen:?} {}", off_of(TIMES[0], false, notes))
     };
     let create = || {
@@ -169,33 +166,25 @@ fn a_guest_that_is_back() {
         world.move_from(0, 2, Step::HandedOver);
         world
     };
-    let answers = every_course_of(0, create, act);
-    assert_eq!(answers.keys().collect::<Vec<_>>(), ["State On Already"]);
+    every_course_of(0, create, act).into_keys().collect()
 }
 
-/// It has left for a host that is not asked, and a move from there is on its way back: its copy here says nothing of it.
+/// A person has it run here again: from then on it is as any other.
+///
+/// Fails if what was noted of the move outlives that it is seen to run.
+#[test]
+fn a_guest_that_is_back() {
+    let answers = after_it_left(World::run_on, |world, place| world.hosts[place].copy = None);
+    assert_eq!(answers, ["State On Already"]);
+}
+
+/// A move from there is on its way back: its copy here says nothing of it.
 ///
 /// Fails if a copy that stands still takes the note of the first move away, when it is looked at or when it is ended.
 #[test]
 fn a_guest_that_is_coming_back() {
-    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
-    let act = |notes: &Path| {
-        let first = off_of(TIMES[0], false, notes);
-        world(|world| {
-            world.hosts[2].copy = None;
-            world.move_from(2, 1, Step::Filling);
-        });
-        let (mut plug, time) = plug(TIMES[0], false, notes);
-        let seen = plug.status(&Deadline::after(time)).unwrap();
-        format!("{first} {seen:?} {}", off_of(TIMES[0], false, notes))
-    };
-    let create = || {
-        let mut world = World::new(&ALL, true);
-        world.move_from(0, 2, Step::HandedOver);
-        world
-    };
-    let answers = every_course_of(0, create, act);
-    assert_eq!(answers.keys().collect::<Vec<_>>(), ["State On State"]);
+    let answers = after_it_left(|world, place| world.move_from(2, place, Step::Filling), |_, _| {});
+    assert_eq!(answers, ["State On State"]);
 }
 
 /// Hosts are cut off or freeze, and come back, with a guest that moves.
