@@ -21,8 +21,8 @@ use lab::judge::{Violation, judge};
 use lab::process::wait_until;
 use lab::program::under_test;
 use lab::scene::{LIMIT, Stage};
-use lab::suite::{close, number};
-use lab::{Lab, Options, Watcher, supervise};
+use lab::suite::{close, in_lab, number};
+use lab::{Lab, Options, Watcher};
 use plan::Script;
 use play::{Play, guest_name};
 use record::Recorder;
@@ -62,26 +62,20 @@ fn main() -> ExitCode {
         print_plan(&words.script);
         return ExitCode::SUCCESS;
     }
-    match supervise::supervised(|| Lab::down(&words.lab, None)) {
-        Ok(Some(code)) => return ExitCode::from(code),
-        Ok(None) => {}
-        Err(error) => {
-            println!("{error:#}");
-            return ExitCode::FAILURE;
-        }
-    }
-    let begin = Instant::now();
-    println!("\nrunning 1 tests");
-    let failed = match run(&words) {
-        Ok(true) => Vec::new(),
-        Ok(false) => vec!["chaos"],
-        Err(error) => {
-            // With the time: `tests/run` tries this once more, unlike a violation.
-            println!("test chaos ... FAILED ({:.1} s)\n    seed {}: {error:#}", begin.elapsed().as_secs_f64(), words.script.seed);
-            vec!["chaos"]
-        }
-    };
-    close(1, &failed, 0, begin)
+    in_lab(&words.lab, None, || {
+        let begin = Instant::now();
+        println!("\nrunning 1 tests");
+        let failed = match run(&words) {
+            Ok(true) => Vec::new(),
+            Ok(false) => vec!["chaos"],
+            Err(error) => {
+                // With the time: `tests/run` tries this once more, unlike a violation.
+                println!("test chaos ... FAILED ({:.1} s)\n    seed {}: {error:#}", begin.elapsed().as_secs_f64(), words.script.seed);
+                vec!["chaos"]
+            }
+        };
+        Ok(close(1, &failed, 0, begin))
+    })
 }
 
 fn words(mut all: impl Iterator<Item = String>) -> Result<Words> {

@@ -18,14 +18,14 @@ mod tools;
 
 use anyhow::{Result, bail};
 use lab::scene::Stage;
-use lab::{Lab, supervise};
+use lab::suite::{Words, close, in_lab};
 use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The lab's name; `tests/run` knows it too.
+/// The lab's name, if no other is given; `tests/run` knows it too.
 const LAB: &str = "cluster";
 
 /// What is tried, and how. The text that comes back is what a person may want to know of it.
@@ -60,26 +60,18 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.iter().any(|word| word == "--list") {
+    let words = Words::of_process();
+    if words.list {
         SCENARIOS.iter().for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
-    match supervise::supervised(|| Lab::down(LAB, None)) {
-        Ok(Some(code)) => ExitCode::from(code),
-        Ok(None) => run(&words),
-        Err(error) => {
-            eprintln!("cluster: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let name = words.lab.clone().unwrap_or_else(|| LAB.to_owned());
+    in_lab(&name, None, || Ok(run(&words, &name)))
 }
 
-/// Runs the scenarios whose names hold one of the words; all if there is none. Options of the usual harness are passed over.
-fn run(words: &[String]) -> ExitCode {
-    let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let wanted = |scenario: &&Scenario| filters.is_empty() || filters.iter().any(|filter| scenario.name.contains(filter.as_str()));
-    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
+/// Runs the scenarios that are wanted.
+fn run(words: &Words, lab: &str) -> ExitCode {
+    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| words.wants(scenario.name)).collect();
     println!("\nrunning {} tests", chosen.len());
     let begin = Instant::now();
     let (mut stage, mut failed) = (None, Vec::new());
@@ -87,33 +79,24 @@ fn run(words: &[String]) -> ExitCode {
         print!("test {} ... ", scenario.name);
         let _ = stdout().flush();
         let begun = Instant::now();
-        match on_stage(&mut stage, scenario) {
+        match on_stage(&mut stage, lab, scenario) {
             Ok(note) => println!("ok ({:.1} s) {note}", begun.elapsed().as_secs_f64()),
             Err(error) => {
                 println!("FAILED ({:.1} s)\n    {error:#}", begun.elapsed().as_secs_f64());
                 if let Some(stage) = stage.take() {
-                    stage.keep_logs(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(LAB).join(scenario.name));
+                    stage.keep_logs(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(lab).join(scenario.name));
                 }
                 failed.push(scenario.name);
             }
         }
     }
-    failed.iter().for_each(|name| println!("failed: {name}"));
-    let word = if failed.is_empty() { "ok" } else { "FAILED" };
-    println!(
-        "\ntest result: {word}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
-        chosen.len() - failed.len(),
-        failed.len(),
-        SCENARIOS.len() - chosen.len(),
-        begin.elapsed().as_secs_f64()
-    );
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    close(chosen.len(), &failed, SCENARIOS.len() - chosen.len(), begin)
 }
 
 /// Runs a scenario on the stage that is there, or on a new one.
-fn on_stage(stage: &mut Option<Stage>, scenario: &Scenario) -> Result<String> {
+fn on_stage(stage: &mut Option<Stage>, lab: &str, scenario: &Scenario) -> Result<String> {
     if stage.is_none() {
-        *stage = Some(Stage::build(LAB)?);
+        *stage = Some(Stage::build(lab)?);
     }
     let Some(stage) = stage.as_ref() else { bail!("there is no lab") };
     let run = || (scenario.run)(stage);

@@ -9,8 +9,8 @@
 mod play;
 
 use anyhow::Result;
-use lab::suite::{Words, close, number};
-use lab::{Lab, Options, supervise};
+use lab::suite::{Words, close, in_lab, number};
+use lab::{Lab, Options};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,18 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let name = words.lab.unwrap_or_else(|| LAB.to_owned());
-    match supervise::supervised(|| Lab::down(&name, None)) {
-        Ok(Some(code)) => return ExitCode::from(code),
-        Ok(None) => {}
-        Err(error) => {
-            println!("{error:#}");
-            return ExitCode::FAILURE;
-        }
-    }
-    run(&name).unwrap_or_else(|error| {
-        println!("{error:#}");
-        ExitCode::FAILURE
-    })
+    in_lab(&name, None, || run(&name))
 }
 
 fn run(name: &str) -> Result<ExitCode> {

@@ -16,8 +16,8 @@ use anyhow::{Context, Result, ensure};
 use cells::{Cell, Verdict};
 use kvmha::ocf::answers::{self, Condition};
 use lab::stage::Agent;
-use lab::suite::{Words, close};
-use lab::{Lab, Options, supervise};
+use lab::suite::{Words, close, in_lab};
+use lab::{Lab, Options};
 use play::{Lane, SetUp};
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -86,18 +86,7 @@ const SET_UPS: &[(&str, SetUp)] = &[
 fn main() -> ExitCode {
     let words = Words::of_process();
     let name = words.lab.clone().unwrap_or_else(|| LAB.to_owned());
-    match supervise::supervised(|| Lab::down(&name, None)) {
-        Ok(Some(code)) => return ExitCode::from(code),
-        Ok(None) => {}
-        Err(error) => {
-            println!("{error:#}");
-            return ExitCode::FAILURE;
-        }
-    }
-    run(&words, &name).unwrap_or_else(|error| {
-        println!("{error:#}");
-        ExitCode::FAILURE
-    })
+    in_lab(&name, None, || run(&words, &name))
 }
 
 fn run(words: &Words, name: &str) -> Result<ExitCode> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -102,18 +103,12 @@ impl Suite {
             self.options.name = name;
         }
         let Options { name, state, .. } = &self.options;
-        match supervised(|| Lab::down(name, state.as_deref())) {
-            Ok(Some(code)) => return ExitCode::from(code),
-            Ok(None) => {}
-            Err(error) => {
-                println!("{error:#}");
-                return ExitCode::FAILURE;
-            }
-        }
-        println!("\nrunning {} tests", wanted.len());
-        let begin = Instant::now();
-        let failed = if wanted.is_empty() { Vec::new() } else { self.run(&wanted) };
-        close(wanted.len(), &failed, others.len(), begin)
+        in_lab(name, state.as_deref(), || {
+            println!("\nrunning {} tests", wanted.len());
+            let begin = Instant::now();
+            let failed = if wanted.is_empty() { Vec::new() } else { self.run(&wanted) };
+            Ok(close(wanted.len(), &failed, others.len(), begin))
+        })
     }
 
     /// The names of those that failed; all, when there is no lab.
@@ -158,6 +153,20 @@ impl Suite {
         Lab::down(name, state.as_deref())?;
         Lab::up_guarded(&self.options)
     }
+}
+
+/// Does the work of a program that uses this lab, in a child of this process; see [`supervised`]. The lab goes down at the end, whatever happens.
+#[must_use]
+pub fn in_lab(name: &str, state: Option<&Path>, work: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
+    let outcome = match supervised(|| Lab::down(name, state)) {
+        Ok(Some(code)) => Ok(ExitCode::from(code)),
+        Ok(None) => work(),
+        Err(error) => Err(error),
+    };
+    outcome.unwrap_or_else(|error| {
+        println!("{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 /// A number in the environment, if it is there.
