@@ -1,7 +1,7 @@
 //! What a libvirt says of itself and its host.
 
 use super::connection::Connection;
-use super::definition::Identity;
+use super::definition::{Definition, Identity};
 use super::held::{self, Held};
 use super::{Kind, Result, ffi};
 use crate::deadline::{Deadline, Task};
@@ -37,6 +37,8 @@ pub struct About {
     pub owner: Option<String>,
     /// What it holds of the guests that were asked for.
     pub guests: Vec<Option<Held>>,
+    /// The definitions under which those of them run that run there, as far as it says so in time.
+    pub running: Vec<Option<String>>,
 }
 
 /// The version of libvirt's library on this host.
@@ -66,8 +68,13 @@ fn ask(uri: &str, guests: &[Identity], deadline: &Deadline) -> Result<About> {
         // Version before the first guest: libvirt asks its QEMU when it is asked.
         Ok((connect.lib_version()?, connect.hyp_version()?, connect.capabilities()?))
     })?;
-    let guests = held::all_at(&connection, guests, deadline).into_iter().collect::<Result<_>>()?;
-    Ok(About { libvirt: Version(libvirt), qemu: Version(qemu), owner: owner(&capabilities), guests })
+    let all = held::all_at(&connection, guests, deadline).into_iter().collect::<Result<Vec<_>>>()?;
+    let running = |(identity, held): (&Identity, &Option<Held>)| {
+        held.as_ref().filter(|held| held.condition.is_active())?;
+        Definition::running(&connection, &identity.name, deadline).ok().flatten().map(|definition| definition.xml)
+    };
+    let running = guests.iter().zip(&all).map(running).collect();
+    Ok(About { libvirt: Version(libvirt), qemu: Version(qemu), owner: owner(&capabilities), guests: all, running })
 }
 
 /// From the capabilities: `secmodel` called `dac`, its label for the type of guest that runs fastest there.

@@ -50,6 +50,19 @@ pub enum Source {
     Other(String),
 }
 
+impl Source {
+    /// Whether both name the same thing; to how many of a disk's servers, and whether with the usual port, is the same name: libvirt adds to them.
+    #[must_use]
+    pub fn is_same_name(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Network { protocol, name, .. }, Self::Network { protocol: other_protocol, name: other_name, .. }) => {
+                (protocol, name) == (other_protocol, other_name)
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -190,6 +190,21 @@ const BROKEN: &[Broken] = &[
         found: &[("stickiness", "web1 has no resource-stickiness", "pcs resource meta web1 resource-stickiness=100")],
     },
     Broken { make: &[LOCKLESS], mend: &[CLEAN], found: &[("disk locks", "bad: nothing locks vda (/dev/nothing)", "lock_manager")] },
+    // Its guest runs, paused, on web1's image: a snapshot or a block copy has gone on there.
+    Broken {
+        make: &[
+            Line("node2", "virsh -q create --paused /srv/vms/strayed-runs.xml"),
+            Line(
+                "node1",
+                r#"cibadmin --create --scope resources --xml-text '<primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
+                   <instance_attributes id="bad-i"><nvpair id="bad-c" name="config" value="/srv/vms/strayed.xml"/>
+                   <nvpair id="bad-m" name="migration_transport" value="tcp"/></instance_attributes>
+                   <meta_attributes id="bad-t"><nvpair id="bad-r" name="is-managed" value="false"/></meta_attributes></primitive>'"#,
+            ),
+        ],
+        mend: &[Line("node2", "virsh -q destroy strayed"), CLEAN],
+        found: &[("disks", "bad runs on node2 with vda (/srv/vms/web1.img), and its definition says /srv/vms/old.img", "blockcommit")],
+    },
     Broken {
         make: &[CLONED],
         mend: &[Line(
@@ -321,6 +336,11 @@ pub fn each_broken_set_up_is_found(lab: &Lab) -> Result<()> {
     let lockless = format!("{}<source dev='/dev/nothing'/>{}", &lockless[..begin], &lockless[end + "/web1.img'/>".len()..]);
     let lockless = lockless.lines().filter(|line| !line.contains("<uuid>")).collect::<Vec<_>>().join("\n");
     replace(&lab.guest_definition("lockless"), &lockless)?;
+    let another =
+        |line: &str| if line.contains("<uuid>") { "<uuid>6b766d68-0000-4000-8000-0000000000ff</uuid>".to_owned() } else { line.to_owned() };
+    let strayed = xml.replace("<name>web1<", "<name>strayed<").lines().map(another).collect::<Vec<_>>().join("\n");
+    replace(&lab.guest_definition("strayed-runs"), &strayed)?;
+    replace(&lab.guest_definition("strayed"), &strayed.replace("/web1.img", "/old.img"))?;
     stage.settle()?;
     for node in lab.node_names() {
         healthy(lab, &node)?;
@@ -364,7 +384,9 @@ pub fn each_broken_set_up_is_found(lab: &Lab) -> Result<()> {
     healthy(lab, "node1")?;
     stage.check("pcs resource delete web1")?;
     stage.settle()?;
-    fs::remove_file(lab.guest_definition("lockless"))?;
+    for name in ["lockless", "strayed", "strayed-runs"] {
+        fs::remove_file(lab.guest_definition(name))?;
+    }
     lab.guest_remove("web1")
 }
 

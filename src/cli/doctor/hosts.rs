@@ -5,7 +5,9 @@ use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::host::{self, About};
 use crate::domain::migration::defects::{self, Defect, Versions, Way};
-use crate::domain::{Error, Identity, Kind};
+use crate::domain::{Definition, Error, Identity, Kind};
+use crate::storage::item::items;
+use crate::storage::{Item, Role};
 use std::time::Duration;
 
 /// For all of them, side by side. ssh takes its time.
@@ -145,5 +147,60 @@ pub(super) fn autostart(patient: &Patient, found: &mut Found) {
                 format!("virsh -c '{}' autostart --disable {name}", host.uri),
             );
         }
+    }
+}
+
+/// Guests that write to other disks than their next start would give them: a block copy or a snapshot has gone on elsewhere, or one was plugged in.
+pub(super) fn disks(patient: &Patient, found: &mut Found) {
+    let cases: Vec<(&Case, &Definition)> = patient.guests.iter().filter_map(|case| Some((case, case.definition.as_ref().ok()?))).collect();
+    for (host, about) in answered(patient) {
+        for ((case, definition), running) in cases.iter().zip(&about.running) {
+            let Some(running) = running else { continue };
+            for text in strayed(running, &definition.xml) {
+                found.problem(
+                    format!("{} runs on {} with {text}", case.id(), host.node),
+                    format!(
+                        "end the block job or merge the snapshot (virsh -c '{0}' blockjob, blockcommit --active --pivot), or have the definition say where the \
+                         disk is: virsh -c '{0}' dumpxml --inactive --security-info {1} shows it",
+                        host.uri, definition.identity.name
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// What a guest that runs writes to, and its definition does not name.
+fn strayed(running: &str, definition: &str) -> Vec<String> {
+    let written = |xml: &str| items(xml).into_iter().filter(|item| item.role == Role::Disk).collect::<Vec<Item>>();
+    let named = written(definition);
+    let strays = written(running).into_iter().filter_map(|item| match named.iter().find(|other| other.name == item.name) {
+        Some(other) if other.source.is_same_name(&item.source) => None,
+        Some(other) => Some(format!("{item}, and its definition says {}: its next start would take that, as it was", other.source)),
+        None => Some(format!("{item}, which its definition does not name: its next start would be without it")),
+    });
+    strays.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_gone_on_elsewhere() {
+        let xml = |disks: &str| format!("<domain><name>a</name><devices>{disks}</devices></domain>");
+        let file = |name: &str, path: &str| format!("<disk type='file'><source file='{path}'/><target dev='{name}'/></disk>");
+        let nbd = |port: &str| {
+            format!("<disk type='network'><source protocol='nbd' name='x'><host name='h'{port}/></source><target dev='vdc'/></disk>")
+        };
+        let both = file("vda", "/srv/a") + &nbd("");
+        assert_eq!(strayed(&xml(&both), &xml(&both)), [""; 0]);
+        assert_eq!(strayed(&xml(&nbd(" port='10809'")), &xml(&nbd(""))), [""; 0], "libvirt adds the usual port");
+        assert_eq!(strayed(&xml(""), &xml(&both)), [""; 0], "one that was taken away is lost by nobody");
+        let media = "<disk type='file' device='cdrom'><source file='/iso/b'/><target dev='sda'/></disk>";
+        assert_eq!(strayed(&xml(media), &xml("")), [""; 0], "it is only read");
+        let moved = strayed(&xml(&(file("vda", "/srv/a.snap") + &file("vdb", "/srv/b"))), &xml(&both));
+        assert!(moved.len() == 2 && moved[0].starts_with("vda (/srv/a.snap), and its definition says /srv/a: "), "{moved:?}");
+        assert!(moved[1].starts_with("vdb (/srv/b), which its definition does not name"), "{moved:?}");
     }
 }
