@@ -272,7 +272,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Kill("node2")],
         mend: &[Start("node2")],
-        found: &[("libvirt", "libvirt of node2 cannot be asked", "on node2: listen_tcp")],
+        found: &[("libvirt", "libvirt of node2 cannot be asked", "auth_tcp in libvirtd.conf of node2")],
     },
     Broken {
         make: &[Freeze("node2")],

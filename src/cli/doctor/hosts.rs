@@ -72,19 +72,25 @@ pub(super) fn reach(patient: &Patient, found: &mut Found) {
                 "ssh" => {
                     format!("as root: ssh {} true has to work without a question (key in authorized_keys, host in known_hosts)", host.node)
                 }
-                "tcp" => format!(
-                    "on {}: listen_tcp and auth_tcp in libvirtd.conf, systemctl enable --now libvirtd-tcp.socket; it is not encrypted",
-                    host.node
-                ),
-                "tls" => format!(
-                    "certificates of both nodes in /etc/pki, and on {}: systemctl enable --now libvirtd-tls.socket (virtproxyd-tls.socket)",
-                    host.node
-                ),
+                "tcp" => {
+                    format!("auth_tcp in libvirtd.conf of {node}, and there: {}; it is not encrypted", listening("tcp"), node = host.node)
+                }
+                "tls" => format!("certificates of both nodes in /etc/pki, and on {}: {}", host.node, listening("tls")),
                 _ => format!("virsh -c '{}' list shows why", host.uri),
             }
         };
         found.problem(format!("libvirt of {} cannot be asked: {error}", host.node), remedy);
     }
+}
+
+/// Has a libvirt listen for other nodes. systemd starts no socket of a service that is active, as libvirtd is where a guest runs, and
+/// any socket that is left would start the service again meanwhile. A libvirtd that systemd starts by sockets does not look at `listen_tcp`.
+fn listening(transport: &str) -> String {
+    format!(
+        "systemctl enable libvirtd-{transport}.socket; \
+         systemctl stop libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket; \
+         systemctl start libvirtd-{transport}.socket libvirtd.service (guests run on; where virtqemud runs: virtproxyd for libvirtd)"
+    )
 }
 
 /// Versions that differ, and defects that matter here: of any two hosts, or of one if there is no other.
@@ -202,5 +208,22 @@ mod tests {
         let moved = strayed(&xml(&(file("vda", "/srv/a.snap") + &file("vdb", "/srv/b"))), &xml(&both));
         assert!(moved.len() == 2 && moved[0].starts_with("vda (/srv/a.snap), and its definition says /srv/a: "), "{moved:?}");
         assert!(moved[1].starts_with("vdb (/srv/b), which its definition does not name"), "{moved:?}");
+    }
+
+    #[test]
+    fn a_socket_is_started_when_its_service_is_not_active() {
+        for transport in ["tcp", "tls"] {
+            let socket = format!("libvirtd-{transport}.socket");
+            let remedy = listening(transport);
+            let lines: Vec<Vec<&str>> = remedy.split(';').map(|line| line.split_whitespace().collect()).collect();
+            let at = |word: &str, unit: &str| lines.iter().position(|line| line.starts_with(&["systemctl", word]) && line.contains(&unit));
+            assert!(!remedy.contains("--now") && at("enable", &socket).is_some(), "{remedy}");
+            let starts = at("start", &socket);
+            assert!(starts.is_some() && at("start", "libvirtd.service") == starts, "{remedy}");
+            // Any socket that is left would start the service again meanwhile.
+            for unit in ["libvirtd.service", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket"] {
+                assert!(at("stop", unit).is_some_and(|stops| Some(stops) < starts), "{unit}: {remedy}");
+            }
+        }
     }
 }
