@@ -43,7 +43,7 @@ struct Steps {
 }
 
 const NOT_LIVE: &str = "what it needs, or what stands before it in its group, must be able to move live too (allow-migrate) or be on both nodes (a clone); \
-                        and it must have no failed action (crm_resource --cleanup)";
+                        and it must have no failed action (kvmha repair RESOURCE --yes has Pacemaker forget one)";
 const STAYS: &str = "crm_simulate --live-check --show-scores tells why";
 const OTHERS: &str = "they depend on it, or give way to it; if that may be, crm_resource --move does it";
 const BACK: &str = "give it more resource-stickiness than what draws it away (pcs resource meta RESOURCE resource-stickiness=NUMBER), or change that: \
@@ -196,5 +196,13 @@ mod tests {
         assert_eq!(objection("", LIVE, "migrate_to web1 n2, migrate_from web1 n1, stop web1 n2"), format!("{back} take it to n1"));
         assert_eq!(objection("", LIVE, "stop web1 n2, start web1 n3"), format!("{back} take it to n3"));
         assert_eq!(objection("", LIVE, "stop web1 n2"), format!("{back} stop it"));
+    }
+
+    /// It forgets what is known of one node only, and has Pacemaker restart a guest that came by a move.
+    #[test]
+    fn no_advice_costs_a_restart() {
+        for advice in [NOT_LIVE, STAYS, OTHERS, BACK] {
+            assert!(!advice.contains("--cleanup"), "{advice}");
+        }
     }
 }
