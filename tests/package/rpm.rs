@@ -4,11 +4,12 @@ use crate::built::{PATIENCE, VERSION, build, find, project, rpm};
 use crate::deb::{astray, ordered, scribe};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
-use lab::process::{check, run};
+use lab::process::{check, run, run_command};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The paths that every installation has.
 const FILES: [&str; 9] = [
@@ -130,5 +131,56 @@ pub fn life(_: &Lab) -> Result<()> {
         ensure!(!root.join(folder).exists(), "{folder} is left");
     }
     ensure!(root.join("run/kvmha/web1.json").exists(), "a guest's state file is gone");
+    Ok(())
+}
+
+/// rpmbuild packs it also where the distribution wants a package of the sources, and no list that is empty: Fedora and RHEL.
+pub fn built_as_on_fedora(_: &Lab) -> Result<()> {
+    rpm()?;
+    let (folder, built) = (tempfile::tempdir_in("/var/tmp")?, find("source", "kvmha-", ".tar.xz")?);
+    let packages = built.parent().and_then(Path::parent).context("no folder of packages")?;
+    let program = packages.join("deb/target/release/kvmha");
+    let defines = [
+        format!("_topdir {}", folder.path().display()),
+        format!("_sourcedir {}", packages.join("source").display()),
+        format!("prebuilt {}", program.display()),
+        "_debugsource_packages 1".to_owned(),
+        "_debuginfo_subpackages 1".to_owned(),
+        "_empty_manifest_terminate_build 1".to_owned(),
+    ];
+    let spec = project().join("packaging/kvmha.spec");
+    let mut words = vec!["rpmbuild", "-bb", "--nodeps", "--with", "prebuilt", "--without", "tests"];
+    for define in &defines {
+        words.extend(["--define", define.as_str()]);
+    }
+    words.push(spec.to_str().context("no path")?);
+    let output = run(&words, PATIENCE)?;
+    ensure!(output.ok(), "rpmbuild: {}", output.stderr.lines().rev().take(8).collect::<Vec<_>>().join("; "));
+    let arch = folder.path().join("RPMS").join(std::env::consts::ARCH);
+    let names: Vec<String> = fs::read_dir(arch)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    ensure!(names.iter().any(|name| name.starts_with("kvmha-debuginfo-")) && names.len() == 2, "{names:?}");
+    Ok(())
+}
+
+/// What builds it is there already where no dpkg and no apt can say so, or install it.
+pub fn built_without_dpkg(_: &Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut path = Vec::new();
+    for (number, place) in std::env::split_paths(&std::env::var_os("PATH").context("no PATH")?).enumerate() {
+        let only = folder.path().join(number.to_string());
+        fs::create_dir(&only)?;
+        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if !["dpkg", "apt"].iter().any(|begin| name.to_string_lossy().starts_with(begin)) {
+                symlink(entry.path(), only.join(name))?;
+            }
+        }
+        path.push(if place.join("dpkg-query").exists() || place.join("apt-get").exists() { only } else { place });
+    }
+    let mut command = Command::new(project().join("packaging/build"));
+    command.arg("source").env("PATH", std::env::join_paths(path)?).env("CARGO_TARGET_DIR", folder.path().join("target"));
+    run_command(command, PATIENCE)?.success("packaging/build source")?;
+    let made = folder.path().join(format!("target/packages/source/kvmha-{VERSION}.tar.xz"));
+    ensure!(made.exists(), "there is no {}", made.display());
     Ok(())
 }
