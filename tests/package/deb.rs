@@ -3,7 +3,7 @@
 use crate::built::{PATIENCE, VERSION, deb, find, newer, project};
 use anyhow::{Context, Result, ensure};
 use lab::process::{check, run};
-use lab::stage::{self, HERE, Resource};
+use lab::stage::{self, AGENT, HERE, Resource};
 use lab::{Lab, Output};
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,6 +38,7 @@ fn install(lab: &Lab, package: &Path) -> Result<String> {
 
 /// Takes a package away that a scenario has installed, and its guests.
 pub fn tidy(lab: &Lab) -> Result<()> {
+    shell(lab, "kill $(cat /run/pacemakerd.pid); rm -f /run/pacemakerd* /usr/local/bin/cibadmin")?;
     ok(lab, "if dpkg-query -W kvmha >/dev/null 2>&1; then dpkg --purge kvmha; fi")?;
     stage::tidy(lab)
 }
@@ -303,7 +304,8 @@ pub fn completed(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A guest under the agent of the package is not touched by an upgrade, nor by removal and purge, and is known afterwards.
+/// A guest under the agent of the package is not touched by an upgrade, nor by removal and purge, and is known afterwards. While Pacemaker has it
+/// under the agent, which it would miss, the package is not removed.
 pub fn guest_runs_on(lab: &Lab) -> Result<()> {
     let package = deb()?;
     let folder = tempfile::tempdir()?;
@@ -322,19 +324,49 @@ pub fn guest_runs_on(lab: &Lab) -> Result<()> {
     ensure!(version == format!("{VERSION}-2"), "{version} is installed");
     same("after the upgrade")?;
     guest.call(HERE, "recurring", 60)?.is(0)?;
+    // A stub of Pacemaker: its name alone.
+    ok(lab, "cp /bin/sleep /run/pacemakerd && { /run/pacemakerd 3000 >/dev/null 2>&1 & echo $! >/run/pacemakerd.pid; }")?;
+    install(lab, &package)?;
+    install(lab, &upgrade)?;
+    same("after an upgrade beside Pacemaker")?;
     for word in ["--remove", "--purge"] {
-        let said = ok(lab, &format!("dpkg {word} kvmha 2>&1"))?;
-        ensure!(said.contains("guests of this node are still under"), "dpkg {word} has not warned: {said}");
-        same(&format!("after dpkg {word}"))?;
-        ensure!(guest.record(HERE)?.exists(), "dpkg {word} took the guest's state file away");
+        let refused = shell(lab, &format!("dpkg {word} kvmha 2>&1"))?;
+        let told = ["kvmha: not removed: Pacemaker has guests", ": kept\n", "kvmha adopt --back --all", "KVMHA_REMOVE=yes"];
+        ensure!(!refused.ok() && told.iter().all(|part| refused.stdout.contains(part)), "dpkg {word}: {refused:?}");
+        let status = ok(lab, "dpkg-query -W -f '${Status}' kvmha")?;
+        ensure!(status.ends_with(" ok installed"), "dpkg {word} was refused, and did something: {status}");
+        guest.call(HERE, "recurring", 60)?.is(0)?;
+        same(&format!("after a dpkg {word} that was refused"))?;
+    }
+    let gone = |line: &str| -> Result<String> {
+        let said = ok(lab, &format!("{line} kvmha 2>&1"))?;
+        ensure!(!said.contains("not removed") && shell(lab, &format!("test -e {AGENT}"))?.code == Some(1), "{line}: {said}");
+        same(&format!("after {line}"))?;
+        ensure!(guest.record(HERE)?.exists(), "{line} took the guest's state file away");
         install(lab, &package)?;
         same("installed again")?;
         guest.call(HERE, "recurring", 60)?.is(0)?;
+        Ok(said)
+    };
+    for word in ["--remove", "--purge"] {
+        gone(&format!("KVMHA_REMOVE=yes dpkg {word}"))?;
     }
+    // A stub of its configuration, in which all guests have the other agent by now, and a device has the fence agent.
+    fs::write(lab.layout().shared().join("cibadmin"), "#!/bin/sh\ncase \"$*\" in *provider*) exit 105 ;; esac\n")?;
+    ok(lab, "install -m 755 /srv/vms/cibadmin /usr/local/bin/cibadmin && rm /srv/vms/cibadmin")?;
+    let said = gone("dpkg --remove")?;
+    ensure!(said.contains("kvmha: the cluster fences by fence_kvmha"), "nothing is said of the fence agent: {said}");
+    ok(lab, "rm /usr/local/bin/cibadmin")?;
     guest.end(HERE, 90)?;
+    ok(lab, "dpkg --purge kvmha")?;
+    install(lab, &package)?;
+    guest.begin(HERE)?;
+    ok(lab, "kill $(cat /run/pacemakerd.pid); rm /run/pacemakerd /run/pacemakerd.pid")?;
+    // Nobody is there who would miss the agent.
     let said = ok(lab, "dpkg --purge kvmha 2>&1")?;
-    ensure!(!said.contains("guests of this node"), "a warning, and there is no guest: {said}");
-    Ok(())
+    ensure!(said.contains("Purging") && guest.lives(HERE), "{said}");
+    install(lab, &package)?;
+    guest.end(HERE, 90).map(drop)
 }
 
 /// What is purged is gone, also what an action, the manual and an upgrade have made.

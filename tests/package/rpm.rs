@@ -120,17 +120,47 @@ pub fn life(_: &Lab) -> Result<()> {
     let agent = fs::canonicalize(root.join("usr/lib/ocf/resource.d/kvmha/VirtualDomain"))?;
     ensure!(agent == fs::canonicalize(root.join("usr/libexec/kvmha/kvmha"))?, "the agent is {}", agent.display());
     rpm(&["-V", "kvmha"])?;
-    fs::write(root.join("run/kvmha/web1.json"), "{}")?;
+    // A guest whose emulator lives beside a Pacemaker: in this root no process is seen but these.
+    for (pid, name) in [(4711, "pacemakerd"), (4712, "qemu-system-x86")] {
+        fs::create_dir_all(root.join(format!("proc/{pid}")))?;
+        fs::write(root.join(format!("proc/{pid}/comm")), format!("{name}\n"))?;
+    }
+    fs::write(root.join("run/kvmha/web1.json"), r#"{"name":"web1","pid":4712,"start":1}"#)?;
     rpm(&["-U", &new.to_string_lossy()])?;
     let installed = check(&["rpm", "--root", &name, "-qa", "--queryformat", "%{NAME}-%{VERSION}-%{RELEASE} "], PATIENCE)?;
     ensure!(installed.trim() == format!("kvmha-{VERSION}-2"), "after the upgrade: {installed}");
     ensure!(FILES.iter().all(there), "the upgrade took files away");
+    let erase = ["rpm", "--root", &name, "--nodeps", "--nosignature", "-e", "kvmha"];
+    let refused = run(&erase, PATIENCE)?;
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    ensure!(!refused.ok() && said.contains("kvmha: not removed: Pacemaker has guests") && said.contains(": web1\n"), "rpm -e: {said}");
+    ensure!(FILES.iter().all(there), "rpm -e was refused, and took files away");
+    check(&[&["env", "KVMHA_REMOVE=yes"], &erase[..]].concat(), PATIENCE)?;
+    ensure!(!FILES.iter().any(there), "erased as it was, and files are left");
+    rpm(&["-i", &new.to_string_lossy()])?;
+    fs::remove_dir_all(root.join("proc/4711"))?;
     rpm(&["-e", "kvmha"])?;
     ensure!(!FILES.iter().any(there), "erased, and files are left");
     for folder in ["usr/libexec/kvmha", "usr/lib/ocf/resource.d/kvmha", "usr/share/doc/kvmha", "usr/share/licenses/kvmha"] {
         ensure!(!root.join(folder).exists(), "{folder} is left");
     }
     ensure!(root.join("run/kvmha/web1.json").exists(), "a guest's state file is gone");
+    Ok(())
+}
+
+/// Both packages are held by the same lines.
+pub fn held_as_the_other(_: &Lab) -> Result<()> {
+    let read = |name: &str, begin: &str, end: &str| -> Result<Vec<String>> {
+        let text = fs::read_to_string(project().join("packaging").join(name))?;
+        let part = text.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).with_context(|| format!("{name}: no {begin}"))?.0;
+        Ok(part.trim().lines().map(|line| line.trim().to_owned()).collect())
+    };
+    let theirs = read("debian/kvmha.prerm", "set -e\n", "#DEBHELPER#")?;
+    let mut ours = read("kvmha.spec", "%preun\n", "%postun")?;
+    for line in &mut ours {
+        *line = line.replace("\"$1\" = 0", "\"$1\" = remove");
+    }
+    ensure!(ours == theirs && ours.len() > 10, "%preun and prerm differ");
     Ok(())
 }
 
