@@ -207,3 +207,23 @@ fn nobody_is_told_to_stop_libvirt_guests() {
         assert!(!told.iter().any(|line| text.contains(line)), "{}", file.display());
     }
 }
+
+/// The pages that a person follows.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut pages: Vec<PathBuf> = fs::read_dir(project().join("docs")).unwrap().flatten().map(|entry| entry.path()).collect();
+    pages.push(project().join("README.md"));
+    pages.retain(|page| page.extension().is_some_and(|end| end == "md"));
+    pages.into_iter().map(|page| (page.clone(), fs::read_to_string(page).unwrap())).collect()
+}
+
+/// Without `--security-info` libvirt leaves the passwords of the consoles out, and the guest has none after its next start.
+#[test]
+fn a_definition_is_written_with_its_passwords() {
+    let pages = pages();
+    let lines = || pages.iter().flat_map(|(page, text)| text.lines().filter(|line| line.contains("dumpxml")).map(move |line| (page, line)));
+    assert!(lines().count() > 1, "nobody is told to write a definition");
+    for (page, line) in lines() {
+        let right = line.contains("--security-info") && line.contains("umask 077");
+        assert!(right, "{}: {line}", page.display());
+    }
+}
