@@ -43,20 +43,26 @@ pub(super) struct Row {
     pub(super) word: &'static str,
     /// What it means.
     pub(super) action: Action,
+    /// The same, for a person.
+    pub(super) text: &'static str,
 }
 
 /// The actions, in the order of the metadata.
 pub(super) const ACTIONS: &[Row] = &[
-    Row { word: "on", action: Action::On },
-    Row { word: "off", action: Action::Off },
-    Row { word: "reboot", action: Action::Reboot },
-    Row { word: "status", action: Action::Status },
-    Row { word: "list", action: Action::List },
-    Row { word: "list-status", action: Action::ListStatus },
-    Row { word: "monitor", action: Action::Monitor },
-    Row { word: "metadata", action: Action::Metadata },
-    Row { word: "manpage", action: Action::Metadata },
-    Row { word: "validate-all", action: Action::ValidateAll },
+    Row {
+        word: "on",
+        action: Action::On,
+        text: "Start the guest, from the host's definition or from the one that was kept when it was fenced",
+    },
+    Row { word: "off", action: Action::Off, text: "End the guest, and prove that no host runs it" },
+    Row { word: "reboot", action: Action::Reboot, text: "off, then on" },
+    Row { word: "status", action: Action::Status, text: "Say whether the guest runs: code 0 if it is on, 2 if it is off" },
+    Row { word: "list", action: Action::List, text: "List all guests of the hosts: name and UUID" },
+    Row { word: "list-status", action: Action::ListStatus, text: "The same list, with ON or OFF" },
+    Row { word: "monitor", action: Action::Monitor, text: "Check that every host answers and lets guests be ended" },
+    Row { word: "metadata", action: Action::Metadata, text: "Print the metadata for Pacemaker; no host is asked" },
+    Row { word: "manpage", action: Action::Metadata, text: "The same as metadata" },
+    Row { word: "validate-all", action: Action::ValidateAll, text: "Check the options; no host is asked" },
 ];
 
 /// The action of a word; `meta-data` is how OCF spells it.

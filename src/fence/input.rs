@@ -1,5 +1,6 @@
 //! What the agent is told: `key=value` lines on standard input, or, if there are any words on the command line, those instead.
 
+use super::actions::ACTIONS;
 use super::options::{Row, row_of};
 use super::table::TABLE;
 use crate::deadline::Deadline;
@@ -130,17 +131,32 @@ pub fn command() -> Command {
         .about(super::metadata::SHORT)
         .long_about(super::metadata::LONG)
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help(
-            "The code is 0 if it was done, or the guest is on; 2 for the status of a guest that is off; 1 for everything else, also what could not be told.\n\nExamples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert --help",
-        )
+        .after_help(format!(
+            "Actions:\n{}\nWithout an action it is {}: the guest is ended, and started again.\n\nThe code is 0 if it was done, or the guest is on; 2 for the status of a guest that is off; 1 for everything else, also what could not be told.\n\nExamples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert --help",
+            ACTIONS.iter().map(|row| format!("  {:<14}{}\n", row.word, row.text)).collect::<String>(),
+            row_of("action").and_then(|row| row.parameter.default).unwrap_or_default(),
+        ))
         .disable_help_flag(true)
         .disable_version_flag(true);
     TABLE.iter().fold(command, |command, row| command.arg(argument(row)))
 }
 
+/// What a person reads of an option: its words, default and choices. clap is not told them, or what was not given would be given.
+fn help(row: &Row) -> String {
+    let parameter = &row.parameter;
+    let words = match parameter.kind {
+        _ if parameter.name == "action" => ACTIONS.iter().map(|row| row.word).collect(),
+        Kind::Select(words) => words.to_vec(),
+        _ => Vec::new(),
+    };
+    let default = parameter.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    let choices = if words.is_empty() { String::new() } else { format!(" [possible values: {}]", words.join(", ")) };
+    format!("{}{default}{choices}", parameter.short)
+}
+
 fn argument(row: &Row) -> Arg {
     let parameter = &row.parameter;
-    let mut argument = Arg::new(parameter.name).long(row.long()).help(parameter.short).action(ArgAction::Append);
+    let mut argument = Arg::new(parameter.name).long(row.long()).help(help(row)).action(ArgAction::Append);
     // The names of standard input, spelled as they are there, are taken as well.
     argument = argument.aliases(row.names().filter(|name| *name != row.long()));
     if let Some(letter) = row.letter {

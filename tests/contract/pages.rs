@@ -111,7 +111,7 @@ fn texts() -> Vec<(String, String)> {
     pages.extend(["README.md", "packaging/README.md", "CHANGELOG.md"].map(|name| project().join(name)));
     pages.extend(["kvmha.8", "fence_kvmha.8", "ocf_kvmha_VirtualDomain.7"].map(|name| project().join("metadata").join(name)));
     let read = |page: &PathBuf| (page.display().to_string(), fs::read_to_string(page).unwrap());
-    let plain = |text: String| text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "");
+    let plain = |text: String| text.replace("\\*(Aq", "'").replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "");
     let pages = pages.iter().filter(|page| page.is_file()).map(read);
     pages.map(|(name, text)| (name, plain(text))).collect()
 }
@@ -225,5 +225,41 @@ fn a_definition_is_written_with_its_passwords() {
     for (page, line) in lines() {
         let right = line.contains("--security-info") && line.contains("umask 077");
         assert!(right, "{}: {line}", page.display());
+    }
+}
+
+/// What stands in the metadata of the fence agent for Pacemaker stands in the manual and in `--help` for a person.
+#[test]
+fn a_person_is_told_the_actions_and_defaults_of_the_fence_agent() {
+    let metadata = fs::read_to_string(project().join("metadata/fence_kvmha.xml")).unwrap();
+    let tree = roxmltree::Document::parse(&metadata).unwrap();
+    let (_, page) = texts().into_iter().find(|(page, _)| page.ends_with("fence_kvmha.8")).unwrap();
+    let (page, help) = (page.replace('\n', " "), help(&["fence"]).unwrap());
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let parameters = tree.descendants().filter(|node| node.has_tag_name("parameter") && node.attribute("deprecated").is_none());
+    let mut seen = 0;
+    for node in parameters {
+        let content = node.children().find(|child| child.has_tag_name("content")).unwrap();
+        let (short, name) = (node.children().find(|child| child.has_tag_name("shortdesc")).unwrap(), node.attribute("name").unwrap());
+        for text in [&page, &help] {
+            // What stands behind the option's own words, up to the next option.
+            let (_, rest) = text.split_once(short.text().unwrap()).unwrap_or_else(|| panic!("{name}: {text}"));
+            let rest = rest.split(".TP").next().unwrap().split(" -").next().unwrap();
+            if let Some(default) = content.attribute("default") {
+                assert!(rest.contains(&format!("[default: {default}]")), "{name}: {rest}");
+                seen += 1;
+            }
+            for word in content.children().filter_map(|child| child.attribute("value")) {
+                assert!(rest.contains(word) && rest.contains("[possible values: "), "{name}: {word}: {rest}");
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+    for action in tree.descendants().filter(|node| node.has_tag_name("action")).filter_map(|node| node.attribute("name")) {
+        for (name, text) in [("page", &page), ("help", &help)] {
+            let list =
+                text.split_once("[possible values: ").and_then(|(_, rest)| rest.split_once(']')).unwrap_or_else(|| panic!("{name}")).0;
+            assert!(list.split(", ").any(|word| word == action), "{name} has no action {action}: {list}");
+        }
     }
 }
