@@ -1,9 +1,10 @@
 //! The least rights: a user of its own, a key that is good for libvirt alone, and libvirt's access control by polkit.
 
 use crate::ssh::{KEY, serve, shell};
-use crate::stage::{Guest, Says, Way, bare};
+use crate::stage::{FROM, Guest, Says, Way, bare};
 use anyhow::{Result, ensure};
 use lab::Lab;
+use lab::tls::Pki;
 
 /// The host; its polkit and libvirt are the real ones.
 const HOST: &str = "node1";
@@ -41,9 +42,13 @@ pub fn by_polkit(lab: &Lab) -> Result<()> {
     serve(lab, "")?;
     std::fs::write(lab.guest_definition("x").with_file_name("fence.rules"), RULES)?;
     let (ours, other) = (Guest::new(lab, "vm1")?, Guest::new(lab, "private")?);
+    let pki = Pki::new(lab)?;
+    pki.for_libvirt(HOST)?;
+    pki.for_libvirt(FROM)?;
     let _polkit = Polkit::start(lab)?;
-    let _asks = lab.reconfigure(HOST, &[("access_drivers", "[ \"polkit\" ]")])?;
-    limited(lab, &ours, &other)
+    let _asks = lab.reconfigure(HOST, &[("access_drivers", "[ \"polkit\" ]"), ("listen_tls", "1")])?;
+    limited(lab, &ours, &other)?;
+    from_the_network(lab)
 }
 
 fn limited(lab: &Lab, ours: &Guest<'_>, other: &Guest<'_>) -> Result<()> {
@@ -78,4 +83,13 @@ fn limited(lab: &Lab, ours: &Guest<'_>, other: &Guest<'_>) -> Result<()> {
         "sed -i 's/org.libvirt.api.connect.write/org.libvirt.api.connect.none/' /etc/polkit-1/rules.d/50-fence_kvmha.rules; sleep 1",
     )?;
     call("monitor", "vm1")?.fails(&["right to end a guest", "access denied"]).map(drop)
+}
+
+/// polkit knows a caller by its process on the host. One that comes by tls or tcp has none, and is refused, whoever it is.
+fn from_the_network(lab: &Lab) -> Result<()> {
+    for uri in ["qemu+tls://node1/system", "qemu+tcp://node1/system"] {
+        let options = [("uri", uri), ("action", "status"), ("plug", "vm1"), ("login_timeout", "20"), ("shell_timeout", "20")];
+        bare(lab, Way::Lines, &options)?.fails(&["node1", "access denied"])?;
+    }
+    Ok(())
 }
