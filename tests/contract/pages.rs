@@ -228,6 +228,22 @@ fn a_definition_is_written_with_its_passwords() {
     }
 }
 
+#[test]
+fn a_group_of_reasons_holds_what_its_remedy_mends() {
+    let page = fs::read_to_string(project().join("docs/exit-reasons.md")).unwrap();
+    let group = |of: &str| {
+        let at = page.find(of).unwrap_or_else(|| panic!("{of}"));
+        let (begin, end) = (page[..at].rfind("\n## ").unwrap(), page[at..].find("\n## ").map_or(page.len(), |end| at + end));
+        page[begin..end].to_owned()
+    };
+    // A libvirt that has a definition is well: its restart mends nothing.
+    let persistent = group("- `libvirt also has a persistent definition of it`");
+    assert!(!persistent.contains("systemctl") && persistent.contains("virsh undefine"), "{persistent}");
+    assert!(!group("- `it wants a … (SASL)").contains("systemctl"), "a password is not mended by a restart");
+    assert!(!group("- `the URI has a NUL in it`").contains("systemctl"), "a wrong parameter is not mended by a restart");
+    assert!(group("- `libvirt gave no answer within … s`").contains("systemctl"), "where it does not answer");
+}
+
 /// What stands in the metadata of the fence agent for Pacemaker stands in the manual and in `--help` for a person.
 #[test]
 fn a_person_is_told_the_actions_and_defaults_of_the_fence_agent() {
