@@ -279,3 +279,12 @@ fn a_person_is_told_the_actions_and_defaults_of_the_fence_agent() {
         }
     }
 }
+
+/// A timer that is dead writes nothing, and its last file says for ever that all is well.
+#[test]
+fn the_metrics_page_has_its_units_and_looks_at_their_age() {
+    let page = fs::read_to_string(project().join("docs/metrics.md")).unwrap();
+    for part in ["kvmha-metrics.service", "kvmha-metrics.timer", "OnCalendar=", "Type=oneshot", "node_textfile_mtime_seconds"] {
+        assert!(page.contains(part), "docs/metrics.md has no {part}");
+    }
+}
