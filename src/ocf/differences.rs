@@ -1,5 +1,5 @@
-//! What this agent does differently from `ocf:heartbeat:VirtualDomain`, on purpose, and why. The manual and the README have this list, and
-//! the suite `dropin` proves each entry, and that there are no others.
+//! What this agent does differently from `ocf:heartbeat:VirtualDomain`, on purpose, and why. The manual and docs/from-virtualdomain.md have this
+//! list. Each entry has a test (`tests/dropin/pairs.rs` says which), and the suite `dropin` fails on any other in the situations that it tries.
 
 /// One difference.
 pub struct Difference {
@@ -82,5 +82,30 @@ pub const DIFFERENCES: &[Difference] = &[
         21,
         "A move to a node where a disk is proven to be another one, or not to be there, is refused (`migration_storage_check`), also with \
         `--unsafe`: VirtualDomain lets the guest go on with other data.",
+    ),
+    row(
+        22,
+        "start asks the other nodes first, if the parameters say how to reach their libvirt. It is refused where one of them runs the guest, or \
+        another guest with its UUID (a copied or renamed definition); such a guest on the same node is a reason too. VirtualDomain asks nobody, and the guest may run twice.",
+    ),
+    row(
+        23,
+        "A changed parameter does not restart the guest, unless it is `config` or `hypervisor`: the next action uses the new value \
+        (reload-agent). With VirtualDomain Pacemaker restarts the guest for any.",
+    ),
+    row(
+        24,
+        "A recurring monitor answers 190 (degraded) for a wrong parameter, and shows the reason: VirtualDomain answers 1, and Pacemaker stops the guest.",
+    ),
+    row(
+        25,
+        "A move that something is in the way of is refused before the guest is touched: a port that is not reached, a certificate that is missing, \
+        expired or for another name, a network that is not active on the target, a TPM folder that both nodes have and libvirt does not know to \
+        be shared. VirtualDomain begins the move.",
+    ),
+    row(
+        26,
+        "Each move makes, for a moment, a folder `.kvmha-proof-…` beside each image and beside `config`, and a transient storage pool in the \
+        target's libvirt, which looks for that folder. `migration_storage_check=off` makes neither.",
     ),
 ];

@@ -53,7 +53,10 @@ pub fn page() -> Result<String, String> {
         item(&mut page, row.name, &format!("{}.{notes} Tried: {}.", row.proof, row.tried));
     }
     page.control("SH", ["DIFFERENCES FROM ocf:heartbeat:VirtualDomain"]);
-    page.text([roman("Each is proven by the project's test suite \"dropin\", and that there are no others.")]);
+    page.text([roman(
+        "Each has a test in the project's test suites. The suite \"dropin\" runs both agents side by side, and fails on any other difference in \
+         the situations that it tries.",
+    )]);
     for difference in DIFFERENCES {
         item(&mut page, &format!("{}.", difference.number), difference.text);
     }

@@ -163,6 +163,10 @@ const ROWS: &[Row] = &[
         side.begin()?;
         side.with("migration_speed", "fast").codes(&["migrate_to"])
     }),
+    differ(24, "a recurring monitor with a wrong parameter", "1", "190", |side| {
+        side.begin()?;
+        side.with("migration_speed", "fast").codes(&["recurring"])
+    }),
     differ(19, "validate-all without the definition", "5", "0", |side| side.with("config", "/no_such_file").codes(&["validate-all"])),
     differ(16, "a boolean that is none", "0", "6", |side| side.with("force_stop", "Yes").codes(&["start"])),
 ];
@@ -179,6 +183,10 @@ const ELSEWHERE: &[(u8, &str)] = &[
     (18, "dropin saved::older_than_the_disk, saved::ran_on_without_it"),
     (20, "migration busy::converges, busy::gentle_stays"),
     (21, "storage other::folder"),
+    (22, "moves pacemaker::lost_sight_of; lifecycle states::uuid_of_another"),
+    (23, "dropin tools::reloaded"),
+    (25, "migration preflight::network, transports::filtered, transports::tls; storage tpm::of_both_nodes"),
+    (26, "storage same::folder"),
 ];
 
 impl<'a> Side<'a> {
