@@ -122,7 +122,7 @@ pub(super) fn versions(patient: &Patient, found: &mut Found) {
     for (host, other) in all.filter(|(_, other)| (other.libvirt, other.qemu) != (about.libvirt, about.qemu)) {
         found.warning(
             format!(
-                "{} has libvirt {} with QEMU {}, {} has {} with {}: a guest may not move back to the older one",
+                "{} has libvirt {} with QEMU {}, {} has {} with {}: moving a guest back to the older one can fail",
                 first.node, about.libvirt, about.qemu, host.node, other.libvirt, other.qemu
             ),
             "have the same versions on all nodes; meanwhile a machine type in the definitions that all of them have (kvmha check)",

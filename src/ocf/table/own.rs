@@ -25,7 +25,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         [
             "What monitor says of a guest that a fault has paused",
             "What a recurring monitor says of a guest that is paused by an I/O error, its watchdog, a crash, a failed post-copy migration or QEMU \
-            itself, that libvirt could not let go on after a snapshot, a save or a move, or that a move has left standing whose end is not \
+            itself, that libvirt could not let go on after a snapshot, a save or a move, or that stands still after a move whose result is not \
             known. ignore: it is there, as ocf:heartbeat:VirtualDomain says. degraded: the same for Pacemaker, which does nothing, but the resource \
             is shown with the reason. fail: it has failed, and Pacemaker recovers it. A guest that is paused by a person, or by a migration, a \
             save, a dump or a snapshot that goes on, is healthy in any case.",
@@ -73,10 +73,10 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         Some("0"),
         [
             "Silent pings of the guest agent before the guest hangs",
-            "When not 0, each recurring monitor asks the guest's agent (qemu-guest-agent) for a sign of life. A guest whose agent has fallen silent \
-            has failed when its disks and network stood still from one monitor to the next so many times in a row. Only an agent that has \
+            "When not 0, each recurring monitor asks the guest's agent (qemu-guest-agent) for a sign of life. The guest has \
+            failed after this many monitors in a row in which its agent was silent and its disks and network did nothing. Only an agent that has \
             answered before is missed, and only as long as it holds its channel open. A guest that is paused or moved is not asked. With 0 \
-            only a monitor with OCF_CHECK_LEVEL=10 asks, as if it were 3.",
+            only a monitor with OCF_CHECK_LEVEL=10 asks, and its limit is 3.",
         ],
         set!(guest_agent_failures = number),
     ),
@@ -128,11 +128,11 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         Some("0"),
         [
             "Seconds between two looks at where the guest could be moved to",
-            "So often, in seconds, a recurring monitor of a healthy guest looks at each other node of the cluster as migrate_to does before it \
+            "Every so many seconds a recurring monitor of a healthy guest looks at each other node of the cluster as migrate_to does before it \
             touches the guest, for at most 5 seconds, and keeps what it finds as that node's attribute kvmha-check-RESOURCE: ok, or refuse if \
             something would surely make the move fail (the log has the reason), so that a constraint can prefer nodes that would take the guest. The \
-            node that it runs on has ok; of one that gives no answer in time what was found last stays, and so it does while the guest is stopped: \
-            no reason for a score of -INFINITY. 0: it is not looked at. Needs migration_transport or remoteuri.",
+            node that it runs on has ok. If a node does not answer in time, or the guest is stopped, the old value stays. It may be wrong, so do not use \
+            it with a score of -INFINITY. 0: nothing is looked at. Needs migration_transport or remoteuri.",
         ],
         set!(migration_check_interval = number),
     ),
