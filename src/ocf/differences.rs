@@ -24,8 +24,8 @@ pub const DIFFERENCES: &[Difference] = &[
     row(3, "Every action ends by itself before its timeout, also if libvirt hangs: Pacemaker would kill it, and the reason would be lost."),
     row(
         4,
-        "stop keeps a quarter of its time for ending the guest by force, 17 s at least, 120 s and half of it at most, not 5 s: libvirt alone \
-        needs 10 s to kill an emulator that does not react, and more for a big one.",
+        "stop keeps a quarter of its time for ending the guest by force (at least 17 s, at most 120 s, and never more than half). VirtualDomain \
+        keeps 5 s: libvirt alone needs 10 s to kill an emulator that does not react, and more for a big one.",
     ),
     row(
         5,
@@ -40,13 +40,13 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row(
         8,
-        "The order of a host's shutdown, modular libvirt daemons included, is a drop-in that `make install` lays, not written at each start.",
+        "The order of a host's shutdown, modular libvirt daemons included, is a drop-in that `make install` installs. VirtualDomain writes one at each start.",
     ),
     row(9, "A guest that a fault has paused is shown as degraded; `pause_policy=ignore` is what VirtualDomain does."),
     row(
         10,
         "`save_config_on_stop` replaces the file whole, keeps what others wrote to it, and does so only for a guest that is active, not on probes: a full \
-        disk or a glance must not cost the only definition.",
+        disk or a probe must not cost the only definition.",
     ),
     row(
         11,
@@ -59,14 +59,12 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row(14, "One process does an action, and a healthy monitor starts no other; utilization attributes are looked at every ten minutes."),
     row(15, "migrate_to and migrate_from fail with 1 for a wrong parameter: 6 would leave the guest stopped everywhere."),
-    row(
-        16,
-        "Wrong booleans (`Yes`, `y`) are refused at start; VirtualDomain takes them for false, as it does `No` and `n`, which are false here too.",
-    ),
-    row(17, "Guests are created paused and then let run, so that a request that a hanging libvirtd carries out late starts nothing."),
+    row(16, "Wrong booleans (`Yes`, `y`) are refused at start; VirtualDomain takes them for false. `No` and `n` are false with both."),
+    row(17, "Guests are created paused and then let run: if a hanging libvirtd carries out a request late, no guest begins to run by it."),
     row(
         18,
-        "A saved state (`snapshot`) that is older than the guest's disks is refused, and one that the guest ran on without is set aside: memory and disks would not belong together.",
+        "A saved state (`snapshot`) that is older than the guest's disks is refused. If the guest has run since without it, the state is set aside: \
+        memory and disks would not belong together.",
     ),
     row(
         19,
@@ -91,7 +89,7 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         23,
         "A changed parameter does not restart the guest, unless it is `config` or `hypervisor`: the next action uses the new value \
-        (reload-agent). With VirtualDomain Pacemaker restarts the guest for any.",
+        (reload-agent). With VirtualDomain Pacemaker restarts the guest for any parameter.",
     ),
     row(
         24,
