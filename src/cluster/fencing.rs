@@ -10,7 +10,7 @@ use crate::deadline::{Deadline, unix_time};
 use crate::program::{self, Outcome};
 use roxmltree::{Document, Node};
 use std::time::Duration;
-use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 /// By how much the clocks of two nodes may differ.
 const SKEW: u64 = 5;
@@ -70,13 +70,19 @@ pub fn was_fenced(node: &str, deadline: &Deadline) -> bool {
 }
 
 /// The same from what crm_mon says. A person's word is none: the node's own libvirt says otherwise.
-fn has_fenced(text: &str, node: &str) -> bool {
+pub(super) fn has_fenced(text: &str, node: &str) -> bool {
     let Ok(document) = Document::parse(text) else { return false };
     let events = document.descendants().filter(|element| element.has_tag_name("fence_event"));
     let events = events.filter(|event| event.attribute("target").is_some_and(|name| name.eq_ignore_ascii_case(node)));
     let events = events.filter(|event| event.attribute("delegate") != Some(PERSON));
-    let last = events.max_by_key(|event| event.attribute("completed").and_then(seconds));
-    last.is_some_and(|event| event.attribute("status") == Some("success") && event.attribute("action") != Some("on"))
+    // One that has not ended says nothing yet.
+    let events = events.filter(|event| event.attribute("status") != Some("pending"));
+    let good = |event: &Node<'_, '_>| event.attribute("status") == Some("success") && event.attribute("action") != Some("on");
+    let ended = events.map(|event| Some((event.attribute("completed").and_then(moment)?, good(&event))));
+    // Which came last cannot be told if the time of any is not understood.
+    let Some(ended) = ended.collect::<Option<Vec<_>>>() else { return false };
+    let last = ended.iter().map(|(time, _)| *time).max();
+    last.is_some() && ended.iter().all(|(time, good)| *good || Some(*time) < last)
 }
 
 /// Whole seconds, from the text of `/proc/uptime`.
@@ -163,15 +169,29 @@ pub(super) fn judge(text: &str, node: &str, since: Since, watchdog: bool, now: u
     Ok(last)
 }
 
-/// Seconds since 1970 of a time as Pacemaker writes it, `2026-11-24 15:10:50Z` or `2026-11-24 15:10:50 +01:00` (`crm_time_as_string` in
-/// its `lib/common/iso8601.c`).
+/// Seconds since 1970 of a [`moment`].
 fn seconds(text: &str) -> Option<u64> {
+    u64::try_from(moment(text)?.unix_timestamp()).ok()
+}
+
+/// A time as Pacemaker writes it, `2026-11-24 15:10:50Z` or `2026-11-24 15:10:50 +01:00` (`crm_time_as_string` in its
+/// `lib/common/iso8601.c`). Since 2.1.6 that of a fencing has a fraction of the second: `2026-11-24 15:10:50.123456Z`.
+fn moment(text: &str) -> Option<OffsetDateTime> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u16>().ok();
     let small = |from: usize, to: usize| number(from, to).and_then(|number| u8::try_from(number).ok());
     let month = Month::try_from(small(5, 7)?).ok()?;
     let date = Date::from_calendar_date(number(0, 4)?.into(), month, small(8, 10)?).ok()?;
-    let clock = Time::from_hms(small(11, 13)?, small(14, 16)?, small(17, 19)?).ok()?;
-    let offset = match text.get(19..)?.trim_start() {
+    let (nanoseconds, zone) = match text.get(19..)?.strip_prefix('.') {
+        Some(rest) => {
+            let length = rest.find(|character: char| !character.is_ascii_digit())?;
+            let (digits, zone) = rest.split_at(length);
+            let missing = 9_usize.checked_sub(length).filter(|_| length > 0)?;
+            (digits.parse::<u32>().ok()? * 10_u32.pow(missing.try_into().ok()?), zone)
+        }
+        None => (0, text.get(19..)?),
+    };
+    let clock = Time::from_hms_nano(small(11, 13)?, small(14, 16)?, small(17, 19)?, nanoseconds).ok()?;
+    let offset = match zone.trim_start() {
         "Z" => UtcOffset::UTC,
         zone => {
             let sign = match zone.get(..1)? {
@@ -184,7 +204,7 @@ fn seconds(text: &str) -> Option<u64> {
             UtcOffset::from_hms(part(hours)?, part(minutes)?, 0).ok()?
         }
     };
-    u64::try_from(PrimitiveDateTime::new(date, clock).assume_offset(offset).unix_timestamp()).ok()
+    Some(PrimitiveDateTime::new(date, clock).assume_offset(offset))
 }
 
 #[cfg(test)]
@@ -210,11 +230,36 @@ mod tests {
     fn who_was_fenced() {
         let fenced = |events: &[String]| has_fenced(&said(true, (false, false, false), events), "node3");
         let (early, late) = ("2026-11-24 15:10:50Z", "2026-11-24 15:12:50Z");
-        for action in ["off", "reboot"] {
-            assert!(fenced(&[event(action, "success", early)]));
-            assert!(fenced(&[event(action, "success", late), event(action, "failed", early)]));
-            assert!(!fenced(&[event(action, "success", early), event(action, "failed", late)]));
+        let (of_newer, newer) = ("2026-11-24 16:10:50.123456 +01:00", "2026-11-24 15:12:50.000001Z");
+        let of_one_second = ("2026-11-24 15:10:50.123456Z", "2026-11-24 15:10:50.654321Z");
+        for (early, late) in [(early, late), (of_newer, newer), of_one_second] {
+            for action in ["off", "reboot"] {
+                assert!(fenced(&[event(action, "success", early)]));
+                for newest_first in [true, false] {
+                    let two = |[old, new]: [&str; 2]| {
+                        let mut events = [event(action, new, late), event(action, old, early)];
+                        if !newest_first {
+                            events.reverse();
+                        }
+                        fenced(&events)
+                    };
+                    assert!(two(["failed", "success"]), "{action} {early} {late}");
+                    assert!(!two(["success", "failed"]), "{action} {early} {late}");
+                }
+            }
         }
+        // Which came last cannot be told.
+        for events in [
+            [event("off", "failed", early), event("off", "success", early)],
+            [event("off", "success", early), event("off", "failed", early)],
+        ] {
+            assert!(!fenced(&events));
+        }
+        for time in ["", "2026-11-24 15:10:50,5Z", "yesterday"] {
+            assert!(!fenced(&[event("off", "success", late), event("off", "failed", time)]), "{time}");
+        }
+        assert!(!fenced(&[event("off", "success", "yesterday")]));
+        assert!(fenced(&[event("off", "pending", ""), event("off", "success", early)]), "it has not ended");
         assert!(!fenced(&[event("off", "success", early), event("on", "success", late)]));
         assert!(!fenced(&[]) && !fenced(&[event("on", "success", early)]) && !has_fenced("no", "node3"));
         assert!(!has_fenced(&said(true, (false, false, false), &[event("off", "success", early)]), "node2"));
@@ -224,7 +269,13 @@ mod tests {
 
     #[test]
     fn times_as_pacemaker_writes_them() {
-        for text in ["2026-11-24 15:10:50Z", "2026-11-24 16:10:50 +01:00", "2026-11-24 09:40:50 -05:30"] {
+        for text in [
+            "2026-11-24 15:10:50Z",
+            "2026-11-24 16:10:50 +01:00",
+            "2026-11-24 09:40:50 -05:30",
+            "2026-11-24 15:10:50.123456Z",
+            "2026-11-24 16:10:50.999999 +01:00",
+        ] {
             assert_eq!(seconds(text), Some(TIME), "{text}");
         }
         for text in [
@@ -235,6 +286,9 @@ mod tests {
             "Tue Nov 24 15:10:50 2026",
             "2026-11-24 15:10:50 --128:00",
             "ä026-11-24 15:10:50Z",
+            "2026-11-24 15:10:50.Z",
+            "2026-11-24 15:10:50.1234567890Z",
+            "2026-11-24 15:10:50.123456",
         ] {
             assert_eq!(seconds(text), None, "{text}");
         }
@@ -250,6 +304,8 @@ mod tests {
         let stranger = said(true, gone, std::slice::from_ref(&off)).replace("name=\"node3\"", "name=\"other\"");
         assert_eq!(ask(&stranger, None), Ok(TIME));
         let with = |more: String| said(true, gone, &[off.clone(), more]);
+        let exact = off.replace("50Z", "50.123456Z");
+        assert_eq!(ask(&said(true, gone, &[exact]), Some(TIME - 1)), Ok(TIME), "of Pacemaker 2.1.6");
         assert_eq!(ask(&with(event("off", "failed", "2026-11-24 15:11:00Z")), None), Ok(TIME), "one that failed changed nothing");
         assert_eq!(ask(&with(event("on", "failed", "2026-11-24 15:10:40Z")), None), Ok(TIME), "the off came after it");
         assert_eq!(ask(&with(event("off", "pending", "")), None), Ok(TIME), "another off");

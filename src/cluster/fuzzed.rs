@@ -38,6 +38,9 @@ pub fn crm_mon(data: &[u8]) {
             assert!(view.online().count() <= view.nodes.len());
             view.failures.iter().for_each(|failure| assert!(!failure.is_move_of("web1") || failure.is_of("web1")));
         }
+        if fencing::has_fenced(text, "node2") {
+            assert!(text.contains("success") || text.contains('&'));
+        }
         for seen in [None, Some(NOW - 60)] {
             let within = Duration::from_secs(600);
             if let Ok(off) = fencing::judge(text, "node2", Since { seen, within }, false, NOW) {
