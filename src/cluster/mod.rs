@@ -14,6 +14,7 @@ pub mod view;
 use crate::deadline::Deadline;
 use crate::log;
 use crate::program::{self, Outcome};
+use view::View;
 
 /// Sets a transient attribute of a node, or removes it (`attrd_updater`).
 ///
@@ -36,10 +37,31 @@ pub struct Peer {
     pub member: bool,
 }
 
-/// The nodes that have been in the cluster since Pacemaker was started here, this one included (`crm_node --list`), or none if Pacemaker does
-/// not say. Pacemaker Remote nodes are not among them: who has joined is the membership of corosync.
+/// The nodes that have been in the cluster since Pacemaker was started here, this one included (`crm_node --list`), and the Pacemaker Remote nodes,
+/// which corosync does not know (`crm_mon`); or none if Pacemaker does not say.
 #[must_use]
 pub fn peers(deadline: &Deadline) -> Vec<Peer> {
+    let known = known(deadline);
+    match View::query(deadline) {
+        Ok(view) => with_remotes(known, &view),
+        Err(trouble) => {
+            log::debug(|| trouble.to_string());
+            known
+        }
+    }
+}
+
+/// The nodes that the controller knows, and those that stand in the configuration only because they have no corosync.
+fn with_remotes(mut known: Vec<Peer>, view: &View) -> Vec<Peer> {
+    for node in view.nodes.iter().filter(|node| node.remote) {
+        if !known.iter().any(|peer| peer.name.eq_ignore_ascii_case(&node.name)) {
+            known.push(Peer { name: node.name.clone(), member: node.online });
+        }
+    }
+    known
+}
+
+fn known(deadline: &Deadline) -> Vec<Peer> {
     match program::run("crm_node", &["--list"], deadline) {
         Ok(finished) if matches!(finished.outcome, Outcome::Exited(0)) => parse_peers(&String::from_utf8_lossy(&finished.stdout)),
         Ok(finished) => {
@@ -71,5 +93,23 @@ mod tests {
         let peer = |name: &str, member| Peer { name: name.into(), member };
         let text = "1 node1 member\n2 node2 lost\n3 node3 \n4 node4\n\n";
         assert_eq!(parse_peers(text), [peer("node1", true), peer("node2", false), peer("node3", false), peer("node4", false)]);
+    }
+
+    #[test]
+    fn hosts_without_corosync_are_peers_too() {
+        let text = r#"<r><summary><current_dc present="true" name="node1" with_quorum="true"/></summary><nodes>
+            <node name="node1" id="1" online="true" pending="false" unclean="false" type="member"/>
+            <node name="node4" id="4" online="false" pending="false" unclean="false" type="member"/>
+            <node name="host7" id="host7" online="true" pending="false" unclean="false" type="remote"/>
+            <node name="host8" id="host8" online="false" pending="false" unclean="true" type="remote"/>
+            <node name="web1" id="web1" online="true" pending="false" unclean="false" type="remote" id_as_resource="vm1"/>
+            <node name="10.0.0.1" id="9" online="true" type="ping"/></nodes></r>"#;
+        let view = view::parse(text).unwrap();
+        let peer = |name: &str, member| Peer { name: name.into(), member };
+        let corosync = [peer("node1", true), peer("node2", false)];
+        let all = [&corosync[..], &[peer("host7", true), peer("host8", false)]].concat();
+        assert_eq!(with_remotes(corosync.to_vec(), &view), all);
+        assert_eq!(with_remotes(all.clone(), &view), all, "a node is asked once");
+        assert_eq!(with_remotes(Vec::new(), &view), all[2..]);
     }
 }

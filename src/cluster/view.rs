@@ -13,6 +13,8 @@ pub struct Member {
     pub online: bool,
     /// Whether it is only on its way in, or has to be fenced.
     pub unsettled: bool,
+    /// Whether it is a host without corosync (Pacemaker Remote). A guest that is a node is none.
+    pub remote: bool,
 }
 
 /// A resource as it is now.
@@ -156,6 +158,7 @@ pub(crate) fn parse(text: &str) -> Option<View> {
                 name: word(&node, "name"),
                 online: flag(&node, "online"),
                 unsettled: flag(&node, "pending") || flag(&node, "unclean"),
+                remote: node.attribute("type") == Some("remote") && !node.has_attribute("id_as_resource"),
             })
             .collect(),
         resources: all("resource")
