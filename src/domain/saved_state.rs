@@ -13,7 +13,7 @@ use super::connection::{Connection, Guest};
 use super::definition::{Definition, Identity};
 use super::files::Look;
 use super::lifecycle;
-use super::{Error, Kind, Result, Uri, ffi, files, status};
+use super::{Condition, Error, Kind, Result, Uri, ffi, files, status};
 use crate::deadline::{Deadline, Task, unix_time};
 use crate::log;
 use std::path::{Path, PathBuf};
@@ -34,14 +34,18 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Saves the state of the guest to `file` and ends it; says whether it did. One that is not running, or could not be saved in time, goes
-/// on: the caller ends it in another way.
+/// Saves the state of the guest to `file` and ends it; says whether it did. One that is not running, has a fault in its memory, or could not be
+/// saved in time, goes on: the caller ends it in another way.
 ///
 /// # Errors
 /// The state was not saved, and why.
 pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) -> Result<bool> {
     match status::ask(identity, uri, &deadline.within(Duration::from_secs(10).min(deadline.left() / 4)))? {
-        Some((condition, _)) if condition.runs() || condition.stays_paused() => {}
+        Some((condition, _)) if is_worth_saving(condition) => {}
+        Some((condition, _)) if condition.stays_paused() => {
+            retire(file, deadline)?;
+            return Err(Error::new(Kind::State, format!("it is {condition}")));
+        }
         _ => return Ok(false),
     }
     retire(file, deadline)?;
@@ -61,6 +65,11 @@ pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) ->
     }
     log::info(format_args!("the state of {} is saved in {}", identity.name, file.display()));
     Ok(true)
+}
+
+/// Whether it would go on well from its memory. What a fault has paused would come back with that fault; an error of its storage is not in it.
+fn is_worth_saving(condition: Condition) -> bool {
+    condition.runs() || matches!(condition, Condition::PAUSED_USER | Condition::PAUSED_IO_ERROR)
 }
 
 fn call_off(guest: &Guest, task: &Task<Result<()>>, deadline: &Deadline) -> Result<()> {
@@ -232,6 +241,15 @@ mod tests {
         for (disk, younger) in [(look(true, 90), false), (look(true, 110), false), (look(true, 111), true), (look(false, 1000), false)] {
             assert_eq!(is_younger(disk, state), younger, "{disk:?}");
         }
+    }
+
+    #[test]
+    fn what_has_a_fault_in_its_memory_is_not_worth_saving() {
+        // libvirt's numbers: running, blocked, paused.
+        let worth = |state| (0..=14).filter(move |reason| is_worth_saving(Condition::from_numbers(state, *reason))).collect::<Vec<_>>();
+        assert_eq!((worth(1).len(), worth(2).len()), (15, 15));
+        assert_eq!(worth(3), [1, 5], "by a person, by an I/O error");
+        assert!([0, 4, 5, 6, 7].iter().all(|state| worth(*state).is_empty()));
     }
 
     #[test]

@@ -119,17 +119,25 @@ impl Call {
     }
 
     /// What comes before the end of a guest that is here: its definition is kept, its state saved. Ending it is not kept from succeeding.
+    /// What makes a monitor fail would come back with the memory, and for the next monitors the guest would be a new one.
     pub(super) fn before_end(&self, trace: &Trace) {
         if trace.creating {
             return;
         }
         let identity = &trace.identity;
         self.keep_definition(identity);
-        if let Some(file) = self.state_file(&identity.name)
-            && let Err(error) = saved_state::save(identity, &self.hypervisor, &file, &self.deadline)
-        {
-            log::warning(format_args!("the state of {} is not saved, it is shut down instead: {error}", identity.name));
-        }
+        let Some(file) = self.state_file(&identity.name) else { return };
+        let why = match self.illness() {
+            Some(illness) => {
+                self.retire_state(&identity.name);
+                illness
+            }
+            None => match saved_state::save(identity, &self.hypervisor, &file, &self.deadline) {
+                Ok(_) => return,
+                Err(error) => error.text,
+            },
+        };
+        log::warning(format_args!("the state of {} is not saved, it is shut down instead: {why}", identity.name));
     }
 
     /// The state that the guest is to be started from, if there is one.

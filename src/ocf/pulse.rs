@@ -16,6 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const USUAL: u64 = 3;
 
 impl Call {
+    /// Why the guest failed the last monitor that looked into it, if it did.
+    pub(super) fn illness(&self) -> Option<String> {
+        let (shelf, pid) = (self.shelf(), self.record().and_then(|record| record.pid));
+        let wanted = Some(self.parameters.guest_agent_failures).filter(|wanted| *wanted > 0).unwrap_or(USUAL);
+        let hangs = shelf.get(Note::Pulse).is_some_and(|record: Record| Some(record.pid) == pid && record.silent >= wanted);
+        let script = || shelf.get::<String>(Note::Script).map(|script| format!("monitor script {script} has failed"));
+        hangs.then(|| "its agent is silent".to_owned()).or_else(script)
+    }
+
     /// Asks the guest's agent, if that is wanted. A failure only when it has answered before, has been silent often enough in a row, and
     /// the guest's disks and network stood still all the time.
     pub(super) fn pulse(&self, name: &str) -> Result<(), Failure> {

@@ -2,22 +2,39 @@
 
 use super::Call;
 use super::exit::Failure;
+use crate::domain::record::Note;
 use crate::program::{self, Finished, Outcome};
 
 impl Call {
     /// Runs the monitor scripts one after the other until one fails.
     pub(super) fn scripts(&self) -> Result<(), Failure> {
-        let owner = self.environment.instance.as_deref().unwrap_or_default();
         for script in &self.parameters.monitor_scripts {
-            let failed = |text: String| Failure::generic(format!("monitor script {script}: {text}"));
-            let finished = program::run_apart(script, owner, &self.deadline).map_err(|error| failed(error.to_string()))?;
-            match finished.outcome {
-                Outcome::Exited(0) => {}
-                Outcome::Exited(code) => return Err(failed(format!("exited with {code}: {}", said(&finished)))),
-                Outcome::Late => return Err(failed("did not end in time".into())),
+            if let Err(text) = self.script(script) {
+                self.note_script(Some(script));
+                return Err(Failure::generic(format!("monitor script {script}: {text}")));
             }
         }
+        self.note_script(None);
         Ok(())
+    }
+
+    /// What comes of one; an error says why it has failed.
+    fn script(&self, script: &str) -> Result<(), String> {
+        let owner = self.environment.instance.as_deref().unwrap_or_default();
+        let finished = program::run_apart(script, owner, &self.deadline).map_err(|error| error.to_string())?;
+        match finished.outcome {
+            Outcome::Exited(0) => Ok(()),
+            Outcome::Exited(code) => Err(format!("exited with {code}: {}", said(&finished))),
+            Outcome::Late => Err("did not end in time".into()),
+        }
+    }
+
+    /// Notes which has failed, for the stop that comes of it.
+    fn note_script(&self, script: Option<&String>) {
+        let shelf = self.shelf();
+        if self.parameters.snapshot.is_some() && shelf.get::<String>(Note::Script).as_ref() != script {
+            shelf.put(Note::Script, &script);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             keeping: saved_by_monitor_and_stop around_a_move not_without_being_asked config_lost config_is_another_resources
                 config_names_what_came_since not_saved_in_full distributed_by_csync2
                 distributed_by_a_stand_in_for_csync2 without_csync2;
-            saved: stopped_and_gone_on cannot_be_saved cannot_be_restored older_than_the_disk older_than_what_it_is_compared_with
+            saved: stopped_and_gone_on failed_by_a_script cannot_be_saved cannot_be_restored older_than_the_disk older_than_what_it_is_compared_with
                 set_again_while_it_runs ran_on_without_it
                 not_written_to_its_end restored_and_never_let_run;
             needs: networks_and_pools at_the_target image_on_a_base image_anew copied_in_by_a_stand_in_for_virt_copy_in;

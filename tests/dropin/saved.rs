@@ -49,6 +49,26 @@ pub fn stopped_and_gone_on(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A guest whose monitor script has failed is not saved; one whose script succeeds again is.
+pub fn failed_by_a_script(lab: &Lab) -> Result<()> {
+    let (guest, text) = (still(lab, "scripted")?, state(lab, "scripted"));
+    let (good, bad) = (guest.with("monitor_scripts", "/bin/true"), guest.with("monitor_scripts", "/bin/true /bin/false"));
+    good.begin(HERE)?;
+    bad.call(HERE, "recurring", 20)?.says(1, &["monitor script /bin/false"])?;
+    good.call(HERE, "recurring", 20)?.is(0)?;
+    good.end(HERE, 90)?;
+    ensure!(text.exists(), "it was not saved, though its script had succeeded since");
+    good.begin(HERE)?;
+    bad.call(HERE, "recurring", 20)?.is(1)?;
+    bad.end(HERE, 25)?;
+    ensure!(!text.exists(), "the memory of a guest that had failed was saved");
+    // One that is to start must be well too.
+    bad.call(HERE, "start", 20)?.is(1)?;
+    bad.end(HERE, 25)?;
+    ensure!(!text.exists(), "the memory of a guest whose start had failed was saved");
+    Ok(())
+}
+
 /// A state that cannot be written: the guest is shut down.
 pub fn cannot_be_saved(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "unsaved")?.with("snapshot", "/srv/no-such-folder");

@@ -31,6 +31,8 @@ notes! {
     Utilization = "utilization",
     /// The signs of life of the guest's agent.
     Pulse = "pulse",
+    /// The monitor script that failed the last time.
+    Script = "script",
     /// The outage of its storage.
     Outage = "outage",
     /// Where it could be moved to.

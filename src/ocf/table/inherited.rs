@@ -280,7 +280,9 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         [
             "Folder for saved states",
             "Absolute path of a folder. stop then saves the state of the guest (its memory) to a file NAME.state in it instead of shutting the \
-            guest down, and start lets it go on from there. A guest that cannot be saved in time is shut down. A state that cannot be restored, \
+            guest down, and start lets it go on from there. A guest that cannot be saved in time is shut down, and so is one that has failed: its \
+            agent is silent (guest_agent_failures), a monitor script has failed, or a fault other than an I/O error has paused it. With its memory \
+            that would come back. A state that cannot be restored, \
             or is older than an image file that the guest writes to, makes start fail and stays where it is: remove the file to boot the guest without \
             it. One that was not written to its end, because its host was lost, is kept as NAME.state.outdated-TIME, and the guest is booted. The folder \
             should be on storage that all nodes share. Not together with force_stop.",
