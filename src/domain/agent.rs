@@ -9,6 +9,9 @@ use super::{Connection, Error, Kind, Result, Uri};
 use crate::deadline::Deadline;
 use serde::{Deserialize, Serialize};
 
+/// The name by which the agent's channel is known in the guest, and to libvirt.
+const CHANNEL: &str = "org.qemu.guest_agent.0";
+
 /// What is known of a guest's pulse from one monitor to the next; begun anew with each emulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -41,15 +44,18 @@ pub fn ping(name: &str, uri: &Uri, deadline: &Deadline) -> Result<Pulse> {
 }
 
 /// The sum of all that the guest has read, written and sent so far: requests of its disks, packets of its network interfaces. What it
-/// receives is not counted, others send that.
+/// receives is not counted, others send that. `None` if nobody in the guest has the agent's channel open.
 ///
 /// # Errors
 /// libvirt's own words.
-pub fn activity(name: &str, uri: &Uri, deadline: &Deadline) -> Result<u64> {
+pub fn activity(name: &str, uri: &Uri, deadline: &Deadline) -> Result<Option<u64>> {
     let connection = Connection::open(&uri.to_string(), deadline)?;
     let guest = connection.guest(name, deadline)?.ok_or_else(|| Error::new(Kind::NotFound, format!("{name} is not there any more")))?;
     guest.call("counting what is done by", deadline, |domain| {
         let xml = domain.xml_desc(0)?;
+        if is_closed(&xml) {
+            return Ok(None);
+        }
         let (mut sum, devices) = (0, devices(&xml));
         if devices.is_empty() {
             return Err(Error::new(Kind::State, "it has no disk and no network interface that counts what it does"));
@@ -60,8 +66,17 @@ pub fn activity(name: &str, uri: &Uri, deadline: &Deadline) -> Result<u64> {
                 Device::Interface(target) => domain.interface_stats(&target).map(|interface| interface.tx_packets.max(0))?,
             };
         }
-        Ok(sum.unsigned_abs())
+        Ok(Some(sum.unsigned_abs()))
     })
+}
+
+/// Whether nobody has the agent's channel open, by a running guest's definition.
+pub(super) fn is_closed(xml: &str) -> bool {
+    let Ok(document) = roxmltree::Document::parse(xml) else { return false };
+    let channels = document.descendants().filter(|node| node.has_tag_name("channel"));
+    let targets = channels.flat_map(|channel| channel.children()).filter(|node| node.has_tag_name("target"));
+    let mut agents = targets.filter(|target| target.attribute("name") == Some(CHANNEL));
+    agents.any(|target| target.attribute("state") == Some("disconnected"))
 }
 
 /// A device that counts what the guest does, by its target's name.
@@ -98,6 +113,21 @@ mod tests {
         assert_eq!(second.silent, 1);
         assert_eq!(second.missed(11).silent, 0);
         assert_eq!(second.missed(10).silent, 2);
+    }
+
+    #[test]
+    fn a_channel_that_nobody_holds_open() {
+        let with = |state: &str, name: &str| {
+            format!(
+                "<domain><devices><channel type='unix'><target type='virtio' name='{name}' {state}/></channel>\
+                 <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0' state='disconnected'/></channel></devices></domain>"
+            )
+        };
+        assert!(is_closed(&with("state='disconnected'", CHANNEL)));
+        for (state, name) in [("state='connected'", CHANNEL), ("", CHANNEL), ("state='disconnected'", "org.other.0")] {
+            assert!(!is_closed(&with(state, name)), "{state} {name}");
+        }
+        assert!(!is_closed("<domain"));
     }
 
     #[test]

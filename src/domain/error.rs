@@ -19,6 +19,8 @@ pub enum Kind {
     State,
     /// Something was asked for and is under way, but was not done by the deadline.
     TimedOut,
+    /// Another holds the lock of something that is needed.
+    Held,
     /// The guest's emulator cannot be proven gone.
     Lives,
     /// Anything else.
@@ -50,6 +52,13 @@ impl Error {
         matches!(self.kind, Kind::Unreachable | Kind::Unresponsive | Kind::TimedOut | Kind::Internal)
     }
 
+    /// The error of letting a guest run that was created: whatever libvirt says, a paused copy may be there until it was ended. virtlockd is asked
+    /// only then, so that a lock that is held is told apart.
+    #[must_use]
+    pub fn of_a_copy(self) -> Self {
+        if self.leaves_open() || self.kind == Kind::Held { self } else { Self { kind: Kind::Internal, ..self } }
+    }
+
     /// The same error with `what` in front: `what: text`.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
@@ -73,5 +82,14 @@ mod tests {
     fn an_error_is_one_line() {
         let error = Error::new(Kind::Refused, "operation failed:\n  no such\tfile").context("start of web1");
         assert_eq!(error.to_string(), "start of web1: operation failed: no such file");
+    }
+
+    #[test]
+    fn what_is_said_of_a_copy_that_may_be_there() {
+        for kind in [Kind::Refused, Kind::State, Kind::Unreachable, Kind::Unresponsive, Kind::Internal] {
+            assert!(Error::new(kind, "no").of_a_copy().leaves_open(), "{kind:?}");
+        }
+        let held = Error::new(Kind::Held, "リソースが使用中です");
+        assert_eq!(held.clone().of_a_copy(), held);
     }
 }

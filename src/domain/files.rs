@@ -6,7 +6,7 @@ use crate::deadline::{Deadline, unix_time};
 use crate::program::{self, Outcome};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -47,6 +47,14 @@ pub fn look(paths: &[&Path], deadline: &Deadline) -> Result<Vec<Option<Look>>> {
     words.extend(paths.iter().map(|path| path.as_os_str()));
     let text = work(&words, deadline)?;
     Ok(text.lines().map(parse).collect())
+}
+
+/// The first bytes of a file, `length` at most, as text.
+///
+/// # Errors
+/// As of [`look`].
+pub fn begin(path: &Path, length: u8, deadline: &Deadline) -> Result<String> {
+    work(&["begin".as_ref(), path.as_os_str(), length.to_string().as_ref()], deadline)
 }
 
 /// Gives a file another name in the same file system, in place of whatever has that name.
@@ -103,6 +111,12 @@ pub fn perform(words: &[OsString]) -> io::Result<String> {
     let paths: Vec<&Path> = paths.iter().map(Path::new).collect();
     match (word.to_str(), &paths[..]) {
         (Some("look"), paths) => Ok(paths.iter().map(|path| describe(path)).collect::<io::Result<Vec<_>>>()?.join("\n")),
+        (Some("begin"), [path, length]) => {
+            let length = length.to_str().and_then(|length| length.parse::<u8>().ok()).ok_or(io::ErrorKind::InvalidInput)?;
+            let mut bytes = Vec::new();
+            File::open(path)?.take(length.into()).read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
         (Some("rename"), [from, to]) => {
             fs::rename(from, to)?;
             settle(to)?;

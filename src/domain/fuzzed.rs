@@ -32,7 +32,7 @@ pub fn definition(data: &[u8]) {
     preflight::fuzzed::needs(&definition.xml, definition.platform());
     let _ = Way::of(&definition.xml, Policy::Plain, false);
     let _ = resources::Needs::of(&definition.xml);
-    let _ = agent::devices(&definition.xml);
+    drop((agent::devices(&definition.xml), agent::is_closed(&definition.xml)));
     let _ = locks::unlocked(&definition.xml);
     let _ = crate::storage::item::items(&definition.xml);
 }

@@ -118,8 +118,7 @@ impl<'a> Creation<'a> {
         let domain = self.connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, paused))?;
         let guest = self.connection.with(name, domain);
         let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
-        // It was created: whatever libvirt says now, a paused copy may be there until it was ended.
-        result.map_err(|error| if error.leaves_open() { error } else { Error::new(Kind::Internal, error.text) })
+        result.map_err(Error::of_a_copy)
     }
 }
 
@@ -136,7 +135,7 @@ impl Creation<'_> {
             return Err(Error::new(Kind::Internal, error.text));
         }
         let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
-        result.map_err(|error| if error.leaves_open() { error } else { Error::new(Kind::Internal, error.text) })?;
+        result.map_err(Error::of_a_copy)?;
         saved_state::clear(file, deadline);
         Ok(())
     }

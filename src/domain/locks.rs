@@ -13,12 +13,12 @@ use std::path::Path;
 /// QEMU's settings of libvirt, of libvirtd and virtqemud alike.
 const SETTINGS: &str = "/etc/libvirt/qemu.conf";
 
-/// Whether an error of libvirt says that a disk's lock is held: by QEMU (`raw_check_lock_bytes`), virtlockd or sanlock.
+/// Whether an error of libvirt says that a disk's lock is held: by virtlockd's number (`virLockSpaceAcquireResource`), as its words are in the
+/// language of the daemon, or by QEMU's words (`raw_check_lock_bytes`), which have one language.
 #[must_use]
 pub fn is_held(error: &Error) -> bool {
-    ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock", "Lockspace resource", "resource busy"]
-        .iter()
-        .any(|text| error.text.contains(text))
+    let texts = ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock"];
+    error.kind == Kind::Held || texts.iter().any(|text| error.text.contains(text))
 }
 
 /// Who holds the lock that an error of [`is_held`] is about, for a person: the emulator on this host that has the image open, or that
@@ -110,5 +110,8 @@ mod tests {
         assert_eq!(image(text), Some("/srv/vms/a b.img"));
         assert_eq!(image("Failed to get \"write\" lock"), None);
         assert!(is_held(&Error::new(Kind::Refused, text)));
+        let text = "リソースが使用中です: Lockspace リソース '/srv/vms/web1.img' はロックされています";
+        assert!(is_held(&Error::new(Kind::Held, text)), "virtlockd speaks its own language");
+        assert!(!is_held(&Error::new(Kind::Refused, "ドメインは実行中ではありません")));
     }
 }

@@ -126,12 +126,12 @@ pub fn is_there(file: &Path, definition: &Definition, uri: &Uri, deadline: &Dead
     }
     let Some(state) = looks.first().copied().flatten() else { return Ok(false) };
     let connection = Connection::open(&uri.to_string(), deadline)?;
-    let saved = match saved(file, name, &connection, deadline) {
-        Err(error) if says_partial(&error) => {
+    let saved = match saved(file, &connection, deadline) {
+        Err(error) if is_partial(&error, file, deadline) => {
             set_aside(file, file, &format!("it was not written to its end, {name} is booted without it"), deadline)?;
             return Ok(false);
         }
-        saved => saved?,
+        saved => saved.map_err(|error| refused(file, name, &error))?,
     };
     // What was plugged in while it ran stands in the state alone.
     let mut disks = Vec::new();
@@ -160,12 +160,11 @@ fn is_younger(disk: Look, state: Look) -> bool {
 /// The definition of the guest whose state it is.
 ///
 /// # Errors
-/// libvirt's: that it was not written to its end, or is no state. The latter names it and says what to do.
-fn saved(file: &Path, name: &str, connection: &Connection, deadline: &Deadline) -> Result<Definition> {
+/// libvirt's: that it was not written to its end, or is no state.
+fn saved(file: &Path, connection: &Connection, deadline: &Deadline) -> Result<Definition> {
     let image = file.to_string_lossy().into_owned();
-    let xml = connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0));
-    let xml = xml.map_err(|error| if says_partial(&error) { error } else { refused(file, name, &error) })?;
-    Definition::parse(file, xml.into_bytes()).map_err(|error| refused(file, name, &Error::new(Kind::Refused, error.text)))
+    let xml = connection.call("reading the saved state", deadline, move |connect| connect.save_image_xml_desc(&image, 0))?;
+    Definition::parse(file, xml.into_bytes()).map_err(|error| Error::new(Kind::Refused, error.text))
 }
 
 fn refused(file: &Path, name: &str, error: &Error) -> Error {
@@ -173,9 +172,17 @@ fn refused(file: &Path, name: &str, error: &Error) -> Error {
     Error::new(error.kind, text)
 }
 
-/// The words of `src/qemu/qemu_saveimage.c` for a file that has still the mark (`QEMU_SAVE_PARTIAL`) it gets before the memory is written.
-fn says_partial(error: &Error) -> bool {
-    error.kind == Kind::Refused && error.text.ends_with("save image is incomplete")
+/// What a file begins with until the memory is written (`QEMU_SAVE_PARTIAL` of libvirt's `src/qemu/qemu_saveimage.h`).
+const PARTIAL: &str = "LibvirtQemudPart";
+
+/// Whether libvirt refuses a file since it was not written to its end. It says so in the language of the daemon, so the file itself is asked.
+/// Where this program cannot read it libvirt's own words are left.
+fn is_partial(error: &Error, file: &Path, deadline: &Deadline) -> bool {
+    says_partial(error, || files::begin(file, 16, &deadline.within(deadline.left() / 4)).ok())
+}
+
+fn says_partial(error: &Error, begin: impl FnOnce() -> Option<String>) -> bool {
+    error.kind == Kind::Refused && begin().map_or_else(|| error.text.ends_with("save image is incomplete"), |begin| begin == PARTIAL)
 }
 
 /// For the copy of a guest that the start which used the state has left, paused, and that never ran: when it is proven gone the state is
@@ -198,7 +205,7 @@ pub fn take_back(file: &Path, deadline: &Deadline) -> Result<()> {
 pub fn restore(identity: &Identity, connection: &Connection, file: &Path, deadline: &Deadline) -> Result<Guest> {
     let name = &identity.name;
     let refused = |error: Error| refused(file, name, &error);
-    let owner = saved(file, name, connection, deadline)?.identity;
+    let owner = saved(file, connection, deadline).map_err(refused)?.identity;
     let other = owner.uuid.as_ref().is_some_and(|uuid| identity.is_another(uuid));
     if owner.name != *name || other {
         return Err(refused(Error::new(Kind::Refused, format!("it is the state of another guest, {}", owner.name))));
@@ -255,10 +262,30 @@ mod tests {
     #[test]
     fn only_one_answer_is_that_of_a_state_not_written_to_its_end() {
         let text = "reading the saved state at qemu:///system: operation failed: save image is incomplete";
-        assert!(says_partial(&Error::new(Kind::Refused, text)));
-        assert!(!says_partial(&Error::new(Kind::Unresponsive, text)));
+        let says = |kind, text: &str, begin: Option<&str>| says_partial(&Error::new(kind, text), || begin.map(Into::into));
+        assert!(says(Kind::Refused, text, None));
+        assert!(!says(Kind::Unresponsive, text, None));
         for other in ["image magic is incorrect", "failed to read qemu header", "save image is incomplete or so"] {
-            assert!(!says_partial(&Error::new(Kind::Refused, other)), "{other}");
+            assert!(!says(Kind::Refused, other, None), "{other}");
+        }
+        // The daemon speaks its own language.
+        let text = "操作に失敗しました: 保存イメージが不完全です";
+        assert!(says(Kind::Refused, text, Some("LibvirtQemudPart")));
+        assert!(!says(Kind::Unresponsive, text, Some("LibvirtQemudPart")));
+        for begin in [Some("LibvirtQemudSave"), Some(""), None] {
+            assert!(!says(Kind::Refused, text, begin), "{begin:?}");
+        }
+    }
+
+    #[test]
+    fn the_begin_of_a_file() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("state");
+        let begin = || files::perform(&["begin".into(), file.clone().into_os_string(), "16".into()]).ok();
+        assert_eq!(begin(), None);
+        for (bytes, wanted) in [(&b"LibvirtQemudPart\x02\0\0\0"[..], PARTIAL), (b"Libvirt", "Libvirt"), (b"", "")] {
+            std::fs::write(&file, bytes).unwrap();
+            assert_eq!(begin().as_deref(), Some(wanted));
         }
     }
 }

@@ -110,7 +110,7 @@ mod tests {
     use super::super::actions::{ACTIONS, Row};
     use super::*;
 
-    const KINDS: [Kind; 9] = [
+    const KINDS: [Kind; 10] = [
         Kind::NotFound,
         Kind::Unreachable,
         Kind::Unresponsive,
@@ -118,6 +118,7 @@ mod tests {
         Kind::Definition,
         Kind::State,
         Kind::TimedOut,
+        Kind::Held,
         Kind::Lives,
         Kind::Internal,
     ];

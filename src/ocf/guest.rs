@@ -182,7 +182,8 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
         Some(file) => creation.restore(&file, &call.deadline),
         None => creation.run(&call.deadline),
     };
-    if result.as_ref().is_err_and(|error| !error.leaves_open()) {
+    // It may have been created before its lock was found to be held.
+    if result.as_ref().is_err_and(|error| !error.leaves_open() && error.kind != Kind::Held) {
         call.shelf().remove();
     }
     Ok(result)

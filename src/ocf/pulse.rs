@@ -49,11 +49,13 @@ impl Call {
             (Ok(Pulse::Beats), _) => keep(Record { pid, ..Record::default() }),
             // It was never heard: it may not be installed.
             (Ok(Pulse::Silent(text)), None) => log::debug(|| format!("the agent of {name} was never heard: {text}")),
-            // Nobody in the guest has the channel open: it was stopped, or the guest boots. A guest that hangs keeps it open.
+            // What the channel's state says too, in English: it spares the question.
             (Ok(Pulse::Silent(text)), _) if text.contains("not connected") => log::debug(|| format!("the agent of {name}: {text}")),
             (Ok(Pulse::Silent(text)), Some(old)) => {
                 match agent::activity(name, &self.hypervisor, &self.deadline.within(self.deadline.left() / 4)) {
-                    Ok(activity) => {
+                    // Nobody in the guest has the channel open: it was stopped, or the guest boots. A guest that hangs keeps it open.
+                    Ok(None) => log::debug(|| format!("the agent of {name}: {text}")),
+                    Ok(Some(activity)) => {
                         let record = old.missed(activity);
                         keep(record);
                         if record.silent >= wanted {

@@ -1,7 +1,7 @@
 //! `snapshot`: the guest's memory outlives a stop, and never meets disks that it does not belong to.
 
 use crate::props::shared;
-use crate::stage::{HERE, Resource, SOON, THERE};
+use crate::stage::{HERE, Resource, SOON, THERE, inside};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use std::fs::{self, File, FileTimes};
@@ -182,6 +182,40 @@ pub fn ran_on_without_it(lab: &Lab) -> Result<()> {
     guest.begin(HERE)?;
     guest.beats(boot)?;
     guest.with("force_stop", "true").end(HERE, 60)?;
+    Ok(())
+}
+
+/// A file of texts in another language, as `msgfmt` makes it (GNU gettext, "The Format of GNU MO Files"); `texts` are in order.
+fn catalogue(texts: &[(&str, &str)]) -> Vec<u8> {
+    let number = |number: usize| u32::try_from(number).unwrap_or_default().to_le_bytes();
+    let (count, mut tables, mut strings) = (texts.len(), Vec::new(), Vec::new());
+    for text in texts.iter().map(|(own, _)| own).chain(texts.iter().map(|(_, other)| other)) {
+        tables.extend([number(text.len()), number(28 + 16 * count + strings.len())].concat());
+        strings.extend([text.as_bytes(), b"\0"].concat());
+    }
+    let head = [0x9504_12de, 0, count, 28, 28 + 8 * count, 0, 0].map(number).concat();
+    [head, tables, strings].concat()
+}
+
+/// The same where libvirt says it in Japanese, as a daemon does to which systemd hands the language of the host.
+pub fn not_written_to_its_end_in_japanese(lab: &Lab) -> Result<()> {
+    let texts = [
+        ("", "Content-Type: text/plain; charset=UTF-8\n"),
+        ("operation failed: %s", "操作に失敗しました: %s"),
+        ("save image is incomplete", "保存イメージが不完全です"),
+    ];
+    let folder = inside(lab, HERE, "/usr/share/locale/ja/LC_MESSAGES")?;
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("libvirt.mo"), catalogue(&texts))?;
+    // A language counts in every locale but C.
+    lab.kill(HERE, "libvirtd")?;
+    lab.check(HERE, &["sh", "-c", "cd / && LANG=C.UTF-8 LANGUAGE=ja libvirtd --listen --daemon"], SOON)?;
+    let result = not_written_to_its_end(lab);
+    let kept = outdated(lab, "partial")?.concat();
+    let said = lab.exec(HERE, &["virsh", "save-image-dumpxml", &format!("/srv/vms/{kept}")], SOON)?.stderr;
+    lab.restart(HERE, "libvirtd")?;
+    result?;
+    ensure!(said.contains("保存イメージが不完全です"), "libvirt speaks no Japanese: {said}");
     Ok(())
 }
 
