@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How much of a program's output is kept, in bytes; the rest is read and dropped.
+/// How much of a program's output is kept, in bytes, if the caller says nothing else; the rest is read and dropped.
 const KEPT: usize = 16 * 1024 * 1024;
 
 /// Between two looks at a child that an earlier call left behind.
@@ -41,6 +41,8 @@ pub struct Finished {
     pub stdout: Vec<u8>,
     /// What it wrote to standard error, up to 16 MiB.
     pub stderr: Vec<u8>,
+    /// Whether it wrote more to standard output than was kept.
+    pub cut: bool,
 }
 
 /// Runs `program` with `arguments` until it exits or the deadline comes. Standard input is empty, the environment is this process's.
@@ -51,9 +53,17 @@ pub struct Finished {
 /// # Errors
 /// The program could not be started.
 pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
+    run_keeping(KEPT, program, arguments, deadline)
+}
+
+/// The same for a program that may have more to say: `most` bytes of each output are kept.
+///
+/// # Errors
+/// The program could not be started.
+pub fn run_keeping<S: AsRef<OsStr>>(most: usize, program: impl AsRef<OsStr>, arguments: &[S], deadline: &Deadline) -> io::Result<Finished> {
     let mut command = Command::new(program);
     command.args(arguments);
-    run_command(command, deadline).map(|(finished, _)| finished)
+    run_command(command, most, deadline).map(|(finished, _)| finished)
 }
 
 /// This program again, as a child, for work that may hang in the kernel. As long as a child with the same arguments that an earlier call
@@ -76,12 +86,12 @@ pub fn run_self_about<S: AsRef<OsStr>>(arguments: &[S], about: &[S], deadline: &
 fn run_noted<S: AsRef<OsStr>>(arguments: &[S], note: &Note, deadline: &Deadline) -> io::Result<Finished> {
     while note.holds() {
         if !deadline.pause(LOOK) {
-            return Ok(Finished { outcome: Outcome::Late, stdout: Vec::new(), stderr: Vec::new() });
+            return Ok(Finished { outcome: Outcome::Late, stdout: Vec::new(), stderr: Vec::new(), cut: false });
         }
     }
     let mut command = Command::new("/proc/self/exe");
     command.arg0("kvmha").args(arguments);
-    let (finished, left) = run_command(command, deadline)?;
+    let (finished, left) = run_command(command, KEPT, deadline)?;
     if let Some(child) = left {
         note.write(child);
     }
@@ -122,11 +132,13 @@ pub fn exec(program: impl AsRef<OsStr>) -> io::Error {
 }
 
 /// Runs a command; what it said, and the child if it was late.
-fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<(Finished, Option<left::Child>)> {
+fn run_command(mut command: Command, most: usize, deadline: &Deadline) -> io::Result<(Finished, Option<left::Child>)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn()?;
-    let mut output = Pipe::new(child.stdout.take())?;
-    let mut errors = Pipe::new(child.stderr.take())?;
+    let mut output = Pipe::new(child.stdout.take(), most)?;
+    let mut errors = Pipe::new(child.stderr.take(), most)?;
+    let finished =
+        |outcome, output: Pipe<_>, errors: Pipe<_>| Finished { outcome, cut: output.cut, stdout: output.kept, stderr: errors.kept };
     loop {
         // The program's end is seen by the end of its pipes, or, when something it left behind keeps them open, by asking.
         wait_readable(&output, &errors, deadline.left().min(Duration::from_millis(50)));
@@ -136,7 +148,7 @@ fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<(Finishe
             output.drain();
             errors.drain();
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-            return Ok((Finished { outcome: Outcome::Exited(code), stdout: output.kept, stderr: errors.kept }, None));
+            return Ok((finished(Outcome::Exited(code), output, errors), None));
         }
         if output.ended() && errors.ended() && !deadline.expired() {
             let _ = deadline.pause(Duration::from_millis(1));
@@ -145,7 +157,7 @@ fn run_command(mut command: Command, deadline: &Deadline) -> io::Result<(Finishe
             // While it is still there for certain.
             let late = left::Child::of(child.id());
             end(&mut child);
-            return Ok((Finished { outcome: Outcome::Late, stdout: output.kept, stderr: errors.kept }, late));
+            return Ok((finished(Outcome::Late, output, errors), late));
         }
     }
 }
@@ -171,15 +183,17 @@ fn wait_readable(output: &Pipe<impl Read + AsFd>, errors: &Pipe<impl Read + AsFd
 /// One of the program's outputs, read without waiting.
 struct Pipe<R> {
     from: Option<R>,
+    most: usize,
     kept: Vec<u8>,
+    cut: bool,
 }
 
 impl<R: Read + AsFd> Pipe<R> {
-    fn new(from: Option<R>) -> io::Result<Self> {
+    fn new(from: Option<R>, most: usize) -> io::Result<Self> {
         if let Some(from) = &from {
             fcntl(from.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno: Errno| io::Error::from(errno))?;
         }
-        Ok(Self { from, kept: Vec::new() })
+        Ok(Self { from, most, kept: Vec::new(), cut: false })
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -196,8 +210,10 @@ impl<R: Read + AsFd> Pipe<R> {
             match from.read(&mut buffer) {
                 Ok(0) => self.from = None,
                 Ok(length) => {
-                    let room = KEPT.saturating_sub(self.kept.len());
-                    self.kept.extend(buffer.iter().take(length.min(room)));
+                    let read = &buffer[..length];
+                    let (fits, rest) = read.split_at(length.min(self.most.saturating_sub(self.kept.len())));
+                    self.kept.extend_from_slice(fits);
+                    self.cut |= !rest.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -232,8 +248,10 @@ mod tests {
 
     #[test]
     fn much_output_does_not_block() {
-        let finished = shell("head -c 20000000 /dev/zero", Duration::from_secs(60));
-        assert_eq!(finished.stdout.len(), KEPT);
+        for (length, kept, cut) in [(20_000_000, KEPT, true), (KEPT + 1, KEPT, true), (KEPT, KEPT, false), (7, 7, false)] {
+            let finished = shell(&format!("head -c {length} /dev/zero"), Duration::from_secs(60));
+            assert_eq!((finished.stdout.len(), finished.cut), (kept, cut), "{length}");
+        }
     }
 
     #[test]

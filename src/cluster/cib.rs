@@ -2,9 +2,11 @@
 
 mod edit;
 mod meta;
+mod part;
 
 use super::tool::{self, Trouble};
 use crate::deadline::Deadline;
+pub use part::Part;
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
 
@@ -315,10 +317,10 @@ fn history(node: Node) -> Option<History> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const TEXT: &str = r#"<cib><configuration><resources>
+    pub(super) const TEXT: &str = r#"<cib><configuration><resources>
         <primitive id="web1" class="ocf" provider="heartbeat" type="VirtualDomain">
           <meta_attributes id="web1-kvmha-adopt"><nvpair id="x" name="maintenance" value="true"/></meta_attributes>
           <instance_attributes id="a"><nvpair id="a1" name="config" value="/srv/a&amp;b.xml"/></instance_attributes></primitive>

@@ -5,9 +5,9 @@
 //! CIB: fencing deletes it (`send_stonith_update` in Pacemaker's `daemons/controld/controld_fencing.c`), so that what stands there is
 //! younger, also when the node has left again.
 
-use super::cib::Cib;
+use super::cib::{Cib, Part};
+use super::tool::{self, Trouble};
 use crate::deadline::{Deadline, unix_time};
-use crate::program::{self, Outcome};
 use roxmltree::{Document, Node};
 use std::time::Duration;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
@@ -35,13 +35,7 @@ pub struct Since {
 /// # Errors
 /// Why it is no proof, for a person.
 pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, String> {
-    let finished = program::run("crm_mon", &["--one-shot", "--output-as=xml", "--fence-history=3"], deadline)
-        .map_err(|error| format!("the cluster cannot be asked whether {node} was fenced: crm_mon: {error}"))?;
-    let text = match finished.outcome {
-        Outcome::Exited(0) => String::from_utf8_lossy(&finished.stdout).into_owned(),
-        Outcome::Exited(code) => return Err(format!("the cluster cannot be asked whether {node} was fenced: crm_mon ended with {code}")),
-        Outcome::Late => return Err(format!("the cluster did not say in time whether {node} was fenced")),
-    };
+    let text = history(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} was fenced: {trouble}"))?;
     // Asked after the history: a node that came back in between is seen.
     let cib = Cib::query(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} came back: {trouble}"))?;
     let now = unix_time();
@@ -62,11 +56,12 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
 /// joined it again since. What ran there is not the cluster's any more, even if it lives: a switch or a storage array leaves it alive.
 #[must_use]
 pub fn was_fenced(node: &str, deadline: &Deadline) -> bool {
-    let finished = program::run("crm_mon", &["--one-shot", "--output-as=xml", "--fence-history=3"], deadline);
-    let fenced = finished.is_ok_and(|finished| {
-        matches!(finished.outcome, Outcome::Exited(0)) && has_fenced(&String::from_utf8_lossy(&finished.stdout), node)
-    });
-    fenced && Cib::query(deadline).is_ok_and(|cib| !cib.has_history(node))
+    let fenced = history(deadline).is_ok_and(|text| has_fenced(&text, node));
+    fenced && Cib::query_part(Part::Status, deadline).is_ok_and(|cib| !cib.has_history(node))
+}
+
+fn history(deadline: &Deadline) -> Result<String, Trouble> {
+    tool::run("crm_mon", &["--one-shot", "--output-as=xml", "--fence-history=3"], deadline)
 }
 
 /// The same from what crm_mon says. A person's word is none: the node's own libvirt says otherwise.

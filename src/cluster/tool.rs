@@ -4,6 +4,9 @@ use crate::deadline::Deadline;
 use crate::program::{self, Outcome};
 use std::io;
 
+/// How much of what a tool says is kept: a CIB has megabytes.
+const MOST: usize = 64 * 1024 * 1024;
+
 /// Why a tool gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -11,7 +14,7 @@ pub enum Trouble {
     Missing(String),
     /// It exited with this code and said this.
     Failed(i32, String),
-    /// It did not end in time, or could not be started.
+    /// It did not end in time, could not be started, or said more than was read.
     Silent(String),
 }
 
@@ -29,8 +32,12 @@ impl std::error::Error for Trouble {}
 /// # Errors
 /// See [`Trouble`].
 pub fn run(name: &str, words: &[&str], deadline: &Deadline) -> Result<String, Trouble> {
-    match program::run(name, words, deadline) {
+    match program::run_keeping(MOST, name, words, deadline) {
         Ok(finished) => match finished.outcome {
+            // Half of a text may well look like a whole one.
+            Outcome::Exited(0) if finished.cut => {
+                Err(Trouble::Silent(format!("{name} says more than {} MiB, the rest is cut", MOST / 1024 / 1024)))
+            }
             Outcome::Exited(0) => Ok(String::from_utf8_lossy(&finished.stdout).into_owned()),
             Outcome::Exited(code) => {
                 let said = [&finished.stderr, &finished.stdout].map(|text| String::from_utf8_lossy(text).trim().replace('\n', "; "));
@@ -41,5 +48,19 @@ pub fn run(name: &str, words: &[&str], deadline: &Deadline) -> Result<String, Tr
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Trouble::Missing(format!("{name} is not installed"))),
         Err(error) => Err(Trouble::Silent(format!("{name} cannot be started: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_cut_is_no_answer() {
+        let say = |length: usize| run("head", &["-c", &length.to_string(), "/dev/zero"], &Deadline::after(Duration::from_secs(60)));
+        assert_eq!(say(17 * 1024 * 1024).map(|text| text.len()), Ok(17 * 1024 * 1024));
+        let Err(Trouble::Silent(text)) = say(MOST + 1) else { panic!() };
+        assert_eq!(text, "head says more than 64 MiB, the rest is cut");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::actions::Action;
-use crate::cluster::cib::Cib;
+use crate::cluster::cib::{Cib, Part};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
@@ -70,7 +70,7 @@ impl Call {
             return None;
         }
         let view = View::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
-        let cib = Cib::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
+        let cib = Cib::query_part(Part::Resources, &self.deadline.within(self.deadline.left() / 4)).ok()?;
         sharers.into_iter().find(|other| has_passed(&view, &cib, node, instance, other))
     }
 
@@ -126,7 +126,7 @@ impl Call {
     /// Where nobody can say they are not.
     pub(super) fn was_reconfigured(&self) -> bool {
         let Some(id) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return false };
-        let Some(resource) = Cib::query(&self.part()).ok().and_then(|cib| cib.resource(id)) else { return false };
+        let Some(resource) = Cib::query_part(Part::Resources, &self.part()).ok().and_then(|cib| cib.resource(id)) else { return false };
         let hypervisor = |parameters: &BTreeMap<String, String>| parameters.get("hypervisor").cloned().unwrap_or("qemu:///system".into());
         let given = &self.environment.parameters;
         resource.parameters.get("config") != given.get("config") || hypervisor(&resource.parameters) != hypervisor(given)

@@ -4,7 +4,7 @@
 use super::Call;
 use super::relocation::{ONCE_IN, attribute};
 use crate::cluster;
-use crate::cluster::cib::Cib;
+use crate::cluster::cib::{Cib, Part};
 use crate::deadline::{Deadline, seconds_since_boot, unix_time};
 use crate::domain::migration::preflight::marks::Marks;
 use crate::domain::record;
@@ -122,7 +122,7 @@ impl Call {
     fn forget_relocations(&self, deadline: &Deadline) {
         let Some(resource) = &self.environment.instance else { return };
         let (name, now) = (attribute(resource), unix_time());
-        let Ok(cib) = Cib::query(deadline) else { return };
+        let Ok(cib) = Cib::query_part(Part::Status, deadline) else { return };
         let old = |time: &str| time.parse::<u64>().is_ok_and(|time| now.abs_diff(time) >= ONCE_IN);
         for (node, ..) in cib.transient(&name).into_iter().filter(|(_, known, time)| *known == name && old(time)) {
             let _ = cluster::set_attribute(&node, &name, None, deadline);

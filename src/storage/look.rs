@@ -222,6 +222,7 @@ mod tests {
             outcome: Outcome::Exited(code),
             stdout: stdout.as_bytes().to_vec(),
             stderr: stderr.as_bytes().to_vec(),
+            cut: false,
         };
         for finished in [
             finished(137, "", ""),
