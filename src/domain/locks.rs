@@ -6,6 +6,7 @@
 use super::process;
 use super::{Error, Kind};
 use crate::deadline::Deadline;
+use crate::storage::finding::Volumes;
 use roxmltree::{Document, Node};
 use std::fs;
 use std::path::Path;
@@ -39,17 +40,18 @@ pub(super) fn image(text: &str) -> Option<&str> {
     rest.split_once(']').map(|(image, _)| image).filter(|image| image.starts_with('/'))
 }
 
-/// The disks of a definition that nothing keeps a second emulator from writing to, by their targets' names and what they are.
+/// The disks of a definition that nothing keeps a second emulator from writing to, by their targets' names and what they are. A volume of a pool
+/// that is not found is left out.
 ///
 /// # Errors
 /// `Internal`: libvirt's settings cannot be read. They are a file of this host's own disk.
-pub fn unprotected(xml: &str) -> Result<Vec<String>, Error> {
+pub fn unprotected(xml: &str, volumes: Volumes) -> Result<Vec<String>, Error> {
     let settings = match fs::read_to_string(SETTINGS) {
         Ok(settings) => settings,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(Error::new(Kind::Internal, format!("{SETTINGS} cannot be read: {error}"))),
     };
-    Ok(if manager(&settings).is_some() { Vec::new() } else { unlocked(xml) })
+    Ok(if manager(&settings).is_some() { Vec::new() } else { unlocked(xml, volumes) })
 }
 
 /// The lock manager in libvirt's settings; libvirt's default is none (`nop`).
@@ -59,7 +61,7 @@ pub(super) fn manager(settings: &str) -> Option<&str> {
 }
 
 /// The disks that QEMU does not lock and that are written to by one guest at a time.
-pub(super) fn unlocked(xml: &str) -> Vec<String> {
+pub(super) fn unlocked(xml: &str, volumes: Volumes) -> Vec<String> {
     let Ok(document) = Document::parse(xml) else { return Vec::new() };
     let child = |node: Node, name: &str| node.children().any(|child| child.has_tag_name(name));
     let disks = document.descendants().filter(|node| node.has_tag_name("disk") && node.parent().is_some_and(|p| p.has_tag_name("devices")));
@@ -69,6 +71,12 @@ pub(super) fn unlocked(xml: &str) -> Vec<String> {
         let source = disk.children().find(|child| child.has_tag_name("source"))?;
         match disk.attribute("type")? {
             "block" => Some(format!("{target} ({})", source.attribute("dev")?)),
+            "volume" => {
+                let (pool, volume) = (source.attribute("pool")?, source.attribute("volume")?);
+                let path = volumes(pool, volume)?;
+                // Of a pool on the network that is no path, and says nothing.
+                path.starts_with("/dev").then(|| format!("{target} ({pool}/{volume}, {})", path.display()))
+            }
             // Ceph has locks of its own, and QEMU takes them.
             "network" if source.attribute("protocol") != Some("rbd") => {
                 Some(format!("{target} ({} {})", source.attribute("protocol")?, source.attribute("name").unwrap_or_default()))
@@ -100,8 +108,16 @@ mod tests {
             <disk type='block'><source dev='/dev/quorum'/><target dev='vdq'/><shareable/></disk>\
             <disk type='network'><source protocol='iscsi' name='iqn:t/1'/><target dev='vdc'/></disk>\
             <disk type='network'><source protocol='rbd' name='pool/image'/><target dev='vdd'/></disk>\
+            <disk type='volume'><source pool='vg' volume='web1'/><target dev='vde'/></disk>\
+            <disk type='volume'><source pool='folder' volume='web1.img'/><target dev='vdf'/></disk>\
+            <disk type='volume'><source pool='gone' volume='web1'/><target dev='vdg'/></disk>\
             <disk type='block'><target dev='hdc'/></disk></devices></domain>";
-        assert_eq!(unlocked(xml), ["vdb (/dev/mapper/b)", "vdc (iscsi iqn:t/1)"]);
+        let volumes = |pool: &str, volume: &str| match pool {
+            "vg" => Some(Path::new("/dev/vg").join(volume)),
+            "folder" => Some(Path::new("/srv/vms").join(volume)),
+            _ => None,
+        };
+        assert_eq!(unlocked(xml, &volumes), ["vdb (/dev/mapper/b)", "vdc (iscsi iqn:t/1)", "vde (vg/web1, /dev/vg/web1)"]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ struct Note {
     /// When that was tried last.
     tried: i64,
     marks: Option<Marks>,
-    /// Why they could not be left the last time.
+    /// Why they could not be left the last time, or help nobody.
     said: String,
 }
 
@@ -70,7 +70,11 @@ impl Call {
         match self.new_marks(name, &self.deadline.within(LEAVING.min(self.deadline.left() / 3))) {
             Ok(marks) => {
                 // The note first: what it names is there at every moment.
-                self.note_marks(&Note { at: now, tried: now, marks: Some(marks.clone()), said: String::new() });
+                let said = marks.doubt().unwrap_or_default();
+                if !said.is_empty() && said != before.said {
+                    log::warning(format_args!("outage_policy=relocate will keep {name} here: no other node can be known to read {said}"));
+                }
+                self.note_marks(&Note { at: now, tried: now, marks: Some(marks.clone()), said });
                 let deadline = self.deadline.within(LEAVING.min(self.deadline.left() / 3));
                 // A stop that has come between has taken away what it knew.
                 if self.shelf().read().is_none() {

@@ -42,7 +42,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
             Kind::Refused => Failure::new(Code::Installed, error.text),
             _ => call.failure(error),
         })?;
-    warn_of_locks(&definition);
+    warn_of_locks(&definition, &connection, &call.deadline);
     warn_of_storage(&definition, &connection, &call.deadline);
     Ok(())
 }
@@ -68,9 +68,10 @@ fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &
 }
 
 /// Says which disks nothing keeps a second emulator from. That is no fault of the parameters: with fencing it may be as it should be.
-fn warn_of_locks(definition: &Definition) {
+fn warn_of_locks(definition: &Definition, connection: &Connection, deadline: &Deadline) {
     let name = &definition.identity.name;
-    match locks::unprotected(&definition.xml) {
+    let deadline = deadline.within(deadline.left() / 2);
+    match locks::unprotected(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline)) {
         Ok(disks) if disks.is_empty() => {}
         Ok(disks) => {
             let text = format!(

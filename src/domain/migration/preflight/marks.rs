@@ -48,6 +48,28 @@ pub struct Doubt {
     pub silent: bool,
 }
 
+/// What is said of devices of which no host can be known to read them.
+const NO_LASTING: &str = "it has no name with a WWID or UUID";
+const NOT_CALLED: &str = "the definition does not call it by its WWID or UUID";
+
+impl Disk {
+    /// Why no host can be known to read it, whatever it says.
+    fn doubt(&self) -> Option<String> {
+        let Some(facts) = &self.facts else {
+            let network = matches!(self.item.source, Source::Network { .. });
+            return Some(if network { "it is on the network" } else { "it is nothing that this node can look at" }.to_owned());
+        };
+        match (&facts.lasting, &self.path) {
+            _ if !facts.block => None,
+            (None, _) => Some(NO_LASTING.to_owned()),
+            (Some(lasting), Some(path)) if device::naming(path, lasting) == Naming::Nothing => {
+                Some(format!("{NOT_CALLED}, which would be {}", lasting.display()))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Marks {
     /// Leaves words beside all disks among `findings`; [`Marks::replace`] is for those that were there before.
     ///
@@ -113,6 +135,12 @@ impl Marks {
         }
     }
 
+    /// Why no host can ever be known to read all disks, if that is so, with the first that it is so of.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        self.disks.iter().find_map(|disk| Some(format!("{}: {}", disk.item, disk.doubt()?)))
+    }
+
     /// Whether this was one of its disks when they were left.
     #[must_use]
     pub fn know(&self, item: &Item) -> bool {
@@ -167,10 +195,7 @@ impl Marks {
         let doubt = |item: &Item, why: &str| Doubt { text: format!("{node} is not known to read {item}: {why}"), silent: false };
         let mut devices = Vec::new();
         for disk in &self.disks {
-            let Some(facts) = &disk.facts else {
-                let network = matches!(disk.item.source, Source::Network { .. });
-                return Err(doubt(&disk.item, if network { "it is on the network" } else { "it is nothing that this node can look at" }));
-            };
+            let Some(facts) = &disk.facts else { return Err(doubt(&disk.item, &disk.doubt().unwrap_or_default())) };
             // A pool that is being refreshed is locked as well.
             let late = Cell::new(false);
             let find = |pool: &str, volume: &str| {
@@ -217,7 +242,7 @@ impl Marks {
         let Some(seen) = seen else { return Err(doubt(&first.item, "the folder for it has gone there")) };
         let at = |path: &Path| self.links.iter().zip(&seen.links).find(|(link, _)| *link == path).and_then(|(_, there)| *there);
         for (disk, facts, place) in &devices {
-            let Some(lasting) = &facts.lasting else { return Err(doubt(&disk.item, "it has no name with a WWID or UUID")) };
+            let Some(lasting) = &facts.lasting else { return Err(doubt(&disk.item, NO_LASTING)) };
             let Some(device) = at(place).filter(|device| device.size == facts.size && at(lasting) == Some(*device)) else {
                 return Err(doubt(&disk.item, "it is not there, or another one"));
             };
@@ -226,7 +251,7 @@ impl Marks {
                 Naming::Device if disk.path.as_ref() == Some(place) => {}
                 Naming::Contents if disk.path.as_ref() == Some(place) && facts.samples == Some(device.samples) => {}
                 Naming::Contents => return Err(doubt(&disk.item, "its begin or its end is not what was seen last")),
-                Naming::Device | Naming::Nothing => return Err(doubt(&disk.item, "the definition does not call it by its WWID or UUID")),
+                Naming::Device | Naming::Nothing => return Err(doubt(&disk.item, NOT_CALLED)),
             }
         }
         Ok(())
@@ -268,7 +293,7 @@ fn pairs(disk: &Disk, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::finding;
+    use crate::storage::{Kind, finding};
     use std::fs;
     use std::time::Duration;
 
@@ -322,12 +347,32 @@ mod tests {
     }
 
     #[test]
+    fn what_no_host_can_be_known_to_read() {
+        const UUID: &str = "/dev/disk/by-id/dm-uuid-LVM-abc";
+        let mark = |path: &str, block, lasting: Option<&str>| {
+            let xml = format!("<domain><devices><disk type='block'><source dev='{path}'/><target dev='vda'/></disk></devices></domain>");
+            let mount = serde_json::json!({"point": "/dev", "source": "udev", "kind": "devtmpfs", "options": "", "device": "0:5"});
+            let facts = serde_json::json!({"kind": Kind::Lvm, "token": null, "block": block, "size": 1, "mount": mount, "folders": [],
+                "lasting": lasting, "paths": null, "samples": null});
+            let facts = Some(serde_json::from_value(facts).unwrap());
+            let disks = vec![Disk { item: item::items(&xml).remove(0), path: Some(path.into()), facts }];
+            Marks { disks, ..Marks::default() }.doubt()
+        };
+        let text = mark("/dev/vg/lv", true, Some(UUID)).unwrap();
+        assert!(text.contains("/dev/vg/lv") && text.ends_with(&format!("{NOT_CALLED}, which would be {UUID}")), "{text}");
+        assert!(mark("/dev/sda", true, None).is_some_and(|text| text.ends_with(NO_LASTING)));
+        assert_eq!(mark(UUID, true, Some(UUID)), None);
+        assert_eq!(mark("/srv/vms/web1.img", false, None), None, "a file");
+    }
+
+    #[test]
     fn disks_on_the_network_have_no_folder() {
         let xml = "<domain><devices><disk type='network'><source protocol='rbd' name='p/i'/></disk></devices></domain>";
         let findings = finding::look(xml, &|_, _| None, &soon());
         let identity = Identity { name: "a".into(), uuid: None };
         let marks = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).unwrap();
         assert!(marks.words.is_empty() && marks.disks.len() == 1 && marks.disks[0].facts.is_none());
+        assert!(marks.doubt().is_some_and(|text| text.ends_with("it is on the network")));
         assert!(marks.know(&marks.disks[0].item.clone()));
         assert_eq!(marks.read_here(&marks.disks[0].item.clone(), &soon()), None);
     }

@@ -295,7 +295,12 @@ impl At<'_> {
             }
         }
         if there.size != facts.size {
-            return Same::Different(format!("is another device on {node}: {} bytes there, {} here", there.size, facts.size));
+            let sizes = format!("{} bytes there, {} here", there.size, facts.size);
+            // One that was extended where it is in use is so large only there.
+            return Same::Different(match facts.kind {
+                Kind::Lvm => format!("has another size on {node}: {sizes}; if it was extended, run lvchange --refresh for it there"),
+                _ => format!("is another device on {node}: {sizes}"),
+            });
         }
         let proven = || Same::Proven(format!("is the same device on {node}"));
         if naming == Naming::Device {
@@ -336,6 +341,26 @@ impl At<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_that_was_extended_has_to_be_taken_over() {
+        let path = Path::new("/dev/vg/web1");
+        let xml = "<domain><devices><disk type='block'><source dev='/dev/vg/web1'/><target dev='vda'/></disk></devices></domain>";
+        let said = |kind| {
+            let mount = serde_json::json!({"point": "/dev", "source": "udev", "kind": "devtmpfs", "options": "", "device": "0:5"});
+            let facts = serde_json::json!({"kind": kind, "token": null, "block": true, "size": 2, "mount": mount, "folders": [], "lasting": null,
+                "paths": null, "samples": null});
+            let facts: Facts = serde_json::from_value(facts).unwrap();
+            let item = crate::storage::item::items(xml).remove(0);
+            let finding = Finding { item, path: Some(path.into()), sight: Some(Sight::Facts(Box::new(facts.clone()))), same: None };
+            let seen = Ok(vec![(path, Some(There { size: 1, samples: [0; 2] }))]);
+            let at = At { asked: &[], hosts: None, seen, name: "node2" };
+            at.device(&finding, &facts, path, &Deadline::after(std::time::Duration::from_secs(20)))
+        };
+        let Same::Different(text) = said(Kind::Lvm) else { panic!() };
+        assert_eq!(text, "has another size on node2: 1 bytes there, 2 here; if it was extended, run lvchange --refresh for it there");
+        assert_eq!(said(Kind::Iscsi), Same::Different("is another device on node2: 1 bytes there, 2 here".into()));
+    }
 
     #[test]
     fn a_folder_that_hosts_have_each_for_itself_is_asked_for_once() {
