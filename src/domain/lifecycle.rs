@@ -180,7 +180,8 @@ fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
 /// An emulator takes longer the more it has to give back to the kernel: libvirt gives it 40 s, and 2 s more for each device of the host
 /// (`virProcessKillPainfullyDelay`). Who gives a stop much time expects that. One that hangs in the kernel takes longer, and no reserve is
 /// enough for it.
-pub(super) fn reserve(deadline: &Deadline) -> Duration {
+#[must_use]
+pub fn reserve(deadline: &Deadline) -> Duration {
     let left = deadline.left();
     DESTROY_RESERVE.max((left / 4).min(LONG_DESTROY_RESERVE)).min(left / 2)
 }

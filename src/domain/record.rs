@@ -10,6 +10,7 @@ pub use shelf::Shelf;
 
 use super::definition::Identity;
 use super::emulator::Emulator;
+use super::rings;
 use super::status::Trace;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -58,6 +59,19 @@ impl Record {
     pub fn trace(&self) -> Trace {
         let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
         Trace { identity: self.identity(), emulator, creating: self.creating, rings: self.rings.unwrap_or(true), place: None }
+    }
+
+    /// The same with the emulator that runs it now, if one was found.
+    #[must_use]
+    pub fn with(self, emulator: Option<Emulator>) -> Self {
+        match emulator.filter(|found| self.trace().emulator != Some(*found)) {
+            // A ring of one that was seen before may still have writes under way.
+            Some(Emulator { pid, start }) => {
+                let rings = if rings::has(Emulator { pid, start }) { Some(true) } else { self.rings };
+                Self { pid: Some(pid), start: Some(start), rings, ..self }
+            }
+            None => self,
+        }
     }
 
     /// Whether a start or a move was begun whose end is not known.

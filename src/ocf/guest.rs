@@ -22,6 +22,9 @@ const ASKING_THE_LOST: Duration = Duration::from_secs(1);
 /// How often a start that found a lock held tries again.
 const LEASE_POLL: Duration = Duration::from_secs(2);
 
+/// The most that one look takes at a guest that another resource may have.
+const ANSWER: Duration = Duration::from_secs(3);
+
 /// How long a probe, or a stop whose definition does not answer, waits before it looks again.
 pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
@@ -209,6 +212,31 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
     }
 }
 
+/// Why a stop has nothing to do with a guest of which it is doubtful whether it is this resource's, if it has not.
+///
+/// One that another resource is about to start, and whose emulator that has not seen, may be either's. As soon as it runs its emulator is noted:
+/// half of the time is waited for that. Then it is ended: a start of the other's that fails is cheaper than a guest that is called stopped and lives.
+fn whose(call: &Call, identity: &Identity, is_doubtful: impl FnOnce() -> bool) -> Option<String> {
+    let shelf = call.shelf();
+    if shelf.owner(identity).is_none() && shelf.starter(identity).is_none() || !is_doubtful() {
+        return None;
+    }
+    let patience = call.deadline.within(call.deadline.before(lifecycle::reserve(&call.deadline)).left() / 2);
+    loop {
+        if let Some(owner) = shelf.owner(identity) {
+            return Some(format!("it is the guest of {owner}"));
+        }
+        let starter = shelf.starter(identity)?;
+        let seen = status::look(&identity.clone().into(), &call.hypervisor, &patience.within(ANSWER));
+        if seen.is_ok_and(|presence| presence == Presence::Absent) {
+            return Some(format!("it is not here, and {starter} is starting it"));
+        }
+        if !patience.pause(AGAIN) {
+            return None;
+        }
+    }
+}
+
 /// Ends the guest and proves it gone.
 pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     let record = call.record().map(|record| call.with_rings(record));
@@ -246,8 +274,8 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         }
         // Without a state file `config` alone says whose it is, and may be an old one.
         let is_doubtful = || record.as_ref().map_or_else(|| call.was_reconfigured(), |record| !record.guessed);
-        if let Some(owner) = call.shelf().owner(&identity).filter(|_| is_doubtful()) {
-            log::warning(format_args!("{} is left alone, it is the guest of {owner}", identity.name));
+        if let Some(whose) = whose(call, &identity, is_doubtful) {
+            log::warning(format_args!("{} is left alone, {whose}", identity.name));
             return Ok(());
         }
         // A stop that fails for a write in flight leaves no other trace of the guest for the next one.

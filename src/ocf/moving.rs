@@ -11,6 +11,7 @@ use super::guest::settle;
 use crate::cluster;
 use crate::deadline::{Deadline, unix_time};
 use crate::domain::definition::Identity;
+use crate::domain::emulator::Emulator;
 use crate::domain::migration::history::{self, ATTRIBUTE, Course, Entry};
 use crate::domain::migration::policy::Policy;
 use crate::domain::migration::{self, Plan};
@@ -44,17 +45,18 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     let identity = record.identity();
     insist_on_the_name(call, &identity, &plan)?;
     call.before_move(&identity, &plan)?;
-    // Written first: a move goes on without the agent, and stop has to know where the guest may have gone.
-    let mut begun = false;
-    let begin = || {
-        begun = true;
+    // Written first: a move goes on without the agent, and stop has to know where the guest may have gone. With the emulator: another
+    // resource's stop spares the guest for its sake.
+    let mut begun = None;
+    let begin = |emulator: Option<Emulator>| {
+        let record = begun.insert(record.clone().with(emulator));
         call.shelf().write(&Record { moving: Some(plan.remote.clone()), ..record.clone() });
     };
     let (mut course, start) = (Course::default(), Instant::now());
     let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &mut course, &call.deadline);
     // A guest that has arrived settles an earlier move too, whose agent did not live to see it.
-    if result.is_ok() || begun && !result.as_ref().is_err_and(Error::leaves_open) {
-        call.shelf().write(&Record { moving: None, ..record });
+    if result.is_ok() || begun.is_some() && !result.as_ref().is_err_and(Error::leaves_open) {
+        call.shelf().write(&Record { moving: None, ..begun.unwrap_or(record) });
     }
     keep(call, &plan, &identity.name, &result, course, start.elapsed());
     result.map_err(|error| call.failure(error))

@@ -10,6 +10,7 @@ use lab::process::replace;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// Changes the guest while it runs.
 fn title(guest: &Resource, node: &str, text: &str) -> Result<()> {
@@ -197,6 +198,37 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     one.end(HERE, 60)?;
     ensure!(fs::read_to_string(&path)? == text, "another guest's definition was overwritten");
     Ok(())
+}
+
+/// As before, but what is on record of the other resource has no emulator: a start or a move of its was begun, and what runs was not seen by it. It is
+/// not spared, and called stopped, for the sake of that.
+pub fn config_is_that_of_one_which_nobody_has_seen(lab: &Lab) -> Result<()> {
+    let [one, two] = ["seen", "unseen"].map(|name| Resource::empty(lab, name));
+    let (one, two) = (one?.with("force_stop", "true"), two?);
+    let old = one.with("config", "/srv/vms/unseen.xml");
+    let state = inside(lab, HERE, "/run/kvmha/unseen.json")?;
+    for (what, value) in [("moving", serde_json::json!("qemu+tcp://node2/system")), ("creating", true.into())] {
+        one.begin(HERE)?;
+        two.begin(HERE)?;
+        let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&state)?)?;
+        for (name, value) in [("pid", serde_json::Value::Null), ("start", serde_json::Value::Null), (what, value)] {
+            ensure!(
+                record.as_object_mut().and_then(|record| record.insert(name.to_owned(), value)).is_some(),
+                "no {name} in the state file"
+            );
+        }
+        replace(&state, &record.to_string())?;
+        old.call(HERE, "stop", 40)?.is(0)?;
+        one.absent(HERE)?;
+        two.absent(HERE)?;
+    }
+    // Nothing of that name is here: it is not waited for.
+    one.begin(HERE)?;
+    let begin = Instant::now();
+    old.call(HERE, "stop", 40)?.is(0)?;
+    ensure!(begin.elapsed() < Duration::from_secs(10), "it took {} s", begin.elapsed().as_secs());
+    one.absent(HERE)?;
+    Ok(fs::remove_file(state)?)
 }
 
 /// The state file is of a guest that has ended by itself, and the one that `config` names has come since, which nobody has seen yet: it may

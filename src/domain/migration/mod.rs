@@ -21,6 +21,7 @@ pub use plan::{Plan, StorageCheck};
 
 use super::connection::Connection;
 use super::definition::{Definition, Identity};
+use super::emulator::Emulator;
 use super::status::{Trace, ask_through};
 use super::{Condition, Error, Kind, Result, Uri, evidence, ffi};
 use crate::deadline::Deadline;
@@ -37,11 +38,18 @@ use transfer::Transfer;
 const RESERVE: Duration = Duration::from_secs(10);
 
 /// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success. `begin` is called right before
-/// the move is asked for: from then on it may come to its end without this process. `course` takes what was seen of it.
+/// the move is asked for, with the emulator here: from then on it may come to its end without this process. `course` takes what was seen of it.
 ///
 /// # Errors
 /// The guest was not moved: the text says why, and where it is. `TimedOut`, `Unreachable` and `Unresponsive`: it may yet move.
-pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), course: &mut Course, deadline: &Deadline) -> Result<()> {
+pub fn leave(
+    identity: &Identity,
+    uri: &Uri,
+    plan: &Plan,
+    begin: impl FnOnce(Option<Emulator>),
+    course: &mut Course,
+    deadline: &Deadline,
+) -> Result<()> {
     let (name, target) = (&identity.name, &plan.target);
     let working = deadline.before(RESERVE.min(deadline.left() / 3));
     let unknown = |error: Error| error.context(format_args!("migration of {name} to {target}"));
@@ -84,8 +92,8 @@ pub fn leave(identity: &Identity, uri: &Uri, plan: &Plan, begin: impl FnOnce(), 
     };
     let emulators = evidence::find(identity, None, &working).map_err(still_here)?;
     let trace = Trace { emulator: emulators.first().copied(), ..identity.clone().into() };
+    begin(trace.emulator);
     let here = Here { uri, trace };
-    begin();
     let handover = Handover::new(emulators);
     let postcopy = broken.is_some();
     let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, postcopy, handover };

@@ -23,15 +23,21 @@ impl Shelf {
         sharers.map(|(instance, _)| instance).collect()
     }
 
-    /// Another resource whose guest this is: that has seen it for certain, and whose emulator of it lives; or that is starting or moving it and has
-    /// none on record yet. A record that outlived its emulator says nothing: what runs under that name by now is somebody else's.
+    /// Another resource whose guest this is: that has seen it for certain, and whose emulator of it lives. A record without one, or that outlived it,
+    /// says nothing: what runs under that name by now may be anybody's.
     #[must_use]
     pub fn owner(&self, identity: &Identity) -> Option<String> {
+        self.other_with(identity, |other| other.trace().emulator.is_some_and(|emulator| !emulator.is_dying()))
+    }
+
+    /// Another resource that has begun to start a guest of this name, and has not seen its emulator yet: what there is of that name may be either's.
+    #[must_use]
+    pub fn starter(&self, identity: &Identity) -> Option<String> {
+        self.other_with(identity, |other| other.creating && other.trace().emulator.is_none())
+    }
+
+    fn other_with(&self, identity: &Identity, has: impl Fn(&Record) -> bool) -> Option<String> {
         let same = |other: &Record| other.name == identity.name && !other.uuid.as_ref().is_some_and(|uuid| identity.is_another(uuid));
-        let has = |other: &Record| match other.trace().emulator {
-            Some(emulator) => !emulator.is_dying(),
-            None => other.creating || other.moving.is_some(),
-        };
         self.other_records().find(|(_, other)| !other.guessed && same(other) && has(other)).map(|(instance, _)| instance)
     }
 
@@ -99,12 +105,7 @@ mod tests {
             other.write(record);
             shelf.owner(identity).is_some()
         };
-        for mine in [
-            lives.clone(),
-            Record { moving: moving(), ..lives.clone() },
-            Record { creating: true, ..unknown.clone() },
-            Record { moving: moving(), ..unknown.clone() },
-        ] {
+        for mine in [lives.clone(), Record { moving: moving(), ..lives.clone() }, Record { creating: true, ..lives.clone() }] {
             assert!(has(&mine, &identity) && has(&mine, &Identity { uuid: None, ..identity.clone() }), "{mine:?}");
             assert!(!has(&mine, &Identity { name: "web9".into(), ..identity.clone() }), "another name: {mine:?}");
             assert!(!has(&mine, &Identity { uuid: Some("another".into()), ..identity.clone() }), "another UUID: {mine:?}");
@@ -113,13 +114,38 @@ mod tests {
         // Whoever runs under that name by now would be called stopped while it lives.
         let gone = Record { start: Some(start + 1), ..lives.clone() };
         for old in [
-            unknown,
+            unknown.clone(),
+            Record { creating: true, ..unknown.clone() },
+            Record { moving: moving(), ..unknown.clone() },
             gone.clone(),
             Record { moving: moving(), ..gone.clone() },
             Record { creating: true, ..gone },
             Record { guessed: true, ..lives },
         ] {
             assert!(!has(&old, &identity), "{old:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_about_to_have_a_guest() {
+        let root = tempfile::tempdir().unwrap();
+        let (shelf, other) = (Shelf::new(root.path(), "web1"), Shelf::new(root.path(), "web:2"));
+        let (begun, identity) = (Record { creating: true, pid: None, start: None, ..record() }, record().identity());
+        let starts = |record: &Record, identity: &Identity| {
+            other.write(record);
+            shelf.starter(identity).is_some()
+        };
+        assert!(starts(&begun, &identity) && starts(&begun, &Identity { uuid: None, ..identity.clone() }));
+        assert_eq!(other.starter(&identity), None, "itself");
+        assert!(!starts(&begun, &Identity { name: "web9".into(), ..identity.clone() }), "another name");
+        assert!(!starts(&begun, &Identity { uuid: Some("another".into()), ..identity.clone() }), "another UUID");
+        for not in [
+            Record { creating: true, ..record() },
+            Record { creating: false, ..begun.clone() },
+            Record { guessed: true, ..begun.clone() },
+            Record { creating: false, moving: Some("qemu+tcp://node2/system".into()), ..begun },
+        ] {
+            assert!(!starts(&not, &identity), "{not:?}");
         }
     }
 
