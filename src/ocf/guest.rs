@@ -216,11 +216,8 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
 ///
 /// One that another resource is about to start, and whose emulator that has not seen, may be either's. As soon as it runs its emulator is noted:
 /// half of the time is waited for that. Then it is ended: a start of the other's that fails is cheaper than a guest that is called stopped and lives.
-fn whose(call: &Call, identity: &Identity, is_doubtful: impl FnOnce() -> bool) -> Option<String> {
+fn whose(call: &Call, identity: &Identity) -> Option<String> {
     let shelf = call.shelf();
-    if shelf.owner(identity).is_none() && shelf.starter(identity).is_none() || !is_doubtful() {
-        return None;
-    }
     let patience = call.deadline.within(call.deadline.before(lifecycle::reserve(&call.deadline)).left() / 2);
     loop {
         if let Some(owner) = shelf.owner(identity) {
@@ -243,6 +240,11 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     if record.is_none() {
         call.tolerate_parameters()?;
     }
+    // Of a guest that has come by a move while libvirt was silent there is no state file, or an old one of another; and then the parameters are those
+    // of the last probe here, see `take_from_record`.
+    let is_old =
+        |record: &Record| record.trace().emulator.is_none_or(|emulator| emulator.is_dying()) && call.has_strangers().unwrap_or(true);
+    let newer = if record.as_ref().is_none_or(is_old) { call.newer_parameters() } else { None };
     let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
     let end = |trace: Trace, config: &Path| {
         let trace = &trace.of(call.place_of(config));
@@ -273,8 +275,9 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
             return Ok(());
         }
         // Without a state file `config` alone says whose it is, and may be an old one.
-        let is_doubtful = || record.as_ref().map_or_else(|| call.was_reconfigured(), |record| !record.guessed);
-        if let Some(whose) = whose(call, &identity, is_doubtful) {
+        if (newer.is_some() || record.as_ref().is_some_and(|record| !record.guessed))
+            && let Some(whose) = whose(call, &identity)
+        {
             log::warning(format_args!("{} is left alone, {whose}", identity.name));
             return Ok(());
         }
@@ -282,17 +285,20 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         call.with_rings(call.new_record(&identity));
         end(identity.into(), config)
     };
-    loop {
-        match call.definition() {
-            Ok(definition) => break end_named(definition.identity, &call.parameters.config)?,
-            Err(error) if record.is_some() => break log::debug(|| error.text),
+    let end_by = |config: &Path, given: Option<&str>, recorded: bool| loop {
+        match call.definition_of(config, call.deadline.left()) {
+            Ok(definition) => break end_named(definition.identity, config),
+            Err(error) if recorded => {
+                log::debug(|| error.text);
+                break Ok(());
+            }
             Err(error) => {
                 log::warning(format_args!("{error}; looking for guests named like it"));
-                for guess in call.guesses() {
-                    end(guess.into(), &call.parameters.config)?;
+                for guess in call.guesses_by(given.map(Path::new)) {
+                    end(guess.into(), config)?;
                 }
                 if error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))? {
-                    break;
+                    break Ok(());
                 }
                 // Storage that does not answer now may do so yet.
                 if !call.deadline.again(AGAIN) {
@@ -300,6 +306,15 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                 }
             }
         }
+    };
+    // As it was given: a relative path is refused as a value, but is still a hint.
+    let given = call.environment.parameters.get("config").map(String::as_str);
+    end_by(&call.parameters.config, given, record.is_some())?;
+    // What is configured by now may have come here, and be nobody else's.
+    let configured = newer.as_ref().and_then(|newer| newer.get("config")).map(String::as_str).filter(|config| Some(*config) != given);
+    if let Some(config) = configured {
+        log::warning(format_args!("config is {}, Pacemaker's configuration has {config}", given.unwrap_or("not set")));
+        end_by(Path::new(config), Some(config), false)?;
     }
     if let Some(config) = call.other_config() {
         match call.definition_of(&config, call.deadline.left()) {

@@ -125,11 +125,17 @@ impl Call {
     /// Whether Pacemaker's configuration has another `config` or `hypervisor` for this resource than those that are given: then these are old.
     /// Where nobody can say they are not.
     pub(super) fn was_reconfigured(&self) -> bool {
-        let Some(id) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return false };
-        let Some(resource) = Cib::query_part(Part::Resources, &self.part()).ok().and_then(|cib| cib.resource(id)) else { return false };
+        self.newer_parameters().is_some()
+    }
+
+    /// The parameters of Pacemaker's configuration, if those that are given are old.
+    pub(super) fn newer_parameters(&self) -> Option<BTreeMap<String, String>> {
+        let id = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next())?;
+        let configured = Cib::query_part(Part::Resources, &self.part()).ok()?.resource(id)?.parameters;
         let hypervisor = |parameters: &BTreeMap<String, String>| parameters.get("hypervisor").cloned().unwrap_or("qemu:///system".into());
         let given = &self.environment.parameters;
-        resource.parameters.get("config") != given.get("config") || hypervisor(&resource.parameters) != hypervisor(given)
+        let other = configured.get("config") != given.get("config") || hypervisor(&configured) != hypervisor(given);
+        other.then_some(configured)
     }
 
     /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.
@@ -173,14 +179,14 @@ impl Call {
 
     /// The same, in `limit` at most.
     pub(super) fn definition_within(&self, limit: Duration) -> Result<Definition, Error> {
-        if self.parameters.config.as_os_str().is_empty() {
-            return Err(Error::new(Kind::Definition, "config: no usable path"));
-        }
         self.definition_of(&self.parameters.config, limit)
     }
 
     /// The same of another path.
     pub(super) fn definition_of(&self, config: &Path, limit: Duration) -> Result<Definition, Error> {
+        if config.as_os_str().is_empty() {
+            return Err(Error::new(Kind::Definition, "config: no usable path"));
+        }
         Definition::read(config, &self.deadline.within(limit.min(self.deadline.left() / 4)))
     }
 
@@ -188,8 +194,12 @@ impl Call {
     /// like the resource, and not known to be another resource's.
     pub(super) fn guesses(&self) -> Vec<Identity> {
         // As it was given: a relative path is refused as a value, but is still a hint.
-        let stem = self.environment.parameters.get("config").map(Path::new).and_then(Path::file_stem);
-        let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
+        self.guesses_by(self.environment.parameters.get("config").map(Path::new))
+    }
+
+    /// The same for a definition that is there.
+    pub(super) fn guesses_by(&self, config: Option<&Path>) -> Vec<Identity> {
+        let stem = config.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
         let mut names: Vec<String> = stem.into_iter().chain(self.environment.instance.clone()).collect();
         names.dedup();
         let others = self.shelf().others();

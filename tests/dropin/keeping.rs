@@ -231,6 +231,33 @@ pub fn config_is_that_of_one_which_nobody_has_seen(lab: &Lab) -> Result<()> {
     Ok(fs::remove_file(state)?)
 }
 
+/// A stop with the parameters of an old probe and without a state file, as where the guest has come by a move while libvirt was silent: what Pacemaker's
+/// configuration names by now is ended, also where the state file is of another that is gone.
+pub fn config_is_older_than_what_came(lab: &Lab) -> Result<()> {
+    let [one, two] = ["older", "newer"].map(|name| Resource::empty(lab, name));
+    let (one, two) = (one?.with("force_stop", "true"), two?);
+    let xml = primitive("older", "kvmha", "<nvpair id='older-meta-target-role' name='target-role' value='Stopped'/>");
+    configure(lab, &xml.replace("/older.xml", "/newer.xml"))?;
+    settle(lab)?;
+    let create = || lab.check(HERE, &["virsh", "-q", "create", "/srv/vms/newer.xml"], PATIENCE);
+    create()?;
+    one.call(HERE, "stop", 60)?.is(0)?;
+    two.absent(HERE)?;
+    one.begin(HERE)?;
+    one.virsh(HERE, "destroy", &[])?;
+    create()?;
+    one.call(HERE, "stop", 60)?.is(0)?;
+    two.absent(HERE)?;
+    // Its own guest is here, and what is configured runs for another resource.
+    two.begin(HERE)?;
+    let emulators = two.emulators(HERE)?;
+    one.begin(HERE)?;
+    one.end(HERE, 60)?;
+    one.call(HERE, "stop", 60)?.is(0)?;
+    ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended");
+    two.with("force_stop", "true").end(HERE, 60).map(drop)
+}
+
 /// The state file is of a guest that has ended by itself, and the one that `config` names has come since, which nobody has seen yet: it may
 /// be this resource's, as after a move into a node whose state file is old, and is ended.
 pub fn config_names_what_came_since(lab: &Lab) -> Result<()> {

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         options: Options { name: "dropin".to_owned(), agent, ..Options::default() },
         scenarios: lab::scenarios! {
             keeping: saved_by_monitor_and_stop around_a_move not_without_being_asked config_lost config_is_another_resources
-                config_is_that_of_one_which_nobody_has_seen config_names_what_came_since not_saved_in_full distributed_by_csync2
+                config_is_that_of_one_which_nobody_has_seen config_is_older_than_what_came config_names_what_came_since not_saved_in_full distributed_by_csync2
                 distributed_by_a_stand_in_for_csync2 without_csync2;
             saved: stopped_and_gone_on failed_by_a_script cannot_be_saved cannot_be_restored older_than_the_disk older_than_what_it_is_compared_with
                 set_again_while_it_runs ran_on_without_it
