@@ -68,6 +68,7 @@ fn conclusion(found: &Whereabouts) -> String {
 fn row(place: &Place) -> (Colour, Vec<String>) {
     let copy = match (&place.state, place.copy, place.off) {
         (Some(state), ..) if place.incoming => format!("{state}, may be coming in"),
+        (Some(state), ..) if place.held => format!("{state}, held"),
         (Some(state), ..) => state.clone(),
         (None, Some(true), _) => "unknown to libvirt".into(),
         (None, Some(false), Some(since)) => format!("off since {} (UTC)", moment(since)),

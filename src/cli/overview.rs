@@ -1,5 +1,6 @@
 //! All guests of the cluster as Pacemaker and the libvirts that can be asked see them at a moment.
 
+use super::whereabouts::are_held;
 use crate::cluster::cib::{Cib, Primitive, Ran};
 use crate::cluster::tool;
 use crate::cluster::view::{Placed, View};
@@ -249,7 +250,9 @@ fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
             let (Some(guest), Some(identity)) = (guests.get_mut(number), identity(&number)) else { continue };
             match answer {
                 Ok(Some(Held { condition, .. })) if condition.is_active() => {
-                    guest.copies.push(Copy { node: node.clone(), state: condition.to_string(), runs: Some(condition.runs()) });
+                    let is_held = || evidence::find(&identity, None, &Deadline::after(LIBVIRT)).is_ok_and(|found| are_held(&found));
+                    let held = if node == here && !condition.runs() && is_held() { ", held" } else { "" };
+                    guest.copies.push(Copy { node: node.clone(), state: format!("{condition}{held}"), runs: Some(condition.runs()) });
                 }
                 Ok(_) => {}
                 Err(text) => {

@@ -4,7 +4,7 @@
 //! touched: a copy is ended only if it stands still and another one is seen to run, also while this one cannot begin to.
 
 use super::interruption::Interruption;
-use super::whereabouts::{Place, Whereabouts};
+use super::whereabouts::{Place, Whereabouts, are_held};
 use super::{Given, print};
 use crate::cluster::view::{self, View};
 use crate::cluster::{resource, tool};
@@ -144,7 +144,8 @@ fn other_that_runs<'a>(found: &'a Whereabouts, here: &Place) -> Option<&'a Place
         && here.trouble.is_none()
         && !here.runs
         && !here.postcopy
-        && here.busy != Some(true);
+        // libvirt waits in vain for one that is held, and that is what it is busy with.
+        && (here.busy != Some(true) || here.held);
     let mut others = found.copies().into_iter().filter(|place| !place.here);
     let other = others.next().filter(|_| still && others.next().is_none())?;
     let sees = |view: &View| {
@@ -172,6 +173,15 @@ fn advice(found: &Whereabouts) -> Vec<String> {
         advice.push(format!(
             "{name} runs on {}: its disks may be damaged already. Decide which copy is right, and end the other at once: virsh destroy {name}",
             running.join(" and ")
+        ));
+    }
+    // It may have run where nothing of it is any more, and its disks have gone on then.
+    if running.is_empty() && !found.is_unsure() && found.here().is_some_and(|here| here.held) {
+        let how =
+            found.resource.as_ref().map(|id| format!(": crm_resource --refresh --resource {id}; crm_resource --restart --resource {id}"));
+        advice.push(format!(
+            "{name} is held on this node. Do not let it go on, its memory may be older than its disks, but stop it and start it anew{}",
+            how.unwrap_or_default()
         ));
     }
     for place in found.places.iter().filter(|place| !place.here && place.copy == Some(true) && !place.runs && !running.is_empty()) {
@@ -237,11 +247,13 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
     let deadline = Deadline::after(ENDING);
     let emulators = evidence::find(&identity, None, &deadline)?;
     ensure!(!emulators.is_empty(), "there is no emulator of {name} on this node");
+    // One that was held before must not go on because this has looked at it.
+    let held_before = are_held(&emulators);
     for emulator in &emulators {
         emulator.hold(name)?;
     }
     let release = || {
-        for emulator in &emulators {
+        for emulator in emulators.iter().filter(|_| !held_before) {
             if let Err(error) = emulator.release(name) {
                 log::complain(&error.text);
             }
@@ -251,8 +263,9 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
     let answers = held::everywhere(questions.into(), &deadline.within(QUESTION));
     let mut answers = answers.into_iter().map(|answer| answer.ok()?.pop()?.ok()?);
     let (copy, original) = (answers.next().flatten(), answers.next().flatten());
-    let still =
-        |Held { condition, busy, .. }: Held| condition.is_active() && !condition.runs() && !condition.is_postcopy() && busy != Some(true);
+    let still = |Held { condition, busy, .. }: Held| {
+        condition.is_active() && !condition.runs() && !condition.is_postcopy() && (busy != Some(true) || held_before)
+    };
     let wrong = if !copy.is_some_and(still) {
         Some(format!("the copy of {name} on this node was not seen to stand still any more"))
     } else if !original.is_some_and(|held| held.condition.runs() && held.busy == Some(false)) {

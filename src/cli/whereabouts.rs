@@ -6,6 +6,7 @@ use crate::cluster::cib::Cib;
 use crate::cluster::fencing::{self, Since};
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
+use crate::domain::emulator::Emulator;
 use crate::domain::held::{self, Held};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
@@ -58,6 +59,8 @@ pub(super) struct Place {
     pub(super) postcopy: bool,
     /// Whether a migration or another job is under way.
     pub(super) busy: Option<bool>,
+    /// Whether its emulator was made to stand still as a whole, as migrate_to leaves a copy that must not go on.
+    pub(super) held: bool,
     /// Whether libvirt has a definition of its own.
     pub(super) defined: bool,
     /// Whether libvirt would start it with the host.
@@ -207,6 +210,7 @@ impl Whereabouts {
             }
         }
         let processes = emulators.unwrap_or_default();
+        place.held = are_held(&processes);
         place.emulators =
             processes.iter().map(|found| Process { pid: found.pid, since: found.since(), ending: found.is_dying() }).collect();
         match fence::unproven(&identity.name) {
@@ -275,6 +279,11 @@ impl Whereabouts {
     pub(super) fn is_unsure(&self) -> bool {
         !self.troubles.is_empty() || self.places.iter().any(|place| place.copy.is_none())
     }
+}
+
+/// Whether all emulators of a guest are held, and there is one.
+pub(super) fn are_held(emulators: &[Emulator]) -> bool {
+    !emulators.is_empty() && emulators.iter().all(Emulator::is_held)
 }
 
 /// A resource, a path, or the name of a guest: then it is the resource whose guest is called so.

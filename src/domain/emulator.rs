@@ -84,6 +84,12 @@ impl Emulator {
         self.threads().is_ok_and(|threads| threads.iter().any(|thread| thread.state == 'D'))
     }
 
+    /// Whether it stands still as a whole, as [`Emulator::hold`] leaves it. False if it cannot be told.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.threads().is_ok_and(|threads| !threads.is_empty() && threads.iter().all(|thread| thread.state == 'T'))
+    }
+
     /// When it was started, in seconds since 1970; `None` if the kernel does not say.
     #[must_use]
     pub fn since(&self) -> Option<u64> {
@@ -179,7 +185,11 @@ pub(super) mod tests {
         assert!(found.is_well());
         assert!(!Emulator { start: found.start + 1, ..found }.is_well(), "another process");
         // Stopped, it does not take up what it is sent.
+        assert!(!found.is_held());
         found.hold(&name).unwrap();
+        while !found.is_held() {
+            assert!(deadline.pause(Duration::from_millis(10)));
+        }
         assert!(found.is_well());
         found.signal(Signal::TERM, &name).unwrap();
         assert!(!found.is_well());

@@ -106,6 +106,63 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
     guest.end(1).map(drop)
 }
 
+/// A copy that was held, so that libvirt waits for it, as migrate_to leaves it: it is ended if the guest runs elsewhere, and else it is left held.
+pub fn a_copy_that_is_held(lab: &Lab) -> Result<()> {
+    let stage = Stage::of(lab);
+    let guest = Guest::placed(&stage, "vm1")?;
+    let (node, other) = (guest.node()?, guest.other_node()?);
+    harmless(lab, "vm1")?;
+    let is_held = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("State:\tT"));
+    // What libvirt is busy with as long as the emulator says nothing.
+    let waits = ["timeout", "60", "virsh", "-q", "qemu-monitor-command", "vm1", "--hmp", "info status"];
+    lab.check(&other, &["virsh", "-q", "create", "--paused", "/srv/vms/copy.xml"], LIMIT)?;
+    let copy = *lab.processes(&other, "guest:vm1")?.first().context("no copy")?;
+    thread::scope(|scope| -> Result<()> {
+        copy.signal(Signal::SIGSTOP);
+        let waiting = scope.spawn(|| lab.exec(&other, &waits, LIMIT));
+        thread::sleep(Duration::from_secs(2));
+        let outcome = || -> Result<()> {
+            ensure!(is_held(copy.pid) && !waiting.is_finished(), "nothing waits for it");
+            says(&kvmha(lab, &other, "where vm1")?, 2, &["paused (user), held"])?;
+            says(&kvmha(lab, &other, "repair vm1")?, 1, &["end the copy of vm1", "--yes"])?;
+            says(&kvmha(lab, &other, "repair vm1 --yes")?, 0, &["done: end the copy of vm1"])?;
+            ensure!(lab.processes(&other, "guest:vm1")?.is_empty(), "the copy is left");
+            Ok(())
+        };
+        let outcome = outcome();
+        copy.signal(Signal::SIGKILL);
+        outcome
+    })?;
+    guest.goes_on()?;
+    // The last one is neither ended nor let go on.
+    lab.check(&node, &["virsh", "-q", "suspend", "vm1"], LIMIT)?;
+    let last = *lab.processes(&node, "guest:vm1")?.first().context("no guest")?;
+    thread::scope(|scope| -> Result<()> {
+        last.signal(Signal::SIGSTOP);
+        let waiting = scope.spawn(|| lab.exec(&node, &waits, LIMIT));
+        thread::sleep(Duration::from_secs(2));
+        let outcome = || -> Result<()> {
+            ensure!(!waiting.is_finished(), "nothing waits for it");
+            says(&kvmha(lab, &node, "status")?, 0, &["paused (user), held"])?;
+            says(
+                &kvmha(lab, &node, "repair vm1 --yes")?,
+                1,
+                &["by hand: vm1 is held on this node", "crm_resource --restart --resource vm1"],
+            )?;
+            ensure!(is_held(last.pid), "it was let go on");
+            Ok(())
+        };
+        let outcome = outcome();
+        last.signal(Signal::SIGCONT);
+        outcome
+    })?;
+    lab.check(&node, &["virsh", "-q", "resume", "vm1"], LIMIT)?;
+    fs::remove_file(lab.guest_definition("vm1").with_file_name("copy.xml"))?;
+    guest.is_on(&node)?;
+    guest.goes_on()?;
+    guest.end(1).map(drop)
+}
+
 /// The terminal goes away while a copy is held that is about to be ended: it is ended all the same, for held it would stand still for good.
 pub fn interrupted_while_it_holds(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
