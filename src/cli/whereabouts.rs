@@ -179,9 +179,9 @@ impl Whereabouts {
 
     /// This node, by the process table too.
     fn look_here(&self, name: &str, identity: &Identity) -> Place {
-        let record = self.asked.record();
-        let trace =
-            record.as_ref().filter(|record| record.name == identity.name).map_or_else(|| Trace::from(identity.clone()), Record::trace);
+        // That of another guest says nothing about this one.
+        let record = self.asked.record().filter(|record| record.name == identity.name);
+        let trace = record.as_ref().map_or_else(|| Trace::from(identity.clone()), Record::trace);
         let uri = self.asked.hypervisor();
         let deadline = Deadline::after(HERE);
         let mut place = Place { node: name.to_owned(), here: true, uri: Some(uri.to_string()), record, ..Place::default() };

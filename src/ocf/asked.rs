@@ -4,10 +4,11 @@ use super::actions::Action;
 use super::exit::Failure;
 use super::{Call, Environment, moving, parameters};
 use crate::deadline::Deadline;
+use crate::domain::emulator::Emulator;
 use crate::domain::migration::Plan;
 use crate::domain::migration::policy::Policy;
 use crate::domain::record::{Record, Shelf};
-use crate::domain::{Definition, Identity, Uri, saved_state};
+use crate::domain::{Definition, Identity, Uri, evidence, saved_state, twin};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -59,12 +60,26 @@ impl Asked {
         self.call.reaches_others()
     }
 
-    /// The guest that the resource means, as far as this node knows: by its state file, its definition, or its names.
+    /// The guest that the resource means, as far as this node knows: by its state file, its definition, or its names. Of a state file whose guest is not
+    /// here the definition knows better.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
-        let seen = self.record().map(|record| record.identity());
-        seen.or_else(|| self.call.definition().ok().map(|definition| definition.identity))
-            .or_else(|| self.call.guesses().into_iter().next())
+        let record = self.record();
+        let lives = |record: &Record| {
+            let (identity, emulator, deadline) = (record.identity(), record.trace().emulator, &self.call.deadline);
+            // With its UUID alone it may be one that has another name by now.
+            let others = |found: Vec<Emulator>| found.into_iter().all(|found| twin::has_another_name(found, &identity.name, deadline));
+            emulator.is_some_and(|emulator| !emulator.is_dying()) || !evidence::find(&identity, emulator, deadline).is_ok_and(others)
+        };
+        if let Some(record) = record.as_ref().filter(|record| lives(record)) {
+            return Some(record.identity());
+        }
+        let defined = self.call.definition().ok().map(|definition| definition.identity);
+        let seen = record.map(|record| record.identity());
+        match (seen, defined) {
+            (Some(seen), Some(defined)) if seen.name != defined.name => Some(defined),
+            (seen, defined) => seen.or(defined).or_else(|| self.call.guesses().into_iter().next()),
+        }
     }
 
     /// Whether more than a name it may have speaks for that: it was seen here, or the definition says so.

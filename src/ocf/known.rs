@@ -187,6 +187,10 @@ impl Call {
         if config.as_os_str().is_empty() {
             return Err(Error::new(Kind::Definition, "config: no usable path"));
         }
+        #[cfg(test)]
+        if crate::simulation::is_on() {
+            return Definition::parse(config, b"<domain type='kvm'><name>web1</name></domain>".to_vec());
+        }
         Definition::read(config, &self.deadline.within(limit.min(self.deadline.left() / 4)))
     }
 

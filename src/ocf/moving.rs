@@ -168,9 +168,9 @@ pub(super) fn remote(call: &Call, node: &str) -> String {
 /// Waits until the guest that was moved here runs here, scripts included.
 pub(super) fn migrate_from(call: &Call) -> Result<(), Failure> {
     call.tolerate_parameters()?;
-    let (identity, guessed) = arriving(call)?;
+    let Arriving { identity, guessed, seen } = arriving(call)?;
     let source = call.environment.migrate_source.as_deref().unwrap_or("another node");
-    await_arrival(call, &identity)
+    await_arrival(call, &identity, seen)
         .map_err(|error| call.failure(error.context(format_args!("migration of {} from {source}", identity.name))))?;
     if guessed {
         call.note_guess(&identity);
@@ -181,33 +181,57 @@ pub(super) fn migrate_from(call: &Call) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which guest is to come, and whether that is a guess. Without a definition here, one that is named like it and has come all the same is taken for it: a failure
-/// would end it, and without a definition it could not be started again.
-fn arriving(call: &Call) -> Result<(Identity, bool), Failure> {
-    let failure = match record(call) {
-        Ok(record) => return Ok((record.identity(), false)),
-        Err(failure) => failure,
+/// A guest that is to come.
+struct Arriving {
+    identity: Identity,
+    /// Only its name says that it is this resource's.
+    guessed: bool,
+    /// How it was seen already: that must not be forgotten, see [`await_arrival`].
+    seen: Option<Presence>,
+}
+
+/// Which guest is to come. The state file's, if it is here; else the definition's, for the state file may be an old one. Without a definition here, one
+/// that is named like it and has come all the same is taken for it: a failure would end it, and without a definition it could not be started again.
+fn arriving(call: &Call) -> Result<Arriving, Failure> {
+    let look = |identity: &Identity| status::look(&identity.clone().into(), &call.hypervisor, &call.deadline);
+    let known = |identity: Identity, seen: Option<Presence>| Ok(Arriving { identity, guessed: false, seen });
+    let recorded = call.record().map(|record| record.identity());
+    // One that libvirt does not know, and whose UUID an emulator has, may have another name by now.
+    let seen = recorded.as_ref().and_then(|identity| look(identity).inspect_err(|error| log::debug(|| error.text.clone())).ok());
+    if let (Some(identity), Some(Presence::Active(_))) = (&recorded, &seen) {
+        return known(identity.clone(), seen);
+    }
+    let failure = match (call.definition(), recorded) {
+        (Ok(definition), Some(identity)) if definition.identity.name != identity.name => {
+            log::info(format_args!("the state file is of {}, which is not seen here", identity.name));
+            return known(definition.identity, None);
+        }
+        (_, Some(identity)) => return known(identity, seen),
+        (Ok(definition), None) => return known(definition.identity, None),
+        (Err(error), None) => call.failure(error),
     };
     for guess in call.guesses() {
-        let presence = status::look(&guess.clone().into(), &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
+        let presence = look(&guess).map_err(|error| call.failure(error))?;
         if presence != Presence::Absent {
             log::warning(format_args!(
                 "the definition of {} cannot be had here; a guest of that name has come and is taken for it",
                 guess.name
             ));
-            return Ok((guess, true));
+            return Ok(Arriving { identity: guess, guessed: true, seen: Some(presence) });
         }
     }
     Err(failure)
 }
 
-fn await_arrival(call: &Call, identity: &Identity) -> Result<(), Error> {
+/// Waits until it runs here; `seen`: how it was seen already, if it was.
+fn await_arrival(call: &Call, identity: &Identity, mut seen: Option<Presence>) -> Result<(), Error> {
     let name = &identity.name;
     let (trace, grace, half) = (identity.clone().into(), call.deadline.within(GRACE), call.deadline.within(call.deadline.left() / 2));
     // What libvirt has said of a guest that does not run yet, a look without libvirt cannot take back.
     let mut doubt = None;
     loop {
-        let text = match status::look(&trace, &call.hypervisor, &call.deadline)? {
+        let looked = seen.take().map_or_else(|| status::look(&trace, &call.hypervisor, &call.deadline), Ok)?;
+        let text = match looked {
             Presence::Absent if grace.expired() => return Err(Error::new(Kind::State, format!("{name} is not here and is not coming"))),
             Presence::Absent => {
                 // What comes now was not let run by the time of migrate_to's end.

@@ -76,6 +76,29 @@ pub fn around_a_move(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A state file at the target that is an old one, of another guest: the one that has come is seen. And without one at the source its emulator is noted
+/// when it is moved.
+pub fn an_old_state_file_at_the_target(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "renewed")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    guest.begin(HERE)?;
+    let (from, to) = (guest.record(HERE)?, guest.record(THERE)?);
+    let record = fs::read_to_string(&from)?;
+    let old = record.replace("\"name\":\"renewed\"", "\"name\":\"before\"");
+    ensure!(old != record, "the state file is another one by now: {record}");
+    lab.check(THERE, &["mkdir", "-p", "-m", "700", "/run/kvmha"], PATIENCE)?;
+    fs::write(&to, old.replace("\"pid\":", "\"pid\":9"))?;
+    fs::remove_file(&from)?;
+    guest.call_with(HERE, "migrate_to", 120, &[("OCF_RESKEY_CRM_meta_migrate_target", THERE)])?.is(0)?;
+    guest.call_with(THERE, "migrate_from", 60, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.is(0)?;
+    ensure!(guest.lives(THERE), "it is not there");
+    ensure!(fs::read_to_string(&to)?.contains("\"name\":\"renewed\""), "the old state file is still there");
+    let noted: serde_json::Value = serde_json::from_slice(&fs::read(&from)?)?;
+    ensure!(noted["pid"].is_i64(), "its emulator was not noted: {noted}");
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    guest.with("force_stop", "true").end(THERE, 60)?;
+    Ok(())
+}
+
 /// Without the parameter nobody writes to the file.
 pub fn not_without_being_asked(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "unkept")?.with("force_stop", "true");

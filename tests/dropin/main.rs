@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     Suite {
         options: Options { name: "dropin".to_owned(), agent, ..Options::default() },
         scenarios: lab::scenarios! {
-            keeping: saved_by_monitor_and_stop around_a_move not_without_being_asked config_lost config_is_another_resources
+            keeping: saved_by_monitor_and_stop around_a_move an_old_state_file_at_the_target not_without_being_asked config_lost config_is_another_resources
                 config_is_that_of_one_which_nobody_has_seen config_is_older_than_what_came config_names_what_came_since not_saved_in_full distributed_by_csync2
                 distributed_by_a_stand_in_for_csync2 without_csync2;
             saved: stopped_and_gone_on failed_by_a_script cannot_be_saved cannot_be_restored older_than_the_disk older_than_what_it_is_compared_with
