@@ -78,14 +78,14 @@ pub fn leave(
         Some((condition, uuid)) if condition.runs() => (false, uuid),
         Some((condition, uuid)) if condition.stays_paused() => (true, uuid),
         Some((condition, _)) if condition.is_active() => return Err(unknown(Error::new(Kind::State, format!("{name} is {condition}")))),
-        _ => return arrived(identity, plan, &working),
+        _ => return arrived(identity, uri, plan, &working),
     };
     // A definition may have no UUID; the guest that runs has one, and another guest of its name has not.
     let identity = &Identity { uuid: Some(uuid), ..identity.clone() };
     // Pacemaker keeps 128 characters of a reason: what matters most stands first.
     let still_here =
         |error: Error| error.context(format_args!("{name} {} here, not moved to {target}", if paused { "is still" } else { "still runs" }));
-    let Some(guest) = connection.guest(name, &working).map_err(unknown)? else { return arrived(identity, plan, &working) };
+    let Some(guest) = connection.guest(name, &working).map_err(unknown)? else { return arrived(identity, uri, plan, &working) };
     let mut there = match &broken {
         None => free_target(&connection, identity, plan, &working).map_err(still_here)?,
         Some(_) => There::new(&plan.remote),
@@ -152,8 +152,8 @@ fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &D
     }
 }
 
-/// The guest is not here. Is it there?
-fn arrived(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<()> {
+/// libvirt has no such guest here. Is it there?
+fn arrived(identity: &Identity, uri: &Uri, plan: &Plan, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
     match There::new(&plan.remote).side(identity, deadline) {
         Side::Runs => {
@@ -163,7 +163,14 @@ fn arrived(identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<()> 
         Side::Waits(condition) | Side::Half(condition) => {
             Err(Error::new(Kind::State, format!("{name} is not here, and {condition} on {}", plan.target)))
         }
-        Side::Absent => Err(Error::new(Kind::State, format!("{name} runs neither here nor on {}", plan.target))),
+        Side::Absent => match (Here { uri, trace: identity.clone().into() }).side(deadline) {
+            Side::Absent => Err(Error::new(Kind::State, format!("{name} runs neither here nor on {}", plan.target))),
+            // libvirt has lost it, mostly.
+            Side::Unknown(text) => Err(Error::new(Kind::State, format!("{name} is not on {}; {text}", plan.target))),
+            Side::Runs | Side::Waits(_) | Side::Half(_) => {
+                Err(Error::new(Kind::State, format!("{name} is here again, not moved to {}", plan.target)))
+            }
+        },
         Side::Unknown(text) => Err(Error::new(Kind::Unreachable, format!("{name} is not here; {text}"))),
     }
 }
