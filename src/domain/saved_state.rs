@@ -44,7 +44,7 @@ pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) ->
         Some((condition, _)) if is_worth_saving(condition) => {}
         Some((condition, _)) if condition.stays_paused() => {
             retire(file, deadline)?;
-            return Err(Error::new(Kind::State, format!("it is {condition}")));
+            return Err(Error::new(Kind::State, format!("its memory may have a fault, it is {condition}")));
         }
         _ => return Ok(false),
     }
