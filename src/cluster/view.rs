@@ -13,7 +13,7 @@ pub struct Member {
     pub online: bool,
     /// Whether it is only on its way in, or has to be fenced.
     pub unsettled: bool,
-    /// Whether it is a host without corosync (Pacemaker Remote). A guest that is a node is none.
+    /// Whether it is a host without corosync (Pacemaker Remote).
     pub remote: bool,
 }
 
@@ -96,7 +96,7 @@ pub struct View {
     pub maintenance: bool,
     /// Whether nodes are fenced (`stonith-enabled`).
     pub fencing: bool,
-    /// The nodes.
+    /// The hosts. Guests that are nodes themselves (`remote-node`) are left out: they run no guests, and nobody fences them by a device.
     pub nodes: Vec<Member>,
     /// The resources.
     pub resources: Vec<Placed>,
@@ -153,12 +153,12 @@ pub(crate) fn parse(text: &str) -> Option<View> {
         maintenance: all("cluster_options").any(|options| flag(&options, "maintenance-mode")),
         fencing: all("cluster_options").any(|options| flag(&options, "stonith-enabled")),
         nodes: all("node")
-            .filter(|node| node.has_attribute("online"))
+            .filter(|node| node.has_attribute("online") && !node.has_attribute("id_as_resource"))
             .map(|node| Member {
                 name: word(&node, "name"),
                 online: flag(&node, "online"),
                 unsettled: flag(&node, "pending") || flag(&node, "unclean"),
-                remote: node.attribute("type") == Some("remote") && !node.has_attribute("id_as_resource"),
+                remote: node.attribute("type") == Some("remote"),
             })
             .collect(),
         resources: all("resource")
@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn what_crm_mon_says() {
         let text = r#"<r><summary><current_dc present="true" name="node3" with_quorum="true"/><cluster_options stonith-enabled="true" maintenance-mode="false"/></summary>
-            <nodes><node name="node1" online="true" pending="false" unclean="false"/><node name="node2" online="false" pending="false" unclean="true"/></nodes>
+            <nodes><node name="node1" online="true" pending="false" unclean="false"/><node name="node2" online="false" pending="false" unclean="true"/>
+            <node name="web1" online="true" pending="false" unclean="false" type="remote" id_as_resource="vm1"/></nodes>
             <resources><resource id="vm1" resource_agent="ocf:kvmha:VirtualDomain" role="Started" blocked="false" managed="true" failed="false"><node name="node1" id="1"/></resource></resources></r>"#;
         let view = parse(text).unwrap();
         assert_eq!((view.controller.as_deref(), view.quorum, view.maintenance), (Some("node3"), true, false));
