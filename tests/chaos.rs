@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             Ok(true) => Vec::new(),
             Ok(false) => vec!["chaos"],
             Err(error) => {
-                // With the time: `tests/run` tries this once more, unlike a violation.
+                // Unlike a violation, `tests/run` tries this once more.
                 println!("test chaos ... FAILED ({:.1} s)\n    seed {}: {error:#}", begin.elapsed().as_secs_f64(), words.script.seed);
                 vec!["chaos"]
             }
@@ -180,14 +180,13 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
         let played = play.round(&round).with_context(|| format!("round {}", report.rounds + 1));
         report.count(&round, play.recorder.now() - begin);
         println!("round {}: {} steps, {:.0} s", report.rounds, round.len(), play.recorder.now() - begin);
-        if played.is_err() {
+        if let Err(error) = played {
             let history = play.recorder.history(lab, &watchers, &[], Vec::new())?;
             history.timeline(begin, f64::INFINITY).iter().for_each(|line| println!("    {line}"));
-            // What is wrong by then, but for what is only known when all is healed.
+            // With what is wrong by then, but for what is only known when all is healed.
             let wrong =
                 judge(&history).into_iter().filter(|verdict| !matches!(verdict.violation, Violation::LeftDown | Violation::LeftBehind));
-            wrong.for_each(|verdict| println!("    {:9.2} {:?}: {}", verdict.at, verdict.violation, verdict.text));
-            played?;
+            bail!("{error:#}{}", wrong.map(|verdict| format!("\n    {verdict}")).collect::<String>());
         }
         if watchers.iter().any(|(_, watcher)| watcher.wait(Duration::ZERO, |watch| watch.two_writers.is_some())) {
             break;

@@ -84,7 +84,7 @@ impl Report {
             "test chaos ... FAILED\n    seed {seed}: play it again with tests/chaos --ops {operations} --seed {seed} --guests {guests}"
         );
         for verdict in verdicts {
-            println!("  at {:.1} s: {:?}: {}", verdict.at, verdict.violation, verdict.text);
+            println!("  {verdict}");
             let at = if verdict.at.is_finite() {
                 verdict.at
             } else {

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use lab::layout::Network;
 use lab::placed::Guest;
+use lab::promised;
 use lab::scene::Stage;
 use std::time::{Duration, Instant};
 
@@ -23,14 +24,14 @@ fn lost(stage: &Stage, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&str) -
     let begin = Instant::now();
     fault(&node)?;
     let time = guest.boots_anew(begin)?;
-    ensure!(stage.fences() > fences, "{node} was not fenced before the guest was started again");
+    promised!(stage.fences() > fences, "{node} was not fenced before the guest was started again");
     let after = stage.lab.node_process(stage.lab.number(&node)?);
     ensure!(before != after, "{node} was never off");
     mend(&node)?;
     stage.all_online()?;
     let now = guest.runs(2)?;
     ensure!(now != node, "it is on {node} again");
-    ensure!(stage.fences() == fences + 1, "fenced {} times", stage.fences() - fences);
+    promised!(stage.fences() == fences + 1, "fenced {} times", stage.fences() - fences);
     guest.end(2)?;
     Ok(format!("{:.1} s from the fault to the first beat of the new boot", time.as_secs_f64()))
 }
@@ -45,7 +46,7 @@ pub fn guest_ends(stage: &Stage) -> Result<String> {
     guest.runs(2)?;
     let reason = stage.failure("vm1", "monitor_10000")?;
     ensure!(reason.contains("code 7"), "monitor should have said that it does not run: {reason}");
-    ensure!(stage.fences() == fences, "a node was fenced");
+    promised!(stage.fences() == fences, "a node was fenced");
     guest.end(2)?;
     Ok(format!("{:.1} s from the request to the first beat of the new boot (monitor interval 10 s)", time.as_secs_f64()))
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::placed::{Guest, OPERATIONS};
+use lab::promised;
 use lab::scene::Stage;
 use std::fs;
 use std::thread::sleep;
@@ -50,7 +51,7 @@ fn survives(stage: &Stage, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&st
     stage.no_failures()?;
     // Otherwise nothing was tried.
     ensure!(warnings >= GUESTS.len(), "only {warnings} monitors have met the fault");
-    ensure!(stage.fences() == fences, "{node} was fenced");
+    promised!(stage.fences() == fences, "{node} was fenced");
     for guest in guests {
         ensure!(guest.runs(1)? == node, "{} is somewhere else", guest.name);
         guest.end(1)?;
@@ -76,7 +77,7 @@ pub fn config_lost(stage: &Stage) -> Result<String> {
     let now = guest.node()?;
     guest.is_on(&now)?;
     fs::rename(&hidden, &file)?;
-    ensure!(stage.fences() == fences, "a node was fenced");
+    promised!(stage.fences() == fences, "a node was fenced");
     guest.clear()?;
     guest.end(1)?;
     Ok(if now == target { "it was moved".to_owned() } else { format!("it stayed on {now}") })
@@ -94,7 +95,7 @@ pub fn stopped_frozen(stage: &Stage) -> Result<String> {
     guest.is_nowhere()?;
     stage.settle()?;
     stage.no_failures()?;
-    ensure!(stage.fences() == fences, "{node} was fenced");
+    promised!(stage.fences() == fences, "{node} was fenced");
     stage.lab.thaw(&node, "libvirtd")?;
     // It hears of the emulator's end only now, and must not think of anything else.
     sleep(Duration::from_secs(3));
@@ -134,7 +135,7 @@ pub fn start_in_flight(stage: &Stage) -> Result<String> {
         sleep(Duration::from_millis(200));
         let after = launches();
         // In the lab QEMU's lock on the image ends such a copy; most network disks have no such lock.
-        ensure!(now == node || after == before, "it runs on {now}, and libvirtd on {node} has launched an emulator of it");
+        promised!(now == node || after == before, "it runs on {now}, and libvirtd on {node} has launched an emulator of it");
     }
     guest.is_on(&now)?;
     guest.end(1)?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::placed::{Guest, until};
 use lab::process::{arguments, wait_until};
+use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
@@ -60,7 +61,7 @@ pub fn shutdown(stage: &Stage) -> Result<String> {
     stage.lab.start(&node, "pacemakerd")?;
     stage.all_online()?;
     stage.no_failures()?;
-    ensure!(stage.fences() == fences, "a node was fenced");
+    promised!(stage.fences() == fences, "a node was fenced");
     guest.end(1)?;
     Ok(String::new())
 }
@@ -110,7 +111,7 @@ fn fails(stage: &Stage, fault: impl Fn(&str) -> Result<()>, mend: impl Fn(&str) 
     guest.is_on(&node)?;
     guest.clear()?;
     guest.end(2)?;
-    ensure!(stage.fences() == fences, "a node was fenced; the reason of migrate_to was: {reason}");
+    promised!(stage.fences() == fences, "a node was fenced; the reason of migrate_to was: {reason}");
     ensure!(reason.contains("not moved to") && reason.contains(&target), "migrate_to gave no reason of its own: {reason:?}");
     ensure!(reason.contains("still runs"), "the reason does not say that the guest still runs: {reason}");
     Ok(format!("failed after {told:.1} s; then {gap:.1} s without the guest, and it runs on {node} (source {source}, target {target})"))
@@ -142,8 +143,8 @@ pub fn agent_killed(stage: &Stage) -> Result<String> {
     ensure!(guest.watcher.wait_beat(LIMIT), "it does not write to its disk any more");
     let boots = guest.watcher.snapshot().boots().len();
     let now = guest.runs(boots)?;
-    ensure!(boots <= 2, "it was started {boots} times");
-    ensure!(stage.fences() == fences, "a node was fenced");
+    promised!(boots <= 2, "it was started {boots} times");
+    promised!(stage.fences() == fences, "a node was fenced");
     let note = format!("{:.1} s later it runs on {now} in boot {boots} (target {target})", begin.elapsed().as_secs_f64());
     guest.clear()?;
     guest.end(boots)?;

@@ -35,9 +35,11 @@ mod case;
 mod pages;
 mod stdin;
 
+use anyhow::Context;
 use case::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, io, thread};
@@ -202,4 +204,67 @@ fn the_order_of_a_hosts_shutdown_is_understood_by_systemd() {
     assert_eq!(said_by_systemd(&drop_in).unwrap(), "");
     // It would say so if it did not understand it.
     assert!(said_by_systemd("[Unit]\nAfer=libvirtd.service\n").unwrap().contains("Afer"));
+}
+
+/// What `tests/unsteady` would try again, of a suite's log.
+fn unsteady(suite: &str, log: &str) -> String {
+    let mut script = Command::new(project().join("tests/unsteady"));
+    let mut script = script.arg(suite).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let _ = script.stdin.take().unwrap().write_all(log.as_bytes());
+    let output = script.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// As the suites say it: [`lab::suite`], and by themselves the suites truth and chaos.
+fn log(said: &str) -> String {
+    format!(
+        "test a::good ... ok (1.0 s)\ntest a::failed ... FAILED (2.0 s)\n    {said}\n    -- node1\n    Nov 26 some line\n\
+         test a::last ... ok (3.0 s)\n\nfailures:\n    a::failed\n\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n"
+    )
+}
+
+#[test]
+fn a_broken_promise_is_not_tried_again() {
+    fn broken(kept: bool, words: &str) -> anyhow::Result<()> {
+        lab::promised!(kept, "{words}");
+        Ok(())
+    }
+    assert!(broken(true, "").is_ok());
+    let error = broken(false, "emulator 7 of web1 is left").context("round 3").unwrap_err();
+    assert_eq!(unsteady("fence", &log(&format!("{error:#}"))), "");
+    let verdict = lab::judge::Verdict { violation: lab::judge::Violation::MemoryLost, at: 7.0, text: "vm1".to_owned() };
+    assert_eq!(unsteady("chaos", &log(&verdict.to_string())), "");
+    // In the suite truth a cell may break a promise and the next one not.
+    let cells = format!("test a::stop ... FAILED 0! (3 %)\n    absent: {error:#}\ntest a::start ... FAILED 1 (3 %)\n    absent: late\n");
+    assert_eq!(unsteady("truth", &format!("{cells}test result: FAILED.")), "truth a::start\n");
+    // What is said behind the scenario's own lines.
+    let behind = log("").replace("FAILED (2.0 s)", "12 moves\nFAILED (2.0 s)");
+    assert_eq!(unsteady("fence", &behind), "fence a::failed\n");
+    // A machine that is too busy.
+    assert_eq!(unsteady("fence", &log("web1 does not beat")), "fence a::failed\n");
+    assert_eq!(unsteady("sequences", &log("web1 does not beat")), "");
+}
+
+/// What a scenario finds of two writers or two copies is said in the words that `tests/unsteady` knows.
+#[test]
+fn a_suite_says_that_a_promise_was_broken() {
+    let mut wrong = Vec::new();
+    let mut folders = vec![project().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("contract/main.rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let plain = |line: &&str| {
+                    line.contains("ensure!(") && ["two_writers", "ran twice", "lives on {"].iter().any(|word| line.contains(word))
+                };
+                wrong.extend(text.lines().filter(plain).map(|line| format!("{}: {}", path.display(), line.trim())));
+            }
+        }
+    }
+    // The incumbent, of which it is wanted.
+    wrong.retain(|line| !line.contains("two writers before the storage is back"));
+    assert!(wrong.is_empty(), "not promised!: {}", wrong.join("\n"));
 }

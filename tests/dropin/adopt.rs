@@ -8,6 +8,7 @@ use crate::props::{PATH, stand_in};
 use crate::stage::{Frozen, HERE, PATIENCE, Resource};
 use anyhow::{Context, Result, ensure};
 use lab::process::wait_until;
+use lab::promised;
 use lab::scene::LIMIT;
 use lab::{Lab, Watcher};
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub fn ten_there_and_back(lab: &Lab) -> Result<()> {
     for (name, watcher) in beating.iter().zip(&watchers) {
         ensure!(watcher.wait_beat(LIMIT), "{name} does not beat any more");
         let watch = watcher.snapshot();
-        ensure!(watch.boots().len() == 1 && watch.two_writers.is_none(), "{name} was restarted: {:?}", watch.boots());
+        promised!(watch.boots().len() == 1 && watch.two_writers.is_none(), "{name} was restarted: {:?}", watch.boots());
         let pause = watch.worst_pause().and_then(|gap| gap.pause_ms).unwrap_or(0.0);
         ensure!(pause < 1000.0, "{name} stood still for {pause:.0} ms");
     }
@@ -70,7 +71,7 @@ pub fn killed_at_each_step(lab: &Lab) -> Result<()> {
         let (words, agent): (&[&str], &str) = if number % 2 == 0 { (&["victim"], OURS) } else { (&["--back", "victim"], THEIRS) };
         let (code, said) = adopt_until(lab, &node, words, step, || kill_adopt(lab, &node))?;
         ensure!(code != Some(0), "it was not killed: {said}");
-        ensure!(guests[0].emulator.alive(), "the guest was stopped, killed at {step:?}");
+        promised!(guests[0].emulator.alive(), "the guest was stopped, killed at {step:?}");
         // What is left is left to this command: what else ends the maintenance restarts the guest.
         if cib(lab)?.contains("victim-kvmha-adopt-goal") {
             let found = lab.exec(&node, &["kvmha", "doctor", "--quiet"], LIMIT)?.stdout;
@@ -150,7 +151,7 @@ pub fn node_of_the_guest_lost(lab: &Lab) -> Result<()> {
         let changed = code == Some(0) || step == STEPS[4];
         ensure!(agent == if changed { OURS } else { THEIRS }, "{step:?}: code {code:?}, but it is {agent}: {said}");
         ensure!(watcher.wait(LIMIT, |watch| watch.boots().len() == 2), "{step:?}: it does not beat again");
-        ensure!(watcher.snapshot().two_writers.is_none(), "{step:?}: it ran twice");
+        promised!(watcher.snapshot().two_writers.is_none(), "{step:?}: it ran twice");
     }
     Ok(())
 }
@@ -165,7 +166,7 @@ pub fn libvirtd_killed_in_the_middle(lab: &Lab) -> Result<()> {
         let words: &[&str] = if agent == THEIRS { &["dusk"] } else { &["--back", "dusk"] };
         let other = if agent == THEIRS { OURS } else { THEIRS };
         let (code, said) = adopt_until(lab, &node, words, step, || lab.kill(&home, "libvirtd"))?;
-        ensure!(guests[0].emulator.alive(), "the guest was stopped, libvirtd killed at step {number}: {said}");
+        promised!(guests[0].emulator.alive(), "the guest was stopped, libvirtd killed at step {number}: {said}");
         if code == Some(0) {
             agent = other;
         }
@@ -233,7 +234,7 @@ pub fn libvirtd_down(lab: &Lab) -> Result<()> {
     let node = guests[0].node.clone();
     lab.kill(&node, "libvirtd")?;
     adopt(lab, &["dark"])?.success("adopt with a dead libvirtd")?;
-    ensure!(guests[0].emulator.alive(), "the guest was stopped");
+    promised!(guests[0].emulator.alive(), "the guest was stopped");
     lab.start(&node, "libvirtd")?;
     all_well(lab, &guests, OURS)?;
     let frozen = Frozen::libvirt(lab, &node)?;
@@ -318,7 +319,7 @@ pub fn from_libvirt(lab: &Lab) -> Result<()> {
         ensure!(seen.runs_on(name) == Some(HERE) && seen.failures.is_empty(), "{seen:?}");
         ensure!(guest.virsh(HERE, "dominfo", &[])?.contains("Autostart:      disable"), "libvirt would still start it");
         refused("already")?;
-        ensure!(watcher.wait_beat(LIMIT) && watcher.snapshot().boots().len() == 1, "it was restarted");
+        promised!(watcher.wait_beat(LIMIT) && watcher.snapshot().boots().len() == 1, "it was restarted");
         ensure!(!cib(lab)?.contains("name=\"is-managed\" value=\"false\""), "Pacemaker does not look after it");
     }
     Ok(())

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::heartbeat::Ring;
 use lab::node::Terminal;
 use lab::process::{Identity, arguments, replace, wait_until};
+use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::{GuestOptions, Lab, Membership, Output};
 use nix::sys::signal::Signal;
@@ -83,7 +84,7 @@ pub fn all_well(lab: &Lab, guests: &[Placed], agent: &str) -> Result<()> {
         let (name, node) = (&guest.name, &guest.node);
         ensure!(seen.runs_on(name) == Some(node), "{name} should be on {node}: {:?}", seen.resources);
         ensure!(agent_of(&seen, name) == agent, "{name} is {}", agent_of(&seen, name));
-        ensure!(guest.emulator.alive(), "the emulator of {name} is gone: it was stopped");
+        promised!(guest.emulator.alive(), "the emulator of {name} is gone: it was stopped");
     }
     nothing_left(lab)
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::node::Terminal;
 use lab::process::replace;
+use lab::promised;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
@@ -163,7 +164,7 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     // A glance does not know better either.
     old.call(HERE, "monitor", 20)?.is(0)?;
     old.end(HERE, 60)?;
-    ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended");
+    promised!(two.emulators(HERE)? == emulators, "the guest of another resource was ended");
     ensure!(config(&two)? == definition, "the definition of another resource was overwritten");
     ensure!(config(&one)?.contains("<title>changed</title>"), "its own was not saved");
     // Nor while it is moved, or started: its state file says so.
@@ -174,7 +175,7 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
         ensure!(record.contains(was), "the state file is another one by now: {record}");
         replace(&state, &record.replace(was, under_way))?;
         old.call(HERE, "stop", 60)?.is(0)?;
-        ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended, with {under_way}");
+        promised!(two.emulators(HERE)? == emulators, "the guest of another resource was ended, with {under_way}");
         one.absent(HERE)?;
         one.begin(HERE)?;
     }
@@ -200,7 +201,7 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     configure(lab, &primitive("one", "kvmha", "<nvpair id='one-meta-target-role' name='target-role' value='Stopped'/>"))?;
     settle(lab)?;
     old.call(HERE, "stop", 60)?.is(0)?;
-    ensure!(two.emulators(HERE)? == emulators, "the guest of another resource was ended without a state file");
+    promised!(two.emulators(HERE)? == emulators, "the guest of another resource was ended without a state file");
     // An old path to the same guest is not what a person has set: it is saved where Pacemaker's configuration says.
     fs::copy(lab.guest_definition("one"), &moved)?;
     one.begin(HERE)?;

@@ -3,6 +3,7 @@
 use crate::stage::{HERE, Resource, SOON, THERE, inside};
 use anyhow::{Result, ensure};
 use lab::Lab;
+use lab::promised;
 use std::fs;
 
 const TARGET: [(&str, &str); 1] = [("OCF_RESKEY_CRM_meta_migrate_target", THERE)];
@@ -17,7 +18,7 @@ fn guest<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
 /// The move succeeds; and back, for the next.
 fn moves(guest: &Resource) -> Result<()> {
     guest.call_with(HERE, "migrate_to", 60, &TARGET)?.is(0)?;
-    ensure!(guest.lives(THERE) && !guest.lives(HERE), "it is not there alone");
+    promised!(guest.lives(THERE) && !guest.lives(HERE), "it is not there alone");
     guest.call(HERE, "stop", 60)?.is(0)?;
     let back = guest.with("migration_network_suffix", "").with("migrateuri", "").with("remoteuri", "qemu+tcp://%n/system");
     back.call_with(THERE, "migrate_to", 60, &[("OCF_RESKEY_CRM_meta_migrate_target", HERE)])?.is(0)?;
@@ -28,7 +29,7 @@ fn moves(guest: &Resource) -> Result<()> {
 /// The move fails because of what is named, and the guest runs on here.
 fn fails(guest: &Resource, names: &[&str]) -> Result<()> {
     guest.call_with(HERE, "migrate_to", 60, &TARGET)?.says(1, names)?;
-    ensure!(guest.lives(HERE), "it does not run here any more");
+    promised!(guest.lives(HERE), "it does not run here any more");
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use crate::cluster::{OURS, Placed, all_well, cib, placed, settle, speaker};
 use crate::stage::PATIENCE;
 use anyhow::{Context, Result, ensure};
 use lab::process::wait_until;
+use lab::promised;
 use lab::{Lab, Watcher};
 use std::time::Duration;
 
@@ -96,13 +97,13 @@ pub fn reloaded(lab: &Lab) -> Result<()> {
         })
     };
     ensure!(wait_until(PATIENCE, Duration::from_millis(200), shown), "the wrong value is not shown: {:?}", lab.membership());
-    ensure!(guests[0].emulator.alive(), "a wrong value has stopped the guest");
+    promised!(guests[0].emulator.alive(), "a wrong value has stopped the guest");
     let (fine, seen) = said(lab, &[&update[..], &["migration_speed=1000"]].concat())?;
     ensure!(fine, "pcs resource update: {seen}");
     settle(lab)?;
     let node = lab.membership()?.runs_on("reloaded").context("it does not run")?.to_owned();
-    ensure!(node == guests[0].node && guests[0].emulator.alive(), "it was restarted");
-    ensure!(watcher.wait_beat(PATIENCE) && watcher.snapshot().boots().len() == 1, "it was booted again");
+    promised!(node == guests[0].node && guests[0].emulator.alive(), "it was restarted");
+    promised!(watcher.wait_beat(PATIENCE) && watcher.snapshot().boots().len() == 1, "it was booted again");
     // For its end: nothing is to be saved.
     said(lab, &[&update[..], &["force_stop=true", "snapshot="]].concat())?;
     settle(lab)

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::heartbeat::Ring;
 use lab::layout::Network;
 use lab::process::wait_until;
+use lab::promised;
 use lab::{GuestOptions, Lab, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -167,7 +168,7 @@ impl<'a> Guest<'a> {
     /// It lives on this node and nowhere else.
     pub fn lives(&self, node: &str) -> Result<()> {
         let places = self.places()?;
-        ensure!(places == [node], "{} is not on {node} alone: {places:?}", self.name);
+        promised!(places == [node], "{} is not on {node} alone: {places:?}", self.name);
         Ok(())
     }
 
@@ -178,9 +179,9 @@ impl<'a> Guest<'a> {
         for pause in [0, 1000] {
             thread::sleep(Duration::from_millis(pause));
             let places = self.places()?;
-            ensure!(places.is_empty(), "{} lives on {places:?}", self.name);
+            promised!(places.is_empty(), "{} lives on {places:?}", self.name);
         }
-        ensure!(at() == before, "{} has written after its end", self.name);
+        promised!(at() == before, "{} has written after its end", self.name);
         Ok(())
     }
 

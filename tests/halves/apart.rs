@@ -6,6 +6,7 @@ use lab::guest::{on_hanging, stopping_at_errors};
 use lab::layout::Network;
 use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
 use lab::power::Fault;
+use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::stage::inside;
 use lab::storage::Reach;
@@ -101,7 +102,7 @@ pub fn slow_fencing(lab: &Lab) -> Result<()> {
     scene.says(&format!("{} is not known to be down", scene.other))?;
     scene.stays_paused()?;
     scene.guest.boots(1)?;
-    ensure!(stage.lab.processes(&scene.other, "guest:vm1")?.is_empty(), "it was started before its node was fenced");
+    promised!(stage.lab.processes(&scene.other, "guest:vm1")?.is_empty(), "it was started before its node was fenced");
     lab.fence_fault(Fault::None)?;
     scene.boots_there()?;
     scene.heal()?;

@@ -4,6 +4,7 @@ use crate::stage::{HERE, SOON, together};
 use crate::storage::{self, Faulty, emulator, in_flight, left_behind};
 use anyhow::{Result, ensure};
 use lab::Lab;
+use lab::promised;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ pub fn monitors(lab: &Lab) -> Result<()> {
     for (guest, boot) in guests.iter().zip(boots) {
         guest.beats(boot)?;
         let ring = guest.ring()?;
-        ensure!(ring.boots.len() == 1 && ring.two_writers.is_none() && ring.newest.errors == 0, "{}: {ring:?}", guest.name);
+        promised!(ring.boots.len() == 1 && ring.two_writers.is_none() && ring.newest.errors == 0, "{}: {ring:?}", guest.name);
         guest.call(HERE, "recurring", 20)?.is(0)?.at_once(SOON)?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use crate::stage::{AGENT, HERE, PATIENCE, Resource, SOON, THERE, soon, together};
 use crate::storage::{self, Faulty, emulator, in_flight, threads};
 use anyhow::{Context, Result, ensure};
+use lab::promised;
 use lab::{Lab, Output, Watcher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub fn write_in_flight(lab: &Lab) -> Result<()> {
             while !ended.load(Ordering::Relaxed) {
                 for action in ["recurring", "monitor", "status"] {
                     let answer = short.call(HERE, action, 20)?;
-                    ensure!(matches!(answer.code, 0 | 1), "{action} says {} of a guest that lives", answer.code);
+                    promised!(matches!(answer.code, 0 | 1), "{action} says {} of a guest that lives", answer.code);
                 }
             }
             if forgets {
@@ -102,8 +103,8 @@ pub fn write_in_flight(lab: &Lab) -> Result<()> {
         ensure!(guest.boot(THERE)? != boot, "{} was not booted again", guest.name);
         guest.end(THERE, 30)?;
         let (ring, watch) = (guest.ring()?, watcher.stop());
-        ensure!(ring.boots.len() == 2 && ring.two_writers.is_none(), "{}: {ring:?}", guest.name);
-        ensure!(watch.two_writers.is_none(), "{}: {:?}", guest.name, watch.two_writers);
+        promised!(ring.boots.len() == 2 && ring.two_writers.is_none(), "{}: {ring:?}", guest.name);
+        promised!(watch.two_writers.is_none(), "{}: {:?}", guest.name, watch.two_writers);
         Ok(())
     };
     together(vec![Box::new(|| after(&long, emulators[0], boots[0])), Box::new(|| after(&short, emulators[1], boots[1]))])

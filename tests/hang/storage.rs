@@ -3,6 +3,7 @@
 use crate::stage::{self, PATIENCE, Resource, soon};
 use anyhow::{Context, Result, ensure};
 use lab::process::{Identity, wait_until};
+use lab::promised;
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
@@ -63,7 +64,7 @@ fn tasks(process: Identity, file: &str) -> Vec<String> {
 /// The only emulator of a guest on a node.
 pub fn emulator(guest: &Resource, node: &str) -> Result<Identity> {
     let emulators = guest.emulators(node)?;
-    ensure!(emulators.len() == 1, "{} has {} emulators on {node}", guest.name, emulators.len());
+    promised!(emulators.len() == 1, "{} has {} emulators on {node}", guest.name, emulators.len());
     emulators.first().copied().context("none")
 }
 

@@ -3,6 +3,7 @@
 use crate::stage::{Frozen, HERE, Resource, THERE, gone, soon, together};
 use anyhow::{Result, bail, ensure};
 use lab::Lab;
+use lab::promised;
 use nix::sys::signal::Signal;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,7 +109,7 @@ pub fn start_while_it_restarts(lab: &Lab) -> Result<()> {
         start.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
         Ok(())
     })?;
-    ensure!(guest.lives(HERE), "start said 0, but nothing runs");
+    promised!(guest.lives(HERE), "start said 0, but nothing runs");
     guest.with("force_stop", "true").end(HERE, 30)?;
     Ok(())
 }
@@ -128,7 +129,7 @@ pub fn frozen_in_mid_stop(lab: &Lab) -> Result<()> {
             }
             let _frozen = Frozen::libvirt(lab, HERE)?;
             stop.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
-            ensure!(emulators.iter().all(|emulator| gone(*emulator)), "stop said 0, but the emulator is left");
+            promised!(emulators.iter().all(|emulator| gone(*emulator)), "stop said 0, but the emulator is left");
             guest.absent(HERE)
         })?;
     }

@@ -4,6 +4,7 @@ use crate::stage::{Answer, HERE, Resource, THERE, inside};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::process::replace;
+use lab::promised;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub fn normal(lab: &Lab) -> Result<()> {
     let boot = guest.boot(HERE)?;
     guest.call(HERE, "start", 60)?.is(0)?;
     guest.beats(boot)?;
-    ensure!(guest.emulators(HERE)?.len() == 1, "the second start started another one");
+    promised!(guest.emulators(HERE)?.len() == 1, "the second start started another one");
     for action in ["monitor", "recurring", "status", "reload-agent", "validate-all"] {
         guest.call(HERE, action, 20)?.is(0)?;
     }
@@ -87,7 +88,7 @@ pub fn no_variables(lab: &Lab) -> Result<()> {
     };
     call("monitor")?.is(7)?;
     call("start")?.is(0)?;
-    ensure!(guest.lives(HERE), "start said 0, but nothing runs");
+    promised!(guest.lives(HERE), "start said 0, but nothing runs");
     call("start")?.is(0)?;
     call("monitor")?.is(0)?;
     call("status")?.is(0)?;
@@ -127,7 +128,7 @@ pub fn names_that_begin_alike(lab: &Lab) -> Result<()> {
     other.begin(HERE)?;
     one.call(HERE, "monitor", 20)?.is(7)?;
     one.call(HERE, "stop", 20)?.is(0)?;
-    ensure!(other.lives(HERE), "the stop of alike ended alike-test");
+    promised!(other.lives(HERE), "the stop of alike ended alike-test");
     one.begin(HERE)?;
     one.with("force_stop", "true").end(HERE, 20)?;
     other.call(HERE, "recurring", 20)?.is(0)?;

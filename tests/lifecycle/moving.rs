@@ -4,6 +4,7 @@ use crate::stage::{Answer, Frozen, HERE, PATIENCE, Resource, SOON, THERE, soon};
 use anyhow::{Context, Result, ensure};
 use lab::node::Terminal;
 use lab::process::{replace, wait_until};
+use lab::promised;
 use lab::{Lab, Watcher};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -50,7 +51,7 @@ pub fn there_and_back(lab: &Lab) -> Result<()> {
     guest.beats(boot)?;
     move_it(&guest, THERE, HERE, boot)?;
     let watch = watcher.stop();
-    ensure!(watch.boots() == [boot] && watch.two_writers.is_none(), "boots {:x?}, {:?}", watch.boots(), watch.two_writers);
+    promised!(watch.boots() == [boot] && watch.two_writers.is_none(), "boots {:x?}, {:?}", watch.boots(), watch.two_writers);
     guest.end(HERE, 60)?;
     guest.call(THERE, "stop", 60)?.is(0)?;
     migrate_to(&guest, HERE, THERE, 30)?.says(1, &["traveller", THERE])?;
@@ -117,7 +118,7 @@ pub fn name_taken(lab: &Lab) -> Result<()> {
     lab.check(THERE, &["virsh", "create", "/srv/vms/other.xml"], SOON)?;
     migrate_to(&guest, HERE, THERE, 30)?.says(1, &["twin", THERE])?;
     guest.beats(boot)?;
-    ensure!(guest.lives(THERE), "the other guest was ended");
+    promised!(guest.lives(THERE), "the other guest was ended");
     Ok(())
 }
 
@@ -190,7 +191,7 @@ pub fn agent_killed_then_again(lab: &Lab) -> Result<()> {
     guest.beats(boot)?;
     let source = if answer.code == 0 { THERE } else { HERE };
     soon("it is in one place", || guest.lives(HERE) != guest.lives(THERE))?;
-    ensure!(guest.lives(source), "code {}, but the guest is not on {source}", answer.code);
+    promised!(guest.lives(source), "code {}, but the guest is not on {source}", answer.code);
     if answer.code == 1 {
         move_it(&guest, HERE, THERE, boot)?;
     }
@@ -213,7 +214,7 @@ pub fn agent_killed_then_again_at_a_slow_libvirt(lab: &Lab) -> Result<()> {
         moving.join().map_err(|_| anyhow::anyhow!("panicked"))?
     })?;
     soon("it is in one place", || guest.lives(HERE) != guest.lives(THERE))?;
-    ensure!(answer.code == 0 || guest.lives(HERE), "code {}, but the guest is not on {HERE}", answer.code);
+    promised!(answer.code == 0 || guest.lives(HERE), "code {}, but the guest is not on {HERE}", answer.code);
     guest.beats(boot)
 }
 
@@ -271,7 +272,7 @@ pub fn agent_killed_then_stop(lab: &Lab) -> Result<()> {
     ensure!(again != boot, "not booted again");
     ensure!(wait_until(PATIENCE, Duration::from_millis(50), || watcher.snapshot().boots().contains(&again)), "not seen");
     let watch = watcher.stop();
-    ensure!(watch.two_writers.is_none() && watch.boots() == [boot, again], "boots {:x?}, {:?}", watch.boots(), watch.two_writers);
+    promised!(watch.two_writers.is_none() && watch.boots() == [boot, again], "boots {:x?}, {:?}", watch.boots(), watch.two_writers);
     Ok(())
 }
 
@@ -294,7 +295,7 @@ pub fn source_frozen_in_mid_migration(lab: &Lab) -> Result<()> {
     guest.absent(HERE)?;
     guest.absent(THERE)?;
     let ring = guest.ring()?;
-    ensure!(ring.newest.boot == boot && ring.two_writers.is_none(), "{:?}", ring.two_writers);
+    promised!(ring.newest.boot == boot && ring.two_writers.is_none(), "{:?}", ring.two_writers);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use crate::stage::{HERE, Resource, inside};
 use anyhow::{Result, ensure};
 use lab::Lab;
+use lab::promised;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
@@ -96,7 +97,7 @@ pub fn scripts(lab: &Lab) -> Result<()> {
     ] {
         let guest = guest.with("monitor_scripts", &scripts);
         guest.call(HERE, "start", 5)?.says(1, says)?;
-        ensure!(guest.lives(HERE), "a script that fails is no reason to end the guest");
+        promised!(guest.lives(HERE), "a script that fails is no reason to end the guest");
         guest.call(HERE, "recurring", 5)?.says(1, says)?;
         // Whether the guest is there is not the scripts' business.
         guest.call(HERE, "status", 8)?.is(0)?;
@@ -133,7 +134,7 @@ pub fn disk_is_locked(lab: &Lab) -> Result<()> {
         start.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
         Ok(())
     })?;
-    ensure!(second.lives(HERE), "start said 0, but nothing runs");
+    promised!(second.lives(HERE), "start said 0, but nothing runs");
     second.end(HERE, 30)?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use crate::stage::{HERE, Resource, THERE, gone, inside, signal};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::process::Identity;
+use lab::promised;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::thread;
@@ -239,12 +240,12 @@ pub fn uuid_of_one_that_was_renamed(lab: &Lab) -> Result<()> {
     lab.check(THERE, &["virsh", "-q", "migrate", "--live", "--p2p", "--unsafe", "before", &target], crate::stage::PATIENCE)?;
     guest.call(THERE, "stop", 20)?.is(0)?;
     renamed.call(HERE, "monitor", 8)?.says(1, &["libvirt does not run renamed, but"])?;
-    ensure!(guest.lives(HERE), "monitor has ended it");
+    promised!(guest.lives(HERE), "monitor has ended it");
     renamed.call(HERE, "start", 20)?.is(1)?;
-    ensure!(guest.lives(HERE), "start has ended it");
+    promised!(guest.lives(HERE), "start has ended it");
     let emulators = guest.emulators(HERE)?;
     renamed.call(HERE, "stop", 30)?.is(0)?;
-    ensure!(emulators.into_iter().all(crate::stage::gone), "stop said 0, and it lives");
+    promised!(emulators.into_iter().all(crate::stage::gone), "stop said 0, and it lives");
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use lab::layout::Network;
 use lab::node::Terminal;
 use lab::power::Power;
 use lab::process::wait_until;
+use lab::promise::BROKEN;
+use lab::promised;
 use lab::{Lab, Output, Watcher};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -112,7 +114,7 @@ impl Call {
         if status.is_none() {
             killpg(self.group()?, Signal::SIGKILL)?;
             self.child.wait()?;
-            anyhow::bail!("migrate_to of {name} did not end in time");
+            anyhow::bail!("{BROKEN}: migrate_to of {name} did not end in time");
         }
         let Some(code) = status.and_then(|status| status.code()).filter(|code| *code < 128) else { return Ok(None) };
         let mut stderr = String::new();
@@ -162,7 +164,7 @@ pub fn play(lab: &Lab, moment: Moment, fault: Fault) -> Result<()> {
     }
     answer?;
     let watch = watcher.stop();
-    ensure!(watch.two_writers.is_none(), "{:?}", watch.two_writers);
+    promised!(watch.two_writers.is_none(), "{:?}", watch.two_writers);
     Ok(())
 }
 
@@ -235,7 +237,7 @@ fn judge(guest: &Resource, moment: Moment, fault: Fault, answer: Option<&Answer>
             arrived(guest, boot).with_context(|| format!("the second migrate_to said {again:?}"))
         }
         code => {
-            ensure!(!lives_on(moment, fault), "code {code:?}: nobody says that the guest runs");
+            promised!(!lives_on(moment, fault), "code {code:?}: nobody says that the guest runs");
             restarted(guest, fault)
         }
     }
@@ -249,17 +251,17 @@ fn arrived(guest: &Resource, boot: u64) -> Result<()> {
         guest.absent(HERE)?;
     }
     guest.beats(boot)?;
-    ensure!(guest.emulators(THERE)?.len() == 1, "not one emulator on {THERE}");
+    promised!(guest.emulators(THERE)?.len() == 1, "not one emulator on {THERE}");
     Ok(())
 }
 
 /// It has not moved; nothing of it is left at the target, by itself.
 fn stayed(guest: &Resource, boot: u64) -> Result<()> {
     guest.beats(boot)?;
-    ensure!(guest.emulators(HERE)?.len() == 1, "not one emulator on {HERE}");
+    promised!(guest.emulators(HERE)?.len() == 1, "not one emulator on {HERE}");
     if guest.lab.power(THERE)? == Power::On {
         let nothing = || !guest.lives(THERE);
-        ensure!(wait_until(Duration::from_secs(10), Duration::from_millis(50), nothing), "a copy is left on {THERE}");
+        promised!(wait_until(Duration::from_secs(10), Duration::from_millis(50), nothing), "a copy is left on {THERE}");
         guest.call(THERE, "monitor", 20)?.is(7)?;
     }
     guest.call(HERE, "recurring", 20)?.is(0)?;
@@ -285,7 +287,7 @@ fn restarted(guest: &Resource, fault: Fault) -> Result<()> {
     thread::sleep(Duration::from_millis(500));
     guest.beats(boot)?;
     let copies: usize = on.iter().map(|node| guest.emulators(node).map_or(0, |list| list.len())).sum();
-    ensure!(copies == 1, "{copies} emulators");
+    promised!(copies == 1, "{copies} emulators");
     Ok(())
 }
 

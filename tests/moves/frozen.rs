@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::guest::{on_hanging, stopping_at_errors};
 use lab::layout::Network;
 use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
+use lab::promised;
 use lab::scene::Stage;
 use lab::servers::{self, Server};
 use lab::storage::Reach;
@@ -135,7 +136,7 @@ fn stand_still(
         guest.is_on(home)?;
     }
     stage.no_failures()?;
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     print!("{seconds} s, at most {most} processes of the agent ... ");
     // All at once: one after the other takes longer than everything before.
     stage.check(&format!("pcs resource disable {}", guests.iter().map(|guest| guest.name).collect::<Vec<_>>().join(" ")))?;

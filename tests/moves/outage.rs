@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use lab::guest::{on_hanging, stopping_at_errors};
 use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
+use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
@@ -55,7 +56,7 @@ pub fn it_goes_on(lab: &Lab) -> Result<()> {
     until("the outage is over", || !shown(&stage, "vm1", "vm1 is"))?;
     stage.settle()?;
     guest.is_on(&home)?;
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     guest.end(1).map(drop)
 }
 
@@ -69,7 +70,7 @@ pub fn it_is_given_up(lab: &Lab) -> Result<()> {
     lab.storage(&home, StorageFault::None)?;
     guest.goes_on()?;
     ensure!(stage.log(&home)?.contains("vda (/srv/hang/vm1.img) cannot be read: i/o error (outage_policy=stop)"), "another reason");
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
 }
 
@@ -129,7 +130,7 @@ pub fn it_is_relocated(lab: &Lab) -> Result<()> {
     stays(&stage, &guest, &second)?;
     lab.storage(&second, StorageFault::None)?;
     guest.goes_on()?;
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     guest.end(2)?;
     ensure!(marks(lab)?.is_empty(), "words are left beside its disk");
     let left = fs::read_dir(&folder)?.flatten().count();
@@ -162,7 +163,7 @@ pub fn its_device_is_relocated(lab: &Lab) -> Result<()> {
         guest.goes_on()?;
         let log = stage.log(&home)?;
         ensure!(log.contains(&format!("vda ({WWID}) cannot be read: i/o error (outage_policy=relocate, node")), "another reason");
-        ensure!(stage.fences() == 0, "a node was fenced");
+        promised!(stage.fences() == 0, "a node was fenced");
         guest.end(2).map(drop)
     })();
     heal(lab)?;
@@ -198,7 +199,7 @@ pub fn it_holds_still(lab: &Lab) -> Result<()> {
     stage.wait(|seen| seen.runs_on("vm2").is_some_and(|node| node != home)).context("it is not relocated")?;
     lab.storage(&home, StorageFault::None)?;
     guest.goes_on()?;
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
 }
 
@@ -221,7 +222,7 @@ pub fn a_node_that_hangs_is_left_alone(lab: &Lab) -> Result<()> {
     stage.wait(|seen| seen.runs_on("vm4") == Some(other)).context("it is not relocated")?;
     heal(lab)?;
     guest.goes_on()?;
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
 }
 
@@ -240,7 +241,7 @@ pub fn its_start_waits(lab: &Lab) -> Result<()> {
     guest.runs(2)?;
     let seen = stage.wait(|seen| seen.dc.is_some())?;
     ensure!(seen.failures.is_empty(), "failed actions: {:?}", seen.failures);
-    ensure!(stage.fences() == 0, "a node was fenced");
+    promised!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
 }
 

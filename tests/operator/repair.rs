@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::placed::{Guest, OPERATIONS, until};
 use lab::process::{replace, wait_until};
+use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::stage::inside;
 use nix::sys::signal::Signal;
@@ -34,12 +35,12 @@ pub fn copies_and_files(lab: &Lab) -> Result<()> {
     for any in [&node, &other] {
         says(&kvmha(lab, any, "repair vm1 --yes")?, 1, &["by hand: vm1 runs on", "virsh destroy vm1"])?;
     }
-    ensure!(lives()?, "a copy that runs was ended");
+    promised!(lives()?, "a copy that runs was ended");
     lab.check(&other, &["virsh", "-q", "suspend", "vm1"], LIMIT)?;
     // It stands still; where it is not, it can only be said.
     says(&kvmha(lab, &node, "repair vm1 --yes")?, 1, &[&format!("run kvmha repair vm1 on {other}")])?;
     says(&kvmha(lab, &other, "repair vm1")?, 1, &["end the copy of vm1", "stands still (paused (user))", &node, "--yes"])?;
-    ensure!(lives()?, "it was ended without --yes");
+    promised!(lives()?, "it was ended without --yes");
     says(&kvmha(lab, &other, "repair vm1 --yes")?, 0, &["done: end the copy of vm1"])?;
     ensure!(!lives()?, "it is still there");
     guest.goes_on()?;
@@ -96,7 +97,7 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
             ensure!(frozen && resumed.is_ok(), "the moment was missed: {resumed:?}: {said}");
             Ok(said)
         })?;
-        ensure!(lab.processes(&other, "guest:vm1")? == copy, "a copy that runs was ended: {said}");
+        promised!(lab.processes(&other, "guest:vm1")? == copy, "a copy that runs was ended: {said}");
         lab.check(&other, &["virsh", "-q", "suspend", "vm1"], LIMIT)?;
         if said.contains("not seen to stand still any more") {
             break;

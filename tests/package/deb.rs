@@ -3,6 +3,7 @@
 use crate::built::{PATIENCE, VERSION, deb, find, newer, project};
 use anyhow::{Context, Result, ensure};
 use lab::process::{check, run};
+use lab::promised;
 use lab::stage::{self, AGENT, HERE, Resource};
 use lab::{Lab, Output};
 use std::collections::BTreeSet;
@@ -316,7 +317,7 @@ pub fn guest_runs_on(lab: &Lab) -> Result<()> {
     let emulators = guest.emulators(HERE)?;
     let same = |when: &str| -> Result<()> {
         guest.beats(boot).with_context(|| when.to_owned())?;
-        ensure!(guest.emulators(HERE)? == emulators, "{when}: another emulator");
+        promised!(guest.emulators(HERE)? == emulators, "{when}: another emulator");
         Ok(())
     };
     install(lab, &upgrade)?;

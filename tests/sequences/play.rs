@@ -1,9 +1,10 @@
 //! One sequence: steps drawn from its seed, and what must be true after each.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use lab::Lab;
 use lab::node::Terminal;
 use lab::process::Identity;
+use lab::promised;
 use lab::random::Random;
 use lab::stage::{Answer, Resource, tidy_node};
 use nix::sys::signal::{Signal, killpg};
@@ -143,7 +144,7 @@ impl<'a> Sequence<'a> {
         for _ in 0..6 + self.random.below(7) {
             let step = self.random.pick(STEPS);
             let before = guest.emulators(&self.node)?;
-            ensure!(!stopped || before.is_empty(), "never twice: it came after it was said to be stopped");
+            promised!(!stopped || before.is_empty(), "never twice: it came after it was said to be stopped");
             match step {
                 Call(action) => {
                     let code = self.call(guest, action, &before)?;
@@ -187,16 +188,16 @@ impl<'a> Sequence<'a> {
         let answer = Answer::of(action.to_owned(), &output, limit)?;
         let after = guest.emulators(&self.node)?;
         match (action, answer.code) {
-            ("stop", 0) | (_, 7) => ensure!(after.is_empty(), "{action} says {} and its emulator is there", answer.code),
-            ("start", 0) => ensure!(!after.is_empty(), "start says 0 and there is no emulator"),
-            (_, 0) => ensure!(!before.is_empty() || !after.is_empty(), "{action} says 0 and there is no emulator"),
+            ("stop", 0) | (_, 7) => promised!(after.is_empty(), "{action} says {} and its emulator is there", answer.code),
+            ("start", 0) => promised!(!after.is_empty(), "start says 0 and there is no emulator"),
+            (_, 0) => promised!(!before.is_empty() || !after.is_empty(), "{action} says 0 and there is no emulator"),
             (_, 1 | 5) => {}
             (_, code) => bail!("{action} says {code}"),
         }
         if action != "stop" {
             // A start may end what another start left, which never ran.
             let ended = before.iter().any(|emulator| !after.contains(emulator));
-            ensure!(!ended || action == "start" && !after.is_empty(), "{action} ended the emulator");
+            promised!(!ended || action == "start" && !after.is_empty(), "{action} ended the emulator");
         }
         Ok(answer.code)
     }

@@ -4,6 +4,7 @@ use crate::stage::{FROM, Guest, PATIENCE, POOL, SOON, Says, wander};
 use anyhow::{Context, Result, ensure};
 use lab::layout::Network;
 use lab::process::wait_until;
+use lab::promised;
 use lab::{Lab, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -106,7 +107,7 @@ pub fn fenced_by_pacemaker(lab: &Lab) -> Result<()> {
     for action in ["reboot", "turning off", "unfencing"] {
         ensure!(history.contains(&format!("{action} of vmnode successful")), "{history}");
     }
-    ensure!(lab.membership()?.online() == 3, "a node was fenced");
+    promised!(lab.membership()?.online() == 3, "a node was fenced");
     Ok(())
 }
 
@@ -166,7 +167,7 @@ pub fn fenced_while_it_wanders(lab: &Lab) -> Result<()> {
             let _ = moving.join();
             let output = output?;
             ensure!(output.code == Some(0), "{output:?}");
-            ensure!(places.is_empty(), "{output:?}, but it lives on {places:?}");
+            promised!(places.is_empty(), "{output:?}, but it lives on {places:?}");
             guest.is_off()
         })?;
         lab.guests_clear()?;

@@ -2,8 +2,9 @@
 
 use crate::other::refused;
 use crate::same::{loose, moves, nothing_left, strict};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lab::Lab;
+use lab::promised;
 use lab::stage::{HERE, Resource, SOON, THERE};
 
 /// What the device is called on both nodes.
@@ -97,7 +98,7 @@ pub fn other(lab: &Lab) -> Result<()> {
     lab.check(THERE, &["rm", NAME], SOON)?;
     let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)];
     guest.call_with(HERE, "migrate_to", 60, &target)?.says(1, &["still runs here", NAME, "is not there"])?;
-    ensure!(guest.lives(HERE), "the guest was touched");
+    promised!(guest.lives(HERE), "the guest was touched");
     guest.with("force_stop", "true").end(HERE, 60)?;
     Ok(())
 }

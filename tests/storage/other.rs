@@ -1,8 +1,9 @@
 //! Other data by the same name on the two nodes: no move goes there, the reason names the disk, and the guest runs on where it was.
 
 use crate::same::{loose, moves, nothing_left};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lab::Lab;
+use lab::promised;
 use lab::stage::{Agent, HERE, Resource, SOON, THERE};
 
 /// The move is refused for the disk, and the guest was not touched. It is the check that keeps it: without it the guest moves.
@@ -13,7 +14,7 @@ pub fn refused(guest: &Resource, says: &[&str]) -> Result<()> {
     let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)];
     let before = guest.emulators(HERE)?;
     guest.call_with(HERE, "migrate_to", 60, &target)?.says(1, &["still runs here, not moved to", "storage: vda"])?.says(1, says)?;
-    ensure!(guest.emulators(HERE)? == before && !before.is_empty(), "the guest was touched");
+    promised!(guest.emulators(HERE)? == before && !before.is_empty(), "the guest was touched");
     guest.absent(THERE)?;
     nothing_left(guest.lab)?;
     moves(&guest.with("migration_storage_check", "off"), None)

@@ -4,6 +4,7 @@ use crate::between::Between;
 use crate::play::{Lane, SetUp, plain};
 use anyhow::{Context, Result};
 use kvmha::ocf::answers::{ACTIONS, Answer, Condition};
+use lab::promise::BROKEN;
 use lab::stage::{self, Agent, Resource};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -173,8 +174,10 @@ impl Cell {
         let short = format!("{}{}", given.code.map_or_else(|| "late".to_owned(), |code| code.to_string()), untrue.map_or("", |_| "!"));
         let said = if given.said.is_empty() { String::new() } else { format!(" \"{}\"", given.said) };
         let text = format!("{short} ({:.0} %){said}", share * 100.0);
-        let outcome = given.fault.map_or(Ok(()), Err).and_then(|()| self.expected(condition, given.code, &given.said));
-        let outcome = outcome.and_then(|()| untrue.map_or(Ok(()), |untrue| Err(untrue.to_owned())));
+        // First what is not true: a wrong code may be the table's mistake, this never is.
+        let outcome = untrue.map_or(Ok(()), |untrue| Err(format!("{BROKEN}: {untrue}")));
+        let outcome = outcome.and_then(|()| given.fault.map_or(Ok(()), Err));
+        let outcome = outcome.and_then(|()| self.expected(condition, given.code, &given.said));
         let verdict = self.verdict(condition, outcome, &text);
         Verdict { short, share, ..verdict }
     }

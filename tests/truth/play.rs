@@ -1,9 +1,10 @@
 //! What a condition is played with: two nodes, a guest, and what has to be undone.
 
 use crate::between::Between;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lab::Lab;
 use lab::node::Terminal;
+use lab::promised;
 use lab::stage::{Agent, Resource, SOON, inside, soon, tidy_node};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -99,7 +100,7 @@ impl<'a> Lane<'a> {
     pub fn started(&self, guest: Resource<'a>) -> Result<Resource<'a>> {
         let output = self.lab.exec(&self.here, &guest.words(&self.here, "start", 90, &[]), SOON)?;
         output.success("the guest's start")?;
-        ensure!(guest.lives(&self.here), "start said 0, but no emulator of {} is there", guest.name);
+        promised!(guest.lives(&self.here), "start said 0, but no emulator of {} is there", guest.name);
         Ok(guest)
     }
 

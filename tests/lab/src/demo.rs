@@ -4,6 +4,7 @@
 use crate::cluster::{Lab, Options};
 use crate::guest::GuestOptions;
 use crate::process::tail;
+use crate::promised;
 use crate::watch::NEAR;
 use crate::watcher::Watcher;
 use anyhow::{Context, Result, ensure};
@@ -138,8 +139,8 @@ impl Teller {
         ensure!(goes_on(2 * NEAR as u64), "the guest does not go on");
         let watch = watcher.snapshot();
         let after = watch.newest().context("no heartbeat")?;
-        ensure!(watch.two_writers.is_none(), "two copies wrote: {:?}", watch.two_writers);
-        ensure!(watch.boots().len() == 1 && after.record.boot == before.record.boot, "the guest was started anew: {:x?}", watch.boots());
+        promised!(watch.two_writers.is_none(), "two copies wrote: {:?}", watch.two_writers);
+        promised!(watch.boots().len() == 1 && after.record.boot == before.record.boot, "the guest was started anew: {:x?}", watch.boots());
         one_place(lab, target)?;
         let (total, pause) = (seconds(shown - asked), watch.pause_between(asked, shown));
         let beats = (before.record.sequence, after.record.sequence);
@@ -164,10 +165,10 @@ impl Teller {
         let now = membership.runs_on(GUEST).unwrap_or_default().to_owned();
         ensure!(watcher.wait_beat(LIMIT), "the guest does not go on");
         let watch = watcher.snapshot();
-        ensure!(watch.two_writers.is_none(), "two copies wrote: {:?}", watch.two_writers);
-        ensure!(watch.boots().len() == before.len() + 1, "the guest was started more than once: {:x?}", watch.boots());
+        promised!(watch.two_writers.is_none(), "two copies wrote: {:?}", watch.two_writers);
+        promised!(watch.boots().len() == before.len() + 1, "the guest was started more than once: {:x?}", watch.boots());
         let fenced = std::fs::read_to_string(lab.layout().switch_log())?.contains(&format!("off {node}: ok"));
-        ensure!(fenced, "{node} was not fenced before the guest was started again");
+        promised!(fenced, "{node} was not fenced before the guest was started again");
         one_place(lab, &now)?;
         let time = seconds(found.at.saturating_duration_since(cut));
         self.say(&format!(

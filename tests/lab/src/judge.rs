@@ -4,7 +4,9 @@
 //! that was fenced, need an explanation: a request, or a fault that was there at the time.
 
 use crate::history::{Action, Boot, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+use crate::promise::BROKEN;
 use serde::Serialize;
+use std::fmt;
 
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -57,6 +59,12 @@ pub struct Verdict {
     pub at: f64,
     /// In words.
     pub text: String,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{BROKEN}: at {:.1} s: {:?}: {}", self.at, self.violation, self.text)
+    }
 }
 
 /// How far a record may be seen after it was written, on a busy machine.

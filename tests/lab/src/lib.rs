@@ -34,6 +34,7 @@
 //! | [`servers`] | servers of disks |
 //! | [`suite`] | test suites that run on a lab |
 //! | [`random`] | numbers from a seed |
+//! | [`promise`] | the words for one that was broken |
 //! | [`program`] | the programs it is made of |
 //! | [`process`] | programs run with a time limit; processes told apart for certain |
 #![allow(
@@ -64,6 +65,7 @@ pub mod platform;
 pub mod power;
 pub mod process;
 pub mod program;
+pub mod promise;
 pub mod random;
 pub mod scene;
 pub mod servers;

@@ -3,6 +3,8 @@
 
 use crate::heartbeat::Ring;
 use crate::process::{Identity, wait_until};
+use crate::promise::BROKEN;
+use crate::promised;
 use crate::{GuestOptions, Lab, Output};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -155,7 +157,7 @@ impl<'a> Resource<'a> {
     pub fn boot(&self, node: &str) -> Result<u64> {
         let before = self.ring().ok().map(|ring| ring.newest.boot);
         self.call(node, "start", 90)?.is(0)?;
-        ensure!(self.lives(node), "start said 0, but no emulator of {} is on {node}", self.name);
+        promised!(self.lives(node), "start said 0, but no emulator of {} is on {node}", self.name);
         let mut now = None;
         let new = wait_until(PATIENCE, Duration::from_millis(20), || {
             now = self.ring().ok().map(|ring| ring.newest.boot).filter(|boot| Some(*boot) != before);
@@ -168,7 +170,7 @@ impl<'a> Resource<'a> {
     /// Starts a guest that does not beat.
     pub fn begin(&self, node: &str) -> Result<()> {
         self.call(node, "start", 90)?.is(0)?;
-        ensure!(self.lives(node), "start said 0, but no emulator of {} is on {node}", self.name);
+        promised!(self.lives(node), "start said 0, but no emulator of {} is on {node}", self.name);
         Ok(())
     }
 
@@ -178,7 +180,7 @@ impl<'a> Resource<'a> {
         ensure!(!emulators.is_empty(), "no emulator of {} is on {node}", self.name);
         let answer = self.call(node, "stop", seconds)?.is(0)?;
         for emulator in emulators {
-            ensure!(gone(emulator), "stop said 0, but emulator {} of {} is left", emulator.pid, self.name);
+            promised!(gone(emulator), "stop said 0, but emulator {} of {} is left", emulator.pid, self.name);
         }
         self.absent(node)?;
         ensure!(!self.record(node)?.exists(), "stop left {}", self.record(node)?.display());
@@ -191,22 +193,24 @@ impl<'a> Resource<'a> {
         let on = wait_until(SOON, Duration::from_millis(20), || self.ring().is_ok_and(|ring| ring.newest.sequence > before.sequence + 2));
         ensure!(on, "{} does not beat any more", self.name);
         let ring = self.ring()?;
-        ensure!(ring.newest.boot == boot, "{} was booted again{}", self.name, self.last_words());
-        ensure!(ring.two_writers.is_none(), "{}: {:?}", self.name, ring.two_writers);
+        let words = self.lab.last_words(&self.instance);
+        ensure!(ring.newest.boot == boot || words.is_empty(), "{} was booted again{words}", self.name);
+        promised!(ring.newest.boot == boot, "{} was booted again", self.name);
+        promised!(ring.two_writers.is_none(), "{}: {:?}", self.name, ring.two_writers);
         Ok(())
     }
 
     /// No emulator of the guest is on the node.
     pub fn absent(&self, node: &str) -> Result<()> {
         let left = self.emulators(node)?;
-        ensure!(left.is_empty(), "an emulator of {} is on {node}: {left:?}", self.name);
+        promised!(left.is_empty(), "an emulator of {} is on {node}: {left:?}", self.name);
         Ok(())
     }
 
     /// An action has said that the guest is not there: it must not come later either, by a request that is still under way.
     pub fn stays_absent(&self, node: &str, time: Duration) -> Result<()> {
         let came = wait_until(time, Duration::from_millis(100), || self.lives(node));
-        ensure!(!came, "never twice: {} appeared on {node} after it was said to be stopped", self.name);
+        promised!(!came, "never twice: {} appeared on {node} after it was said to be stopped", self.name);
         Ok(())
     }
 
@@ -237,20 +241,9 @@ impl<'a> Resource<'a> {
         Ok(self.lab.check(node, &words, SOON)?.trim().to_owned())
     }
 
-    /// What its kernel has said if it broke. QEMU without KVM loses a guest's write now and then while it is moved on a busy machine: a store that
-    /// was under way when its page was sent. 3 kernels broke in 142 moves by virsh alone.
-    fn last_words(&self) -> String {
-        let broken = |line: &&str| ["Kernel panic", "Oops: ", "BUG: "].iter().any(|word| line.contains(word));
-        let consoles = self.lab.node_names().into_iter().filter_map(|node| self.console(&node).ok());
-        let mut said =
-            consoles.filter_map(|text| text.lines().find(broken).map(|line| format!(", after its kernel said: {}", line.trim())));
-        said.next().unwrap_or_default()
-    }
-
     /// What the guest has said on its console.
     pub fn console(&self, node: &str) -> Result<String> {
-        let log = self.lab.layout().on_disk(self.lab.number(node)?, &format!("/var/log/libvirt/console-{}.log", self.instance));
-        Ok(String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned())
+        Ok(self.lab.console(self.lab.number(node)?, &self.instance))
     }
 }
 
@@ -273,7 +266,7 @@ impl Answer {
     pub fn of(what: String, output: &Output, timeout: Duration) -> Result<Self> {
         let (code, stderr) = (output.code, output.stderr.trim_end());
         let Some(code) = code.filter(|_| output.time < timeout) else {
-            bail!("{what}: not in time, {:.1} s: code {code:?}: {stderr}", output.time.as_secs_f64())
+            bail!("{BROKEN}: {what}: not in time, {:.1} s: code {code:?}: {stderr}", output.time.as_secs_f64())
         };
         let reasons: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("ocf-exit-reason:")).collect();
         let reason = reasons.last().map(|reason| (*reason).to_owned());
