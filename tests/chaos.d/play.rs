@@ -307,6 +307,10 @@ impl<'a> Play<'a> {
         });
         ensure!(back, "not all nodes are back after {} s: {:?}", REST.as_secs(), self.lab().membership());
         self.settle()?;
+        // Before it is repaired.
+        let seen = self.stage.wait(|seen| seen.dc.is_some())?;
+        let runs = |name: &String| seen.resources.iter().any(|one| one.id == *name && one.role == "Started" && !one.nodes.is_empty());
+        self.recorder.down(self.names().into_iter().filter(|name| !runs(name)));
         let foreign: Vec<(u32, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
         let failed = self.recorder.view().is_none_or(|seen| !seen.failures.is_empty());
         if failed || !foreign.is_empty() {

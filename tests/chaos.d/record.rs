@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use lab::heartbeat::Ring;
-use lab::history::{Action, Boot, Emulator, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+use lab::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
 use lab::process::{Identity, arguments, check, pids};
 use lab::{Lab, Membership, Watch, Watcher};
 use std::collections::BTreeMap;
@@ -138,6 +138,12 @@ impl Recorder {
         lost.into_iter().for_each(|fault| self.over(fault));
     }
 
+    /// The cluster has nothing left to do, and these guests do not run.
+    pub fn down(&self, guests: impl IntoIterator<Item = String>) {
+        let at = self.now();
+        locked(&self.history).down.extend(guests.into_iter().map(|guest| Down { guest, at }));
+    }
+
     pub fn finish(&self) {
         self.end.store(true, Ordering::Relaxed);
     }
@@ -210,9 +216,10 @@ impl Recorder {
             known.insert((identity.pid, identity.start), history.emulators.len() - 1);
         }
         known.retain(|(pid, start), number| {
+            // What is seen after this moment lived at it.
+            let now = self.now();
             let lives = lives(*pid, *start);
             if lives {
-                let now = self.now();
                 locked(&self.history).emulators[*number].last = now;
             }
             lives

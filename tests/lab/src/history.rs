@@ -19,6 +19,8 @@ pub struct History {
     pub fencings: Vec<Fencing>,
     /// The emulators.
     pub emulators: Vec<Emulator>,
+    /// Guests that Pacemaker did not run though it had nothing left to do, before failures were forgotten.
+    pub down: Vec<Down>,
     /// What is there after the end and must not be.
     pub left: Vec<String>,
 }
@@ -81,6 +83,14 @@ pub struct Action {
     pub outcome: Outcome,
     /// In Pacemaker's words, with the exit reason.
     pub text: String,
+}
+
+impl Action {
+    /// Whether the answer is that the guest is not there, in Pacemaker's words.
+    #[must_use]
+    pub fn says_absent(&self) -> bool {
+        self.text.starts_with("not running")
+    }
 }
 
 /// What was asked of the cluster.
@@ -180,6 +190,15 @@ pub struct Fencing {
     pub done: Option<f64>,
 }
 
+/// A guest that Pacemaker does not run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Down {
+    /// The guest.
+    pub guest: String,
+    /// When that was seen.
+    pub at: f64,
+}
+
 /// A process that ran a guest.
 #[derive(Clone, Debug, Serialize)]
 pub struct Emulator {
@@ -225,6 +244,7 @@ impl History {
             lines.push((fencing.asked, format!("fencing {} asked", fencing.node)));
             lines.extend(fencing.done.map(|at| (at, format!("fencing {} done", fencing.node))));
         }
+        lines.extend(self.down.iter().map(|down| (down.at, format!("guest   {} does not run, and the cluster rests", down.guest))));
         for emulator in &self.emulators {
             let what = format!("process {} of {} on {}", emulator.process, emulator.guest, emulator.node);
             lines.push((emulator.first, format!("{what}: seen first")));

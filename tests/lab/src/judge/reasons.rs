@@ -1,0 +1,149 @@
+//! Why a guest may have ended, an action may have failed and a node may have been fenced: a request, or a fault that was there at the time.
+
+use super::{AFTERMATH, NEAR, QUEUE, SEEN_LATE};
+use crate::history::{Action, Boot, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+
+pub fn during(at: f64, begin: f64, end: f64) -> bool {
+    (begin - NEAR..=end + NEAR).contains(&at)
+}
+
+pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boot) -> bool {
+    let end = before.last;
+    let name = &guest.name;
+    let killed = history.faults.iter().any(|fault| match fault.kind {
+        FaultKind::EmulatorKilled => fault.subject == *name && during(end, fault.begin, fault.end),
+        FaultKind::PowerCut => was_on(history, name, &fault.subject, end) && during(end, fault.begin, fault.end),
+        FaultKind::OtherAgent => fault.subject == *name && fault.begin <= after.first && end <= fault.end + AFTERMATH,
+        _ => false,
+    });
+    // What stood still before, at the end of a move or frozen, wrote its last record earlier: then its emulator's end tells.
+    let fenced = history.fencings.iter().any(|fencing| {
+        let time = fencing.asked - NEAR..=fencing.done.unwrap_or(f64::INFINITY) + NEAR;
+        let ended = history.emulators.iter().any(|one| {
+            one.guest == *name && one.node == fencing.node && one.first <= end && time.contains(&one.last) && one.last <= after.first
+        });
+        ended || was_on(history, name, &fencing.node, end) && time.contains(&end)
+    });
+    let off = requests(history, name, Request::Off).any(|operation| during(end, operation.begin, operation.end));
+    if killed || fenced || off {
+        return true;
+    }
+    let mut stops = history
+        .actions
+        .iter()
+        .filter(|action| action.guest == *name && action.name == "stop" && during(end, action.begin, action.end))
+        // Of a guest that moves, what is left at the source is stopped too.
+        .filter(|action| was_on(history, name, &action.node, end));
+    stops.any(|stop| {
+        let asked =
+            requests(history, name, Request::Stop).any(|operation| (stop.begin - QUEUE..=stop.begin + NEAR).contains(&operation.begin));
+        let failed = history.actions.iter().any(|action| {
+            action.guest == *name
+                && action.outcome != Outcome::Done
+                && (stop.begin - QUEUE..=stop.end + NEAR).contains(&action.end)
+                && has_cause(history, action)
+        });
+        // Called in the middle of a move that went well so far: something else was asked for meanwhile, and Pacemaker drops a move whose
+        // target is not the best any more. Nobody had failed.
+        let dropped = history.actions.iter().any(|action| {
+            action.guest == *name
+                && action.name == "migrate_to"
+                && action.outcome == Outcome::Done
+                && (stop.begin - NEAR..=stop.begin + NEAR).contains(&action.end)
+                && !history
+                    .actions
+                    .iter()
+                    .any(|next| next.guest == *name && next.name == "migrate_from" && next.begin >= action.begin && next.begin <= stop.end)
+        });
+        // A move that is long over and of which the target's history was forgotten is one under way for Pacemaker (2.1.5): it restarts the guest,
+        // "because it can no longer migrate".
+        let forgotten = history.operations.iter().any(|operation| {
+            operation.request == Request::Forget
+                && (operation.subject.is_empty() || operation.subject == *name)
+                && (operation.begin..=operation.end + 2.0 * NEAR).contains(&stop.begin)
+        });
+        // Of a guest that was found by a probe, after a cleanup, Pacemaker may not know which parameters need no restart: "due to resource
+        // definition change" (2.1.5, where the node has not started the agent since it booted).
+        let mut known =
+            history.actions.iter().filter(|action| action.guest == *name && action.node == stop.node && action.end <= stop.begin);
+        let probed =
+            known.rfind(|action| !["monitor", "reload-agent"].contains(&action.name.as_str())).is_some_and(|last| last.name == "probe");
+        let changed = probed
+            && requests(history, name, Request::Change)
+                .any(|operation| (stop.begin - QUEUE..=stop.begin + NEAR).contains(&operation.begin));
+        let quorum = faults_near(history, stop.begin, stop.end).any(|fault| match fault.kind {
+            FaultKind::NoQuorum => true,
+            // Alone, a node has no quorum, and stops what it runs.
+            FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen | FaultKind::NodeLost => {
+                fault.subject == stop.node
+            }
+            _ => false,
+        });
+        asked || failed || dropped || forgotten || changed || quorum
+    })
+}
+
+/// Whether an emulator of the guest was on the node shortly before a moment.
+fn was_on(history: &History, guest: &str, node: &str, at: f64) -> bool {
+    history.emulators.iter().any(|emulator| {
+        emulator.guest == guest && emulator.node == node && emulator.first <= at + SEEN_LATE && emulator.last >= at - 2.0 * NEAR
+    })
+}
+
+fn requests<'a>(history: &'a History, guest: &'a str, request: Request) -> impl Iterator<Item = &'a Operation> {
+    history.operations.iter().filter(move |operation| operation.request == request && operation.subject == guest)
+}
+
+pub fn faults_near(history: &History, begin: f64, end: f64) -> impl Iterator<Item = &Fault> {
+    history.faults.iter().filter(move |fault| fault.begin <= end && fault.end >= begin - AFTERMATH)
+}
+
+/// Whether a fault was there that the failure of an action may come from. A move has two nodes, and its target is not named.
+fn has_cause(history: &History, action: &Action) -> bool {
+    let move_ = action.name.starts_with("migrate");
+    // What the guest was made to do by somebody else, too: it is not there any more.
+    let ended = requests(history, &action.guest, Request::Off).any(|one| one.begin <= action.end && one.end >= action.begin - AFTERMATH);
+    ended
+        || faults_near(history, action.begin, action.end).any(|fault| match fault.kind {
+            // Neither is a reason for the agent to fail.
+            FaultKind::FenceFails | FaultKind::ClockJump => false,
+            _ => move_ || fault.subject.is_empty() || fault.subject == action.guest || fault.subject == action.node,
+        })
+        || move_ && history.fencings.iter().any(|one| one.asked <= action.end && one.asked >= action.begin - AFTERMATH)
+}
+
+/// A node may be fenced if it could not be reached, or if a stop on it failed for a reason.
+pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
+    let lost = history.faults.iter().any(|fault| {
+        matches!(fault.kind, FaultKind::PowerCut | FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen)
+            && fault.subject == fencing.node
+            && (fault.begin..=fault.end + QUEUE).contains(&fencing.asked)
+    });
+    // Corosync has missed it, which on a busy machine needs no fault: what the software under test says comes after that.
+    let missed = history.faults.iter().any(|fault| {
+        fault.kind == FaultKind::NodeLost && fault.subject == fencing.node && (fault.begin..=fault.end + QUEUE).contains(&fencing.asked)
+    });
+    // Asked again, because the first time was not answered or the device failed.
+    let again = history.fencings.iter().any(|earlier| {
+        earlier.node == fencing.node && earlier.asked < fencing.asked && earlier.done.is_none_or(|done| done > fencing.asked - AFTERMATH)
+    });
+    let stop = history.actions.iter().any(|action| {
+        action.node == fencing.node
+            && action.name == "stop"
+            && action.outcome != Outcome::Done
+            && (action.end - NEAR..=action.end + QUEUE).contains(&fencing.asked)
+            && has_cause(history, action)
+    });
+    lost || missed || again || stop
+}
+
+/// Pacemaker starts a guest no more where a start of it has failed, nor one whose stop has: the failure needs a cause.
+pub fn stays_down_for_a_reason(history: &History, guest: &str, at: f64) -> bool {
+    let failed = history.actions.iter().any(|action| {
+        action.guest == guest && action.outcome != Outcome::Done && (at - QUEUE..=at).contains(&action.end) && has_cause(history, action)
+    });
+    // The last that was asked for: not to run, or it could not be asked for.
+    let asked = history.operations.iter().filter(|one| one.subject == guest && one.begin <= at);
+    let last = asked.filter(|one| matches!(one.request, Request::Stop | Request::Start)).max_by(|a, b| a.begin.total_cmp(&b.begin));
+    failed || last.is_some_and(|one| one.request == Request::Stop || !one.ok)
+}
