@@ -7,33 +7,46 @@ pub fn during(at: f64, begin: f64, end: f64) -> bool {
     (begin - NEAR..=end + NEAR).contains(&at)
 }
 
-pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boot) -> bool {
-    let end = before.last;
+/// A time in which a guest is said to have been ended, on a node if that is known.
+struct Ending<'a> {
+    node: Option<&'a str>,
+    begin: f64,
+    end: f64,
+}
+
+/// Whether the old boot ended in this time: by its last record, or by its emulator's end. What stood still before, at the end of a move, frozen, or
+/// paused by its storage, wrote its last record earlier.
+fn ended_in(history: &History, guest: &Guest, (before, after): (Boot, Boot), ending: &Ending) -> bool {
     let name = &guest.name;
+    let here = |node: &str| ending.node.is_none_or(|known| known == node);
+    let wrote = during(before.last, ending.begin, ending.end) && ending.node.is_none_or(|node| was_on(history, name, node, before.last));
+    wrote
+        || history.emulators.iter().any(|one| {
+            one.guest == *name
+                && here(&one.node)
+                && one.first <= before.last
+                && one.last <= after.first
+                && during(one.last, ending.begin, ending.end)
+        })
+}
+
+pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after: Boot) -> bool {
+    let name = &guest.name;
+    let ended = |node: Option<&str>, begin: f64, end: f64| ended_in(history, guest, (before, after), &Ending { node, begin, end });
     let killed = history.faults.iter().any(|fault| match fault.kind {
-        FaultKind::EmulatorKilled => fault.subject == *name && during(end, fault.begin, fault.end),
-        FaultKind::PowerCut => was_on(history, name, &fault.subject, end) && during(end, fault.begin, fault.end),
-        FaultKind::OtherAgent => fault.subject == *name && fault.begin <= after.first && end <= fault.end + AFTERMATH,
+        FaultKind::EmulatorKilled => fault.subject == *name && ended(None, fault.begin, fault.end),
+        FaultKind::PowerCut => ended(Some(&fault.subject), fault.begin, fault.end),
+        FaultKind::OtherAgent => fault.subject == *name && fault.begin <= after.first && before.last <= fault.end + AFTERMATH,
         _ => false,
     });
-    // What stood still before, at the end of a move or frozen, wrote its last record earlier: then its emulator's end tells.
-    let fenced = history.fencings.iter().any(|fencing| {
-        let time = fencing.asked - NEAR..=fencing.done.unwrap_or(f64::INFINITY) + NEAR;
-        let ended = history.emulators.iter().any(|one| {
-            one.guest == *name && one.node == fencing.node && one.first <= end && time.contains(&one.last) && one.last <= after.first
-        });
-        ended || was_on(history, name, &fencing.node, end) && time.contains(&end)
-    });
-    let off = requests(history, name, Request::Off).any(|operation| during(end, operation.begin, operation.end));
+    let fenced = history.fencings.iter().any(|one| ended(Some(&one.node), one.asked, one.done.unwrap_or(f64::INFINITY)));
+    let off = requests(history, name, Request::Off).any(|operation| ended(None, operation.begin, operation.end));
     if killed || fenced || off {
         return true;
     }
-    let mut stops = history
-        .actions
-        .iter()
-        .filter(|action| action.guest == *name && action.name == "stop" && during(end, action.begin, action.end))
-        // Of a guest that moves, what is left at the source is stopped too.
-        .filter(|action| was_on(history, name, &action.node, end));
+    // Of a guest that moves, what is left at the source is stopped too.
+    let stopped = |action: &&Action| action.guest == *name && action.name == "stop" && ended(Some(&action.node), action.begin, action.end);
+    let mut stops = history.actions.iter().filter(stopped);
     stops.any(|stop| {
         let asked =
             requests(history, name, Request::Stop).any(|operation| (stop.begin - QUEUE..=stop.begin + NEAR).contains(&operation.begin));

@@ -134,6 +134,28 @@ fn what_stood_still_is_fenced_too() {
     assert_eq!(fenced(99.8), [Violation::NeedlessRestart]);
 }
 
+/// Full storage has paused it long before it is stopped or turned off.
+#[test]
+fn what_stood_still_is_stopped_too() {
+    let ended = |change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.guests[0].boots[0].last = 78.0;
+        history.faults.push(fault(FaultKind::StorageFull, "", 77.0, 83.0));
+        change(&mut history);
+        violations(&history)
+    };
+    let stopped = |history: &mut History| {
+        history.operations.push(request(Request::Stop, 91.0, 91.2));
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+    };
+    assert_eq!(ended(&|_| {}), [Violation::NeedlessRestart]);
+    assert_eq!(ended(&stopped), []);
+    assert_eq!(ended(&|history| history.operations.push(request(Request::Off, 94.0, 96.0))), []);
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::EmulatorKilled, "vm1", 95.0, 95.1))), []);
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::PowerCut, "node1", 95.0, 95.1))), []);
+    assert_eq!(ended(&|history| history.faults.push(fault(FaultKind::PowerCut, "node2", 95.0, 95.1))), [Violation::NeedlessRestart]);
+}
+
 /// Two that take turns on one disk are two writers, and no restarts.
 #[test]
 fn who_takes_turns_was_not_restarted() {
@@ -251,6 +273,8 @@ fn nobody_waits_for_ever() {
     let mut history = quiet();
     history.actions.push(action("monitor", "node1", 60.0, 80.0, Outcome::Late));
     assert_eq!(violations(&history), [Violation::LateAction]);
+    history.faults.push(fault(FaultKind::OtherAgent, "vm1", 50.0, 70.0));
+    assert_eq!(violations(&history), []);
 }
 
 /// An action that says that the guest is not there.
