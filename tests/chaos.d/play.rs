@@ -4,6 +4,7 @@ use crate::plan::{Round, What};
 use crate::record::Recorder;
 use anyhow::{Result, ensure};
 use lab::guest::on_hanging;
+use lab::heartbeat::Ring;
 use lab::history::{FaultKind, Request};
 use lab::layout::Network;
 use lab::power::{Fault as FenceFault, Power};
@@ -24,6 +25,9 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(260);
 /// Of the way back to rest.
 const REST: Duration = Duration::from_secs(300);
+
+/// A monitor comes in this time, and a guest is started anew for it.
+const NOTICED: Duration = Duration::from_secs(30);
 
 /// No space left on device.
 const FULL: StorageFault = StorageFault::Error(Reach::Writes, 28);
@@ -322,7 +326,22 @@ impl<'a> Play<'a> {
             ensure!(adopted, "{name} cannot be adopted again");
             self.recorder.over(fault);
         }
+        // One that storage has paused, or that was killed, is noticed by its next monitor only.
+        if !wait_until(NOTICED, Duration::from_millis(500), || self.all_beat()) {
+            return Ok(());
+        }
+        self.settle()?;
+        self.recorder.rests();
         Ok(())
+    }
+
+    /// Whether every guest writes to its disk.
+    fn all_beat(&self) -> bool {
+        let at =
+            || self.names().iter().map(|name| Ok(Ring::read(&self.lab().guest_image(name))?.newest.sequence)).collect::<Result<Vec<_>>>();
+        let Ok(before) = at() else { return false };
+        thread::sleep(Duration::from_millis(300));
+        at().is_ok_and(|now| now.iter().zip(&before).all(|(now, before)| now > before))
     }
 
     /// A node's libvirtd runs: a node that came back in the middle of a fault has all its daemons.

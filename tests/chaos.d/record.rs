@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use lab::heartbeat::Ring;
 use lab::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+use lab::power::Power;
 use lab::process::{Identity, arguments, check, pids};
 use lab::{Lab, Membership, Watch, Watcher};
 use std::collections::BTreeMap;
@@ -123,10 +124,12 @@ impl Recorder {
         let mut lost = None;
         while !self.end.load(Ordering::Relaxed) {
             let seen = lab.membership().ok();
-            let quorum = seen.as_ref().is_some_and(|seen| seen.quorum && seen.dc.is_some());
+            // Who does not answer says nothing about it.
+            let quorum = seen.as_ref().filter(|seen| seen.dc.is_some()).map(|seen| seen.quorum);
             match (quorum, lost) {
-                (false, None) => lost = Some(self.fault(FaultKind::NoQuorum, "")),
-                (true, Some(fault)) => {
+                // A node that is cut off has none while the others choose a controller.
+                (Some(false), None) if nobody_has_quorum(lab) => lost = Some(self.fault(FaultKind::NoQuorum, "")),
+                (Some(true), Some(fault)) => {
                     self.over(fault);
                     lost = None;
                 }
@@ -142,6 +145,12 @@ impl Recorder {
     pub fn down(&self, guests: impl IntoIterator<Item = String>) {
         let at = self.now();
         locked(&self.history).down.extend(guests.into_iter().map(|guest| Down { guest, at }));
+    }
+
+    /// All is healed, and the cluster has nothing left to do.
+    pub fn rests(&self) {
+        let at = self.now();
+        locked(&self.history).rests.push(at);
     }
 
     pub fn finish(&self) {
@@ -256,6 +265,13 @@ impl Recorder {
         }
         boots
     }
+}
+
+/// Whether all nodes that are there have a controller and no quorum.
+fn nobody_has_quorum(lab: &Lab) -> bool {
+    let there = lab.node_names().into_iter().filter(|node| lab.power(node).is_ok_and(|power| power == Power::On));
+    let mut answers = there.map(|node| lab.membership_of(&node));
+    answers.all(|answer| answer.is_ok_and(|seen| seen.dc.is_some() && !seen.quorum))
 }
 
 /// Records that are missing. A look at the ring while it is written may miss some at its turn: so what is missing twice.

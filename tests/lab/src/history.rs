@@ -21,6 +21,8 @@ pub struct History {
     pub emulators: Vec<Emulator>,
     /// Guests that Pacemaker did not run though it had nothing left to do, before failures were forgotten.
     pub down: Vec<Down>,
+    /// When all was healed, the cluster had nothing left to do, and the guests that ran wrote to their disks.
+    pub rests: Vec<f64>,
     /// What is there after the end and must not be.
     pub left: Vec<String>,
 }
@@ -245,6 +247,7 @@ impl History {
             lines.extend(fencing.done.map(|at| (at, format!("fencing {} done", fencing.node))));
         }
         lines.extend(self.down.iter().map(|down| (down.at, format!("guest   {} does not run, and the cluster rests", down.guest))));
+        lines.extend(self.rests.iter().map(|at| (*at, "the cluster rests".to_owned())));
         for emulator in &self.emulators {
             let what = format!("process {} of {} on {}", emulator.process, emulator.guest, emulator.node);
             lines.push((emulator.first, format!("{what}: seen first")));

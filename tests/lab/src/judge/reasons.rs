@@ -36,7 +36,6 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
     let killed = history.faults.iter().any(|fault| match fault.kind {
         FaultKind::EmulatorKilled => fault.subject == *name && ended(None, fault.begin, fault.end),
         FaultKind::PowerCut => ended(Some(&fault.subject), fault.begin, fault.end),
-        FaultKind::OtherAgent => fault.subject == *name && fault.begin <= after.first && before.last <= fault.end + AFTERMATH,
         _ => false,
     });
     let fenced = history.fencings.iter().any(|one| ended(Some(&one.node), one.asked, one.done.unwrap_or(f64::INFINITY)));
@@ -48,12 +47,14 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
     let stopped = |action: &&Action| action.guest == *name && action.name == "stop" && ended(Some(&action.node), action.begin, action.end);
     let mut stops = history.actions.iter().filter(stopped);
     stops.any(|stop| {
-        let asked =
-            requests(history, name, Request::Stop).any(|operation| (stop.begin - QUEUE..=stop.begin + NEAR).contains(&operation.begin));
+        let since = look_back(history, stop.begin, QUEUE);
+        let requested = |request| requests(history, name, request).any(|one| (since..=stop.begin + NEAR).contains(&one.begin));
+        let asked = requested(Request::Stop);
+        // "Not running" is a failure of a recurring monitor.
         let failed = history.actions.iter().any(|action| {
             action.guest == *name
-                && action.outcome != Outcome::Done
-                && (stop.begin - QUEUE..=stop.end + NEAR).contains(&action.end)
+                && (action.outcome != Outcome::Done || action.name == "monitor" && action.says_absent())
+                && (since..=stop.end + NEAR).contains(&action.end)
                 && has_cause(history, action)
         });
         // Called in the middle of a move that went well so far: something else was asked for meanwhile, and Pacemaker drops a move whose
@@ -68,22 +69,21 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
                     .iter()
                     .any(|next| next.guest == *name && next.name == "migrate_from" && next.begin >= action.begin && next.begin <= stop.end)
         });
+        let cleaned = |one: &&Operation| one.request == Request::Forget && (one.subject.is_empty() || one.subject == *name);
         // A move that is long over and of which the target's history was forgotten is one under way for Pacemaker (2.1.5): it restarts the guest,
         // "because it can no longer migrate".
-        let forgotten = history.operations.iter().any(|operation| {
-            operation.request == Request::Forget
-                && (operation.subject.is_empty() || operation.subject == *name)
-                && (operation.begin..=operation.end + 2.0 * NEAR).contains(&stop.begin)
-        });
+        let mut cleanups = history.operations.iter().filter(cleaned);
+        let forgotten = cleanups.clone().any(|one| (one.begin..=one.end + 2.0 * NEAR).contains(&stop.begin));
+        // From a cleanup on a start may look older than an earlier move, by a clock that was wrong.
+        let confused = cleanups.any(|one| (since..=stop.begin).contains(&one.begin))
+            && history.faults.iter().any(|one| one.kind == FaultKind::ClockJump && one.begin <= stop.begin && one.end >= since);
         // Of a guest that was found by a probe, after a cleanup, Pacemaker may not know which parameters need no restart: "due to resource
         // definition change" (2.1.5, where the node has not started the agent since it booted).
         let mut known =
             history.actions.iter().filter(|action| action.guest == *name && action.node == stop.node && action.end <= stop.begin);
         let probed =
             known.rfind(|action| !["monitor", "reload-agent"].contains(&action.name.as_str())).is_some_and(|last| last.name == "probe");
-        let changed = probed
-            && requests(history, name, Request::Change)
-                .any(|operation| (stop.begin - QUEUE..=stop.begin + NEAR).contains(&operation.begin));
+        let changed = (probed || other_agents(history, name, stop)) && requested(Request::Change);
         let quorum = faults_near(history, stop.begin, stop.end).any(|fault| match fault.kind {
             FaultKind::NoQuorum => true,
             // Alone, a node has no quorum, and stops what it runs.
@@ -92,8 +92,23 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
             }
             _ => false,
         });
-        asked || failed || dropped || forgotten || changed || quorum
+        asked || failed || dropped || forgotten || confused || changed || quorum
     })
+}
+
+/// The time from which on something may explain what happened at a moment: so long before, but when the cluster had come to rest meanwhile,
+/// nothing that was before that is under way any more. What was asked in a moment of rest, or a monitor had begun, may come a little later.
+fn look_back(history: &History, at: f64, time: f64) -> f64 {
+    history.rests.iter().filter(|rest| **rest <= at - NEAR).fold(at - time, |since, rest| since.max(*rest))
+}
+
+/// Whether a guest that is stopped was last started, or taken over from another node, by another agent: that one cannot reload a parameter, and
+/// after it, Pacemaker may not know that ours can.
+fn other_agents(history: &History, guest: &str, stop: &Action) -> bool {
+    let others = history.faults.iter().filter(|one| one.kind == FaultKind::OtherAgent && one.subject == guest && one.begin <= stop.begin);
+    let Some(last) = others.max_by(|a, b| a.begin.total_cmp(&b.begin)) else { return false };
+    let began = |one: &Action| one.guest == guest && ["start", "migrate_from"].contains(&one.name.as_str());
+    !history.actions.iter().any(|one| began(one) && one.outcome == Outcome::Done && one.begin > last.end && one.end <= stop.begin)
 }
 
 /// Whether an emulator of the guest was on the node shortly before a moment.
@@ -108,33 +123,50 @@ fn requests<'a>(history: &'a History, guest: &'a str, request: Request) -> impl 
 }
 
 pub fn faults_near(history: &History, begin: f64, end: f64) -> impl Iterator<Item = &Fault> {
-    history.faults.iter().filter(move |fault| fault.begin <= end && fault.end >= begin - AFTERMATH)
+    let since = look_back(history, begin, AFTERMATH);
+    history.faults.iter().filter(move |fault| fault.begin <= end && fault.end >= since)
 }
 
-/// Whether a fault was there that the failure of an action may come from. A move has two nodes, and its target is not named.
+/// Whether a fault was there that the failure of an action may come from: the guest's own, its node's, or everybody's.
 fn has_cause(history: &History, action: &Action) -> bool {
-    let move_ = action.name.starts_with("migrate");
+    let since = look_back(history, action.begin, AFTERMATH);
+    let concerns = |node: &str| action.node == node || action.name.starts_with("migrate") && is_other_end(history, action, node);
     // What the guest was made to do by somebody else, too: it is not there any more.
-    let ended = requests(history, &action.guest, Request::Off).any(|one| one.begin <= action.end && one.end >= action.begin - AFTERMATH);
-    ended
+    requests(history, &action.guest, Request::Off).any(|one| one.begin <= action.end && one.end >= since)
         || faults_near(history, action.begin, action.end).any(|fault| match fault.kind {
             // Neither is a reason for the agent to fail.
             FaultKind::FenceFails | FaultKind::ClockJump => false,
-            _ => move_ || fault.subject.is_empty() || fault.subject == action.guest || fault.subject == action.node,
+            FaultKind::EmulatorKilled
+            | FaultKind::EmulatorFrozen
+            | FaultKind::AgentKilled
+            | FaultKind::ConfigGone
+            | FaultKind::OtherAgent => fault.subject == action.guest,
+            _ => fault.subject.is_empty() || concerns(&fault.subject),
         })
-        || move_ && history.fencings.iter().any(|one| one.asked <= action.end && one.asked >= action.begin - AFTERMATH)
+        || action.name.starts_with("migrate")
+            && history.fencings.iter().any(|one| concerns(&one.node) && one.asked <= action.end && one.asked >= since)
+}
+
+/// Whether a node may be the other end of a move. The log does not name it: where the guest came to is known, and if it came nowhere it may have
+/// been any.
+fn is_other_end(history: &History, action: &Action, node: &str) -> bool {
+    let mut ends = history.emulators.iter().filter(|one| {
+        one.guest == action.guest && one.node != action.node && one.first <= action.end + SEEN_LATE && one.last >= action.begin - SEEN_LATE
+    });
+    ends.clone().next().is_none() || ends.any(|one| one.node == node)
 }
 
 /// A node may be fenced if it could not be reached, or if a stop on it failed for a reason.
 pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
+    let since = look_back(history, fencing.asked, QUEUE);
+    // Or Corosync has missed it, which on a busy machine needs no fault: what the software under test says comes after that.
     let lost = history.faults.iter().any(|fault| {
-        matches!(fault.kind, FaultKind::PowerCut | FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen)
-            && fault.subject == fencing.node
-            && (fault.begin..=fault.end + QUEUE).contains(&fencing.asked)
-    });
-    // Corosync has missed it, which on a busy machine needs no fault: what the software under test says comes after that.
-    let missed = history.faults.iter().any(|fault| {
-        fault.kind == FaultKind::NodeLost && fault.subject == fencing.node && (fault.begin..=fault.end + QUEUE).contains(&fencing.asked)
+        matches!(
+            fault.kind,
+            FaultKind::PowerCut | FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen | FaultKind::NodeLost
+        ) && fault.subject == fencing.node
+            && fault.begin <= fencing.asked
+            && fault.end >= since
     });
     // Asked again, because the first time was not answered or the device failed.
     let again = history.fencings.iter().any(|earlier| {
@@ -144,16 +176,17 @@ pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
         action.node == fencing.node
             && action.name == "stop"
             && action.outcome != Outcome::Done
-            && (action.end - NEAR..=action.end + QUEUE).contains(&fencing.asked)
+            && (since..=fencing.asked + NEAR).contains(&action.end)
             && has_cause(history, action)
     });
-    lost || missed || again || stop
+    lost || again || stop
 }
 
 /// Pacemaker starts a guest no more where a start of it has failed, nor one whose stop has: the failure needs a cause.
 pub fn stays_down_for_a_reason(history: &History, guest: &str, at: f64) -> bool {
+    let since = look_back(history, at, QUEUE);
     let failed = history.actions.iter().any(|action| {
-        action.guest == guest && action.outcome != Outcome::Done && (at - QUEUE..=at).contains(&action.end) && has_cause(history, action)
+        action.guest == guest && action.outcome != Outcome::Done && (since..=at).contains(&action.end) && has_cause(history, action)
     });
     // The last that was asked for: not to run, or it could not be asked for.
     let asked = history.operations.iter().filter(|one| one.subject == guest && one.begin <= at);

@@ -241,6 +241,95 @@ fn off_means_gone() {
     assert_eq!(violations(&history), []);
 }
 
+/// What was before the cluster came to rest explains nothing after it.
+#[test]
+fn a_rest_ends_what_was_before() {
+    let rested = |rest: f64, change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+        history.rests.push(rest);
+        change(&mut history);
+        violations(&history)
+    };
+    let asked = |history: &mut History| history.operations.push(request(Request::Stop, 10.0, 10.2));
+    assert_eq!(rested(5.0, &asked), []);
+    assert_eq!(rested(40.0, &asked), [Violation::NeedlessRestart]);
+    let failed = |history: &mut History| {
+        history.actions.push(action("monitor", "node1", 68.0, 69.0, Outcome::Failed));
+        history.faults.push(fault(FaultKind::EmulatorFrozen, "vm1", 65.0, 69.5));
+    };
+    assert_eq!(rested(40.0, &failed), []);
+    assert_eq!(rested(80.0, &failed), [Violation::NeedlessRestart]);
+    // The failure is new, and its fault is not.
+    let stale = |history: &mut History| {
+        failed(history);
+        history.actions[1] = action("monitor", "node1", 90.0, 91.0, Outcome::Failed);
+    };
+    assert_eq!(rested(40.0, &stale), []);
+    assert_eq!(rested(80.0, &stale), [Violation::NeedlessRestart]);
+    let fenced = |history: &mut History| {
+        history.fencings.push(Fencing { node: "node1".to_owned(), asked: 94.8, done: Some(95.5) });
+        history.faults.push(fault(FaultKind::NodeLost, "node1", 50.0, 50.0));
+    };
+    assert_eq!(rested(40.0, &fenced), []);
+    assert_eq!(rested(60.0, &fenced), [Violation::NeedlessFencing]);
+    // A clock that was wrong makes a cleanup confuse Pacemaker, in the same round.
+    let confused = |history: &mut History| {
+        history.faults.push(fault(FaultKind::ClockJump, "node2", 50.0, 55.0));
+        history.operations.push(request(Request::Forget, 61.0, 61.5));
+    };
+    assert_eq!(rested(40.0, &confused), []);
+    assert_eq!(rested(70.0, &confused), [Violation::NeedlessRestart]);
+}
+
+/// A move fails by the faults of its guest and of its two ends.
+#[test]
+fn a_move_fails_for_a_reason_of_its_own() {
+    let failed = |kind, subject: &str, came_to: Option<&str>| {
+        let mut history = restarted();
+        history.actions.push(action("migrate_to", "node1", 80.0, 90.0, Outcome::Failed));
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+        history.faults.push(fault(kind, subject, 82.0, 88.0));
+        history.emulators.extend(came_to.map(|node| emulator(node, "3", 81.0, 90.0)));
+        violations(&history)
+    };
+    assert_eq!(failed(FaultKind::AgentKilled, "vm1", None), []);
+    assert_eq!(failed(FaultKind::AgentKilled, "vm2", None), [Violation::NeedlessRestart]);
+    assert_eq!(failed(FaultKind::StorageFull, "", None), []);
+    assert_eq!(failed(FaultKind::DaemonFrozen, "node1", Some("node3")), []);
+    assert_eq!(failed(FaultKind::DaemonFrozen, "node3", Some("node3")), []);
+    assert_eq!(failed(FaultKind::DaemonFrozen, "node2", Some("node3")), [Violation::NeedlessRestart]);
+    // It never came anywhere: the log does not say where to.
+    assert_eq!(failed(FaultKind::DaemonFrozen, "node2", None), []);
+}
+
+/// Another agent may fail, and cannot reload; the change of the agent itself ends no guest.
+#[test]
+fn an_adoption_is_no_restart() {
+    let adopted = |change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.faults.push(fault(FaultKind::OtherAgent, "vm1", 60.0, 93.0));
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+        change(&mut history);
+        violations(&history)
+    };
+    assert_eq!(adopted(&|_| {}), [Violation::NeedlessRestart]);
+    assert_eq!(adopted(&|history| history.actions.push(action("monitor", "node1", 90.0, 91.0, Outcome::Failed))), []);
+    assert_eq!(adopted(&|history| history.actions.push(absent("monitor", "node1", 91.0, 91.0))), []);
+    assert_eq!(adopted(&|history| history.operations.push(request(Request::Change, 90.0, 90.1))), []);
+    let later = |history: &mut History| {
+        history.faults[0].end = 70.0;
+        history.operations.push(request(Request::Change, 90.0, 90.1));
+    };
+    assert_eq!(adopted(&later), []);
+    // It was moved since, by our agent.
+    let moved = |history: &mut History| {
+        later(history);
+        history.actions.push(action("migrate_from", "node1", 75.0, 76.0, Outcome::Done));
+    };
+    assert_eq!(adopted(&moved), [Violation::NeedlessRestart]);
+}
+
 #[test]
 fn a_fencing_needs_a_reason() {
     let fenced = |change: &dyn Fn(&mut History)| {
