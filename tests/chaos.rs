@@ -151,8 +151,7 @@ fn run(words: &Words) -> Result<bool> {
     match history {
         Ok(history) => {
             let verdicts = judge(&history);
-            report.print(&stage, &history, &verdicts)?;
-            Ok(verdicts.is_empty())
+            report.print(&stage, &history, &verdicts)
         }
         Err(error) => {
             report::keep_logs(&stage);

@@ -247,9 +247,11 @@ impl Recorder {
         for (index, (name, watcher)) in watchers.iter().enumerate() {
             let watch = watcher.snapshot();
             let two_writers = watch.two_writers.clone().map(|why| (now, why));
-            let (lost, wanted, beats) = (lost(&lab.guest_image(name))?, beating.get(index).is_some(), beating.get(index) == Some(&true));
+            // What is replaced by now, and what is on the disk.
+            let (lost, unread) = (watch.lost + lost(&lab.guest_image(name))?, watch.errors.0);
+            let (wanted, beats) = (beating.get(index).is_some(), beating.get(index) == Some(&true));
             let panics = locked(&self.panics).iter().filter(|(guest, _)| guest == name).map(|(_, at)| *at).collect();
-            history.guests.push(Guest { name: name.clone(), boots: self.boots(&watch), two_writers, lost, panics, wanted, beats });
+            history.guests.push(Guest { name: name.clone(), boots: self.boots(&watch), two_writers, lost, unread, panics, wanted, beats });
         }
         Ok(history)
     }

@@ -38,6 +38,8 @@ pub struct Guest {
     pub two_writers: Option<(f64, String)>,
     /// Records that it was told to be on the disk and that are not.
     pub lost: u64,
+    /// Looks at its disk that failed, of which nothing is known.
+    pub unread: u64,
     /// When its kernel said on the console that it is broken.
     pub panics: Vec<f64>,
     /// Whether it is to run at the end.

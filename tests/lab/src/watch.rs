@@ -50,6 +50,8 @@ pub struct Watch {
     pub beats: Vec<Beat>,
     /// Why two writers must have been at work, if so.
     pub two_writers: Option<String>,
+    /// Records that the guest was told to be on the disk, and that a later one has replaced without their having been there.
+    pub lost: u64,
     /// Looks that failed, and why the last did.
     pub errors: (u64, String),
 }

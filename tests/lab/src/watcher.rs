@@ -32,8 +32,15 @@ impl Watcher {
     /// Begins to watch an image.
     pub fn start(image: &Path) -> Result<Self> {
         let begin = Instant::now();
-        let empty =
-            Watch { begin, samples: 0, worst_look: Duration::ZERO, beats: Vec::new(), two_writers: None, errors: (0, String::new()) };
+        let empty = Watch {
+            begin,
+            samples: 0,
+            worst_look: Duration::ZERO,
+            beats: Vec::new(),
+            two_writers: None,
+            lost: 0,
+            errors: (0, String::new()),
+        };
         let watch = Arc::new(Mutex::new(empty));
         let end = Arc::new(AtomicBool::new(false));
         let mut observer = Observer::new(image)?;
@@ -45,6 +52,7 @@ impl Watcher {
                 let now = Instant::now();
                 let mut watch = locked(&shared);
                 watch.samples += 1;
+                watch.lost = observer.lost;
                 watch.worst_look = watch.worst_look.max(now - last);
                 last = now;
                 match seen {
@@ -110,6 +118,10 @@ struct Observer {
     whole: Option<Instant>,
     superseded: Vec<u64>,
     overwritten: Option<String>,
+    /// Whether the watch began in the ring's first lap: then an empty slot was never written, and not torn by the look.
+    young: bool,
+    /// Records that were never there.
+    lost: u64,
 }
 
 impl Observer {
@@ -123,6 +135,8 @@ impl Observer {
             whole: None,
             superseded: Vec::new(),
             overwritten: None,
+            young: false,
+            lost: 0,
         })
     }
 
@@ -149,12 +163,17 @@ impl Observer {
                     self.overwritten
                         .get_or_insert_with(|| format!("beat {} of boot {} was overwritten", record.sequence, record.boot_name()));
                 }
+                // A slot gets every lap's record: what is older by more than one lap was to be replaced by one that never came.
+                // There is no beat 0.
+                let next = known.map(|known| known.sequence / SLOTS + 1).or_else(|| self.young.then_some(u64::from(number == 0)));
+                self.lost += next.map_or(0, |next| (record.sequence / SLOTS).saturating_sub(next));
                 *known = Some(record);
                 new.push(record);
             }
         }
         new.sort_by_key(|record| record.sequence);
         if first {
+            self.young = new.iter().all(|record| record.sequence < SLOTS);
             // What was there before is history: only its newest beat counts, and which boots are over.
             let last = new.pop();
             self.superseded = new.iter().map(|record| record.boot).filter(|boot| last.is_some_and(|last| last.boot != *boot)).collect();
@@ -233,6 +252,7 @@ mod tests {
                 worst_look: LOOK,
                 beats: Vec::new(),
                 two_writers: None,
+                lost: 0,
                 errors: (0, String::new()),
             };
             let mut bench = Self { image, observer, watch };
@@ -247,6 +267,7 @@ mod tests {
             }
             self.observer.whole = self.observer.whole.map(|_| Instant::now());
             let seen = self.observer.look().unwrap();
+            self.watch.lost = self.observer.lost;
             let now = self.watch.begin + Duration::from_millis(at);
             self.observer.enter(&mut self.watch, &seen, now);
         }
@@ -289,6 +310,22 @@ mod tests {
         bench.look(&[beat(1, 2)], 20);
         bench.look(&[Record { monotonic: 12_345, ..beat(1, 2) }], 40);
         assert!(bench.watch.two_writers.is_some());
+    }
+
+    #[test]
+    fn a_lap_that_never_came_is_lost() {
+        let mut bench = Bench::new(&[beat(1, 7), beat(1, 8)]);
+        bench.look(&[beat(1, 9), beat(1, 7 + SLOTS)], 20);
+        assert_eq!(bench.watch.lost, 0);
+        // The second lap of 8 and the first of 10 never came.
+        bench.look(&[beat(1, 7 + 2 * SLOTS), beat(1, 8 + 2 * SLOTS), beat(1, 9 + SLOTS), beat(1, 10 + SLOTS)], 40);
+        assert_eq!((bench.watch.lost, bench.watch.two_writers.clone()), (2, None));
+        bench.look(&[beat(1, SLOTS), beat(1, 11 + SLOTS)], 60);
+        assert_eq!(bench.watch.lost, 3);
+        // What was torn by the first look is no beat that is missing.
+        let mut bench = Bench::new(&[beat(1, 7 + SLOTS)]);
+        bench.look(&[beat(1, 8 + SLOTS)], 20);
+        assert_eq!(bench.watch.lost, 0);
     }
 
     #[test]
