@@ -23,6 +23,11 @@ def summary(values):
     }
 
 
+def tail(runs):
+    """What the value under "p99" is to be called in a table: of fewer than 100 runs it is the longest."""
+    return "p99" if runs >= 100 else "max"
+
+
 def compared(ours, theirs):
     """The summary of a rival's series, with ours beside it."""
     ratio = statistics.median(a / max(b, 1e-6) for a, b in zip(ours, theirs))
@@ -53,8 +58,9 @@ def main(folder, name, title):
     files = {key: name if key == series[0] else name.replace("migrate", "pause") if key == "pause" else f"{name}-{key}" for key in series}
     documents = {key: figure(folder, files[key], key, {who: values[key] for who, values in results.items()}) for key in series}
     counts = [key for key in ("processes", "faults", "memory") if key in results["ours"]]
-    print(f"{title}, {len(results['ours'][series[0]])} runs each, medians; ratio: ours / theirs, run by run")
-    print(f"{'':16}" + "".join(f"{key.upper() if key == 'cpu' else key:>9} ms{'p99':>10}{'ratio':>8}" for key in series) + "".join(f"{key:>11}" for key in counts))
+    runs = len(results["ours"][series[0]])
+    print(f"{title}, {runs} runs each, medians; ratio: ours / theirs, run by run")
+    print(f"{'':16}" + "".join(f"{key.upper() if key == 'cpu' else key:>9} ms{tail(runs):>10}{'ratio':>8}" for key in series) + "".join(f"{key:>11}" for key in counts))
     for contestant, values in results.items():
         row = "".join(cells(documents[key], contestant) for key in series)
         print(f"{contestant:16}{row}" + "".join(f"{values[key] / 1024:>7.1f} MiB" if key == "memory" else f"{values[key]:>11.0f}" for key in counts))

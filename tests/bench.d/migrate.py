@@ -8,6 +8,7 @@ Of each move: the wall time of the command, and the pause that the guest's heart
 """
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -82,9 +83,9 @@ must(agent("ours", "node1", "start"), "start")
 beats(1)
 time.sleep(5)  # it is quiet then
 here, there = "node1", "node2"
-for turn in range(runs):
-    at = turn % len(names)
-    for name in names[at:] + names[:at]:
+orders = random.Random(1)  # as in measure.py
+for _ in range(runs):
+    for name in orders.sample(names, len(names)):
         for key, value in move(name, here, there).items():
             results[name][key].append(value)
         here, there = there, here
