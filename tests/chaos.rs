@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
+#[path = "chaos.d/log.rs"]
+mod log;
 #[path = "chaos.d/plan.rs"]
 mod plan;
 #[path = "chaos.d/play.rs"]
@@ -14,6 +16,8 @@ mod play;
 mod record;
 #[path = "chaos.d/report.rs"]
 mod report;
+#[path = "chaos.d/rest.rs"]
+mod rest;
 
 use anyhow::{Context, Result, bail};
 use lab::history::History;

@@ -2,12 +2,11 @@
 
 use crate::plan::{Round, What};
 use crate::record::Recorder;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lab::guest::on_hanging;
-use lab::heartbeat::Ring;
 use lab::history::{FaultKind, Request};
 use lab::layout::Network;
-use lab::power::{Fault as FenceFault, Power};
+use lab::power::Fault as FenceFault;
 use lab::process::{Identity, pids, replace, wait_until};
 use lab::program::under_test;
 use lab::scene::Stage;
@@ -22,12 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Of one request: longer than `kvmha migrate` may take to take a move back.
-const LIMIT: Duration = Duration::from_secs(260);
-/// Of the way back to rest.
-const REST: Duration = Duration::from_secs(300);
-
-/// A monitor comes in this time, and a guest is started anew for it.
-const NOTICED: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(260);
 
 /// No space left on device.
 const FULL: StorageFault = StorageFault::Error(Reach::Writes, 28);
@@ -45,7 +39,7 @@ pub struct Play<'a> {
     /// One at a time replaces the binary.
     upgrade: Mutex<()>,
     /// Guests that another agent looks after for now, with what the history calls it.
-    foreign: Mutex<Vec<(u32, usize)>>,
+    pub foreign: Mutex<Vec<(u32, usize)>>,
 }
 
 impl<'a> Play<'a> {
@@ -53,11 +47,11 @@ impl<'a> Play<'a> {
         Self { stage, recorder, guests, provider, upgrade: Mutex::default(), foreign: Mutex::default() }
     }
 
-    fn lab(&self) -> &Lab {
+    pub fn lab(&self) -> &Lab {
         &self.stage.lab
     }
 
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         (1..=self.guests).map(guest_name).collect()
     }
 
@@ -106,12 +100,12 @@ impl<'a> Play<'a> {
         self.run_on(&node, line)
     }
 
-    fn run_on(&self, node: &str, line: &str) -> bool {
+    pub fn run_on(&self, node: &str, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().collect();
         self.lab().exec(node, &words, LIMIT).is_ok_and(|output| output.ok())
     }
 
-    fn ask(&self, request: Request, subject: &str, text: &str, line: &str) -> bool {
+    pub fn ask(&self, request: Request, subject: &str, text: &str, line: &str) -> bool {
         self.recorder.operation(request, subject, text, || self.run(line))
     }
 
@@ -185,7 +179,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn readopt(&self, name: &str) -> bool {
+    pub fn readopt(&self, name: &str) -> bool {
         let line = format!("kvmha adopt {name}");
         // Where a run was killed the next may begin at once, elsewhere ten minutes later: it says so.
         let anywhere = || self.lab().node_names().iter().any(|node| self.run_on(node, &line));
@@ -294,122 +288,9 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn emulators(&self, name: &str) -> Vec<Identity> {
+    pub fn emulators(&self, name: &str) -> Vec<Identity> {
         let of = |node: String| self.lab().processes(&node, &format!("guest:{name}")).unwrap_or_default();
         self.lab().node_names().into_iter().flat_map(of).collect()
-    }
-
-    /// Everything is well again, failures are forgotten, and the cluster has nothing left to do.
-    fn rest(&self) -> Result<()> {
-        let nodes = self.lab().nodes() as usize;
-        // Asked anew each time: a node may have been lost a moment ago, and the others do not know it yet.
-        let back = wait_until(REST, Duration::from_millis(200), || {
-            let names = self.lab().node_names();
-            names.iter().all(|node| self.lab().power(node).is_ok_and(|power| power == Power::On))
-                && self.lab().membership().is_ok_and(|seen| seen.online() == nodes && seen.dc.is_some() && seen.runs_on("fence").is_some())
-                && names.iter().all(|node| self.mend(node).is_ok())
-        });
-        ensure!(back, "not all nodes are back after {} s: {:?}", REST.as_secs(), self.lab().membership());
-        self.settle()?;
-        // Before it is repaired.
-        let seen = self.stage.wait(|seen| seen.dc.is_some())?;
-        let runs = |name: &String| seen.resources.iter().any(|one| one.id == *name && one.role == "Started" && !one.nodes.is_empty());
-        self.recorder.down(self.names().into_iter().filter(|name| !runs(name)));
-        let foreign: Vec<(u32, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
-        let failed = self.recorder.view().is_none_or(|seen| !seen.failures.is_empty());
-        if failed || !foreign.is_empty() {
-            self.forget()?;
-        }
-        for (guest, fault) in foreign {
-            let name = guest_name(guest);
-            let adopted = wait_until(REST, Duration::from_secs(2), || self.readopt(&name));
-            ensure!(adopted, "{name} cannot be adopted again");
-            self.recorder.over(fault);
-        }
-        // One that storage has paused, or that was killed, is noticed by its next monitor only.
-        if !wait_until(NOTICED, Duration::from_millis(500), || self.all_beat()) {
-            return Ok(());
-        }
-        self.settle()?;
-        self.recorder.rests();
-        Ok(())
-    }
-
-    /// Whether every guest writes to its disk.
-    fn all_beat(&self) -> bool {
-        let at =
-            || self.names().iter().map(|name| Ok(Ring::read(&self.lab().guest_image(name))?.newest.sequence)).collect::<Result<Vec<_>>>();
-        let Ok(before) = at() else { return false };
-        thread::sleep(Duration::from_millis(300));
-        at().is_ok_and(|now| now.iter().zip(&before).all(|(now, before)| now > before))
-    }
-
-    /// A node's libvirtd runs: a node that came back in the middle of a fault has all its daemons.
-    fn mend(&self, node: &str) -> Result<()> {
-        if self.lab().processes(node, "libvirtd")?.is_empty() {
-            // It may be that the node starts it by itself.
-            let _ = self.lab().launch(node, "libvirtd");
-        }
-        self.lab().wait_libvirt(node)
-    }
-
-    /// As [`Stage::settle`], which gives up early.
-    ///
-    /// Pacemaker orders what two nodes have done by their clocks (`pe__is_newer_op`). When one was set back it may find, from a cleanup on,
-    /// that a guest has to be restarted whose start looks older than an earlier move, and as a controller at rest it finds that out only
-    /// with the next change, or after `cluster-recheck-interval` (15 min). So there is one.
-    fn settle(&self) -> Result<()> {
-        let again = |number: u32| {
-            let _ = self.stage.run(&format!("crm_attribute --name chaos-look --update {number}"));
-            self.stage.settle()
-        };
-        self.stage.settle().or_else(|_| again(1)).or_else(|_| again(2))
-    }
-
-    /// Takes back what is left of the requests, and waits until every guest is there.
-    pub fn heal(&self) -> Result<()> {
-        self.rest()?;
-        for name in self.names() {
-            self.stage.check(&target_role(&name, "Started"))?;
-            self.stage.check(&format!("crm_resource --clear --resource {name}"))?;
-        }
-        for node in self.lab().node_names() {
-            self.stage.check(&format!("crm_standby --node {node} --delete"))?;
-        }
-        self.forget()
-    }
-
-    /// All failures are forgotten.
-    fn forget(&self) -> Result<()> {
-        let forget = || self.stage.run("crm_resource --cleanup").is_ok_and(|output| output.ok());
-        let forgotten =
-            self.recorder.operation(Request::Forget, "", "cleanup of all", || wait_until(LIMIT, Duration::from_secs(1), forget));
-        ensure!(forgotten, "failures cannot be forgotten");
-        self.settle()
-    }
-
-    /// Stops every guest; what is there then and must not be.
-    pub fn end(&self) -> Result<Vec<String>> {
-        for name in self.names() {
-            self.ask(Request::Stop, &name, &format!("stop {name} for good"), &target_role(&name, "Stopped"));
-        }
-        self.settle()?;
-        let mut left = Vec::new();
-        for name in self.names() {
-            left.extend(self.emulators(&name).iter().map(|process| format!("an emulator of {name}, process {process}")));
-            if !wait_until(Duration::from_secs(30), Duration::from_millis(200), || agents(&name).is_empty()) {
-                left.push(format!("an agent for {name}: {:?}", agents(&name)));
-            }
-        }
-        for node in self.lab().node_names() {
-            let listed = self.lab().check(&node, &["virsh", "-q", "list", "--all", "--name"], LIMIT)?;
-            left.extend(listed.split_whitespace().map(|name| format!("libvirt on {node} knows {name}")));
-        }
-        let constraints = self.stage.check("cibadmin --query --scope constraints")?;
-        if constraints.contains("<rsc_") {
-            left.push(format!("constraints: {constraints}"));
-        }
-        Ok(left)
     }
 }
 
@@ -417,12 +298,12 @@ pub fn guest_name(guest: u32) -> String {
     format!("vm{guest}")
 }
 
-fn target_role(name: &str, role: &str) -> String {
+pub fn target_role(name: &str, role: &str) -> String {
     format!("crm_resource --resource {name} --meta --set-parameter target-role --parameter-value {role}")
 }
 
 /// Processes that carry an action for a guest out: whoever started them, this stands in their environment.
-fn agents(guest: &str) -> Vec<i32> {
+pub fn agents(guest: &str) -> Vec<i32> {
     let word = format!("OCF_RESOURCE_INSTANCE={guest}");
     let has = |pid: &i32| {
         fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| text.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
