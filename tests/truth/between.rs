@@ -59,6 +59,8 @@ struct Shared {
     stroke: Stroke,
     /// The questions waited for; none when it is not armed.
     armed: Mutex<&'static [u32]>,
+    /// Why the stroke did not come.
+    missed: Mutex<Option<String>>,
     over: AtomicBool,
 }
 
@@ -89,6 +91,7 @@ impl Between {
             daemon: inside(lab, node, "/run/libvirt/libvirt-sock")?,
             stroke,
             armed: Mutex::new(&[]),
+            missed: Mutex::default(),
             over: AtomicBool::new(false),
         });
         let listening = Arc::clone(&shared);
@@ -98,7 +101,14 @@ impl Between {
 
     /// The next decisive question of this action is the moment.
     pub fn arm(&self, action: &str, lives: bool) {
+        *self.shared.missed.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(format!("none of the questions {:?} was asked, so nothing happened to libvirtd", decisive(action, lives)));
         self.shared.wait_for(decisive(action, lives));
+    }
+
+    /// Why nothing happened to libvirtd while the action ran, if so: then its answer says nothing about that.
+    pub fn missed(&self) -> Option<String> {
+        self.shared.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The action is over: libvirt comes back, and nothing happens any more.
@@ -160,7 +170,8 @@ fn relay(mut from: UnixStream, mut to: UnixStream, shared: &Arc<Shared>, asks: b
 }
 
 fn strike(shared: &Arc<Shared>) {
-    let _ = shared.lab.kill(&shared.node, "libvirtd");
+    let killed = shared.lab.kill(&shared.node, "libvirtd");
+    *shared.missed.lock().unwrap_or_else(PoisonError::into_inner) = killed.err().map(|error| format!("libvirtd was not killed: {error:#}"));
     if shared.stroke == Stroke::Restart {
         let shared = Arc::clone(shared);
         thread::spawn(move || {

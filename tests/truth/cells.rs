@@ -62,7 +62,7 @@ struct Given {
     code: Option<i32>,
     said: String,
     time: Duration,
-    /// What was wrong with it whatever the table says: no reason, or not in time.
+    /// What was wrong with it whatever the table says: no reason, not in time, or not asked in the condition.
     fault: Option<String>,
 }
 
@@ -125,7 +125,10 @@ fn try_cell(lane: &Lane, condition: &Condition, guest: &Resource, between: Optio
     between.iter().for_each(|between| between.arm(cell.action, !before.is_empty()));
     let given = call(lane, guest, cell.action);
     between.iter().try_for_each(|between| between.heal())?;
-    let given = given?;
+    let mut given = given?;
+    if guest.agent == Agent::Ours {
+        given.fault = given.fault.or_else(|| between.and_then(Between::missed));
+    }
     let after = guest.emulators(&lane.here)?;
     // What holds whatever the table says.
     let untrue = match (cell.action, given.code) {
