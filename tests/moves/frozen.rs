@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::guest::{on_hanging, stopping_at_errors};
 use lab::layout::Network;
-use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
+use lab::placed::{Guest, until};
 use lab::promised;
 use lab::scene::Stage;
 use lab::servers::{self, Server};
@@ -15,7 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// For how many seconds, unless this environment variable says otherwise.
-const SECONDS: (&str, u64) = ("KVMHA_FROZEN", 30);
+const SECONDS: (&str, u64) = ("KVMHA_FROZEN", 15);
+
+/// A monitor that waited for the storage would be late long before that goes on.
+const OPERATIONS: &str =
+    "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=10s op migrate_to timeout=120s op migrate_from timeout=60s";
 
 /// Where the servers run, besides guests.
 const STORE: u32 = 3;
@@ -56,11 +60,11 @@ fn placed<'a>(stage: &'a Stage, (name, disk, parameters): (&'static str, Disk, &
     fs::write(&path, text)?;
     let folder = if disk == Disk::File { "/srv/hang" } else { "/srv/vms" };
     let agent = "ocf:kvmha:VirtualDomain";
-    stage.check(&format!("pcs resource create {name} {agent} config={folder}/{name}.xml {parameters} {OPERATIONS_CLOSELY}"))?;
+    stage.check(&format!("pcs resource create {name} {agent} config={folder}/{name}.xml {parameters} {OPERATIONS}"))?;
     Ok((guest, server))
 }
 
-/// Five guests whose storage is not there for half a minute, each monitored every two seconds: Pacemaker sees them run where they are all
+/// Five guests whose storage is not there for a quarter of a minute, each monitored every two seconds: Pacemaker sees them run where they are all
 /// the time, no monitor fails or is late, nothing piles up, and then they go on.
 pub fn five_guests(lab: &Lab) -> Result<()> {
     let stop = |stores: &[Server]| {
@@ -88,7 +92,7 @@ pub fn servers_cut(lab: &Lab) -> Result<()> {
 pub fn heal(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
     lab.heal(SERVERS, Network::Storage)?;
-    stage.check(&format!("pcs node unstandby {SERVERS}")).map(drop)
+    stage.check(&format!("crm_standby --node {SERVERS} --delete")).map(drop)
 }
 
 /// What guests and cluster do while the storage stands still: from `stop`, and until `go_on`.

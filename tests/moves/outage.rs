@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::guest::{on_hanging, stopping_at_errors};
-use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
+use lab::placed::{Guest, until};
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::storage::Reach;
@@ -14,8 +14,12 @@ use std::time::{Duration, Instant};
 /// `EIO`, whatever is asked.
 const OUT: StorageFault = StorageFault::Error(Reach::Everything, 5);
 
+/// A monitor every second, which may not take longer than is advised.
+const OPERATIONS: &str =
+    "op start timeout=90s op stop timeout=90s op monitor interval=1s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
+
 /// For how long a guest has to stay as it is: monitors enough to give it up.
-const MONITORS: Duration = Duration::from_secs(10);
+const MONITORS: Duration = Duration::from_secs(5);
 
 /// A guest whose disk lies on the storage that can fail, and that stops at an error.
 fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<Guest<'a>> {
@@ -26,7 +30,7 @@ fn placed<'a>(stage: &'a Stage, name: &'static str, parameters: &str) -> Result<
 fn placed_as<'a>(stage: &'a Stage, name: &'static str, parameters: &str, change: impl Fn(&str) -> String) -> Result<Guest<'a>> {
     let guest = Guest::files(stage, name)?;
     stage.lab.guest_edit(name, |text| change(&stopping_at_errors(&on_hanging(text))))?;
-    guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS_CLOSELY)?;
+    guest.give("ocf:kvmha:VirtualDomain", parameters, OPERATIONS)?;
     guest.runs(1)?;
     Ok(guest)
 }
@@ -154,7 +158,7 @@ pub fn its_device_is_relocated(lab: &Lab) -> Result<()> {
         lab.check(&node, &["sh", "-c", &words], LIMIT)?;
     }
     let outcome = (|| {
-        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=relocate outage_delay=3", OPERATIONS_CLOSELY)?;
+        guest.give("ocf:kvmha:VirtualDomain", "outage_policy=relocate outage_delay=3", OPERATIONS)?;
         let home = guest.runs(1)?;
         mark(lab, "")?;
         lab.storage(&home, OUT)?;

@@ -128,8 +128,8 @@ pub fn after_another_guests(lab: &Lab) -> Result<()> {
     memory_flows(lab, &from, "vm2")?;
     let begun = Instant::now();
     let command = Running::begin(&stage, &[], "vm1", [&source, &target])?;
-    // Longer than it waits for a Pacemaker that is at rest.
-    thread::sleep(Duration::from_secs(35).saturating_sub(begun.elapsed()));
+    // Longer than the 20 s that it waits for a Pacemaker that is at rest.
+    thread::sleep(Duration::from_secs(24).saturating_sub(begun.elapsed()));
     ensure!(lab.guest_where("vm1")?.iter().all(|place| place.node == source), "vm1 did not have to wait");
     lab.check(&from, &["virsh", "-q", "migrate-setspeed", "vm2", "1000"], LIMIT)?;
     let (code, said) = command.end()?;
