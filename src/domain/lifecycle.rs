@@ -204,8 +204,12 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
     loop {
         match status::look(trace, uri, &deadline.within(patience.left().clamp(LEAST, MOST))) {
-            Ok(Presence::Absent) if !pending.is_zero() && deadline.pause(pending) => pending = Duration::ZERO,
-            Ok(Presence::Absent) => return Ok(()),
+            Ok(Presence::Absent) if pending.is_zero() => return Ok(()),
+            Ok(Presence::Absent) if deadline.pause(pending) => pending = Duration::ZERO,
+            Ok(Presence::Absent) => {
+                let text = format!("a start of {} was begun and may still come to its end", identity.name);
+                return Err(Error::new(Kind::Unresponsive, text));
+            }
             Ok(Presence::Active(Sight::Libvirt { .. })) => break,
             Ok(Presence::Active(Sight::Process { .. })) if patience.pause(RETRY) => {}
             Ok(Presence::Active(Sight::Process { trouble, .. })) => {

@@ -181,6 +181,8 @@ enum Event {
     Runs(usize),
     /// The daemon of a host creates the guest, as it was asked to before.
     Created(usize),
+    /// A host that was lost is there again.
+    Heals(usize),
     /// The move has come to its end, in whatever way it does by itself.
     MoveEnds,
     /// The move makes the step after this one.
@@ -227,6 +229,8 @@ pub(crate) struct World {
     pub(crate) in_flight: Duration,
     /// Whether nothing happens yet.
     pub(crate) quiet: bool,
+    /// Whether something may happen at a new connection to a host that was lost: where each look needs one, it does not come back else.
+    pub(crate) reopens: bool,
     /// libvirt's answer to who asked for the move.
     moved: Option<Answer<()>>,
     /// Of what looks the same so often, how often that was so.
@@ -274,6 +278,7 @@ impl World {
             meddled: false,
             in_flight: IN_FLIGHT,
             quiet: false,
+            reopens: false,
             moved: None,
             same: None,
             notes: PathBuf::new(),

@@ -74,7 +74,7 @@ fn every_course(budget: usize, creating: bool, create: impl Fn() -> World) -> BT
 /// A host with the guest, or with its definition at most.
 fn host(runs: bool, may: fn(&World, Happens) -> bool) -> World {
     let mut world = World::new(&[HERE], pick(2) == 1);
-    (world.quiet, world.goes_on, world.ends, world.may) = (true, true, true, may);
+    (world.quiet, world.goes_on, world.ends, world.reopens, world.may) = (true, true, true, true, may);
     if runs {
         world.run_on(0);
     }
@@ -182,4 +182,25 @@ fn a_guest_that_is_still_to_be_created() {
         world
     });
     assert!(answers["stopped"] > 0 && answers["Unresponsive"] > 0, "{answers:?}");
+}
+
+/// The same, and the frozen daemon goes on when little of the time is left.
+///
+/// Fails if "no such guest" is believed when there is no time for a second look.
+#[test]
+fn a_guest_that_is_still_to_be_created_at_the_end_of_the_time() {
+    simulated::install();
+    let time = || Duration::from_millis(17_000 + 100 * u64::try_from(pick(30)).unwrap());
+    let create = || {
+        let mut world = host(false, |_, _| false);
+        world.hosts[0].creates = true;
+        world
+    };
+    let act = || {
+        let (time, before) = (time(), Duration::from_millis(100 * u64::try_from(pick(20)).unwrap()));
+        world(|world| world.freeze_for(0, time - before));
+        stopped_in(time, true)
+    };
+    let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+    assert!(answers["Unresponsive"] > 0, "{answers:?}");
 }

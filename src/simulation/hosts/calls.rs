@@ -32,6 +32,9 @@ impl World {
         let host = self.hosts.iter().position(|host| host.uri == uri).ok_or(OUT_OF_REACH)?;
         pass(CALL);
         self.catch_up();
+        if self.reopens && self.hosts[host].reach != Reach::Up {
+            self.between();
+        }
         match self.hosts[host].reach {
             Reach::Up => Ok(host),
             Reach::Down => Err(OUT_OF_REACH),

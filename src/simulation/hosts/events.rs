@@ -105,6 +105,7 @@ impl World {
                 },
                 Event::GivesUp => self.give_up(),
                 Event::Created(host) => self.create(host),
+                Event::Heals(host) => self.heal(host),
                 Event::Halves(comes) => self.come(comes),
                 Event::MoveEnds => {
                     if let Some(Move { step, to, orphan: Some(_), .. }) = self.transfer {
@@ -152,16 +153,7 @@ impl World {
                 self.crash(host);
             }
             Happens::Freezes(host) => self.hosts[host].reach = Reach::Silent,
-            Happens::Heals(host) => {
-                self.hosts[host].reach = Reach::Up;
-                if std::mem::take(&mut self.hosts[host].queued) {
-                    self.end(host);
-                }
-                self.plan_creation(host);
-                if host == 0 && std::mem::take(&mut self.halves_asked) {
-                    self.halve();
-                }
-            }
+            Happens::Heals(host) => self.heal(host),
             Happens::Starts(host) => {
                 let mut copy = self.new_copy(PAUSED, STARTING_UP);
                 copy.since = Some(now());
@@ -171,20 +163,41 @@ impl World {
             }
             Happens::Ends(host) => self.remove(host),
             Happens::Hangs(host) => self.hang(host, Some(Duration::ZERO)),
-            Happens::Parts(step, cut) => {
-                while self.transfer.is_some_and(|transfer| transfer.step < step) {
-                    self.go_on();
-                }
-                if let Some(transfer) = &mut self.transfer {
-                    transfer.apart = true;
-                    if cut {
-                        self.hosts[transfer.to].reach = Reach::Down;
-                    }
-                }
-                self.events.push((now() + KEEPALIVE, Event::GivesUp));
-            }
+            Happens::Parts(step, cut) => self.part(step, cut),
         }
         self.watch();
+    }
+
+    /// A host is there again, and a daemon that was frozen does what it was asked to.
+    fn heal(&mut self, host: usize) {
+        self.hosts[host].reach = Reach::Up;
+        if std::mem::take(&mut self.hosts[host].queued) {
+            self.end(host);
+        }
+        self.plan_creation(host);
+        if host == 0 && std::mem::take(&mut self.halves_asked) {
+            self.halve();
+        }
+    }
+
+    /// The move goes on to this step, and then its daemons do not hear each other any more.
+    fn part(&mut self, step: Step, cut: bool) {
+        while self.transfer.is_some_and(|transfer| transfer.step < step) {
+            self.go_on();
+        }
+        if let Some(transfer) = &mut self.transfer {
+            transfer.apart = true;
+            if cut {
+                self.hosts[transfer.to].reach = Reach::Down;
+            }
+        }
+        self.events.push((now() + KEEPALIVE, Event::GivesUp));
+    }
+
+    /// A daemon is frozen, and goes on after this time.
+    pub(crate) fn freeze_for(&mut self, host: usize, time: Duration) {
+        self.hosts[host].reach = Reach::Silent;
+        self.events.push((now() + time, Event::Heals(host)));
     }
 
     /// A program that asks again and again while nothing changes: something may happen at the first few of these questions, and then at
@@ -233,7 +246,9 @@ impl World {
             Some(_) => self.moved.is_some(),
             None => self.transfer.is_none_or(|transfer| transfer.orphan.is_some()),
         };
-        lost && self.hosts[0].reach != Reach::Silent
+        // libvirt waits for an emulator that is to let the guest go on, for as long as that is stopped.
+        let waits = self.hosts[0].copy.as_ref().is_some_and(|copy| copy.waits);
+        lost && !waits && self.hosts[0].reach != Reach::Silent
     }
 
     /// The daemons give up a move on whose other side nobody is heard: the target ends a copy that was not let run, the source lets its own
