@@ -38,7 +38,7 @@ const GIVES_UP: Duration = Duration::from_secs(80);
 const SLOW: Duration = Duration::from_secs(12);
 
 /// How long a daemon waits for one that it does not hear (`keepalive_interval` and `keepalive_count` of `libvirtd.conf`).
-const KEEPALIVE: Duration = Duration::from_secs(30);
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What a step of a handover takes.
 const HANDOVER: Duration = Duration::from_millis(20);
@@ -231,6 +231,8 @@ pub(crate) struct World {
     pub(crate) quiet: bool,
     /// Whether something may happen at a new connection to a host that was lost: where each look needs one, it does not come back else.
     pub(crate) reopens: bool,
+    /// A copy with a memory that is older than the disks: the guest has run at the target of its move since.
+    stale: Option<usize>,
     /// libvirt's answer to who asked for the move.
     moved: Option<Answer<()>>,
     /// Of what looks the same so often, how often that was so.
@@ -279,6 +281,7 @@ impl World {
             in_flight: IN_FLIGHT,
             quiet: false,
             reopens: false,
+            stale: None,
             moved: None,
             same: None,
             notes: PathBuf::new(),
@@ -344,9 +347,12 @@ impl World {
         }
         if self.runs(host) {
             self.hosts[host].ran_until = Some(now());
+            let source = self.transfer.filter(|transfer| transfer.to == host).and_then(|transfer| self.hosts[transfer.from].copy.as_ref());
+            self.stale = source.map(|copy| copy.number).or(self.stale);
         }
         self.hosts[host].copy = None;
-        let Some(transfer) = &mut self.transfer else { return };
+        // A source that does not hear the target does not hear of that.
+        let Some(transfer) = self.transfer.as_mut().filter(|transfer| host == transfer.from || !transfer.apart) else { return };
         if host == transfer.from {
             transfer.orphan.get_or_insert_with(now);
             match transfer.step {

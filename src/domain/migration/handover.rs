@@ -5,7 +5,8 @@
 //! itself ("There is a small chance that the ddomain is NULL due to an RPC failure, in which case ddomain could in fact be running
 //! on the dest", `qemuMigrationSrcPerformPeer2Peer3`) and leaves it to lock managers. Disks on iSCSI or RBD have none. So this watches:
 //! a copy here that waits while the guest runs there is ended, and one that waits while nobody can say whether the guest runs there is
-//! held, so that it cannot go on, until somebody can.
+//! held, so that it cannot go on. That the guest is not there any more does not let it go on: it may have run there, so that the disks are newer
+//! than the memory here, and what ended it may have been the end of its host.
 
 use super::side::{Here, Side, There};
 use crate::deadline::{self, Deadline};
@@ -57,8 +58,7 @@ impl Handover {
             }
             Side::Unknown(text) if waited >= HOLD_AFTER => self.hold_unless_it_runs(here, &text, deadline),
             // A copy there that waits may be about to be let run: the request for it may be waiting its turn.
-            Side::Unknown(_) | Side::Half(..) | Side::Waits(..) => {}
-            Side::Absent => self.release(name),
+            Side::Unknown(_) | Side::Half(..) | Side::Waits(..) | Side::Absent => {}
         }
         Ok(false)
     }
@@ -86,7 +86,7 @@ impl Handover {
         }
     }
 
-    /// Lets the copy here go on, if it was held.
+    /// Lets the copy here go on, if it was held: libvirt here has let it run.
     pub(super) fn release(&mut self, name: &str) {
         if !self.held {
             return;

@@ -16,8 +16,8 @@ use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
 use crate::domain::status::Trace;
 use crate::domain::{Connection, Identity, Uri, evidence};
-use crate::simulation::hosts::{GUEST, Happens, Reach, Step, UUID, World};
-use crate::simulation::{FOR_EVER, expect_move, explore, lasted, pass, world};
+use crate::simulation::hosts::{GUEST, Happens, KEEPALIVE, Reach, Step, UUID, World};
+use crate::simulation::{FOR_EVER, expect_move, explore, lasted, pass, pick, world};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -28,13 +28,20 @@ const THERE: &str = "qemu+tcp://b/system";
 const TIME: Duration = Duration::from_secs(45);
 const LATE: Duration = Duration::from_secs(2);
 
+/// The least that a host takes until it is there again after it has lost its power.
+const BOOT: Duration = Duration::from_secs(15);
+
 /// How long the world goes on when the program has ended.
 const AFTERWARDS: Duration = Duration::from_secs(60);
 
+fn identity() -> Identity {
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    Identity { name: text(GUEST), uuid: Some(text(UUID)) }
+}
+
 /// Moves the guest by this policy, or what an earlier move has left half done because of `broken`.
 fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
-    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-    let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
+    let identity = identity();
     let deadline = Deadline::after(time);
     let working = deadline.before(RESERVE);
     let uri = Uri::parse(HERE).unwrap();
@@ -67,10 +74,15 @@ fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
 
 /// Moves the guest; the answer, in a word.
 fn carry_over() -> String {
-    let answer = moved(Policy::Plain, TIME, None);
+    carry_over_in(TIME, TIME)
+}
+
+/// The same in this time; the answer has to come before, by that.
+fn carry_over_in(time: Duration, by: Duration) -> String {
+    let answer = moved(Policy::Plain, time, None);
     let took = lasted();
     world(|world| {
-        if took > TIME + LATE {
+        if took > by + LATE {
             world.wrong.get_or_insert(format!("the answer took {} s", took.as_secs()));
         }
         if answer.is_ok() && !world.runs(1) {
@@ -95,15 +107,20 @@ fn carry_over() -> String {
     }
 }
 
+/// Hosts between which it is about to be moved.
+fn moving(endless: bool) -> World {
+    let mut world = World::new(&[HERE, THERE], false);
+    (world.goes_on, world.quiet) = (true, true);
+    world.filling = if endless { FOR_EVER } else { world.filling };
+    world.move_from(0, 1, Step::Asked);
+    world
+}
+
 /// Moves it in every course of events. `endless`: the memory changes faster than it flows.
 fn every_course(budget: usize, endless: bool, may: fn(&World, Happens) -> bool) -> BTreeMap<String, usize> {
     simulated::install();
     let create = || {
-        let mut world = World::new(&[HERE, THERE], false);
-        world.goes_on = true;
-        world.filling = if endless { FOR_EVER } else { world.filling };
-        world.move_from(0, 1, Step::Asked);
-        world.quiet = true;
+        let mut world = moving(endless);
         world.may = may;
         world
     };
@@ -132,4 +149,19 @@ fn a_move_that_does_not_end() {
     let any = |_: &World, happens: Happens| matches!(happens, Happens::Parts(..) | Happens::Cut(1) | Happens::Freezes(_));
     let answers = every_course(1, true, any);
     assert!(answers["moved"] > 0 && answers["State"] > 0 && answers["TimedOut"] > 0, "{answers:?}");
+}
+
+/// The target runs the guest, is lost, and is there again without it. (No host boots in less.)
+///
+/// Fails if a copy here that is held is let go on because the target has none.
+#[test]
+fn a_target_that_is_lost_after_the_guest_ran_there() {
+    let may = |world: &World, happens| match happens {
+        Happens::Parts(Step::Runs, true) => true,
+        Happens::Ends(1) => world.hosts[1].reach == Reach::Down,
+        Happens::Heals(1) => world.hosts[1].copy.is_none() && world.calm() > BOOT,
+        _ => false,
+    };
+    let answers = every_course(3, false, may);
+    assert!(answers["TimedOut"] > 0, "{answers:?}");
 }

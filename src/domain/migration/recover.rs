@@ -105,8 +105,8 @@ impl Sides<'_> {
             // What the next look may take: a host that cannot be asked takes all that it is given, and then less was known than before.
             let look = (deadline::now() - begin).saturating_mul(2).max(LOOK).min(QUESTION);
             let last = deadline.before(look).left() <= AGAIN;
-            // What libvirt here has let go on is not held any more; what waits there may yet be let run.
-            if matches!(there, Side::Absent) || matches!(here, Side::Runs) {
+            // What libvirt here has let go on is not held any more.
+            if matches!(here, Side::Runs) {
                 handover.release(&name);
             }
             let (kind, place) = match (here, there) {
@@ -117,6 +117,9 @@ impl Sides<'_> {
                 }
                 (Side::Waits(state), Side::Absent) if self.paused && !state.will_run() => {
                     return failed(Kind::State, format!("{name} is still {state} here"));
+                }
+                (Side::Waits(_), Side::Absent) if handover.held() => {
+                    return failed(Kind::TimedOut, format!("{name} is held here, and not on {target}, where it may have run"));
                 }
                 (Side::Runs, Side::Runs) => return failed(Kind::Lives, format!("{name} runs here and on {target}")),
                 (Side::Absent, Side::Absent) => return failed(Kind::State, format!("{name} runs neither here nor on {target}")),

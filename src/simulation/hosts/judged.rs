@@ -62,6 +62,10 @@ impl World {
         if (0..self.hosts.len()).filter(|host| self.runs(*host)).count() > 1 {
             self.wrong.get_or_insert("it runs on both hosts".into());
         }
+        let stale = |host: &Host| host.copy.as_ref().is_some_and(|copy| Some(copy.number) == self.stale);
+        if (0..self.hosts.len()).any(|host| self.runs(host) && stale(&self.hosts[host])) {
+            self.wrong.get_or_insert("it goes on with a memory that is older than its disks".into());
+        }
     }
 
     /// The program ends the copy of a host: one that is not needed any more.
