@@ -41,9 +41,17 @@ impl Handover {
     /// # Errors
     /// The guest runs there, and the copy here could not be ended.
     pub(super) fn settled(&mut self, here: &Here, there: &mut There, deadline: &Deadline) -> Result<bool> {
-        if !matches!(here.side(deadline), Side::Waits(Condition::PAUSED_MIGRATION)) {
-            self.since = None;
-            return Ok(false);
+        match here.side(deadline) {
+            Side::Waits(Condition::PAUSED_MIGRATION) => {}
+            // A libvirt that stalls for a moment goes on counting the time to its giving up; so does this.
+            Side::Unknown(_) if self.since.is_some() => {}
+            side => {
+                self.since = None;
+                if matches!(side, Side::Runs | Side::Half(..)) {
+                    self.release(&here.trace.identity.name);
+                }
+                return Ok(false);
+            }
         }
         let waited = deadline::now() - *self.since.get_or_insert_with(deadline::now);
         if waited < ASK_AFTER {
@@ -68,7 +76,7 @@ impl Handover {
     pub(super) fn hold_unless_it_runs(&mut self, here: &Here, text: &str, deadline: &Deadline) {
         let name = &here.trace.identity.name;
         self.hold(name, text);
-        if matches!(here.side(deadline), Side::Runs) {
+        if matches!(here.side(deadline), Side::Runs | Side::Half(..)) {
             self.release(name);
         }
     }

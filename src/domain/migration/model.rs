@@ -165,3 +165,35 @@ fn a_target_that_is_lost_after_the_guest_ran_there() {
     let answers = every_course(3, false, may);
     assert!(answers["TimedOut"] > 0, "{answers:?}");
 }
+
+/// The copy here waits, the target is lost, and the daemon here stalls for a moment at any time: the copy is held before libvirt gives up.
+///
+/// Fails if a state that cannot be asked for counts as the end of the wait.
+#[test]
+fn a_stall_here_does_not_put_off_the_hold() {
+    simulated::install();
+    let create = || {
+        let mut world = World::new(&[HERE, THERE], false);
+        world.move_from(0, 1, Step::Runs);
+        world.hosts[1].reach = Reach::Silent;
+        world
+    };
+    let act = || {
+        let (uri, deadline) = (Uri::parse(HERE).unwrap(), Deadline::after(TIME));
+        let emulators = evidence::find(&identity(), None, &deadline).unwrap();
+        let here = Here { uri: &uri, trace: Trace { emulator: emulators.first().copied(), ..identity().into() } };
+        let (mut there, mut handover) = (There::new(THERE), Handover::new(emulators));
+        let mut stall = Some(Duration::from_millis(500 * u64::try_from(pick(30)).unwrap()));
+        while !handover.held() && deadline.pause(Duration::from_millis(250)) {
+            if stall.take_if(|stall| lasted() >= *stall).is_some() {
+                world(|world| world.freeze_for(0, Duration::from_millis(1500)));
+            }
+            handover.settled(&here, &mut there, &deadline).unwrap();
+        }
+        if lasted() > KEEPALIVE - Duration::from_secs(5) {
+            world(|world| world.wrong = Some(format!("it is held after {} s", lasted().as_secs())));
+        }
+        "held".into()
+    };
+    explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+}
