@@ -11,7 +11,7 @@
 use super::side::{Here, Side, There};
 use crate::deadline::{self, Deadline};
 use crate::domain::emulator::Emulator;
-use crate::domain::{Condition, Result, lifecycle};
+use crate::domain::{Condition, Error, Kind, Result, lifecycle};
 use crate::log;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ const ASK_AFTER: Duration = Duration::from_secs(2);
 /// How long the copy here may wait, with no word from there, before it is held: less than libvirt takes to give up a connection
 /// (`keepalive_interval` 5 s, `keepalive_count` 5, in `libvirtd.conf`).
 const HOLD_AFTER: Duration = Duration::from_secs(12);
+
+/// How long a copy here that is held is kept for a word from there: a little longer than libvirt waits (30 s). libvirt has no more to say then.
+const KEEP: Duration = Duration::from_secs(32);
 
 /// Watches the handover.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl Handover {
     /// Looks at both sides if the copy here waits. Says whether the guest runs there and the copy here was ended.
     ///
     /// # Errors
-    /// The guest runs there, and the copy here could not be ended.
+    /// The guest runs there, and the copy here could not be ended. Or the copy here is held, and nobody will say any more whether it runs there.
     pub(super) fn settled(&mut self, here: &Here, there: &mut There, deadline: &Deadline) -> Result<bool> {
         match here.side(deadline) {
             Side::Waits(Condition::PAUSED_MIGRATION) => {}
@@ -63,6 +66,9 @@ impl Handover {
                 log::warning(format_args!("{name} runs on the target, ending its copy here: libvirt here was not told"));
                 lifecycle::end_copy(identity, here.uri, deadline)?;
                 return Ok(true);
+            }
+            Side::Unknown(_) | Side::Absent if self.held && waited >= KEEP => {
+                return Err(Error::new(Kind::TimedOut, "nobody has said whether it runs there"));
             }
             Side::Unknown(text) if waited >= HOLD_AFTER => self.hold_unless_it_runs(here, &text, deadline),
             // A copy there that waits may be about to be let run: the request for it may be waiting its turn.

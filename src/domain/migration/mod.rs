@@ -37,6 +37,10 @@ use transfer::Transfer;
 /// What is kept free at the end of the time: calling the migration off and looking at both hosts.
 const RESERVE: Duration = Duration::from_secs(10);
 
+/// How long the target's libvirt may take to be there. A host that is lost does not say so, and Pacemaker does nothing about it before this action
+/// has ended.
+const CONNECTING: Duration = Duration::from_secs(15);
+
 /// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success. `begin` is called right before
 /// the move is asked for, with the emulator here: from then on it may come to its end without this process. `course` takes what was seen of it.
 ///
@@ -139,7 +143,7 @@ fn completed(there: &mut There, name: &str, deadline: &Deadline) -> Option<ffi::
 /// The target, if nothing is in the way of the move.
 fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<There> {
     let mut there = There::new(&plan.remote);
-    let connection = there.connection(deadline)?;
+    let connection = there.connection(&deadline.within(CONNECTING))?;
     let definition = Definition::running(here, &identity.name, deadline)?
         .ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))?;
     let checks = preflight::with(&Subject { identity, definition: &definition, here }, plan, &connection, deadline);

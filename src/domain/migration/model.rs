@@ -197,3 +197,24 @@ fn a_stall_here_does_not_put_off_the_hold() {
     };
     explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
 }
+
+/// The target is lost for good, and there is much time: the answer comes when libvirt has given it up. Until then Pacemaker does nothing else:
+/// neither does it fence the target, nor start what ran there.
+///
+/// Fails if a target that cannot be asked is asked again until the time is over.
+#[test]
+fn an_answer_that_does_not_wait_for_a_target_that_is_lost() {
+    simulated::install();
+    for step in [Step::Filling, Step::HandedOver, Step::Runs] {
+        let create = || {
+            let mut world = moving(true);
+            world.lose(step);
+            world
+        };
+        let by = KEEPALIVE + Duration::from_secs(10);
+        let act = || carry_over_in(Duration::from_secs(120), by);
+        let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+        let kind = if step == Step::Filling { "Refused" } else { "TimedOut" };
+        assert!(answers.keys().eq([kind]), "{answers:?}");
+    }
+}

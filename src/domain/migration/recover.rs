@@ -17,6 +17,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How long a host that cannot be asked is asked again when nothing changes any more here. It may be lost: Pacemaker neither fences it nor
+/// recovers anything as long as this action lasts.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The two hosts of a move, asked together.
 pub(super) struct Sides<'a> {
     pub(super) here: &'a Here<'a>,
@@ -97,6 +101,7 @@ impl Sides<'_> {
     pub(super) fn recover(&mut self, error: &Error, handover: &mut Handover, deadline: &Deadline) -> Result<()> {
         let (name, target) = (self.name().to_owned(), self.plan.target.clone());
         let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
+        let patience = deadline.within(PATIENCE);
         loop {
             let begin = deadline::now();
             // The other host first: what is seen of this one is the newer then. But some of the time is this one's.
@@ -109,6 +114,13 @@ impl Sides<'_> {
             if matches!(here, Side::Runs) {
                 handover.release(&name);
             }
+            // libvirt here has brought the move to its end, or cannot: it waits for the emulator that is held.
+            let clear = match (&here, &there) {
+                (Side::Runs, Side::Unknown(_)) => !error.leaves_open(),
+                (Side::Waits(_), Side::Unknown(_)) => handover.held(),
+                _ => false,
+            };
+            let enough = clear && patience.expired();
             let (kind, place) = match (here, there) {
                 // A request that was not answered may still be waiting for its turn.
                 (Side::Runs, Side::Absent) => {
@@ -166,7 +178,7 @@ impl Sides<'_> {
                 (Side::Absent, Side::Unknown(text)) => (error.kind, format!("{name} is not here; {target}: {text}")),
                 (Side::Unknown(text), _) => (error.kind, text),
             };
-            if last || !deadline.pause(AGAIN) {
+            if last || enough || !deadline.pause(AGAIN) {
                 return failed(kind, place);
             }
         }

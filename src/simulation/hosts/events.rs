@@ -194,6 +194,11 @@ impl World {
         self.events.push((now() + KEEPALIVE, Event::GivesUp));
     }
 
+    /// In this step of the move to it the second host is lost for good.
+    pub(crate) fn lose(&mut self, step: Step) {
+        self.part(step, true);
+    }
+
     /// A daemon is frozen, and goes on after this time.
     pub(crate) fn freeze_for(&mut self, host: usize, time: Duration) {
         self.hosts[host].reach = Reach::Silent;
