@@ -81,17 +81,18 @@ impl Handover {
     /// it knew what this does not.
     pub(super) fn hold_unless_it_runs(&mut self, here: &Here, text: &str, deadline: &Deadline) {
         let name = &here.trace.identity.name;
-        self.hold(name, text);
+        self.hold(name, &format!("nobody can say whether it runs on the target: {text}"));
         if matches!(here.side(deadline), Side::Runs | Side::Half(..)) {
             self.release(name);
         }
     }
 
-    fn hold(&mut self, name: &str, text: &str) {
+    /// Stops the copy here; `text`: why.
+    pub(super) fn hold(&mut self, name: &str, text: &str) {
         if self.held {
             return;
         }
-        log::warning(format_args!("nobody can say whether {name} runs on the target: its copy here is held; {text}"));
+        log::warning(format_args!("the copy of {name} here is held: {text}"));
         self.held = true;
         for emulator in &self.emulators {
             if let Err(error) = emulator.hold(name) {

@@ -117,6 +117,8 @@ fn carry(
     course: &mut Course,
     (working, deadline): (&Deadline, &Deadline),
 ) -> Result<()> {
+    // Nothing of it was at the target before a move that is begun here.
+    let ours = broken.is_none();
     let result = match broken {
         None => transfer.run(working, deadline),
         Some(error) => transfer.resume(error, deadline),
@@ -126,7 +128,7 @@ fn carry(
     if let Some(job) = &last {
         course.learn(job);
     }
-    let mut sides = Sides { here, there, plan, paused };
+    let mut sides = Sides { here, there, plan, paused, ours };
     match result {
         Ok(()) => sides.confirm(deadline),
         Err(error) => sides.recover(&error, &mut handover, deadline),

@@ -218,3 +218,24 @@ fn an_answer_that_does_not_wait_for_a_target_that_is_lost() {
         assert!(answers.keys().eq([kind]), "{answers:?}");
     }
 }
+
+/// The guest runs at the target, whose daemon is lost before it has said so, and is there again: libvirt here lets the copy here go on at once.
+///
+/// Fails if two copies that run are left to themselves.
+#[test]
+fn a_target_whose_word_is_lost() {
+    simulated::install();
+    let create = || {
+        let mut world = moving(false);
+        world.lose_word();
+        world
+    };
+    let judge = |world: &mut World, _: &str| match world.wrong.take() {
+        // From the moment in which libvirt lets the copy here go on to the one in which that is seen.
+        Some(wrong) if wrong != "it runs on both hosts" => Err(wrong),
+        _ if !world.is_held(0) => Err("the copy here runs on".into()),
+        _ => Ok(()),
+    };
+    let answers = explore(0, create, carry_over, judge);
+    assert!(answers.keys().eq(["Lives"]), "{answers:?}");
+}

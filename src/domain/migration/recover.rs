@@ -28,6 +28,8 @@ pub(super) struct Sides<'a> {
     pub(super) plan: &'a Plan,
     /// Whether the guest was paused before.
     pub(super) paused: bool,
+    /// Whether the target had no copy before: one that is there by now has come by this move.
+    pub(super) ours: bool,
 }
 
 impl Sides<'_> {
@@ -132,6 +134,12 @@ impl Sides<'_> {
                 }
                 (Side::Waits(_), Side::Absent) if handover.held() => {
                     return failed(Kind::TimedOut, format!("{name} is held here, and not on {target}, where it may have run"));
+                }
+                // The target has let it run, and its word was lost: libvirt here took the move for failed. One has to stand still at once, until
+                // both are ended; the one there has what was written last.
+                (Side::Runs, Side::Runs) if self.ours => {
+                    handover.hold(&name, &format!("it runs here and on {target}"));
+                    return failed(Kind::Lives, format!("{name} runs here and on {target}, the copy here is held"));
                 }
                 (Side::Runs, Side::Runs) => return failed(Kind::Lives, format!("{name} runs here and on {target}")),
                 (Side::Absent, Side::Absent) => return failed(Kind::State, format!("{name} runs neither here nor on {target}")),

@@ -199,6 +199,14 @@ impl World {
         self.part(step, true);
     }
 
+    /// The daemon of the second host is lost when the guest runs there and that was not said: the first hears at once that it is lost. Soon it
+    /// is there again.
+    pub(crate) fn lose_word(&mut self) {
+        self.part(Step::Runs, true);
+        self.events.retain(|(_, event)| !matches!(event, Event::GivesUp));
+        self.events.extend([(now() + START, Event::GivesUp), (now() + CLEARING, Event::Heals(1))]);
+    }
+
     /// A daemon is frozen, and goes on after this time.
     pub(crate) fn freeze_for(&mut self, host: usize, time: Duration) {
         self.hosts[host].reach = Reach::Silent;
