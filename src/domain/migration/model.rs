@@ -239,3 +239,18 @@ fn a_target_whose_word_is_lost() {
     let answers = explore(0, create, carry_over, judge);
     assert!(answers.keys().eq(["Lives"]), "{answers:?}");
 }
+
+/// The target has no copy, and the one here waits for good: libvirt was restarted in the handover.
+///
+/// Fails if that counts as a move whose end is known.
+#[test]
+fn a_copy_that_is_left_waiting() {
+    simulated::install();
+    let create = || {
+        let mut world = moving(false);
+        world.leave_waiting();
+        world
+    };
+    let answers = explore(0, create, carry_over, |_, _| Ok(()));
+    assert!(answers.keys().eq(["TimedOut"]), "{answers:?}");
+}

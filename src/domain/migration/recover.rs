@@ -172,6 +172,8 @@ impl Sides<'_> {
                 }
                 (Side::Runs, Side::Unknown(text)) => (error.kind, format!("{name} still runs here; {target}: {text}")),
                 (Side::Runs, Side::Waits(..)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
+                // libvirt here was restarted in the handover, and leaves it so: the record of the move has to stay, by which a monitor shows it.
+                (Side::Waits(state @ Condition::PAUSED_MIGRATION), Side::Absent) => (Kind::TimedOut, format!("{name} is {state} here")),
                 (Side::Waits(state), Side::Absent) => (Kind::State, format!("{name} is {state} here")),
                 (Side::Waits(state), Side::Waits(other)) => (error.kind, format!("{name} is {state} here and {other} on {target}")),
                 (Side::Waits(state), Side::Unknown(text)) => {

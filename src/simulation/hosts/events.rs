@@ -207,6 +207,15 @@ impl World {
         self.events.extend([(now() + START, Event::GivesUp), (now() + CLEARING, Event::Heals(1))]);
     }
 
+    /// The daemon of the first host is restarted in the handover: its copy waits for good, and the other one is ended.
+    pub(crate) fn leave_waiting(&mut self) {
+        self.part(Step::HandedOver, false);
+        self.events.clear();
+        self.transfer = None;
+        self.hosts[1].copy = None;
+        self.moved = Some(Err(BROKEN));
+    }
+
     /// A daemon is frozen, and goes on after this time.
     pub(crate) fn freeze_for(&mut self, host: usize, time: Duration) {
         self.hosts[host].reach = Reach::Silent;
