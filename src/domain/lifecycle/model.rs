@@ -9,7 +9,7 @@ use crate::deadline::{Deadline, now};
 use crate::domain::ffi::simulated;
 use crate::domain::status::Trace;
 use crate::domain::{Identity, Uri};
-use crate::simulation::hosts::{GUEST, Happens, Reach, Temper, UUID, World};
+use crate::simulation::hosts::{GUEST, Happens, Reach, Step, Temper, UUID, World};
 use crate::simulation::{explore, lasted, pick, world};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -203,4 +203,28 @@ fn a_guest_that_is_still_to_be_created_at_the_end_of_the_time() {
     };
     let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
     assert!(answers["Unresponsive"] > 0, "{answers:?}");
+}
+
+/// It was handed over in a move whose agent was killed, and the daemon of the target says nothing: it may run there by now, and libvirt here lets it go
+/// on when it gives up.
+///
+/// Fails if the end of that move is waited for.
+#[test]
+fn a_guest_that_was_handed_over() {
+    simulated::install();
+    let create = || {
+        let mut world = World::new(&[HERE, "qemu+tcp://b/system"], false);
+        (world.quiet, world.goes_on, world.ends, world.disturbed) = (true, true, true, true);
+        world.move_from(0, 1, Step::Asked);
+        world.lose([Step::HandedOver, Step::Runs][pick(2)]);
+        world
+    };
+    let act = || stopped_in(Duration::from_secs([40, 87][pick(2)]), false);
+    let judge = |world: &mut World, _: &str| match world.wrong.take() {
+        Some(wrong) => Err(wrong),
+        None if lasted() > Duration::from_secs(10) => Err(format!("it took {} s", lasted().as_secs())),
+        None => Ok(()),
+    };
+    let answers = explore(0, create, act, judge);
+    assert!(answers.keys().eq(["stopped"]), "{answers:?}");
 }

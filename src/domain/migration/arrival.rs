@@ -1,13 +1,16 @@
 //! Moves that another action began: awaited, called off, or ended where they arrived.
 
 use super::side::{QUESTION, Side, There};
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::definition::Identity;
 use crate::domain::lifecycle::{self, REQUEST};
-use crate::domain::{Error, Kind, Result, Uri, ffi};
+use crate::domain::{Condition, Error, Kind, Result, Uri, ffi};
 use crate::log;
 use std::time::Duration;
+
+/// How long a copy may stand still for the handover of a move that was called off: one that still sends its memory goes on at once.
+const STANDS: Duration = Duration::from_secs(2);
 
 /// Waits for a migration that an earlier, killed action left in flight; it may yet succeed.
 ///
@@ -110,7 +113,8 @@ fn end_at(connection: &Connection, name: &str, force: bool, deadline: &Deadline)
     })
 }
 
-/// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended.
+/// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended. Not when the guest was handed over: the word of the
+/// target may never come, and libvirt here then lets the copy here go on, whose memory is older than the disks if the guest runs there.
 ///
 /// # Errors
 /// It could not be asked for or called off.
@@ -124,7 +128,13 @@ pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<(
     }
     log::warning(format_args!("calling off a migration of {} that is in flight", identity.name));
     let _ = abort(&guest, deadline);
+    let mut stood = None;
     while is_outgoing(&guest, deadline)? {
+        if guest.call("asking for the state of", deadline, ffi::state)? != Condition::PAUSED_MIGRATION {
+            stood = None;
+        } else if deadline::now() - *stood.get_or_insert_with(deadline::now) >= STANDS {
+            return Ok(());
+        }
         if !deadline.pause(Duration::from_millis(100)) {
             return Err(Error::new(Kind::TimedOut, format!("the migration of {} did not end in time", identity.name)));
         }
