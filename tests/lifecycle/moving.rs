@@ -230,9 +230,9 @@ pub fn agent_killed_and_arrived(lab: &Lab) -> Result<()> {
 }
 
 /// The agent is killed while both hosts have a copy, and the target says nothing: the one here stands still, and a recurring monitor shows that. A
-/// stop ends it.
+/// stop ends it, and does not wait for the target: libvirt would let it go on.
 pub fn agent_killed_in_the_handover(lab: &Lab) -> Result<()> {
-    let guest = mover(lab, "handed")?.with("force_stop", "true");
+    let guest = mover(lab, "handed")?;
     guest.boot(HERE)?;
     let mover = Mover::start(&guest)?;
     let frozen = Frozen::libvirt(lab, THERE)?;
@@ -244,7 +244,9 @@ pub fn agent_killed_in_the_handover(lab: &Lab) -> Result<()> {
     guest.with("pause_policy", "ignore").call(HERE, "recurring", 20)?.is(0)?;
     guest.call(HERE, "status", 20)?.is(0)?;
     ensure!(stands(), "libvirt has gone on: the answers say nothing");
-    guest.call(HERE, "stop", 40)?.is(0)?;
+    let last = guest.ring()?.newest.sequence;
+    guest.call(HERE, "stop", 60)?.is(0)?.at_once(Duration::from_secs(20))?;
+    ensure!(guest.ring()?.newest.sequence == last, "it was let go on");
     guest.absent(HERE)?;
     drop(frozen);
     lab.wait_libvirt(THERE)?;

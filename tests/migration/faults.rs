@@ -31,6 +31,8 @@ pub enum Fault {
     SourceLibvirt,
     /// The target's libvirt is killed and comes back.
     TargetLibvirt,
+    /// The same, and its last message is lost with the connection.
+    TargetWord,
     /// The target's libvirt hangs, for longer than libvirt waits, and goes on.
     TargetFrozen,
     /// The emulator at the source is killed: the guest is lost.
@@ -144,12 +146,21 @@ pub fn play(lab: &Lab, moment: Moment, fault: Fault) -> Result<()> {
             let flows = || resource.virsh(HERE, "domjobinfo", &[]).is_ok_and(|job| job.contains("Memory processed"));
             soon("memory flows", flows)?;
         }
+        // A daemon that ends has not sent it.
+        if (moment, fault) == (Moment::Finish, Fault::SourceLibvirt) {
+            line.lose();
+        }
         strike(resource, fault, agent, line)
     };
     let answer = relay::with(lab, [HERE, THERE], moment, strike, |line| {
         let call = Call::start(&guest)?;
         send.send(call.group()?).context("nobody waits for the agent")?;
-        let answer = call.answer(&name)?;
+        let answer = thread::scope(|scope| {
+            if fault == Fault::TargetWord {
+                scope.spawn(|| wait_until(SOON, Duration::from_millis(10), || line.fired()) && lab.start(THERE, "libvirtd").is_ok());
+            }
+            call.answer(&name)
+        })?;
         ensure!(wait_until(SOON, Duration::from_millis(10), || line.fired()), "the moment did not come: {answer:?}");
         mend(lab, fault, line)?;
         judge(&guest, moment, fault, answer.as_ref(), boot).with_context(|| format!("migrate_to said {answer:?}"))
@@ -175,6 +186,11 @@ fn strike(guest: &Resource, fault: Fault, agent: Pid, line: &Line) -> Result<()>
         Fault::Agent => Ok(killpg(agent, Signal::SIGKILL)?),
         Fault::SourceLibvirt => restart(HERE),
         Fault::TargetLibvirt => restart(THERE),
+        // It comes back when the source has heard that its connection is gone.
+        Fault::TargetWord => {
+            line.lose();
+            lab.kill(THERE, "libvirtd")
+        }
         Fault::TargetFrozen => lab.freeze(THERE, "libvirtd"),
         // When the source has heard of the end, libvirt may have ended it already, or does so at this moment.
         Fault::SourceEmulator => match lab.kill(HERE, &format!("guest:{}", guest.name)) {
@@ -215,7 +231,7 @@ fn lives_on(moment: Moment, fault: Fault) -> bool {
         Fault::TargetEmulator | Fault::TargetPower => !matches!(moment, Moment::Finish | Moment::Finished | Moment::Confirm),
         // Memory flows without the daemon at the target: it is missed when it is to let the guest run.
         Fault::TargetFrozen => moment == Moment::Begin,
-        Fault::SourceLibvirt | Fault::TargetLibvirt | Fault::Network => {
+        Fault::SourceLibvirt | Fault::TargetLibvirt | Fault::TargetWord | Fault::Network => {
             !matches!(moment, Moment::Finish | Moment::Finished | Moment::Confirm)
         }
     }
@@ -238,6 +254,10 @@ fn judge(guest: &Resource, moment: Moment, fault: Fault, answer: Option<&Answer>
         }
         code => {
             promised!(!lives_on(moment, fault), "code {code:?}: nobody says that the guest runs");
+            // libvirt here leaves its copy paused for good: that is shown.
+            if (moment, fault) == (Moment::Finish, Fault::SourceLibvirt) {
+                guest.call(HERE, "recurring", 20)?.says(190, &["paused (migrating)", "is not known"])?;
+            }
             restarted(guest, fault)
         }
     }
@@ -320,7 +340,7 @@ moments! {
         source_emulator SourceEmulator, target_emulator TargetEmulator, network Network, source_power SourcePower, target_power TargetPower, target_full TargetFull;
     finish: Finish, agent Agent, source_libvirt SourceLibvirt, target_libvirt TargetLibvirt, target_frozen TargetFrozen,
         source_emulator SourceEmulator, target_emulator TargetEmulator, network Network, source_power SourcePower, target_power TargetPower, target_full TargetFull;
-    finished: Finished, agent Agent, source_libvirt SourceLibvirt, target_libvirt TargetLibvirt, target_frozen TargetFrozen,
+    finished: Finished, agent Agent, source_libvirt SourceLibvirt, target_libvirt TargetLibvirt, target_word TargetWord, target_frozen TargetFrozen,
         source_emulator SourceEmulator, target_emulator TargetEmulator, network Network, source_power SourcePower, target_power TargetPower, target_full TargetFull;
     confirm: Confirm, agent Agent, source_libvirt SourceLibvirt, target_libvirt TargetLibvirt, target_frozen TargetFrozen,
         source_emulator SourceEmulator, target_emulator TargetEmulator, network Network, source_power SourcePower, target_power TargetPower, target_full TargetFull;

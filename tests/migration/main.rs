@@ -45,7 +45,7 @@ fn long() -> Vec<Scenario> {
         prepare: agent target_frozen source_emulator network source_power target_power target_full;
         perform: target_frozen network source_power target_power;
         finish: target_frozen source_emulator target_emulator network source_power target_power target_full;
-        finished: target_frozen source_emulator target_emulator network source_power target_power target_full;
+        finished: target_word target_frozen source_emulator target_emulator network source_power target_power target_full;
         confirm: target_libvirt target_frozen source_emulator target_emulator network source_power target_power target_full;
     }
 }

@@ -67,12 +67,19 @@ pub struct Line {
     dead: AtomicBool,
     over: AtomicBool,
     fired: AtomicBool,
+    /// The message is not passed on, and both sides hear that the connection is gone.
+    lost: AtomicBool,
 }
 
 impl Line {
     /// Cuts it.
     pub fn cut(&self) {
         self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// Loses the message of the moment with its connection.
+    pub fn lose(&self) {
+        self.lost.store(true, Ordering::SeqCst);
     }
 
     /// Mends it: for new connections.
@@ -202,7 +209,7 @@ impl<'env, F: Fn() + Sync> Relay<'env, F> {
             if here && !first {
                 (self.fire)();
             }
-            if self.line.dead.load(Ordering::SeqCst) {
+            if self.line.dead.load(Ordering::SeqCst) || here && self.line.lost.load(Ordering::SeqCst) {
                 return Ok(false);
             }
             to.write_all(&length)?;
