@@ -1,10 +1,10 @@
 //! All guests of the cluster as Pacemaker and the libvirts that can be asked see them at a moment.
 
-use super::whereabouts::are_held;
 use crate::cluster::cib::{Cib, Primitive, Ran};
 use crate::cluster::tool;
 use crate::cluster::view::{Placed, View};
 use crate::deadline::Deadline;
+use crate::domain::emulator::are_held;
 use crate::domain::held::{self, Held};
 use crate::domain::migration::history::{ATTRIBUTE, Last};
 use crate::domain::{Identity, evidence};

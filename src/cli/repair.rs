@@ -4,11 +4,12 @@
 //! touched: a copy is ended only if it stands still and another one is seen to run, also while this one cannot begin to.
 
 use super::interruption::Interruption;
-use super::whereabouts::{Place, Whereabouts, are_held};
+use super::whereabouts::{Place, Whereabouts};
 use super::{Given, print};
 use crate::cluster::view::{self, View};
 use crate::cluster::{resource, tool};
 use crate::deadline::Deadline;
+use crate::domain::emulator::are_held;
 use crate::domain::held::{self, Held};
 use crate::domain::record::Record;
 use crate::domain::{Connection, evidence};

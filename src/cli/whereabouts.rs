@@ -6,7 +6,7 @@ use crate::cluster::cib::Cib;
 use crate::cluster::fencing::{self, Since};
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
-use crate::domain::emulator::Emulator;
+use crate::domain::emulator::are_held;
 use crate::domain::held::{self, Held};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
@@ -279,11 +279,6 @@ impl Whereabouts {
     pub(super) fn is_unsure(&self) -> bool {
         !self.troubles.is_empty() || self.places.iter().any(|place| place.copy.is_none())
     }
-}
-
-/// Whether all emulators of a guest are held, and there is one.
-pub(super) fn are_held(emulators: &[Emulator]) -> bool {
-    !emulators.is_empty() && emulators.iter().all(Emulator::is_held)
 }
 
 /// A resource, a path, or the name of a guest: then it is the resource whose guest is called so.

@@ -139,6 +139,12 @@ impl Emulator {
     }
 }
 
+/// Whether a guest is held: all its emulators are, and there is one.
+#[must_use]
+pub fn are_held(emulators: &[Emulator]) -> bool {
+    !emulators.is_empty() && emulators.iter().all(Emulator::is_held)
+}
+
 /// Whether SIGTERM or SIGKILL waits for a thread or its process, by `/proc/PID/task/TID/status`: bit 0 of each mask is signal 1.
 fn is_told_to_end(status: &str) -> bool {
     let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
