@@ -11,7 +11,7 @@ pub mod tool;
 pub mod utilization;
 pub mod view;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Task};
 use crate::log;
 use crate::program::{self, Outcome};
 use view::View;
@@ -41,13 +41,17 @@ pub struct Peer {
 /// which corosync does not know (`crm_mon`); or none if Pacemaker does not say.
 #[must_use]
 pub fn peers(deadline: &Deadline) -> Vec<Peer> {
+    let limit = *deadline;
+    // Side by side: each start waits for this.
+    let view = Task::start(move || View::query(&limit));
     let known = known(deadline);
-    match View::query(deadline) {
-        Ok(view) => with_remotes(known, &view),
-        Err(trouble) => {
+    match view.wait(deadline) {
+        Some(Ok(view)) => with_remotes(known, &view),
+        Some(Err(trouble)) => {
             log::debug(|| trouble.to_string());
             known
         }
+        None => known,
     }
 }
 
