@@ -235,8 +235,10 @@ pub(crate) struct World {
     stale: Option<usize>,
     /// libvirt's answer to who asked for the move.
     moved: Option<Answer<()>>,
-    /// Of what looks the same so often, how often that was so.
-    same: Option<(Looks, u32)>,
+    /// Of what looks the same so often, how often that was so, and which calls were made.
+    same: Option<(Looks, u32, Vec<&'static str>)>,
+    /// The call that is made.
+    calling: &'static str,
     /// Where the program's state files are.
     pub(crate) notes: PathBuf,
     /// What is wrong.
@@ -284,6 +286,7 @@ impl World {
             stale: None,
             moved: None,
             same: None,
+            calling: "",
             notes: PathBuf::new(),
             wrong: None,
         }
@@ -311,13 +314,6 @@ impl World {
         copy.hangs = true;
         if let Some(since) = since {
             self.begin_ending(host, GIVES_UP - since);
-        }
-    }
-
-    /// The guest is paused there for this reason of libvirt's.
-    pub(crate) fn pause(&mut self, host: usize, reason: c_int) {
-        if let Some(copy) = &mut self.hosts[host].copy {
-            (copy.state, copy.reason) = (PAUSED, reason);
         }
     }
 

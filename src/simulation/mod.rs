@@ -12,9 +12,9 @@ mod choice;
 pub(crate) mod hosts;
 mod task;
 
-use hosts::World;
+use hosts::{Happens, World};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ thread_local! {
     static CLOCK: Cell<Option<(Instant, Instant)>> = const { Cell::new(None) };
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
     static STORY: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    static CHOSEN: RefCell<BTreeSet<(&'static str, String)>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// Whether this thread is one whose time and hosts are made up.
@@ -90,6 +91,16 @@ pub(crate) fn tell(line: impl FnOnce() -> String) {
             story.push(format!("{:>9.3} {}", lasted().as_secs_f64(), line()));
         }
     });
+}
+
+/// At this call something happens.
+fn chosen(call: &'static str, happens: Happens) {
+    CHOSEN.with_borrow_mut(|chosen| chosen.insert((call, format!("{happens:?}"))));
+}
+
+/// What has happened at which calls, in all courses so far.
+pub(crate) fn all_chosen() -> BTreeSet<(&'static str, String)> {
+    CHOSEN.with_borrow(Clone::clone)
 }
 
 /// Goes through every course of events in `world` that leaves the usual one in up to `budget` places. `act` has the program do

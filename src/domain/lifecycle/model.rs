@@ -10,7 +10,7 @@ use crate::domain::ffi::simulated;
 use crate::domain::status::Trace;
 use crate::domain::{Identity, Uri};
 use crate::simulation::hosts::{GUEST, Happens, Reach, Step, Temper, UUID, World};
-use crate::simulation::{explore, lasted, pick, world};
+use crate::simulation::{all_chosen, explore, lasted, pick, world};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -227,4 +227,30 @@ fn a_guest_that_was_handed_over() {
     };
     let answers = explore(0, create, act, judge);
     assert!(answers.keys().eq(["stopped"]), "{answers:?}");
+}
+
+/// What may happen does, at each kind of call that a stop makes.
+///
+/// Fails if only the number of calls decides at which of them something may happen.
+#[test]
+fn something_happens_at_every_kind_of_call() {
+    every_course(1, false, || {
+        let mut world = host(true, comes_and_goes);
+        world.temper.asked = None;
+        world
+    });
+    let chosen = all_chosen();
+    for call in ["look up", "state", "job", "shutdown", "destroy"] {
+        for happens in [Happens::Cut(0), Happens::Freezes(0)] {
+            assert!(chosen.contains(&(call, format!("{happens:?}"))), "{happens:?} at {call}: {chosen:?}");
+        }
+    }
+    every_course(2, false, || {
+        let mut world = host(true, |world, happens| {
+            world.hosts[0].reach == Reach::Up && happens == Happens::Freezes(0) || happens == Happens::Heals(0)
+        });
+        world.temper.asked = None;
+        world
+    });
+    assert!(all_chosen().contains(&("open", format!("{:?}", Happens::Heals(0)))));
 }

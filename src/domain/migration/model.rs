@@ -93,9 +93,12 @@ fn carry_over_in(time: Duration, by: Duration) -> String {
             world.wrong.get_or_insert("\"moved\" was said, and a copy is left at the source".into());
         }
     });
-    pass(AFTERWARDS);
+    // In parts: a step of a move is planned when the one before it is made.
+    for _ in 0..6 {
+        pass(AFTERWARDS / 6);
+        world(World::catch_up);
+    }
     world(|world| {
-        world.catch_up();
         // One that is held is known to be.
         if !world.runs(0) && !world.runs(1) && !world.is_held(0) && world.hosts[0].reach == Reach::Up {
             world.wrong.get_or_insert("it runs nowhere".into());

@@ -5,10 +5,11 @@ use virt::sys;
 
 impl World {
     /// A call reaches the daemon of a host, or does not.
-    pub(super) fn call(&mut self, host: usize, what: &str) -> Answer<()> {
+    pub(super) fn call(&mut self, host: usize, what: &'static str) -> Answer<()> {
         self.meddled |= matches!(what, "abort" | "shutdown" | "destroy");
         pass(CALL);
         self.catch_up();
+        self.calling = what;
         self.between();
         tell(|| format!("{what} at {}", self.hosts[host].uri));
         match self.hosts[host].reach {
@@ -33,6 +34,7 @@ impl World {
         pass(CALL);
         self.catch_up();
         if self.reopens && self.hosts[host].reach != Reach::Up {
+            self.calling = "open";
             self.between();
         }
         match self.hosts[host].reach {

@@ -84,6 +84,13 @@ impl World {
         }
     }
 
+    /// The guest is paused there for this reason of libvirt's.
+    pub(crate) fn pause(&mut self, host: usize, reason: c_int) {
+        if let Some(copy) = &mut self.hosts[host].copy {
+            (copy.state, copy.reason) = (PAUSED, reason);
+        }
+    }
+
     /// Whether libvirt goes on listing the guest here, whose emulator has ended now.
     pub(super) fn is_listed_on(&mut self, host: usize) -> bool {
         let listed = self.temper.listed;

@@ -142,6 +142,7 @@ impl World {
         possible.extend(of_halves.into_iter().filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)));
         let Some(happens) = deviate(possible.len()).checked_sub(1).map(|at| possible[at]) else { return };
         tell(|| format!("  {happens:?}"));
+        super::super::chosen(self.calling, happens);
         self.disturbed = true;
         self.stirred = Some(now());
         self.happens_to_halves(happens);
@@ -222,8 +223,8 @@ impl World {
         self.events.push((now() + time, Event::Heals(host)));
     }
 
-    /// A program that asks again and again while nothing changes: something may happen at the first few of these questions, and then at
-    /// fewer and fewer.
+    /// A program that asks again and again while nothing changes: something may happen at the first few of these questions and the first of each
+    /// kind, and then at fewer and fewer.
     pub(super) fn is_worth_a_choice(&mut self) -> bool {
         let looks = (
             self.transfer.map(|transfer| transfer.step),
@@ -231,12 +232,16 @@ impl World {
             self.hosts.iter().map(|host| host.reach).collect(),
             self.emulators().len(),
         );
-        let count = match self.same.take() {
-            Some((before, count)) if before == looks => count + 1,
-            _ => 0,
+        let (count, mut calls) = match self.same.take() {
+            Some((before, count, calls)) if before == looks => (count + 1, calls),
+            _ => (0, Vec::new()),
         };
-        self.same = Some((looks, count));
-        count < 2 || count.is_power_of_two()
+        let new = !calls.contains(&self.calling);
+        if new {
+            calls.push(self.calling);
+        }
+        self.same = Some((looks, count, calls));
+        new || count < 2 || count.is_power_of_two()
     }
 
     pub(super) fn is_possible(&self, happens: Happens) -> bool {
@@ -254,6 +259,7 @@ impl World {
     /// A place in which something may happen while the program waits.
     pub(crate) fn pass_by(&mut self) {
         self.catch_up();
+        self.calling = "wait";
         self.between();
     }
 
