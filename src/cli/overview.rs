@@ -251,8 +251,9 @@ fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
             match answer {
                 Ok(Some(Held { condition, .. })) if condition.is_active() => {
                     let is_held = || evidence::find(&identity, None, &Deadline::after(LIBVIRT)).is_ok_and(|found| are_held(&found));
-                    let held = if node == here && !condition.runs() && is_held() { ", held" } else { "" };
-                    guest.copies.push(Copy { node: node.clone(), state: format!("{condition}{held}"), runs: Some(condition.runs()) });
+                    // libvirt does not know it, and may well say that it runs.
+                    let (held, runs) = if node == here && is_held() { (", held", false) } else { ("", condition.runs()) };
+                    guest.copies.push(Copy { node: node.clone(), state: format!("{condition}{held}"), runs: Some(runs) });
                 }
                 Ok(_) => {}
                 Err(text) => {

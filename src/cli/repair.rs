@@ -172,7 +172,8 @@ fn advice(found: &Whereabouts) -> Vec<String> {
     let running: Vec<&str> = found.places.iter().filter(|place| place.runs).map(|place| place.node.as_str()).collect();
     if running.len() > 1 {
         advice.push(format!(
-            "{name} runs on {}: its disks may be damaged already. Decide which copy is right, and end the other at once: virsh destroy {name}",
+            "{name} runs on {}: its disks may be damaged already. Run this on each of them: a move that failed may have held the older copy, which only \
+             its own node can see. Else decide which copy is right, and end the other at once: virsh destroy {name}",
             running.join(" and ")
         ));
     }
@@ -265,7 +266,7 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
     let mut answers = answers.into_iter().map(|answer| answer.ok()?.pop()?.ok()?);
     let (copy, original) = (answers.next().flatten(), answers.next().flatten());
     let still = |Held { condition, busy, .. }: Held| {
-        condition.is_active() && !condition.runs() && !condition.is_postcopy() && (busy != Some(true) || held_before)
+        condition.is_active() && !condition.is_postcopy() && (held_before || !condition.runs() && busy != Some(true))
     };
     let wrong = if !copy.is_some_and(still) {
         Some(format!("the copy of {name} on this node was not seen to stand still any more"))

@@ -211,6 +211,8 @@ impl Whereabouts {
         }
         let processes = emulators.unwrap_or_default();
         place.held = are_held(&processes);
+        // libvirt does not know that, and may well say that it runs.
+        place.runs &= !place.held;
         place.emulators =
             processes.iter().map(|found| Process { pid: found.pid, since: found.since(), ending: found.is_dying() }).collect();
         match fence::unproven(&identity.name) {

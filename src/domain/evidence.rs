@@ -39,6 +39,23 @@ pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error>
     Ok(!others.is_empty())
 }
 
+/// Whether an emulator runs on this host that was started to take a guest in (`-incoming`, by a move or from a saved state): one of `wanted`, or,
+/// where that is not known, one that belongs to none of `claimed`.
+///
+/// # Errors
+/// As of [`find`].
+pub fn has_come(wanted: Option<&Identity>, claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
+    let (wanted, claimed) = (wanted.cloned(), claimed.to_vec());
+    let found = scan(deadline, move |process| {
+        let is_meant = || match &wanted {
+            Some(wanted) => process.runs(wanted),
+            None => !claimed.iter().any(|identity| process.runs(identity)),
+        };
+        process.is_emulator() && process.is_incoming() && is_meant()
+    })?;
+    Ok(!found.is_empty())
+}
+
 /// When the process that has called this one started, in clock ticks since boot: `pacemaker-execd` when Pacemaker calls an agent.
 #[must_use]
 pub fn start_of_caller() -> Option<u64> {

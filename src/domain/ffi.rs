@@ -248,7 +248,8 @@ fn class(code: Option<ErrorNumber>, part: Option<ErrorDomain>, text: &str) -> Ki
         | Number::Libssh => Kind::Unreachable,
         // `src/rpc` says VIR_FROM_RPC, `src/remote/remote_driver.c` VIR_FROM_REMOTE.
         Number::SystemError | Number::Rpc if matches!(part, Some(ErrorDomain::Rpc | ErrorDomain::Remote)) => Kind::Unreachable,
-        // The connection is gone: `src/rpc/virnetclient.c` and `src/rpc/virkeepalive.c`.
+        // The connection is gone: `src/rpc/virnetclient.c` and `src/rpc/virkeepalive.c`, in the language of the daemon.
+        Number::InternalError if part == Some(ErrorDomain::Rpc) => Kind::Unreachable,
         Number::InternalError if text.contains("client socket is closed") || text.contains("keepalive timeout") => Kind::Unreachable,
         Number::InternalError if part == Some(ErrorDomain::None) => Kind::Internal,
         Number::OperationTimeout => Kind::Unresponsive,
@@ -273,6 +274,7 @@ mod tests {
             (Number::InternalError, Part::Rpc, "internal error: client socket is closed", Kind::Unreachable),
             (Number::InternalError, Part::Qemu, "internal error: process exited while connecting to monitor", Kind::Refused),
             (Number::InternalError, Part::None, "an unknown libvirt error occurred", Kind::Internal),
+            (Number::InternalError, Part::Rpc, "内部エラー: クライアントソケットが閉じられています", Kind::Unreachable),
             (Number::OperationTimeout, Part::Qemu, "cannot acquire state change lock", Kind::Unresponsive),
             (Number::ResourceBusy, Part::Locking, "リソースが使用中です: Lockspace リソース '/srv/x.img' はロックされています", Kind::Held),
             (Number::OperationInvalid, Part::Domain, "domain is not running", Kind::State),

@@ -4,7 +4,7 @@
 mod model;
 
 use super::definition::Identity;
-use super::emulator::Emulator;
+use super::emulator::{Emulator, are_held};
 use super::status::{self, Presence, Sight, Trace};
 use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, migration, saved_state, twin};
 use super::{evidence, held};
@@ -230,7 +230,9 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
     let emulators = twin::find(trace, uri, deadline)?;
     let trace = &trace.with(&emulators);
+    // One that is held, as a move that nobody could settle leaves it, takes no request, nor does libvirt before it has given up waiting for it.
     if let Manner::Ask(modes) = manner
+        && !are_held(&emulators)
         && ask(identity, uri, modes, &deadline.before(reserve))
     {
         return prove(trace, &emulators, uri, deadline);

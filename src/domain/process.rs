@@ -103,7 +103,7 @@ pub(super) struct Shown {
 pub(super) fn shown(pid: i32) -> Option<Shown> {
     let process = Process::read(directory(pid)).ok()??;
     let name = String::from_utf8_lossy(&guest_name(option(&process.line, b"-name")?)).into_owned();
-    Some(Shown { name, incoming: option(&process.line, b"-incoming").is_some() })
+    Some(Shown { name, incoming: process.is_incoming() })
 }
 
 impl Process {
@@ -116,6 +116,11 @@ impl Process {
             Err(error) => return Err(error),
         };
         Ok(Some(Self { directory, line }))
+    }
+
+    /// Whether it was started to take in a guest that ran before (`-incoming`).
+    pub(super) fn is_incoming(&self) -> bool {
+        option(&self.line, b"-incoming").is_some()
     }
 
     /// Whether it is an emulator that libvirt has started, or what is left of one.

@@ -285,20 +285,19 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
         call.with_rings(call.new_record(&identity));
         end(identity.into(), config)
     };
-    let end_by = |config: &Path, given: Option<&str>, recorded: bool| loop {
-        match call.definition_of(config, call.deadline.left()) {
-            Ok(definition) => break end_named(definition.identity, config),
-            Err(error) if recorded => {
-                log::debug(|| error.text);
-                break Ok(());
-            }
+    let others = call.shelf().others();
+    let has_come = |wanted: Option<&Identity>| evidence::has_come(wanted, &others, &call.deadline).map_err(|error| call.failure(error));
+    loop {
+        match call.definition() {
+            Ok(definition) => break end_named(definition.identity, &call.parameters.config)?,
+            Err(error) if record.is_some() => break log::debug(|| error.text),
             Err(error) => {
                 log::warning(format_args!("{error}; looking for guests named like it"));
-                for guess in call.guesses_by(given.map(Path::new)) {
-                    end(guess.into(), config)?;
+                for guess in call.guesses() {
+                    end(guess.into(), &call.parameters.config)?;
                 }
                 if error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))? {
-                    break Ok(());
+                    break;
                 }
                 // Storage that does not answer now may do so yet.
                 if !call.deadline.again(AGAIN) {
@@ -306,15 +305,28 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
                 }
             }
         }
-    };
-    // As it was given: a relative path is refused as a value, but is still a hint.
+    }
+    // What is configured by now may have come here by a move, and be nobody else's. What has not come is: this resource has not started it.
     let given = call.environment.parameters.get("config").map(String::as_str);
-    end_by(&call.parameters.config, given, record.is_some())?;
-    // What is configured by now may have come here, and be nobody else's.
     let configured = newer.as_ref().and_then(|newer| newer.get("config")).map(String::as_str).filter(|config| Some(*config) != given);
-    if let Some(config) = configured {
-        log::warning(format_args!("config is {}, Pacemaker's configuration has {config}", given.unwrap_or("not set")));
-        end_by(Path::new(config), Some(config), false)?;
+    while let Some(config) = configured.map(Path::new) {
+        let given = given.unwrap_or("not set");
+        match call.definition_of(config, call.deadline.left()) {
+            Ok(definition) if has_come(Some(&definition.identity))? => {
+                log::warning(format_args!("config is {given}, Pacemaker's configuration has {}", config.display()));
+                end_named(definition.identity, config)?;
+                break;
+            }
+            Ok(_) => break,
+            Err(error) if error.kind == Kind::Definition || !has_come(None)? => {
+                log::debug(|| error.text);
+                break;
+            }
+            Err(error) if !call.deadline.again(AGAIN) => {
+                return Err(call.failure(error.context("a guest has come here that may be this resource's")));
+            }
+            Err(_) => {}
+        }
     }
     if let Some(config) = call.other_config() {
         match call.definition_of(&config, call.deadline.left()) {

@@ -127,7 +127,8 @@ impl Call {
         let identity = &trace.identity;
         self.keep_definition(identity);
         let Some(file) = self.state_file(&identity.name) else { return };
-        let why = match self.illness() {
+        let held = || trace.emulator.is_some_and(|emulator| emulator.is_held()).then(|| "its emulator is held".to_owned());
+        let why = match self.illness().or_else(held) {
             Some(illness) => {
                 self.retire_state(&identity.name);
                 illness

@@ -198,12 +198,8 @@ impl Call {
     /// like the resource, and not known to be another resource's.
     pub(super) fn guesses(&self) -> Vec<Identity> {
         // As it was given: a relative path is refused as a value, but is still a hint.
-        self.guesses_by(self.environment.parameters.get("config").map(Path::new))
-    }
-
-    /// The same for a definition that is there.
-    pub(super) fn guesses_by(&self, config: Option<&Path>) -> Vec<Identity> {
-        let stem = config.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+        let stem = self.environment.parameters.get("config").map(Path::new).and_then(Path::file_stem);
+        let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
         let mut names: Vec<String> = stem.into_iter().chain(self.environment.instance.clone()).collect();
         names.dedup();
         let others = self.shelf().others();

@@ -264,14 +264,26 @@ pub fn config_is_older_than_what_came(lab: &Lab) -> Result<()> {
     configure(lab, &xml.replace("/older.xml", "/newer.xml"))?;
     settle(lab)?;
     let create = || lab.check(HERE, &["virsh", "-q", "create", "/srv/vms/newer.xml"], PATIENCE);
-    create()?;
+    // Restored, its emulator is one that takes a guest in, as after a move.
+    let come = || {
+        create()?;
+        two.virsh(HERE, "save", &["/srv/vms/newer.state"])?;
+        lab.check(HERE, &["sh", "-c", "virsh -q restore /srv/vms/newer.state && rm /srv/vms/newer.state"], PATIENCE)
+    };
+    come()?;
     one.call(HERE, "stop", 60)?.is(0)?;
     two.absent(HERE)?;
     one.begin(HERE)?;
     one.virsh(HERE, "destroy", &[])?;
-    create()?;
+    come()?;
     one.call(HERE, "stop", 60)?.is(0)?;
     two.absent(HERE)?;
+    // A person runs it, and this resource is yet to take it over.
+    create()?;
+    let emulators = two.emulators(HERE)?;
+    one.call(HERE, "stop", 60)?.is(0)?;
+    ensure!(two.emulators(HERE)? == emulators, "the guest of a person was ended");
+    two.virsh(HERE, "destroy", &[])?;
     // Its own guest is here, and what is configured runs for another resource.
     two.begin(HERE)?;
     let emulators = two.emulators(HERE)?;

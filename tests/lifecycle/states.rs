@@ -97,7 +97,8 @@ pub fn emulator_stopped(lab: &Lab) -> Result<()> {
     signal(&guest.emulators(HERE)?, Signal::SIGSTOP)?;
     let answer = guest.call(HERE, "recurring", 10)?;
     ensure!(matches!(answer.code, 0 | 1), "monitor says {} of a guest that is there", answer.code);
-    guest.end(HERE, 25)?;
+    // It cannot hear that it is to shut down.
+    guest.end(HERE, 120)?.at_once(Duration::from_secs(45))?;
     Ok(())
 }
 

@@ -352,8 +352,10 @@ pub fn guest_runs_on(lab: &Lab) -> Result<()> {
     for word in ["--remove", "--purge"] {
         gone(&format!("KVMHA_REMOVE=yes dpkg {word}"))?;
     }
-    // A stub of its configuration, in which all guests have the other agent by now, and a device has the fence agent.
-    fs::write(lab.layout().shared().join("cibadmin"), "#!/bin/sh\ncase \"$*\" in *provider*) exit 105 ;; esac\n")?;
+    // A stub that knows a configuration in which all guests have the other agent by now, and a device has the fence agent; a node that is off has the
+    // history of before.
+    let stub = "#!/bin/sh\ncase \"$*\" in *' /cib/configuration//*'*provider*) exit 105 ;; esac\n";
+    fs::write(lab.layout().shared().join("cibadmin"), stub)?;
     ok(lab, "install -m 755 /srv/vms/cibadmin /usr/local/bin/cibadmin && rm /srv/vms/cibadmin")?;
     let said = gone("dpkg --remove")?;
     ensure!(said.contains("kvmha: the cluster fences by fence_kvmha"), "nothing is said of the fence agent: {said}");

@@ -44,10 +44,10 @@ impl Handover {
     /// # Errors
     /// The guest runs there, and the copy here could not be ended. Or the copy here is held, and nobody will say any more whether it runs there.
     pub(super) fn settled(&mut self, here: &Here, there: &mut There, deadline: &Deadline) -> Result<bool> {
-        match here.side(deadline) {
-            Side::Waits(Condition::PAUSED_MIGRATION) => {}
+        let stalls = match here.side(deadline) {
+            Side::Waits(Condition::PAUSED_MIGRATION) => false,
             // A libvirt that stalls for a moment goes on counting the time to its giving up; so does this.
-            Side::Unknown(_) if self.since.is_some() => {}
+            Side::Unknown(_) if self.since.is_some() => true,
             side => {
                 self.since = None;
                 if matches!(side, Side::Runs | Side::Half(..)) {
@@ -55,7 +55,7 @@ impl Handover {
                 }
                 return Ok(false);
             }
-        }
+        };
         let waited = deadline::now() - *self.since.get_or_insert_with(deadline::now);
         if waited < ASK_AFTER {
             return Ok(false);
@@ -64,6 +64,10 @@ impl Handover {
         match there.side(identity, deadline) {
             Side::Runs => {
                 log::warning(format_args!("{name} runs on the target, ending its copy here: libvirt here was not told"));
+                // What it does first when it is back may be to let the copy go on. (Not else: one that is held takes longer to end.)
+                if stalls {
+                    self.hold(name, "it runs on the target, and libvirt here does not answer");
+                }
                 lifecycle::end_copy(identity, here.uri, deadline)?;
                 return Ok(true);
             }

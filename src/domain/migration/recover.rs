@@ -112,8 +112,8 @@ impl Sides<'_> {
             // What the next look may take: a host that cannot be asked takes all that it is given, and then less was known than before.
             let look = (deadline::now() - begin).saturating_mul(2).max(LOOK).min(QUESTION);
             let last = deadline.before(look).left() <= AGAIN;
-            // What libvirt here has let go on is not held any more.
-            if matches!(here, Side::Runs) {
+            // What libvirt here has let go on is not held any more, but where it runs there too.
+            if matches!(here, Side::Runs) && !matches!(there, Side::Runs) {
                 handover.release(&name);
             }
             // libvirt here has brought the move to its end, or cannot: it waits for the emulator that is held.
