@@ -140,7 +140,11 @@ const BROKEN: &[Broken] = &[
     },
     Broken {
         make: &[Line("node1", "crm_attribute --type rsc_defaults --name is-managed --update false")],
-        mend: &[Line("node1", "crm_attribute --type rsc_defaults --name is-managed --delete")],
+        // Where there are two sets, the guide's pcs wants to be told which.
+        mend: &[Line(
+            "node1",
+            "crm_attribute --type rsc_defaults --name is-managed --delete && cibadmin --delete --xml-text '<meta_attributes id=\"rsc-options\"/>'",
+        )],
         found: &[("maintenance", "Pacemaker leaves web1 alone, though that is not set for it alone", "rsc_defaults")],
     },
     // Only the file: what runs is left alone.
