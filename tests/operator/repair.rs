@@ -1,10 +1,10 @@
 //! `kvmha repair`: what is left is cleaned up, and a guest that runs is not touched; and `kvmha metrics`, of the same guests.
 
 use crate::seen::{kvmha, says};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lab::Lab;
 use lab::placed::{Guest, OPERATIONS, until};
-use lab::process::{replace, wait_until};
+use lab::process::{Identity, replace, wait_until};
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::stage::inside;
@@ -112,58 +112,52 @@ pub fn a_copy_that_begins_to_run(lab: &Lab) -> Result<()> {
     guest.end(1).map(drop)
 }
 
+fn is_held(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("State:\tT"))
+}
+
+/// Does something while an emulator of vm1 is held and libvirt waits for it, and ends that with a signal.
+fn while_held(lab: &Lab, node: &str, emulator: Identity, ends: Signal, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    // What libvirt is busy with as long as the emulator says nothing.
+    let waits = ["timeout", "60", "virsh", "-q", "qemu-monitor-command", "vm1", "--hmp", "info status"];
+    thread::scope(|scope| {
+        emulator.signal(Signal::SIGSTOP);
+        let waiting = scope.spawn(|| lab.exec(node, &waits, LIMIT));
+        thread::sleep(Duration::from_secs(2));
+        let outcome = if waiting.is_finished() { Err(anyhow!("nothing waits for it")) } else { work() };
+        emulator.signal(ends);
+        outcome
+    })
+}
+
 /// A copy that was held, so that libvirt waits for it, as migrate_to leaves it: it is ended if the guest runs elsewhere, and else it is left held.
 pub fn a_copy_that_is_held(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
     let guest = Guest::placed(&stage, "vm1")?;
     let (node, other) = (guest.node()?, guest.other_node()?);
     harmless(lab, "vm1")?;
-    let is_held = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("State:\tT"));
-    // What libvirt is busy with as long as the emulator says nothing.
-    let waits = ["timeout", "60", "virsh", "-q", "qemu-monitor-command", "vm1", "--hmp", "info status"];
     // libvirt goes on to say "running" of one that ran.
     for (paused, shown) in [(&["--paused"][..], "paused (user), held"), (&[], "running (booted), held")] {
         lab.check(&other, &[&["virsh", "-q", "create"], paused, &["/srv/vms/copy.xml"]].concat(), LIMIT)?;
         let copy = *lab.processes(&other, "guest:vm1")?.first().context("no copy")?;
-        thread::scope(|scope| -> Result<()> {
-            copy.signal(Signal::SIGSTOP);
-            let waiting = scope.spawn(|| lab.exec(&other, &waits, LIMIT));
-            thread::sleep(Duration::from_secs(2));
-            let outcome = || -> Result<()> {
-                ensure!(is_held(copy.pid) && !waiting.is_finished(), "nothing waits for it");
-                says(&kvmha(lab, &other, "repair vm1")?, 1, &["end the copy of vm1", "--yes"])?;
-                says(&kvmha(lab, &other, "where vm1")?, 2, &[shown])?;
-                says(&kvmha(lab, &other, "repair vm1 --yes")?, 0, &["done: end the copy of vm1"])?;
-                ensure!(lab.processes(&other, "guest:vm1")?.is_empty(), "the copy is left");
-                Ok(())
-            };
-            let outcome = outcome();
-            copy.signal(Signal::SIGKILL);
-            outcome
+        while_held(lab, &other, copy, Signal::SIGKILL, || {
+            ensure!(is_held(copy.pid), "it is not held");
+            says(&kvmha(lab, &other, "repair vm1")?, 1, &["end the copy of vm1", "--yes"])?;
+            says(&kvmha(lab, &other, "where vm1")?, 2, &[shown])?;
+            says(&kvmha(lab, &other, "repair vm1 --yes")?, 0, &["done: end the copy of vm1"])?;
+            ensure!(lab.processes(&other, "guest:vm1")?.is_empty(), "the copy is left");
+            Ok(())
         })?;
         guest.goes_on()?;
     }
     // The last one is neither ended nor let go on.
     lab.check(&node, &["virsh", "-q", "suspend", "vm1"], LIMIT)?;
     let last = *lab.processes(&node, "guest:vm1")?.first().context("no guest")?;
-    thread::scope(|scope| -> Result<()> {
-        last.signal(Signal::SIGSTOP);
-        let waiting = scope.spawn(|| lab.exec(&node, &waits, LIMIT));
-        thread::sleep(Duration::from_secs(2));
-        let outcome = || -> Result<()> {
-            ensure!(!waiting.is_finished(), "nothing waits for it");
-            says(&kvmha(lab, &node, "status")?, 0, &["paused (user), held"])?;
-            says(
-                &kvmha(lab, &node, "repair vm1 --yes")?,
-                1,
-                &["by hand: vm1 is held on this node", "crm_resource --restart --resource vm1"],
-            )?;
-            ensure!(is_held(last.pid), "it was let go on");
-            Ok(())
-        };
-        let outcome = outcome();
-        last.signal(Signal::SIGCONT);
-        outcome
+    while_held(lab, &node, last, Signal::SIGCONT, || {
+        says(&kvmha(lab, &node, "status")?, 0, &["paused (user), held"])?;
+        says(&kvmha(lab, &node, "repair vm1 --yes")?, 1, &["by hand: vm1 is held on this node", "crm_resource --restart --resource vm1"])?;
+        ensure!(is_held(last.pid), "it was let go on");
+        Ok(())
     })?;
     lab.check(&node, &["virsh", "-q", "resume", "vm1"], LIMIT)?;
     fs::remove_file(lab.guest_definition("vm1").with_file_name("copy.xml"))?;
@@ -180,7 +174,7 @@ pub fn interrupted_while_it_holds(lab: &Lab) -> Result<()> {
     harmless(lab, "vm1")?;
     lab.check(&other, &["virsh", "-q", "create", "--paused", "/srv/vms/copy.xml"], LIMIT)?;
     let copy = *lab.processes(&other, "guest:vm1")?.first().context("no copy")?;
-    let is_held = || fs::read_to_string(format!("/proc/{}/status", copy.pid)).is_ok_and(|status| status.contains("State:\tT"));
+    let is_held = || is_held(copy.pid);
     let said = thread::scope(|scope| -> Result<_> {
         let repair = scope.spawn(|| kvmha(lab, &other, "repair vm1 --yes"));
         let held = wait_until(LIMIT, Duration::from_micros(200), || is_held() || repair.is_finished()) && !repair.is_finished();
