@@ -169,6 +169,21 @@ fn a_target_that_is_lost_after_the_guest_ran_there() {
     assert!(answers["TimedOut"] > 0, "{answers:?}");
 }
 
+/// A handover, and what it is watched with.
+struct Watch<'a> {
+    here: Here<'a>,
+    there: There,
+    handover: Handover,
+    deadline: Deadline,
+}
+
+fn watch(uri: &Uri) -> Watch<'_> {
+    let deadline = Deadline::after(TIME);
+    let emulators = evidence::find(&identity(), None, &deadline).unwrap();
+    let here = Here { uri, trace: Trace { emulator: emulators.first().copied(), ..identity().into() } };
+    Watch { here, there: There::new(THERE), handover: Handover::new(emulators), deadline }
+}
+
 /// The copy here waits, the target is lost, and the daemon here stalls for a moment at any time: the copy is held before libvirt gives up.
 ///
 /// Fails if a state that cannot be asked for counts as the end of the wait.
@@ -181,11 +196,9 @@ fn a_stall_here_does_not_put_off_the_hold() {
         world.hosts[1].reach = Reach::Silent;
         world
     };
+    let uri = Uri::parse(HERE).unwrap();
     let act = || {
-        let (uri, deadline) = (Uri::parse(HERE).unwrap(), Deadline::after(TIME));
-        let emulators = evidence::find(&identity(), None, &deadline).unwrap();
-        let here = Here { uri: &uri, trace: Trace { emulator: emulators.first().copied(), ..identity().into() } };
-        let (mut there, mut handover) = (There::new(THERE), Handover::new(emulators));
+        let Watch { here, mut there, mut handover, deadline } = watch(&uri);
         let mut stall = Some(Duration::from_millis(500 * u64::try_from(pick(30)).unwrap()));
         while !handover.held() && deadline.pause(Duration::from_millis(250)) {
             if stall.take_if(|stall| lasted() >= *stall).is_some() {
@@ -199,6 +212,34 @@ fn a_stall_here_does_not_put_off_the_hold() {
         "held".into()
     };
     explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+}
+
+/// The guest runs at the target, and the daemon here, which was not told, stalls: what it does first when it is back is to let the copy here go on.
+///
+/// Fails if that copy is not held before the daemon here is waited for.
+#[test]
+fn a_stall_here_while_the_guest_runs_there() {
+    simulated::install();
+    let create = || {
+        let mut world = World::new(&[HERE, THERE], false);
+        world.move_from(0, 1, Step::HandedOver);
+        world.lose_word_for(Duration::from_secs(5 + u64::try_from(pick(25)).unwrap()));
+        world
+    };
+    let uri = Uri::parse(HERE).unwrap();
+    let act = || {
+        let Watch { here, mut there, mut handover, deadline } = watch(&uri);
+        let begun = handover.settled(&here, &mut there, &deadline).unwrap();
+        world(|world| world.hosts[0].reach = Reach::Silent);
+        while !begun && deadline.pause(Duration::from_millis(250)) {
+            if handover.settled(&here, &mut there, &deadline).unwrap_or(true) {
+                break;
+            }
+        }
+        world(|world| world.hosts[0].copy.is_none().to_string())
+    };
+    let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+    assert!(answers.keys().eq(["true"]), "{answers:?}");
 }
 
 /// The target is lost for good, and there is much time: the answer comes when libvirt has given it up. Until then Pacemaker does nothing else:

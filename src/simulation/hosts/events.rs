@@ -208,6 +208,14 @@ impl World {
         self.events.extend([(now() + START, Event::GivesUp), (now() + CLEARING, Event::Heals(1))]);
     }
 
+    /// The guest runs at the second host, and the word of that is lost: after this time the first lets its own copy go on. If it stalls until then it
+    /// does nothing else before.
+    pub(crate) fn lose_word_for(&mut self, time: Duration) {
+        self.part(Step::Runs, false);
+        self.events.retain(|(_, event)| !matches!(event, Event::GivesUp));
+        self.events.extend([(now() + time, Event::Heals(0)), (now() + time, Event::GivesUp)]);
+    }
+
     /// The daemon of the first host is restarted in the handover: its copy waits for good, and the other one is ended.
     pub(crate) fn leave_waiting(&mut self) {
         self.part(Step::HandedOver, false);
