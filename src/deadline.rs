@@ -71,6 +71,12 @@ impl Deadline {
         Self { end: self.end.min(now() + budget) }
     }
 
+    /// The same deadline for a step that may take `most`, but no more than the `nth` part of what is left.
+    #[must_use]
+    pub fn share(&self, most: Duration, nth: u32) -> Self {
+        self.within(most.min(self.left() / nth))
+    }
+
     /// The same deadline, `reserve` earlier: what must stay free for the work after this step.
     #[must_use]
     pub fn before(&self, reserve: Duration) -> Self {

@@ -137,13 +137,13 @@ fn endings(status: &str) -> SigSet {
     all.filter(|signal| ignored >> (*signal as i32 - 1) & 1 == 0).collect()
 }
 
-fn look(id: &str) -> anyhow::Result<resource::Sight> {
+fn look(id: &str) -> anyhow::Result<resource::Placement> {
     resource::look(id, &Deadline::after(QUESTION)).map_err(anyhow::Error::msg)
 }
 
 /// Waits until Pacemaker does nothing with it: a move that is overruled ends in a restart, or Pacemaker loses sight of the guest. `None`:
 /// interrupted.
-fn settled(id: &str, interrupt: &Task<bool>, deadline: &Deadline) -> anyhow::Result<Option<resource::Sight>> {
+fn settled(id: &str, interrupt: &Task<bool>, deadline: &Deadline) -> anyhow::Result<Option<resource::Placement>> {
     let (mut told, mut active) = (false, Instant::now());
     loop {
         let seen = look(id)?;

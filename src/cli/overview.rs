@@ -5,7 +5,7 @@ use crate::cluster::tool;
 use crate::cluster::view::{Placed, View};
 use crate::deadline::Deadline;
 use crate::domain::emulator::are_held;
-use crate::domain::held::{self, Held};
+use crate::domain::holding::{self, Holding};
 use crate::domain::migration::history::{ATTRIBUTE, Last};
 use crate::domain::{Identity, evidence};
 use crate::ocf::Asked;
@@ -240,16 +240,16 @@ fn ask(guests: &mut [Guest], known: &[Known], here: &str) {
     }
     let identity = |number: &usize| known.get(*number).and_then(|known| known.identity.clone());
     let list = questions.iter().map(|(uri, (_, numbers))| (uri.clone(), numbers.iter().filter_map(identity).collect()));
-    let answers = held::everywhere(list.collect(), &Deadline::after(LIBVIRT));
+    let answers = holding::everywhere(list.collect(), &Deadline::after(LIBVIRT));
     for ((node, numbers), answer) in questions.into_values().zip(answers) {
-        let answers: Vec<Result<Option<Held>, String>> = match answer {
+        let answers: Vec<Result<Option<Holding>, String>> = match answer {
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(|error| error.text)).collect(),
             Err(error) => numbers.iter().map(|_| Err(error.text.clone())).collect(),
         };
         for (number, answer) in numbers.into_iter().zip(answers) {
             let (Some(guest), Some(identity)) = (guests.get_mut(number), identity(&number)) else { continue };
             match answer {
-                Ok(Some(Held { condition, .. })) if condition.is_active() => {
+                Ok(Some(Holding { condition, .. })) if condition.is_active() => {
                     let is_held = || evidence::find(&identity, None, &Deadline::after(LIBVIRT)).is_ok_and(|found| are_held(&found));
                     // libvirt does not know it, and may well say that it runs.
                     let (held, runs) = if node == here && is_held() { (", held", false) } else { ("", condition.runs()) };

@@ -10,7 +10,7 @@ use crate::cluster::view::{self, View};
 use crate::cluster::{resource, tool};
 use crate::deadline::Deadline;
 use crate::domain::emulator::are_held;
-use crate::domain::held::{self, Held};
+use crate::domain::holding::{self, Holding};
 use crate::domain::record::Record;
 use crate::domain::{Connection, evidence};
 use crate::log;
@@ -238,7 +238,7 @@ fn carry_out(step: &Step, found: &Whereabouts) -> anyhow::Result<()> {
     }
 }
 
-/// Held first, and then both are looked at for the last time: what is held cannot begin to run, whoever tells it to, so a copy that is
+/// Holding first, and then both are looked at for the last time: what is held cannot begin to run, whoever tells it to, so a copy that is
 /// seen to stand still now is ended without having run. What becomes of the other one after that look takes nothing away: the copy here was
 /// the older one already.
 fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
@@ -262,10 +262,10 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
         }
     };
     let questions = [here.clone(), uri].map(|uri| (uri, vec![identity.clone()]));
-    let answers = held::everywhere(questions.into(), &deadline.within(QUESTION));
+    let answers = holding::everywhere(questions.into(), &deadline.within(QUESTION));
     let mut answers = answers.into_iter().map(|answer| answer.ok()?.pop()?.ok()?);
     let (copy, original) = (answers.next().flatten(), answers.next().flatten());
-    let still = |Held { condition, busy, .. }: Held| {
+    let still = |Holding { condition, busy, .. }: Holding| {
         condition.is_active() && !condition.is_postcopy() && (held_before || !condition.runs() && busy != Some(true))
     };
     let wrong = if !copy.is_some_and(still) {

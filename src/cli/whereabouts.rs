@@ -7,7 +7,7 @@ use crate::cluster::fencing::{self, Since};
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
 use crate::domain::emulator::are_held;
-use crate::domain::held::{self, Held};
+use crate::domain::holding::{self, Holding};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
 use crate::domain::{Identity, evidence, files};
@@ -80,7 +80,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn learn(&mut self, held: Option<&Held>) {
+    fn learn(&mut self, held: Option<&Holding>) {
         let Some(held) = held else { return };
         (self.defined, self.autostart, self.saved) = (held.persistent, held.autostart, held.saved);
         let condition = held.condition;
@@ -185,7 +185,7 @@ impl Whereabouts {
         let uri = self.asked.hypervisor();
         let deadline = Deadline::after(HERE);
         let mut place = Place { node: name.to_owned(), here: true, uri: Some(uri.to_string()), record, ..Place::default() };
-        match held::everywhere(vec![(uri.to_string(), vec![identity.clone()])], &deadline.within(THERE)).pop() {
+        match holding::everywhere(vec![(uri.to_string(), vec![identity.clone()])], &deadline.within(THERE)).pop() {
             Some(Ok(mut answers)) => match answers.pop() {
                 Some(Ok(held)) => place.learn(held.as_ref()),
                 Some(Err(error)) => place.trouble = Some(error.text),
@@ -230,7 +230,7 @@ impl Whereabouts {
         } else {
             let uris: Vec<String> = nodes.iter().map(|node| self.asked.remote(node)).collect();
             let questions = uris.iter().map(|uri| (uri.clone(), vec![identity.clone()])).collect();
-            let answers = held::everywhere(questions, &Deadline::after(THERE));
+            let answers = holding::everywhere(questions, &Deadline::after(THERE));
             for ((node, uri), answer) in nodes.iter().zip(uris).zip(answers) {
                 let mut place = Place { node: node.clone(), uri: Some(uri), ..Place::default() };
                 match answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(None))) {

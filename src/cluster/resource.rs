@@ -17,7 +17,7 @@ pub fn read(id: &str, deadline: &Deadline) -> Result<Primitive, String> {
 
 /// What Pacemaker says of a resource at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct Placement {
     /// The nodes on which it is active.
     pub nodes: Vec<String>,
     /// What is being done with it: `Migrating`, `Starting`...
@@ -30,7 +30,7 @@ pub struct Sight {
     pub controller: Option<String>,
 }
 
-impl Sight {
+impl Placement {
     /// Whether something is being done with it that may change where it is.
     #[must_use]
     pub fn is_changing(&self) -> bool {
@@ -42,10 +42,10 @@ impl Sight {
 ///
 /// # Errors
 /// Pacemaker does not answer, or has no such resource.
-pub fn look(id: &str, deadline: &Deadline) -> Result<Sight, String> {
+pub fn look(id: &str, deadline: &Deadline) -> Result<Placement, String> {
     let view = View::query(deadline).map_err(|trouble| trouble.to_string())?;
     let placed = view.resource(id).ok_or_else(|| format!("Pacemaker has no resource {id}"))?;
-    Ok(Sight {
+    Ok(Placement {
         nodes: placed.nodes.clone(),
         pending: placed.pending.clone(),
         failures: view.failures.iter().filter(|failure| failure.is_of(id)).count(),
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_monitor_changes_nothing() {
-        let sight = |pending: Option<&str>| Sight { pending: pending.map(Into::into), ..Sight::default() };
+        let sight = |pending: Option<&str>| Placement { pending: pending.map(Into::into), ..Placement::default() };
         assert!(sight(Some("Migrating")).is_changing() && sight(Some("Starting")).is_changing());
         assert!(!sight(Some("Monitoring")).is_changing() && !sight(None).is_changing());
     }

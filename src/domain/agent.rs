@@ -14,7 +14,7 @@ const CHANNEL: &str = "org.qemu.guest_agent.0";
 
 /// What is known of a guest's pulse from one monitor to the next; begun anew with each emulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Pulses {
     /// The emulator it is about.
     pub pid: i32,
     /// How often in a row the agent has been silent while the guest's devices stood still.
@@ -23,7 +23,7 @@ pub struct Record {
     pub activity: Option<u64>,
 }
 
-impl Record {
+impl Pulses {
     /// After the agent was silent once more, with the devices' counters now.
     #[must_use]
     pub fn missed(self, activity: u64) -> Self {
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn only_silence_without_activity_counts() {
-        let first = Record { pid: 7, ..Record::default() }.missed(10);
+        let first = Pulses { pid: 7, ..Pulses::default() }.missed(10);
         assert_eq!((first.pid, first.silent), (7, 0));
         let second = first.missed(10);
         assert_eq!(second.silent, 1);

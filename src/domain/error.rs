@@ -20,7 +20,7 @@ pub enum Kind {
     /// Something was asked for and is under way, but was not done by the deadline.
     TimedOut,
     /// Another holds the lock of something that is needed.
-    Held,
+    Locked,
     /// The guest's emulator cannot be proven gone.
     Lives,
     /// Anything else.
@@ -56,7 +56,7 @@ impl Error {
     /// only then, so that a lock that is held is told apart.
     #[must_use]
     pub fn of_a_copy(self) -> Self {
-        if self.leaves_open() || self.kind == Kind::Held { self } else { Self { kind: Kind::Internal, ..self } }
+        if self.leaves_open() || self.kind == Kind::Locked { self } else { Self { kind: Kind::Internal, ..self } }
     }
 
     /// The same error with `what` in front: `what: text`.
@@ -89,7 +89,7 @@ mod tests {
         for kind in [Kind::Refused, Kind::State, Kind::Unreachable, Kind::Unresponsive, Kind::Internal] {
             assert!(Error::new(kind, "no").of_a_copy().leaves_open(), "{kind:?}");
         }
-        let held = Error::new(Kind::Held, "リソースが使用中です");
+        let held = Error::new(Kind::Locked, "リソースが使用中です");
         assert_eq!(held.clone().of_a_copy(), held);
     }
 }

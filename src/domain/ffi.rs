@@ -218,7 +218,7 @@ fn last() -> Error {
 ///   come from the RPC code (`src/rpc/virnetsocket.c`). In a peer-to-peer migration it can be the *target's* daemon.
 /// - [`Kind::Unresponsive`]: the domain is busy with another job, or its emulator does not answer ("cannot acquire state change lock").
 /// - [`Kind::State`]: the request makes no sense in the state the domain is in ("domain is not running").
-/// - [`Kind::Held`]: a lock is held ("resource busy", as virtlockd says).
+/// - [`Kind::Locked`]: a lock is held ("resource busy", as virtlockd says).
 /// - [`Kind::Internal`]: there is no error of libvirt: it lacks the function or was not loaded.
 /// - [`Kind::Refused`]: all others.
 #[must_use]
@@ -254,7 +254,7 @@ fn class(code: Option<ErrorNumber>, part: Option<ErrorDomain>, text: &str) -> Ki
         Number::InternalError if part == Some(ErrorDomain::None) => Kind::Internal,
         Number::OperationTimeout => Kind::Unresponsive,
         Number::OperationInvalid => Kind::State,
-        Number::ResourceBusy => Kind::Held,
+        Number::ResourceBusy => Kind::Locked,
         _ => Kind::Refused,
     }
 }
@@ -276,7 +276,12 @@ mod tests {
             (Number::InternalError, Part::None, "an unknown libvirt error occurred", Kind::Internal),
             (Number::InternalError, Part::Rpc, "内部エラー: クライアントソケットが閉じられています", Kind::Unreachable),
             (Number::OperationTimeout, Part::Qemu, "cannot acquire state change lock", Kind::Unresponsive),
-            (Number::ResourceBusy, Part::Locking, "リソースが使用中です: Lockspace リソース '/srv/x.img' はロックされています", Kind::Held),
+            (
+                Number::ResourceBusy,
+                Part::Locking,
+                "リソースが使用中です: Lockspace リソース '/srv/x.img' はロックされています",
+                Kind::Locked,
+            ),
             (Number::OperationInvalid, Part::Domain, "domain is not running", Kind::State),
             (Number::OperationFailed, Part::Qemu, "domain 'web1' already exists", Kind::Refused),
         ];

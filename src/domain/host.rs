@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::definition::{Definition, Identity};
-use super::held::{self, Held};
+use super::holding::{self, Holding};
 use super::{Kind, Result, ffi};
 use crate::deadline::{Deadline, Task};
 use roxmltree::Document;
@@ -36,7 +36,7 @@ pub struct About {
     /// As whom it runs emulators, numbers of user and group (`+107:+107`), if it says so.
     pub owner: Option<String>,
     /// What it holds of the guests that were asked for.
-    pub guests: Vec<Option<Held>>,
+    pub guests: Vec<Option<Holding>>,
     /// The definitions under which those of them run that run there, as far as it says so in time.
     pub running: Vec<Option<String>>,
 }
@@ -68,8 +68,8 @@ fn ask(uri: &str, guests: &[Identity], deadline: &Deadline) -> Result<About> {
         // Version before the first guest: libvirt asks its QEMU when it is asked.
         Ok((connect.lib_version()?, connect.hyp_version()?, connect.capabilities()?))
     })?;
-    let all = held::all_at(&connection, guests, deadline).into_iter().collect::<Result<Vec<_>>>()?;
-    let running = |(identity, held): (&Identity, &Option<Held>)| {
+    let all = holding::all_at(&connection, guests, deadline).into_iter().collect::<Result<Vec<_>>>()?;
+    let running = |(identity, held): (&Identity, &Option<Holding>)| {
         held.as_ref().filter(|held| held.condition.is_active())?;
         Definition::running(&connection, &identity.name, deadline).ok().flatten().map(|definition| definition.xml)
     };

@@ -7,7 +7,7 @@ use super::definition::Identity;
 use super::emulator::{Emulator, are_held};
 use super::status::{self, Presence, Sight, Trace};
 use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, migration, saved_state, twin};
-use super::{evidence, held};
+use super::{evidence, holding};
 use crate::deadline::{Deadline, now};
 use crate::log;
 use std::path::Path;
@@ -99,7 +99,7 @@ impl<'a> Creation<'a> {
     pub fn prepare(definition: &'a Definition, uri: &Uri, deadline: &Deadline) -> Result<Self> {
         let connection = Connection::open(&uri.to_string(), deadline)?;
         if let Some(guest) = connection.guest(&definition.identity.name, deadline)? {
-            hold_definition(&guest, deadline)?;
+            turn_autostart_off(&guest, deadline)?;
         }
         Ok(Self { definition, connection })
     }
@@ -163,7 +163,7 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
 /// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
 /// which may be the very one `config` names, and saved state could go with it; but the host must not start the guest by itself.
 /// The guest then runs from `config` all the same, and is defined and shut off again when it ends.
-fn hold_definition(guest: &Guest, deadline: &Deadline) -> Result<()> {
+fn turn_autostart_off(guest: &Guest, deadline: &Deadline) -> Result<()> {
     let name = guest.name.clone();
     guest.call("preparing the persistent definition of", deadline, move |domain| {
         if domain.is_persistent()? && domain.autostart()? {
@@ -197,7 +197,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     let identity = &trace.identity;
     let reserve = reserve(deadline);
     let patience = match manner {
-        Manner::Force => deadline.within(Duration::from_secs(3).min(deadline.left() / 4)),
+        Manner::Force => deadline.share(Duration::from_secs(3), 4),
         Manner::Ask(_) => deadline.within(deadline.before(reserve).left() / 3),
     };
     // A request to create it may be waiting its turn in a daemon that answers questions already.
@@ -272,8 +272,8 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
             Ok(None | Some((Condition { state: State::ShutOff, .. }, _))) => return true,
             Ok(Some((Condition::PAUSED_SAVE | Condition::PAUSED_DUMP | Condition::PAUSED_SNAPSHOT, _))) => {}
             // As one that is dumped or recorded live looks to libvirt.
-            Ok(Some((Condition::PAUSED_UNKNOWN, _))) if held::stands_for_a_job(identity, uri, &deadline.within(REQUEST)) != Some(false) => {
-            }
+            Ok(Some((Condition::PAUSED_UNKNOWN, _)))
+                if holding::stands_for_a_job(identity, uri, &deadline.within(REQUEST)) != Some(false) => {}
             Ok(Some((condition, _))) if matches!(condition.state, State::Paused | State::Crashed | State::Suspended) => {
                 log::info(format_args!("{name} is {condition} and cannot shut down"));
                 return false;

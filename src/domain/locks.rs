@@ -19,7 +19,7 @@ const SETTINGS: &str = "/etc/libvirt/qemu.conf";
 #[must_use]
 pub fn is_held(error: &Error) -> bool {
     let texts = ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock"];
-    error.kind == Kind::Held || texts.iter().any(|text| error.text.contains(text))
+    error.kind == Kind::Locked || texts.iter().any(|text| error.text.contains(text))
 }
 
 /// Who holds the lock that an error of [`is_held`] is about, for a person: the emulator on this host that has the image open, or that
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(image("Failed to get \"write\" lock"), None);
         assert!(is_held(&Error::new(Kind::Refused, text)));
         let text = "リソースが使用中です: Lockspace リソース '/srv/vms/web1.img' はロックされています";
-        assert!(is_held(&Error::new(Kind::Held, text)), "virtlockd speaks its own language");
+        assert!(is_held(&Error::new(Kind::Locked, text)), "virtlockd speaks its own language");
         assert!(!is_held(&Error::new(Kind::Refused, "ドメインは実行中ではありません")));
     }
 }

@@ -13,7 +13,7 @@ pub mod ffi;
 pub mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
-pub mod held;
+pub mod holding;
 pub mod host;
 pub mod lifecycle;
 pub mod live;

@@ -1,12 +1,12 @@
 //! The state file of a resource instance: which guest it was when it was last seen. A hint that lets monitor and stop work
 //! without the config file; never proof.
 
-mod note;
 mod others;
 mod shelf;
+mod slot;
 
-pub use note::Note;
 pub use shelf::Shelf;
+pub use slot::Slot;
 
 use super::definition::Identity;
 use super::emulator::Emulator;

@@ -40,7 +40,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 /// # Errors
 /// The state was not saved, and why.
 pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) -> Result<bool> {
-    match status::ask(identity, uri, &deadline.within(Duration::from_secs(10).min(deadline.left() / 4)))? {
+    match status::ask(identity, uri, &deadline.share(Duration::from_secs(10), 4))? {
         Some((condition, _)) if is_worth_saving(condition) => {}
         Some((condition, _)) if condition.stays_paused() => {
             retire(file, deadline)?;

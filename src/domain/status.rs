@@ -110,7 +110,7 @@ impl Sight {
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
     // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
-    match ask(&trace.identity, uri, &deadline.within(ANSWER.min(deadline.left() / 2))) {
+    match ask(&trace.identity, uri, &deadline.share(ANSWER, 2)) {
         Ok(Some((condition, uuid))) if condition.is_active() => Ok(Presence::Active(Sight::Libvirt { condition, uuid })),
         Ok(_) => {
             prove_absent(trace, uri, deadline)?;
@@ -138,7 +138,7 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
 /// `Lives` if one is; others: cannot tell.
 fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let name = &trace.identity.name;
-    let settle = deadline.within(SETTLING.min(deadline.left() / 2));
+    let settle = deadline.share(SETTLING, 2);
     loop {
         let left = twin::find(trace, uri, deadline)?;
         let Some(emulator) = left.first() else { return Ok(()) };
@@ -156,7 +156,7 @@ pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
     if !trace.rings {
         return Ok(());
     }
-    let settle = deadline.within(SETTLING.min(deadline.left() / 2));
+    let settle = deadline.share(SETTLING, 2);
     loop {
         // Not at once: the work is queued as the process ends, and its worker may be on its way to it.
         let more = settle.pause(Duration::from_millis(50));
@@ -174,7 +174,7 @@ pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
 
 /// The guest's emulators, when those that were about to end have had a short time to do so.
 fn settled(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
-    let settle = deadline.within(SETTLING.min(deadline.left() / 2));
+    let settle = deadline.share(SETTLING, 2);
     loop {
         let mut found = twin::find(trace, uri, deadline)?;
         // A whole one is the better witness.

@@ -61,7 +61,7 @@ fn is_others(trace: &Trace, emulator: Emulator, uri: &Uri, eyes: &Eyes, deadline
     let Some(place) = trace.place.as_ref().filter(|_| trace.identity.uuid.is_some() && trace.emulator != Some(emulator)) else {
         return false;
     };
-    let deadline = deadline.within(LOOK.min(deadline.left() / 4));
+    let deadline = deadline.share(LOOK, 4);
     let name = &trace.identity.name;
     let Some(shown) = shown_as_another(emulator, name, &deadline) else { return false };
     let seen = place.shelf.has_other(emulator, &shown.name);

@@ -6,7 +6,7 @@ use super::note;
 use super::options::Options;
 use super::sight::{Found, Target, lookup, sight};
 use super::verdict::Answer;
-use super::victim::{About, Held, Victim, about, hold};
+use super::victim::{About, Grip, Victim, about, hold};
 use crate::cluster::fencing;
 use crate::deadline::Deadline;
 use crate::domain::evidence;
@@ -200,7 +200,7 @@ impl Host {
         answer
     }
 
-    fn hold(&self, target: &Target, deadline: &Deadline) -> Result<Option<Held>> {
+    fn hold(&self, target: &Target, deadline: &Deadline) -> Result<Option<Grip>> {
         let wanted = target.clone();
         let found = self.question(&format!("taking hold of {}", target.word), deadline, move |connect| {
             let Some(Found::Guest(domain)) = lookup(connect, &wanted)? else { return Ok(None) };

@@ -51,7 +51,7 @@ pub(super) enum End {
 }
 
 /// A guest that was found, with what libvirt says of it whatever its emulator does.
-pub(super) struct Held {
+pub(super) struct Grip {
     /// The guest.
     pub(super) domain: Domain,
     /// See [`Victim`].
@@ -70,12 +70,12 @@ pub(super) struct Standing {
 }
 
 /// Takes hold of a guest.
-pub(super) fn hold(domain: Domain) -> Result<Held> {
+pub(super) fn hold(domain: Domain) -> Result<Grip> {
     let virt = |error: virt::error::Error| ffi::error(&error);
     let condition = ffi::state(&domain)?;
     let transient = !domain.is_persistent().map_err(virt)?;
     let (name, uuid) = (domain.name().map_err(virt)?, domain.uuid_string().map_err(virt)?);
-    Ok(Held { domain, name, uuid, standing: Standing { condition, transient } })
+    Ok(Grip { domain, name, uuid, standing: Standing { condition, transient } })
 }
 
 /// What else is known of a guest before it is ended.

@@ -118,7 +118,7 @@ mod tests {
         Kind::Definition,
         Kind::State,
         Kind::TimedOut,
-        Kind::Held,
+        Kind::Locked,
         Kind::Lives,
         Kind::Internal,
     ];

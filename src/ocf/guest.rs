@@ -186,7 +186,7 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
         None => creation.run(&call.deadline),
     };
     // It may have been created before its lock was found to be held.
-    if result.as_ref().is_err_and(|error| !error.leaves_open() && error.kind != Kind::Held) {
+    if result.as_ref().is_err_and(|error| !error.leaves_open() && error.kind != Kind::Locked) {
         call.shelf().remove();
     }
     Ok(result)

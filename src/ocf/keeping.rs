@@ -6,7 +6,7 @@ use super::exit::{Code, Failure};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::migration::Plan;
 use crate::domain::overlay::{self, Recipe};
-use crate::domain::record::{Note, Record};
+use crate::domain::record::{Record, Slot};
 use crate::domain::resources::Needs;
 use crate::domain::status::{self, Trace};
 use crate::domain::{Condition, Error, Kind, files, live, saved_state};
@@ -59,13 +59,13 @@ impl Call {
 
     fn try_keep(&self, identity: &Identity) -> Result<(), Error> {
         let config = &self.parameters.config;
-        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        let deadline = self.deadline.share(KEEPING, 4);
         let Some(Definition { xml, identity: seen, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else {
             return Ok(());
         };
         let shelf = self.shelf();
         // A monitor of a guest that is as it was does not touch the shared storage.
-        if self.action == Action::Monitor && shelf.text(Note::Definition).is_some_and(|kept| kept == xml.as_bytes()) {
+        if self.action == Action::Monitor && shelf.text(Slot::Definition).is_some_and(|kept| kept == xml.as_bytes()) {
             return Ok(());
         }
         let is_another = |there: &Identity| seen.uuid.as_ref().is_some_and(|uuid| there.is_another(uuid));
@@ -77,15 +77,15 @@ impl Call {
             Err(error) if error.kind != Kind::Definition => return Err(error),
             _ => {}
         }
-        let note = shelf.note_file(Note::Definition);
+        let note = shelf.note_file(Slot::Definition);
         let unwritten = |error: io::Error| Error::new(Kind::Internal, format!("{} cannot be written: {error}", note.display()));
-        shelf.put_text(Note::Definition, xml.as_bytes()).map_err(unwritten)?;
-        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        shelf.put_text(Slot::Definition, xml.as_bytes()).map_err(unwritten)?;
+        let deadline = self.deadline.share(KEEPING, 4);
         let replaced = match files::replace(config, &note, &deadline) {
             Ok(replaced) => replaced,
             Err(error) => {
                 // It is not what was kept last, or a monitor would leave it at that.
-                shelf.put_text(Note::Definition, &[]).map_err(unwritten)?;
+                shelf.put_text(Slot::Definition, &[]).map_err(unwritten)?;
                 return Err(error);
             }
         };
@@ -151,7 +151,7 @@ impl Call {
     /// Takes a state that is there out of the way, of a guest that runs: it was saved before `snapshot` was unset for a time, and is older than what
     /// the guest has written to its disks since.
     pub(super) fn retire_state(&self, name: &str) {
-        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        let deadline = self.deadline.share(KEEPING, 4);
         if let Some(file) = self.state_file(name)
             && let Err(error) = saved_state::retire(&file, &deadline)
         {
@@ -162,7 +162,7 @@ impl Call {
     /// Whether the guest of a start that was not finished was restored and, by libvirt's word, never let run: it is paused as it was then,
     /// and not as a person does it.
     pub(super) fn is_restored_only(&self, record: &Record) -> bool {
-        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 4));
+        let deadline = self.deadline.share(KEEPING, 4);
         record.creating
             && record.restoring
             && self.parameters.snapshot.is_some()
@@ -171,7 +171,7 @@ impl Call {
 
     /// Makes a state good again whose guest never ran and is proven gone. If that fails it is kept all the same, but the next start boots.
     pub(super) fn take_back(&self, name: &str) {
-        let deadline = self.deadline.within(KEEPING.min(self.deadline.left() / 2));
+        let deadline = self.deadline.share(KEEPING, 2);
         if let Some(file) = self.state_file(name)
             && let Err(error) = saved_state::take_back(&file, &deadline)
         {

@@ -39,8 +39,12 @@ impl Call {
     /// were when it was written; calls without one share theirs, so there the parameters must be the same.
     pub(super) fn record(&self) -> Option<Record> {
         let named = self.environment.instance.is_some();
-        let same = |record: &Record| record.config == self.parameters.config && record.hypervisor == self.hypervisor.to_string();
-        self.shelf().read().filter(|record| named || same(record))
+        self.shelf().read().filter(|record| named || self.is_of_these_parameters(record))
+    }
+
+    /// Whether it was written by a call with the `config` and `hypervisor` of this one.
+    fn is_of_these_parameters(&self, record: &Record) -> bool {
+        record.config == self.parameters.config && record.hypervisor == self.hypervisor.to_string()
     }
 
     /// A record of a guest under this call's parameters.
@@ -82,8 +86,10 @@ impl Call {
         };
         let seen = Identity { name: identity.name.clone(), uuid };
         let glance = matches!(self.action, Action::Monitor | Action::Status);
-        let same = |record: &Record| record.config == self.parameters.config && record.hypervisor == self.hypervisor.to_string();
-        if self.record().is_some_and(|record| record.is_current(&seen) && (same(&record) || glance && !record.guessed)) {
+        if self
+            .record()
+            .is_some_and(|record| record.is_current(&seen) && (self.is_of_these_parameters(&record) || glance && !record.guessed))
+        {
             return;
         }
         // What is noted counts as this guest's own from then on, and that only its UUID speaks for it is not enough for that.
@@ -191,7 +197,7 @@ impl Call {
         if crate::simulation::is_on() {
             return Definition::parse(config, b"<domain type='kvm'><name>web1</name></domain>".to_vec());
         }
-        Definition::read(config, &self.deadline.within(limit.min(self.deadline.left() / 4)))
+        Definition::read(config, &self.deadline.share(limit, 4))
     }
 
     /// The guests that this resource may mean when neither the state file nor the definition says: named like the definition's file or

@@ -19,10 +19,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 /// After so many seconds the words are written anew: the guest may have got other disks, and somebody may have tidied up.
-const RENEWED: i64 = 3600;
+const RENEWED_S: i64 = 3600;
 
 /// After so many seconds it is tried again, where that failed.
-const AGAIN: i64 = 60;
+const RETRY_S: i64 = 60;
 
 /// How long leaving them may take, and taking them away.
 const LEAVING: Duration = Duration::from_secs(4);
@@ -43,8 +43,8 @@ struct Note {
 impl Note {
     /// Whether it is time to leave words.
     fn is_due(&self, now: i64) -> bool {
-        let fresh = self.marks.is_some() && (0..RENEWED).contains(&(now - self.at));
-        let tried = self.tried > 0 && (0..AGAIN).contains(&(now - self.tried));
+        let fresh = self.marks.is_some() && (0..RENEWED_S).contains(&(now - self.at));
+        let tried = self.tried > 0 && (0..RETRY_S).contains(&(now - self.tried));
         !fresh && !tried
     }
 }
@@ -67,7 +67,7 @@ impl Call {
         }
         // First, so that a monitor that is killed over it is not followed by the same at once.
         self.note_marks(&Note { tried: now, ..before.clone() });
-        match self.new_marks(name, &self.deadline.within(LEAVING.min(self.deadline.left() / 3))) {
+        match self.new_marks(name, &self.deadline.share(LEAVING, 3)) {
             Ok(marks) => {
                 // The note first: what it names is there at every moment.
                 let said = marks.doubt().unwrap_or_default();
@@ -75,7 +75,7 @@ impl Call {
                     log::warning(format_args!("outage_policy=relocate will keep {name} here: no other node can be known to read {said}"));
                 }
                 self.note_marks(&Note { at: now, tried: now, marks: Some(marks.clone()), said });
-                let deadline = self.deadline.within(LEAVING.min(self.deadline.left() / 3));
+                let deadline = self.deadline.share(LEAVING, 3);
                 // A stop that has come between has taken away what it knew.
                 if self.shelf().read().is_none() {
                     marks.take(&deadline);
@@ -118,7 +118,7 @@ impl Call {
     /// Takes the words away again, of a guest that was proven gone.
     pub(super) fn take_marks(&self, deadline: &Deadline) {
         if let Some(marks) = self.marking().marks {
-            marks.take(&deadline.within(LEAVING.min(deadline.left() / 2)));
+            marks.take(&deadline.share(LEAVING, 2));
         }
     }
 
@@ -134,16 +134,16 @@ impl Call {
     }
 
     fn marking(&self) -> Note {
-        self.shelf().get(record::Note::Marks).unwrap_or_default()
+        self.shelf().get(record::Slot::Marks).unwrap_or_default()
     }
 
     fn note_marks(&self, note: &Note) {
-        self.shelf().put(record::Note::Marks, note);
+        self.shelf().put(record::Slot::Marks, note);
     }
 
     /// `None`: another call has it.
     fn lock_marks(&self) -> Option<Flock<File>> {
-        let path = self.shelf().note_file(record::Note::Marking);
+        let path = self.shelf().note_file(record::Slot::Marking);
         let opened = File::options().create(true).append(true).mode(0o600).open(&path);
         let file = opened.inspect_err(|error| log::warning(format_args!("{} cannot be opened: {error}", path.display()))).ok()?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
@@ -158,10 +158,10 @@ mod tests {
     fn made_anew_every_hour_and_tried_again_soon() {
         assert!(Note::default().is_due(5));
         let left = Note { at: 100, tried: 100, marks: Some(Marks::default()), said: String::new() };
-        assert!(!left.is_due(100 + RENEWED - 1) && left.is_due(100 + RENEWED));
+        assert!(!left.is_due(100 + RENEWED_S - 1) && left.is_due(100 + RENEWED_S));
         // What could not be made anew stays, and is not called fresh by that.
-        let tried = Note { tried: 100 + RENEWED, ..left.clone() };
-        assert!(!tried.is_due(100 + RENEWED + AGAIN - 1) && tried.is_due(100 + RENEWED + AGAIN));
+        let tried = Note { tried: 100 + RENEWED_S, ..left.clone() };
+        assert!(!tried.is_due(100 + RENEWED_S + RETRY_S - 1) && tried.is_due(100 + RENEWED_S + RETRY_S));
         assert!(left.is_due(50), "a note of another boot");
         let old = serde_json::from_str::<Note>(r#"{"at":1,"marks":null}"#).unwrap();
         assert!(old.is_due(200), "of a version that did not keep more");

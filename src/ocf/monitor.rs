@@ -4,11 +4,11 @@ use super::Call;
 use super::actions::Action;
 use super::exit::{Code, Failure};
 use super::guest::{AGAIN, is_unfinished};
-use super::outage::Course;
+use super::outage::Handled;
 use super::parameters::PausePolicy;
 use crate::domain::emulator::Emulator;
 use crate::domain::evidence;
-use crate::domain::held;
+use crate::domain::holding;
 use crate::domain::status::{self, Presence, Sight, Trace};
 use crate::domain::{Condition, Error, Kind, State};
 use crate::log;
@@ -127,8 +127,8 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 let seen = format!("{name} is {condition}");
                 if *condition == Condition::PAUSED_IO_ERROR {
                     return match call.outage(&trace.identity, seen)? {
-                        Course::GoesOn => Ok(Seen::GoesOn),
-                        Course::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Exists),
+                        Handled::GoesOn => Ok(Seen::GoesOn),
+                        Handled::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Exists),
                     };
                 }
                 if condition.runs() {
@@ -141,7 +141,7 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
                 if *condition == Condition::PAUSED_UNKNOWN {
                     let limit = call.deadline.within(call.deadline.left() / 4);
-                    match held::stands_for_a_job(&trace.identity, &call.hypervisor, &limit) {
+                    match holding::stands_for_a_job(&trace.identity, &call.hypervisor, &limit) {
                         Some(true) => return Ok(Seen::Exists),
                         // What is not known costs no guest its life.
                         None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Exists),

@@ -127,7 +127,7 @@ impl Note {
 }
 
 /// What became of a guest that was paused.
-pub(super) enum Course {
+pub(super) enum Handled {
     /// It was let go on.
     GoesOn,
     /// It is still paused; a sentence for a person.
@@ -139,10 +139,10 @@ impl Call {
     ///
     /// # Errors
     /// It is given up here.
-    pub(super) fn outage(&self, identity: &Identity, seen: String) -> Result<Course, Failure> {
+    pub(super) fn outage(&self, identity: &Identity, seen: String) -> Result<Handled, Failure> {
         let (name, policy, now) = (&identity.name, self.parameters.outage_policy, seconds_since_boot());
         if self.action != Action::Monitor || self.environment.probe || policy == OutagePolicy::Wait {
-            return Ok(Course::Paused(seen));
+            return Ok(Handled::Paused(seen));
         }
         let mut note = self.outage_note().unwrap_or_default();
         let looked = self.look_at_storage(name);
@@ -156,7 +156,7 @@ impl Call {
                 Ok(true) => {
                     log::info(format_args!("{name} goes on after {} s, its storage answers again", now - note.since.unwrap_or(now)));
                     self.close_outage(note.went_on(now));
-                    return Ok(Course::GoesOn);
+                    return Ok(Handled::GoesOn);
                 }
                 Ok(false) => {
                     note = Note { since: note.since, said: note.said.clone(), ..note.went_on(now) };
@@ -177,14 +177,14 @@ impl Call {
                     Err(Stays::NotYet) => {
                         let said = note.said.clone();
                         self.write_outage(&note);
-                        return Ok(Course::Paused(said));
+                        return Ok(Handled::Paused(said));
                     }
                 }
             }
         };
         let text = format!("{seen}; {text}");
         self.keep_outage(note, &text);
-        Ok(Course::Paused(text))
+        Ok(Handled::Paused(text))
     }
 
     /// Why the guest is given up here, whose storage is out for long enough.
@@ -215,7 +215,7 @@ impl Call {
 
     /// Looks at all that the guest needs to run.
     fn look_at_storage(&self, name: &str) -> Looked {
-        let deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 3));
+        let deadline = self.deadline.share(LOOKING, 3);
         let here = Connection::open(&self.hypervisor.to_string(), &deadline);
         let definition = here
             .as_ref()
@@ -261,8 +261,8 @@ impl Call {
     /// Lets the guest go on, if no other node has it or could have it. Whether it is seen to: a request without an answer may be carried out
     /// later, and the guest may be paused again at once.
     fn let_go_on(&self, identity: &Identity) -> Result<bool, String> {
-        self.alone(identity, &self.deadline.within(LOOKING.min(self.deadline.left() / 2)))?;
-        let deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 2));
+        self.alone(identity, &self.deadline.share(LOOKING, 2))?;
+        let deadline = self.deadline.share(LOOKING, 2);
         match lifecycle::go_on(identity, &self.hypervisor, &deadline) {
             Ok(runs) => Ok(runs),
             Err(error) if error.leaves_open() => {
@@ -274,7 +274,7 @@ impl Call {
     }
 
     fn outage_note(&self) -> Option<Note> {
-        self.shelf().get(record::Note::Outage)
+        self.shelf().get(record::Slot::Outage)
     }
 
     fn close_outage(&self, note: Note) {
@@ -292,14 +292,14 @@ impl Call {
     }
 
     fn write_outage(&self, note: &Note) {
-        self.shelf().put(record::Note::Outage, note);
+        self.shelf().put(record::Slot::Outage, note);
     }
 
     /// Shows in the cluster how it stands, in the node attribute `kvmha-outage-RESOURCE`, or takes that away. Pacemaker itself keeps the
     /// reason of the first of many monitors with the same code. Whether that was done; it is where there is no cluster.
     fn show_outage(&self, text: Option<&str>) -> bool {
         let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return true };
-        let deadline: Deadline = self.deadline.within(LOOKING.min(self.deadline.left() / 4));
+        let deadline: Deadline = self.deadline.share(LOOKING, 4);
         let set = cluster::set_attribute(node, &format!("kvmha-outage-{instance}"), text, &deadline);
         set.inspect_err(|trouble| log::warning(format_args!("the outage cannot be shown: {trouble}"))).is_ok()
     }

@@ -53,7 +53,7 @@ impl Call {
         if interval == 0 || self.action != Action::Monitor || !self.reaches_others() {
             return;
         }
-        let note = self.shelf().get::<Note>(record::Note::Outlook);
+        let note = self.shelf().get::<Note>(record::Slot::Outlook);
         let now = seconds_since_boot();
         let Some(note) = note else {
             // Here nothing is in the way. Guests that a node has got at once are looked at one after the other.
@@ -68,7 +68,7 @@ impl Call {
         // First, so that a look that is late does not make the next monitor late too.
         self.note_outlook(&Note { at: now, outlook: before.clone() });
         let Some(record) = self.record() else { return };
-        let deadline = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));
+        let deadline = self.deadline.share(PATIENCE, 2);
         let outlook = match self.look_out(&record.identity(), node, &deadline.before(WRITING)) {
             Ok(outlook) => outlook,
             Err(error) => return log::debug(|| format!("where {} could be moved to: {error}", record.name)),
@@ -93,7 +93,7 @@ impl Call {
     }
 
     fn note_outlook(&self, note: &Note) {
-        self.shelf().put(record::Note::Outlook, note);
+        self.shelf().put(record::Slot::Outlook, note);
     }
 
     /// Looks at all nodes of this partition at once; those that give no answer in time are left out. Where the guest is, nothing is in the way.

@@ -3,8 +3,8 @@
 use super::Call;
 use super::actions::Action;
 use super::exit::Failure;
-use crate::domain::agent::{self, Record};
-use crate::domain::record::Note;
+use crate::domain::agent::{self, Pulses};
+use crate::domain::record::Slot;
 use crate::domain::wire::Pulse;
 use crate::log;
 use std::time::Duration;
@@ -20,8 +20,8 @@ impl Call {
     pub(super) fn illness(&self) -> Option<String> {
         let (shelf, pid) = (self.shelf(), self.record().and_then(|record| record.pid));
         let wanted = Some(self.parameters.guest_agent_failures).filter(|wanted| *wanted > 0).unwrap_or(USUAL);
-        let hangs = shelf.get(Note::Pulse).is_some_and(|record: Record| Some(record.pid) == pid && record.silent >= wanted);
-        let script = || shelf.get::<String>(Note::Script).map(|script| format!("monitor script {script} has failed"));
+        let hangs = shelf.get(Slot::Pulse).is_some_and(|record: Pulses| Some(record.pid) == pid && record.silent >= wanted);
+        let script = || shelf.get::<String>(Slot::Script).map(|script| format!("monitor script {script} has failed"));
         hangs.then(|| "its agent is silent".to_owned()).or_else(script)
     }
 
@@ -38,15 +38,15 @@ impl Call {
         }
         let Some(pid) = self.record().and_then(|record| record.pid) else { return Ok(()) };
         let shelf = self.shelf();
-        let old = shelf.get(Note::Pulse).filter(|old: &Record| old.pid == pid);
-        let keep = |record: Record| {
+        let old = shelf.get(Slot::Pulse).filter(|old: &Pulses| old.pid == pid);
+        let keep = |record: Pulses| {
             if Some(record) != old {
-                shelf.put(Note::Pulse, &record);
+                shelf.put(Slot::Pulse, &record);
             }
         };
-        let patience = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));
+        let patience = self.deadline.share(PATIENCE, 2);
         match (agent::ping(name, &self.hypervisor, &patience), old) {
-            (Ok(Pulse::Beats), _) => keep(Record { pid, ..Record::default() }),
+            (Ok(Pulse::Beats), _) => keep(Pulses { pid, ..Pulses::default() }),
             // It was never heard: it may not be installed.
             (Ok(Pulse::Silent(text)), None) => log::debug(|| format!("the agent of {name} was never heard: {text}")),
             // What the channel's state says too, in English: it spares the question.

@@ -70,7 +70,7 @@ impl Call {
             return Err("the other nodes cannot be asked for its disks, migration_transport is not set".into());
         }
         let marks = self.marks()?;
-        let limit = || self.deadline.within(ASKING.min(self.deadline.left() / 2));
+        let limit = || self.deadline.share(ASKING, 2);
         if !marks.know(out) {
             return Err(format!("{out} was another disk when words were left beside its disks").into());
         }

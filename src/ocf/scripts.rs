@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::exit::Failure;
-use crate::domain::record::Note;
+use crate::domain::record::Slot;
 use crate::program::{self, Finished, Outcome};
 
 impl Call {
@@ -32,8 +32,8 @@ impl Call {
     /// Notes which has failed, for the stop that comes of it.
     fn note_script(&self, script: Option<&String>) {
         let shelf = self.shelf();
-        if self.parameters.snapshot.is_some() && shelf.get::<String>(Note::Script).as_ref() != script {
-            shelf.put(Note::Script, &script);
+        if self.parameters.snapshot.is_some() && shelf.get::<String>(Slot::Script).as_ref() != script {
+            shelf.put(Slot::Script, &script);
         }
     }
 }

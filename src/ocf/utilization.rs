@@ -47,12 +47,12 @@ impl Call {
             [parameters.cpu, parameters.host_memory, parameters.hv_memory].iter().any(|attribute| attribute.autoset || attribute.unset);
         // Only Pacemaker says on which node this is; without it there is nobody to write for.
         let (Some(instance), true) = (&self.environment.instance, used && self.environment.node.is_some()) else { return };
-        let note = self.shelf().get::<Note>(record::Note::Utilization);
+        let note = self.shelf().get::<Note>(record::Slot::Utilization);
         let now = seconds_since_boot();
         if note.as_ref().is_some_and(|note| self.action == Action::Monitor && (0..NUMBERS).contains(&(now - note.numbers))) {
             return;
         }
-        let deadline = self.deadline.within(PATIENCE.min(self.deadline.left() / 2));
+        let deadline = self.deadline.share(PATIENCE, 2);
         let Some(record) = self.record() else { return };
         let size = match live::size(&record.identity(), &self.hypervisor, &deadline) {
             Ok(Some(size)) => size,
@@ -78,7 +78,7 @@ impl Call {
                 }
             }
         };
-        self.shelf().put(record::Note::Utilization, &Note { wanted, numbers: now, cib });
+        self.shelf().put(record::Slot::Utilization, &Note { wanted, numbers: now, cib });
     }
 
     fn wanted(&self, size: Size) -> Wanted {

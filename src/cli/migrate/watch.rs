@@ -3,7 +3,7 @@
 use super::super::progress::Show;
 use super::hold::{crm_resource, persist};
 use super::{LOOK, PATIENCE, PERSISTENCE, QUESTION, look};
-use crate::cluster::resource::Sight;
+use crate::cluster::resource::Placement;
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::{self, Failure};
 use crate::deadline::{Deadline, Task};
@@ -113,7 +113,7 @@ impl Mover<'_> {
 
 /// Why a move has failed since `known` was all that had. A failure that nobody cleans up is replaced by the next one, so that their number says
 /// nothing.
-fn new_failure(seen: &Sight, known: &[Failure]) -> Option<String> {
+fn new_failure(seen: &Placement, known: &[Failure]) -> Option<String> {
     let is_known = |failure: &&Failure| {
         known.iter().any(|known| (&known.key, &known.node, &known.call) == (&failure.key, &failure.node, &failure.call))
     };
@@ -124,7 +124,7 @@ fn new_failure(seen: &Sight, known: &[Failure]) -> Option<String> {
 
 /// Whether Pacemaker has nothing under way: a move is begun only when all has ended that was begun before (`te_graph_trigger` in its
 /// `daemons/controld/controld_te_utils.c`). No answer says nothing.
-fn is_at_rest(seen: &Sight) -> bool {
+fn is_at_rest(seen: &Placement) -> bool {
     seen.controller.as_deref().is_some_and(|controller| view::is_idle(controller, &Deadline::after(QUESTION)).unwrap_or(false))
 }
 
@@ -140,7 +140,7 @@ mod tests {
             call: call.to_owned(),
             reason: reason.to_owned(),
         };
-        let sight = |failed_moves: Vec<Failure>| Sight { failed_moves, ..Sight::default() };
+        let sight = |failed_moves: Vec<Failure>| Placement { failed_moves, ..Placement::default() };
         let known = [failure("node1", "7", "no route")];
         assert_eq!(new_failure(&sight(known.to_vec()), &known), None);
         assert_eq!(new_failure(&sight(Vec::new()), &known), None, "cleaned up");

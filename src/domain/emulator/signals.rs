@@ -24,7 +24,7 @@ impl Emulator {
         if self.is_gone() {
             return Ok(());
         }
-        let polite = deadline.within(POLITE.min(deadline.left() / 2));
+        let polite = deadline.share(POLITE, 2);
         for (signal, time) in [(Signal::TERM, &polite), (Signal::KILL, deadline)] {
             self.send(&handle, signal, name)?;
             if self.wait_gone(name, time).is_ok() {

@@ -66,7 +66,7 @@ pub(super) fn abort(guest: &Guest, deadline: &Deadline) -> Result<()> {
 pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
     let polite = deadline.before(lifecycle::reserve(deadline));
-    let patience = deadline.within(Duration::from_secs(10).min(deadline.left() / 3));
+    let patience = deadline.share(Duration::from_secs(10), 3);
     let mut there = There::new(uri);
     let mut asked = false;
     loop {

@@ -1,6 +1,6 @@
 //! Where records and notes are kept: files below `/run/kvmha`, written whole or not at all, read only if nobody but root can have written them.
 
-use super::{Note, Record, file_name};
+use super::{Record, Slot, file_name};
 use crate::log;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,7 +52,7 @@ impl Shelf {
 
     /// Forgets the record and the notes: the guest was proven gone.
     pub fn remove(&self) {
-        for file in [self.file.clone()].into_iter().chain(Note::ALL.iter().map(|note| self.note_file(*note))) {
+        for file in [self.file.clone()].into_iter().chain(Slot::ALL.iter().map(|note| self.note_file(*note))) {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     log::warning(format_args!("state file {} cannot be removed: {error}", file.display()));
@@ -64,24 +64,24 @@ impl Shelf {
 
     /// Where a note is.
     #[must_use]
-    pub fn note_file(&self, note: Note) -> PathBuf {
+    pub fn note_file(&self, note: Slot) -> PathBuf {
         self.file.with_extension(note.word())
     }
 
     /// A note, if there is one that can be understood and only root can have written.
     #[must_use]
-    pub fn get<T: DeserializeOwned>(&self, note: Note) -> Option<T> {
+    pub fn get<T: DeserializeOwned>(&self, note: Slot) -> Option<T> {
         serde_json::from_slice(&self.text(note)?).ok()
     }
 
     /// Keeps a note, readable by root only. A failure is only worth a warning, and leaves what was there.
-    pub fn put<T: Serialize>(&self, note: Note, value: &T) {
+    pub fn put<T: Serialize>(&self, note: Slot, value: &T) {
         self.keep(note, serde_json::to_vec(value).map_err(io::Error::from));
     }
 
     /// The text of a note, if there is one that only root can have written.
     #[must_use]
-    pub fn text(&self, note: Note) -> Option<Vec<u8>> {
+    pub fn text(&self, note: Slot) -> Option<Vec<u8>> {
         let file = self.note_file(note);
         if !is_trusted(&self.directory) || !is_trusted(&file) {
             return None;
@@ -93,11 +93,11 @@ impl Shelf {
     ///
     /// # Errors
     /// It is not kept, and what was there is left.
-    pub fn put_text(&self, note: Note, contents: &[u8]) -> io::Result<()> {
+    pub fn put_text(&self, note: Slot, contents: &[u8]) -> io::Result<()> {
         self.replace(&self.note_file(note), contents)
     }
 
-    fn keep(&self, note: Note, contents: io::Result<Vec<u8>>) {
+    fn keep(&self, note: Slot, contents: io::Result<Vec<u8>>) {
         let file = self.note_file(note);
         if let Err(error) = contents.and_then(|contents| self.replace(&file, &contents)) {
             log::warning(format_args!("state file {} cannot be written: {error}", file.display()));
@@ -144,23 +144,23 @@ mod tests {
     fn notes_are_forgotten_with_the_guest() {
         let root = tempfile::tempdir().unwrap();
         let (shelf, other) = (Shelf::new(root.path(), "web1"), Shelf::new(root.path(), "web2"));
-        for (at, note) in Note::ALL.iter().enumerate() {
+        for (at, note) in Slot::ALL.iter().enumerate() {
             assert_eq!(shelf.get::<usize>(*note), None, "{note:?}");
             shelf.put(*note, &at);
             other.put(*note, &"theirs");
         }
-        assert!(Note::ALL.iter().enumerate().all(|(at, note)| shelf.get(*note) == Some(at)), "each has a file of its own");
+        assert!(Slot::ALL.iter().enumerate().all(|(at, note)| shelf.get(*note) == Some(at)), "each has a file of its own");
         // What cannot be written leaves what was there, and no file that is empty.
-        shelf.put(Note::Pulse, &std::collections::BTreeMap::from([((1, 2), 3)]));
-        assert_eq!(shelf.get(Note::Pulse), Some(2));
-        assert_eq!(shelf.get::<String>(Note::Pulse), None, "a note of another kind");
-        fs::set_permissions(shelf.note_file(Note::Pulse), fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(shelf.get::<usize>(Note::Pulse), None, "anybody may have written it");
-        shelf.put_text(Note::Definition, b"<domain/>").unwrap();
-        assert_eq!(shelf.text(Note::Definition).as_deref(), Some(&b"<domain/>"[..]));
+        shelf.put(Slot::Pulse, &std::collections::BTreeMap::from([((1, 2), 3)]));
+        assert_eq!(shelf.get(Slot::Pulse), Some(2));
+        assert_eq!(shelf.get::<String>(Slot::Pulse), None, "a note of another kind");
+        fs::set_permissions(shelf.note_file(Slot::Pulse), fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(shelf.get::<usize>(Slot::Pulse), None, "anybody may have written it");
+        shelf.put_text(Slot::Definition, b"<domain/>").unwrap();
+        assert_eq!(shelf.text(Slot::Definition).as_deref(), Some(&b"<domain/>"[..]));
         shelf.remove();
         let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(left.len() == Note::ALL.len() && left.iter().all(|name| name.to_str().unwrap().starts_with("web2.")), "{left:?}");
+        assert!(left.len() == Slot::ALL.len() && left.iter().all(|name| name.to_str().unwrap().starts_with("web2.")), "{left:?}");
     }
 
     #[test]

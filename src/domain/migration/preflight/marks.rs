@@ -1,5 +1,5 @@
-//! Words that are left beside a guest's disks while this host reads them, so that another host can be asked for them when this one cannot
-//! read them any more: who reads the word has the same folder, or a copy of it that was made while the word lay there; and it is of this moment,
+//! Nonces that are left beside a guest's disks while this host reads them, so that another host can be asked for them when this one cannot
+//! read them any more: who reads one has the same folder, or a copy of it that was made while the nonce lay there; and it is of this moment,
 //! as nobody has read it before.
 //!
 //! How another host is asked, and why so, see [`super::shared`]. A device is asked for by the links in such a folder: its name of udev's that
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// What was left.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
-    words: Vec<Nonce>,
+    nonces: Vec<Nonce>,
     /// What the links in each of them lead to.
     links: Vec<PathBuf>,
     disks: Vec<Disk>,
@@ -71,10 +71,10 @@ impl Disk {
 }
 
 impl Marks {
-    /// Leaves words beside all disks among `findings`; [`Marks::replace`] is for those that were there before.
+    /// Leaves nonces beside all disks among `findings`; [`Marks::replace`] is for those that were there before.
     ///
     /// # Errors
-    /// A disk is not seen, or a word cannot be left where one is needed; none is left then.
+    /// A disk is not seen, or a nonce cannot be left where one is needed; none is left then.
     pub fn leave(findings: &[Finding], config: &Path, identity: &Identity, deadline: &Deadline) -> Result<Self, String> {
         let mut marks = Self::default();
         let mut needed = BTreeSet::new();
@@ -93,22 +93,22 @@ impl Marks {
         // A device has no folder: that of the definition is what other nodes may have too.
         let spare = config.parent().filter(|folder| !marks.links.is_empty() && !needed.contains(*folder)).map(Path::to_owned);
         let owner = look::sum(identity.uuid.as_ref().unwrap_or(&identity.name).as_bytes());
-        let mut words = Vec::new();
+        let mut nonces = Vec::new();
         for folder in needed.iter().chain(&spare) {
-            words.push(Nonce::mark(folder, owner).map_err(|error| error.to_string())?);
+            nonces.push(Nonce::mark(folder, owner).map_err(|error| error.to_string())?);
         }
         let links = marks.links.clone();
-        let results = at_once(words.clone(), deadline, move |word, limit| word.put(&links, limit));
+        let results = at_once(nonces.clone(), deadline, move |nonce, limit| nonce.put(&links, limit));
         let mut failed = None;
-        for (word, result) in words.iter().zip(results) {
+        for (nonce, result) in nonces.iter().zip(results) {
             match result {
-                Ok(()) => marks.words.push(word.clone()),
-                Err(text) => failed = Some((word.folder.clone(), format!("in {}: {text}", word.folder.display()))),
+                Ok(()) => marks.nonces.push(nonce.clone()),
+                Err(text) => failed = Some((nonce.folder.clone(), format!("in {}: {text}", nonce.folder.display()))),
             }
         }
         match failed {
             // Of a device it is enough that one folder can be asked for.
-            Some((folder, text)) if marks.words.is_empty() || needed.contains(&folder) || marks.words.len() + 1 < words.len() => {
+            Some((folder, text)) if marks.nonces.is_empty() || needed.contains(&folder) || marks.nonces.len() + 1 < nonces.len() => {
                 marks.take(deadline);
                 Err(text)
             }
@@ -116,21 +116,21 @@ impl Marks {
         }
     }
 
-    /// Removes the words that this guest has left before, on whatever host.
+    /// Removes the nonces that this guest has left before, on whatever host.
     pub fn replace(&self, before: Option<&Self>, deadline: &Deadline) {
-        let kept: Vec<String> = self.words.iter().map(|word| word.name.clone()).collect();
-        at_once(self.words.clone(), deadline, move |word, limit| word.sweep(&kept, limit));
-        let old = before.into_iter().flat_map(|before| &before.words);
-        let elsewhere = old.filter(|old| self.words.iter().all(|word| word.folder != old.folder)).cloned().collect();
-        Self { words: elsewhere, ..Self::default() }.take(deadline);
+        let kept: Vec<String> = self.nonces.iter().map(|nonce| nonce.name.clone()).collect();
+        at_once(self.nonces.clone(), deadline, move |nonce, limit| nonce.sweep(&kept, limit));
+        let old = before.into_iter().flat_map(|before| &before.nonces);
+        let elsewhere = old.filter(|old| self.nonces.iter().all(|nonce| nonce.folder != old.folder)).cloned().collect();
+        Self { nonces: elsewhere, ..Self::default() }.take(deadline);
     }
 
-    /// Takes them away again, as far as that can be done: what stays is removed when the guest leaves words there from another node.
+    /// Takes them away again, as far as that can be done: what stays is removed when the guest leaves nonces there from another node.
     pub fn take(&self, deadline: &Deadline) {
-        let results = at_once(self.words.clone(), deadline, |word, limit| word.take(limit));
-        for (word, result) in self.words.iter().zip(results) {
+        let results = at_once(self.nonces.clone(), deadline, |nonce, limit| nonce.take(limit));
+        for (nonce, result) in self.nonces.iter().zip(results) {
             if let Err(text) = result {
-                log::info(format_args!("{} in {} is left: {text}", word.name, word.folder.display()));
+                log::info(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
             }
         }
     }
@@ -162,10 +162,10 @@ impl Marks {
     #[must_use]
     pub fn read_here(&self, item: &Item, deadline: &Deadline) -> Option<&Path> {
         let facts = self.disk(item)?.facts.as_ref().filter(|facts| !facts.block)?;
-        let words: Vec<&Nonce> = self.words.iter().filter(|word| facts.folders.contains(&word.folder)).collect();
-        let folder = words.last()?.folder.as_path();
-        let looks = at_once(words.into_iter().cloned().collect(), deadline, |word, limit| {
-            match look::look(&word.folder.join(&word.name).join(FILE), limit) {
+        let nonces: Vec<&Nonce> = self.nonces.iter().filter(|nonce| facts.folders.contains(&nonce.folder)).collect();
+        let folder = nonces.last()?.folder.as_path();
+        let looks = at_once(nonces.into_iter().cloned().collect(), deadline, |nonce, limit| {
+            match look::look(&nonce.folder.join(&nonce.name).join(FILE), limit) {
                 Sight::Facts(_) => Ok(()),
                 _ => Err(String::new()),
             }
@@ -181,10 +181,10 @@ impl Marks {
         let silent = |text: String| Doubt { text, silent: true };
         let mut asked = BTreeMap::new();
         let mut ask = |here: &Path, place: &Path| -> Result<Answer, Doubt> {
-            let Some(word) = self.words.iter().find(|word| word.folder == here) else {
-                return Ok(Answer::Unknown(format!("no word could be left in {}", here.display())));
+            let Some(nonce) = self.nonces.iter().find(|nonce| nonce.folder == here) else {
+                return Ok(Answer::Unknown(format!("no nonce could be left in {}", here.display())));
             };
-            let question = || ask(there, place, word, 1, deadline);
+            let question = || ask(there, place, nonce, 1, deadline);
             let answer = asked.entry((here.to_owned(), place.to_owned())).or_insert_with(question).clone();
             if let Answer::Silent(text) = &answer {
                 log::debug(|| format!("{node}: {text}"));
@@ -223,9 +223,9 @@ impl Marks {
         }
         let Some((first, ..)) = devices.first() else { return Ok(()) };
         let mut carrier = None;
-        for word in &self.words {
-            if ask(&word.folder, &word.folder)? == Answer::Same {
-                carrier = Some(word);
+        for nonce in &self.nonces {
+            if ask(&nonce.folder, &nonce.folder)? == Answer::Same {
+                carrier = Some(nonce);
             }
         }
         let Some(carrier) = carrier else { return Err(doubt(&first.item, "no folder is known to be the same there")) };
@@ -266,16 +266,16 @@ fn bypasses_the_cache(item: &Item) -> bool {
 
 /// Does the same in all these folders at once, each of which may hang.
 fn at_once(
-    words: Vec<Nonce>,
+    nonces: Vec<Nonce>,
     deadline: &Deadline,
     work: impl Fn(&Nonce, &Deadline) -> Result<(), String> + Clone + Send + 'static,
 ) -> Vec<Result<(), String>> {
     let limit = deadline.within(LOOK);
-    let begun: Vec<_> = words
+    let begun: Vec<_> = nonces
         .into_iter()
-        .map(|word| {
+        .map(|nonce| {
             let work = work.clone();
-            Task::start(move || work(&word, &limit))
+            Task::start(move || work(&nonce, &limit))
         })
         .collect();
     // The children see to the time; what comes after is for the threads.
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_gets_no_word() {
+    fn what_cannot_be_seen_gets_no_nonce() {
         let root = tempfile::tempdir().unwrap();
         let xml = format!("<domain><devices><disk type='file'><source file='{}/a'/></disk></devices></domain>", root.path().display());
         let findings = finding::look(&xml, &|_, _| None, &soon());
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_is_not_looked_up_gets_no_word() {
+    fn a_volume_that_is_not_looked_up_gets_no_nonce() {
         let xml = "<domain><devices><disk type='volume'><source pool='p' volume='v'/></disk></devices></domain>";
         let findings = finding::look(xml, &|_, _| None, &soon());
         let identity = Identity { name: "a".into(), uuid: None };
@@ -371,7 +371,7 @@ mod tests {
         let findings = finding::look(xml, &|_, _| None, &soon());
         let identity = Identity { name: "a".into(), uuid: None };
         let marks = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).unwrap();
-        assert!(marks.words.is_empty() && marks.disks.len() == 1 && marks.disks[0].facts.is_none());
+        assert!(marks.nonces.is_empty() && marks.disks.len() == 1 && marks.disks[0].facts.is_none());
         assert!(marks.doubt().is_some_and(|text| text.ends_with("it is on the network")));
         assert!(marks.know(&marks.disks[0].item.clone()));
         assert_eq!(marks.read_here(&marks.disks[0].item.clone(), &soon()), None);

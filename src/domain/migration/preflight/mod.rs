@@ -121,7 +121,7 @@ pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadl
     if checks.is_empty() {
         checks.push(Check::ok("devices", "none that is bound to this host"));
     }
-    let mut all = target.ask(|_| true, &deadline.within(TIME.min(deadline.left() / 2)));
+    let mut all = target.ask(|_| true, &deadline.share(TIME, 2));
     all.extend(checks);
     all
 }

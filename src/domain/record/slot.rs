@@ -5,11 +5,11 @@ macro_rules! notes {
     ($($(#[doc = $text:literal])+ $note:ident = $word:literal,)+) => {
         /// What spares a later action work, in a file of its own beside the record.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Note {
+        pub enum Slot {
             $($(#[doc = $text])+ $note,)+
         }
 
-        impl Note {
+        impl Slot {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$note),+];
 

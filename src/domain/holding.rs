@@ -11,7 +11,7 @@ const MOMENT: Duration = Duration::from_secs(2);
 
 /// What it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct Holding {
     /// The state.
     pub condition: Condition,
     /// The guest's UUID.
@@ -29,7 +29,7 @@ pub struct Held {
 
 /// Asks libvirt over a connection for all of them, one after the other; `None`: it positively has no such guest. One of that name with
 /// another UUID is another guest.
-pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline) -> Vec<Result<Option<Held>>> {
+pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline) -> Vec<Result<Option<Holding>>> {
     let mut patient = true;
     guests.iter().map(|identity| one_of(connection, identity, &mut patient, deadline)).collect()
 }
@@ -49,12 +49,12 @@ pub fn stands_for_a_job(identity: &Identity, uri: &Uri, deadline: &Deadline) -> 
 }
 
 /// When libvirt has not told the job of one in time, it is not asked for those of the others: `patient` is false then.
-fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Result<Option<Held>> {
+fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Result<Option<Holding>> {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking for", deadline, |domain| {
         let condition = ffi::state(domain)?;
         let persistent = domain.is_persistent()?;
-        Ok(Held {
+        Ok(Holding {
             condition,
             uuid: domain.uuid_string()?,
             persistent,
@@ -70,10 +70,10 @@ fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, dead
             return held;
         }
         match guest.call("asking for the job of", &deadline.within(MOMENT), |domain| ffi::job(domain, ffi::Which::Current)) {
-            Ok(job) => Held { busy: Some(job.is_some()), ..held },
+            Ok(job) => Holding { busy: Some(job.is_some()), ..held },
             Err(error) if error.kind == Kind::Unresponsive => {
                 *patient = false;
-                Held { busy: Some(true), ..held }
+                Holding { busy: Some(true), ..held }
             }
             Err(_) => held,
         }
@@ -90,7 +90,7 @@ fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, dead
 /// Asks several libvirts side by side, each for its own guests over one connection: per URI either why it cannot be asked, or the answers
 /// in the order of the guests.
 #[must_use]
-pub fn everywhere(questions: Vec<(String, Vec<Identity>)>, deadline: &Deadline) -> Vec<Result<Vec<Result<Option<Held>>>>> {
+pub fn everywhere(questions: Vec<(String, Vec<Identity>)>, deadline: &Deadline) -> Vec<Result<Vec<Result<Option<Holding>>>>> {
     let tasks: Vec<_> = questions
         .into_iter()
         .map(|(uri, guests)| {
