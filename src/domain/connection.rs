@@ -49,7 +49,7 @@ impl Connection {
     /// The same, with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
     ///
     /// # Errors
-    /// As of [`Connection::open`].
+    /// As for [`Connection::open`].
     pub fn open_as(uri: &str, login: &Login, deadline: &Deadline) -> Result<Self> {
         let (address, login) = (uri.to_owned(), login.clone());
         let connect = bounded(&format!("connection to {uri}"), deadline, move || {

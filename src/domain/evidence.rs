@@ -32,7 +32,7 @@ pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -
 /// Whether an emulator runs on this host that belongs to none of `claimed`.
 ///
 /// # Errors
-/// As of [`find`].
+/// As for [`find`].
 pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
     let claimed = claimed.to_vec();
     let others = scan(deadline, move |process| process.is_emulator() && !claimed.iter().any(|identity| process.runs(identity)))?;
@@ -43,7 +43,7 @@ pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error>
 /// where that is not known, one that belongs to none of `claimed`.
 ///
 /// # Errors
-/// As of [`find`].
+/// As for [`find`].
 pub fn has_come(wanted: Option<&Identity>, claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
     let (wanted, claimed) = (wanted.cloned(), claimed.to_vec());
     let found = scan(deadline, move |process| {

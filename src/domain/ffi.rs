@@ -48,7 +48,7 @@ pub fn silence() {
 ///
 /// # Errors
 ///
-/// As of [`error`]; [`Kind::NotFound`] when the domain is gone.
+/// As for [`error`]; [`Kind::NotFound`] when the domain is gone.
 pub fn state(domain: &Domain) -> Result<Condition> {
     let (mut state, mut reason): (c_int, c_int) = (0, 0);
     // SAFETY: the domain is alive while it is borrowed; both pointers are good for the length of the call.
@@ -64,7 +64,7 @@ pub fn state(domain: &Domain) -> Result<Condition> {
 ///
 /// # Errors
 ///
-/// As of [`error`]; [`Kind::Refused`] when it does not.
+/// As for [`error`]; [`Kind::Refused`] when it does not.
 pub fn may_write(connect: &Connect) -> Result<()> {
     // KiB of a page, and how many more of them.
     let (mut size, mut count): (c_uint, c_ulonglong) = (2048, 0);
@@ -85,7 +85,7 @@ pub fn may_write(connect: &Connect) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As of [`error`]; [`Kind::State`] when no job is running.
+/// As for [`error`]; [`Kind::State`] when no job is running.
 pub fn abort_job(domain: &Domain) -> Result<()> {
     // SAFETY: the domain is alive while it is borrowed.
     match unsafe { sys::virDomainAbortJob(domain.as_ptr()) } {
@@ -98,7 +98,7 @@ pub fn abort_job(domain: &Domain) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As of [`error`]; the domain then goes on, unless libvirt or its emulator was lost.
+/// As for [`error`]; the domain then goes on, unless libvirt or its emulator was lost.
 pub fn save(domain: &Domain, file: &str) -> Result<()> {
     let file = CString::new(file).map_err(|_| Error::new(Kind::Refused, "the file's name has a NUL in it"))?;
     // SAFETY: the domain is alive while it is borrowed; the name ends with NUL and outlives the call; no other definition is given.
@@ -112,7 +112,7 @@ pub fn save(domain: &Domain, file: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As of [`error`].
+/// As for [`error`].
 pub fn start_postcopy(domain: &Domain) -> Result<()> {
     // SAFETY: the domain is alive while it is borrowed.
     match unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) } {
@@ -125,7 +125,7 @@ pub fn start_postcopy(domain: &Domain) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As of [`error`]: also when the host's libvirt cannot tell, as for emulated CPUs.
+/// As for [`error`]: also when the host's libvirt cannot tell, as for emulated CPUs.
 pub fn accepts_cpu(connect: &Connect, platform: &Platform, cpu: &str) -> Result<bool> {
     let text = |value: &Option<String>| value.as_deref().map(CString::new).transpose();
     let nul = |_| Error::new(Kind::Definition, "the definition holds a NUL");
@@ -158,7 +158,7 @@ pub fn accepts_cpu(connect: &Connect, platform: &Platform, cpu: &str) -> Result<
 ///
 /// # Errors
 ///
-/// As of [`error`].
+/// As for [`error`].
 pub fn available_memory(connect: &Connect) -> Result<u64> {
     let all = sys::VIR_NODE_MEMORY_STATS_ALL_CELLS;
     let mut count: c_int = 0;

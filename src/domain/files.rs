@@ -52,7 +52,7 @@ pub fn look(paths: &[&Path], deadline: &Deadline) -> Result<Vec<Option<Look>>> {
 /// The first bytes of a file, `length` at most, as text.
 ///
 /// # Errors
-/// As of [`look`].
+/// As for [`look`].
 pub fn begin(path: &Path, length: u8, deadline: &Deadline) -> Result<String> {
     work(&["begin".as_ref(), path.as_os_str(), length.to_string().as_ref()], deadline)
 }
@@ -60,7 +60,7 @@ pub fn begin(path: &Path, length: u8, deadline: &Deadline) -> Result<String> {
 /// Gives a file another name in the same file system, in place of whatever has that name.
 ///
 /// # Errors
-/// As of [`look`].
+/// As for [`look`].
 pub fn rename(from: &Path, to: &Path, deadline: &Deadline) -> Result<()> {
     work(&["rename".as_ref(), from.as_os_str(), to.as_os_str()], deadline).map(drop)
 }
@@ -68,7 +68,7 @@ pub fn rename(from: &Path, to: &Path, deadline: &Deadline) -> Result<()> {
 /// Removes a file that this program has made; it is no error if it is gone.
 ///
 /// # Errors
-/// As of [`look`].
+/// As for [`look`].
 pub fn remove(path: &Path, deadline: &Deadline) -> Result<()> {
     work(&["remove".as_ref(), path.as_os_str()], deadline).map(drop)
 }
@@ -77,7 +77,7 @@ pub fn remove(path: &Path, deadline: &Deadline) -> Result<()> {
 /// different. The copy never takes the place of a file that somebody else has written.
 ///
 /// # Errors
-/// As of [`look`]; also if `source` is empty. The file is as it was then.
+/// As for [`look`]; also if `source` is empty. The file is as it was then.
 pub fn replace(path: &Path, source: &Path, deadline: &Deadline) -> Result<bool> {
     Ok(work(&["replace".as_ref(), path.as_os_str(), source.as_os_str()], deadline)? == "replaced")
 }

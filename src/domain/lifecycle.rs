@@ -126,7 +126,7 @@ impl Creation<'_> {
     /// Creates the guest from its saved state instead, and then lets it go on. The state is used up by that.
     ///
     /// # Errors
-    /// As of [`Creation::run`]. The state is not used up.
+    /// As for [`Creation::run`]. The state is not used up.
     pub fn restore(self, file: &Path, deadline: &Deadline) -> Result<()> {
         let guest = saved_state::restore(&self.definition.identity, &self.connection, file, deadline)?;
         // Before it runs: from then on the state and the disks do not belong together any more.
@@ -246,7 +246,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
 /// Ends the copy of a guest that runs on another host by now, and proves it gone: libvirt must not let it go on.
 ///
 /// # Errors
-/// As of [`stop`].
+/// As for [`stop`].
 pub(super) fn end_copy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let emulators = evidence::find(identity, None, deadline)?;
     if let Err(error) = destroy(identity, uri, deadline) {

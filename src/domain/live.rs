@@ -19,7 +19,7 @@ pub struct Size {
 /// Asks libvirt for the size of a guest; `None` if it has no such guest.
 ///
 /// # Errors
-/// As of [`super::status::ask`].
+/// As for [`super::status::ask`].
 pub fn size(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<Size>> {
     if let Some(socket) = wire::socket(Some(&uri.to_string())) {
         match wire::size(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline) {

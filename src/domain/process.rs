@@ -64,7 +64,7 @@ pub(super) fn may_write(about: &str) -> bool {
 /// The emulators of this host that have a file open, by process and guest's name. The file itself is not touched.
 ///
 /// # Errors
-/// As of [`walk::each`]: nothing is known.
+/// As for [`walk::each`]: nothing is known.
 pub(super) fn guests_with(file: &Path, deadline: &Deadline) -> io::Result<Vec<(i32, String)>> {
     let file = file.to_owned();
     walk::each(deadline, move |pid, process| {

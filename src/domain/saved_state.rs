@@ -87,7 +87,7 @@ fn call_off(guest: &Guest, task: &Task<Result<()>>, deadline: &Deadline) -> Resu
 /// Takes what is there for a guest that runs out of the way: it has run without that state, or from it.
 ///
 /// # Errors
-/// As of [`files::look`]: it is there as it was.
+/// As for [`files::look`]: it is there as it was.
 pub fn retire(file: &Path, deadline: &Deadline) -> Result<()> {
     let used = beside(file, ".restored");
     let looks = files::look(&[file, &used], deadline)?;
@@ -189,7 +189,7 @@ fn says_partial(error: &Error, begin: impl FnOnce() -> Option<String>) -> bool {
 /// good again. The caller knows all that; nothing here can tell it from a state that was used long ago.
 ///
 /// # Errors
-/// As of [`files::look`].
+/// As for [`files::look`].
 pub fn take_back(file: &Path, deadline: &Deadline) -> Result<()> {
     let used = beside(file, ".restored");
     match files::look(&[file, &used], deadline)?.as_slice() {

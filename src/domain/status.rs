@@ -202,7 +202,7 @@ pub fn ask(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option
 /// The name of the guest that libvirt runs under a UUID, or nothing if it runs none.
 ///
 /// # Errors
-/// As of [`ask`].
+/// As for [`ask`].
 pub fn name_of(uuid: &str, uri: &Uri, deadline: &Deadline) -> Result<Option<String>> {
     match over_socket(Look::Uuid(uuid), uri, deadline) {
         Ok(answer) => return Ok(answer.filter(|answer| answer.condition.is_active()).map(|answer| answer.name)),

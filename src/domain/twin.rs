@@ -32,7 +32,7 @@ pub const WORD: &str = "has-none-open";
 /// As [`evidence::find`], without the emulators that are proven to be another guest's with the same UUID.
 ///
 /// # Errors
-/// As of [`evidence::find`].
+/// As for [`evidence::find`].
 pub fn find(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
     find_by(trace, uri, &EYES, deadline)
 }

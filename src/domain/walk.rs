@@ -31,7 +31,7 @@ where
 /// A walk that is under way.
 struct Walk<T> {
     entries: fs::ReadDir,
-    /// The process that it is at; none before its begin and after its end.
+    /// The process that it is at; none before its beginning and after its end.
     at: Option<i32>,
     /// How many processes it has come to.
     steps: usize,

@@ -147,7 +147,7 @@ pub fn state(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Re
 ///
 /// # Errors
 ///
-/// As of [`state`].
+/// As for [`state`].
 pub fn size(socket: &Path, driver: &str, look: Look, deadline: &Deadline) -> Result<Option<Size>, Trouble> {
     converse(socket, driver, look, deadline, |conversation, driver, question| conversation.size(driver, question))
 }

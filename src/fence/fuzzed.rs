@@ -42,6 +42,6 @@ pub fn fence_note(data: &[u8]) {
     again.begin(&note.host);
     again.quiet(&note.host);
     again.ended(&note.host, &note.ends);
-    // Neither the begin of another end nor a word of the host takes away what is not proven.
+    // Neither the beginning of another end nor a word of the host takes away what is not proven.
     assert!(!open || again.is_open());
 }

@@ -134,7 +134,7 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 if condition.runs() {
                     call.end_outage();
                 }
-                // Nobody watches it any more: Pacemaker calls no recurring monitor from the begin of a move to its end (`should_cancel_recurring`).
+                // Nobody watches it any more: Pacemaker calls no recurring monitor from the start of a move to its end (`should_cancel_recurring`).
                 if let (Condition::PAUSED_MIGRATION, Some(uri)) = (*condition, unsettled(call)) {
                     return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Exists);
                 }

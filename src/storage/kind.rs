@@ -104,8 +104,9 @@ pub struct Row {
 }
 
 const FILE: &str = "a file written beside it here is read there";
-const LINK: &str = "the definition has its udev name with the WWID, which is there; or one with a UUID, and its begin and end are the same";
-const BYTES: &str = "none; another size or other contents at its begin and end prove that it is not";
+const LINK: &str =
+    "the definition has its udev name with the WWID, which is there; or one with a UUID, and its beginning and end are the same";
+const BYTES: &str = "none; another size or other contents at its beginning and end prove that it is not";
 const ADDRESS: &str = "the same address, port and name";
 const NOT_SHARED: &str = "live only if the other node has the same file system";
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// The word by which this program calls itself for this work.
 pub const WORD: &str = "look-at-storage";
 
-/// How much of a block device is compared, at its begin and at its end, in bytes.
+/// How much of a block device is compared, at its beginning and at its end, in bytes.
 pub const SAMPLE: u64 = 4096;
 
 /// The longest chain of links that is followed, as in the kernel (`MAXSYMLINKS`).
@@ -44,7 +44,7 @@ pub struct Facts {
     pub lasting: Option<PathBuf>,
     /// Paths that work, and all: of a multipath device.
     pub paths: Option<(usize, usize)>,
-    /// Sums of [`SAMPLE`] bytes at the begin and at the end: of a block device.
+    /// Sums of [`SAMPLE`] bytes at the beginning and at the end: of a block device.
     pub samples: Option<[u64; 2]>,
 }
 

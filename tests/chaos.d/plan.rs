@@ -159,7 +159,7 @@ impl fmt::Display for What {
     }
 }
 
-/// One thing that is done, when after the begin of its round, and for how long if it is something that ends.
+/// One thing that is done, when after the start of its round, and for how long if it is something that ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub what: What,

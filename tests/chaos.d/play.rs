@@ -186,7 +186,7 @@ impl<'a> Play<'a> {
         self.recorder.operation(Request::Harmless, name, &format!("adopt {name}"), anywhere)
     }
 
-    /// A fault, from its begin to its end.
+    /// A fault, from its beginning to its end.
     fn strike(&self, what: What, lasts: Duration) {
         let (lab, recorder) = (self.lab(), self.recorder);
         let during = |kind: FaultKind, subject: &str, begin: &dyn Fn() -> bool, end: &dyn Fn()| {

@@ -27,7 +27,7 @@ const ASK: Duration = Duration::from_secs(1);
 /// What is written down, by several threads.
 pub struct Recorder {
     begin: Instant,
-    /// The time of day at the begin, as logs have it.
+    /// The time of day at the beginning, as logs have it.
     day: f64,
     history: Mutex<History>,
     /// Of which guests the kernel was broken, and when.
@@ -54,7 +54,7 @@ impl Recorder {
         })
     }
 
-    /// Seconds since the begin.
+    /// Seconds since the start.
     pub fn now(&self) -> f64 {
         self.begin.elapsed().as_secs_f64()
     }
@@ -64,7 +64,7 @@ impl Recorder {
         locked(&self.view).clone()
     }
 
-    /// An operation from its begin to its end.
+    /// An operation from its beginning to its end.
     pub fn operation(&self, request: Request, subject: &str, text: &str, work: impl FnOnce() -> bool) -> bool {
         let begin = self.now();
         let number = {
@@ -103,7 +103,7 @@ impl Recorder {
         let logs: Vec<PathBuf> = (1..=lab.nodes()).map(|node| lab.layout().on_disk(node, "/var/log/pacemaker/pacemaker.log")).collect();
         let mut log = Growing::default();
         let read = |log: &mut Growing| logs.iter().flat_map(|path| log.lines(path)).filter_map(|line| event(&line)).collect();
-        // What stands there was before the begin.
+        // What stands there was before the beginning.
         let _: Vec<Event> = read(&mut log);
         let mut consoles = Growing::default();
         let mut known: BTreeMap<(i32, u64), usize> = BTreeMap::new();

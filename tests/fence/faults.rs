@@ -119,7 +119,7 @@ pub fn end_not_seen(lab: &Lab) -> Result<()> {
     // libvirt ends it after all, in its own time.
     let gone = lab::process::wait_until(SOON, Duration::from_millis(100), || guest.places().is_ok_and(|places| places.is_empty()));
     ensure!(gone, "libvirt did not end it");
-    // Within 30 s of the begin that was an ordinary end; later nothing proves it.
+    // Within 30 s of the beginning that was an ordinary end; later nothing proves it.
     guest.fence("off", &[])?.says(0, "Success: Already OFF\n")?;
     let end = "{\"host\":\"qemu+tcp://node1/system\",\"begun\":1000}";
     let script = &format!("cd /run/kvmha/fence && sed -i 's#\"ends\":\\[[^]]*\\]#\"ends\":[{end}]#' *.json && cat *.json");

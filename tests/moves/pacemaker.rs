@@ -43,7 +43,7 @@ fn signalled(stage: &Stage, before: &[&str], [source, target]: [&str; 2], signal
     let lab = &stage.lab;
     let words = [before, &["kvmha", "migrate", "vm1", target, "--plain"]].concat();
     let mut child = lab.enter(source, &words, Terminal::None)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    // As of a terminal that is closed: nobody reads any more.
+    // As with a terminal that is closed: nobody reads any more.
     drop(child.stderr.take());
     let jobs =
         || lab.exec(source, &["virsh", "-q", "domjobinfo", "vm1"], LIMIT).is_ok_and(|output| output.stdout.contains("Memory processed"));

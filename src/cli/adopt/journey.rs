@@ -1,5 +1,5 @@
 //! One resource's way from one agent to the other, and back if a step fails. Each step can be made again, so that a way that was cut off
-//! anywhere is gone from its begin.
+//! anywhere is gone from its start.
 
 use super::mark::{Mark, rival};
 use super::survey::{is_harmless, quiet, quiet_but_for};

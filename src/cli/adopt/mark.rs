@@ -5,7 +5,7 @@ use crate::deadline::unix_time;
 use std::fmt;
 use std::time::Duration;
 
-/// As long as this after its begin a run on another node may live: more than the way there, the way back, and the steps between them take.
+/// As long as this after its start a run on another node may live: more than the way there, the way back, and the steps between them take.
 const LIFE: Duration = Duration::from_secs(600);
 
 /// A run: where and when it began with a resource.

@@ -118,7 +118,7 @@ impl Job {
 ///
 /// # Errors
 ///
-/// As of [`super::error`].
+/// As for [`super::error`].
 pub fn job(domain: &Domain, which: Which) -> Result<Option<Job>> {
     let flags = match which {
         Which::Current => 0,

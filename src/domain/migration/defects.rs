@@ -182,7 +182,7 @@ static DEFECTS: &[Defect] = &[
         since: EVER,
         fixed: Version::of(10, 4),
         text: "a move fails where NFS takes root's rights away (root_squash)",
-        answer: Answer::Needless("it fails at its begin, with a reason, and the guest goes on where it is; a client cannot see it before"),
+        answer: Answer::Needless("it fails at its start, with a reason, and the guest goes on where it is; a client cannot see it before"),
     },
     Defect {
         since: EVER,

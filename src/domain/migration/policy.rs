@@ -120,7 +120,7 @@ impl Steering {
         self.still
     }
 
-    /// What is to be done after a look at the job, `used` after the begin of a move that has `total`.
+    /// What is to be done after a look at the job, `used` after the start of a move that has `total`.
     pub(super) fn advise(&mut self, job: &Job, used: Duration, total: Duration) -> Option<Advice> {
         let sent = job.data_processed.unwrap_or(0);
         self.still = if sent == self.sent { self.still + used.saturating_sub(self.seen) } else { Duration::ZERO };

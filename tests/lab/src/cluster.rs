@@ -324,7 +324,7 @@ impl Lab {
     }
 }
 
-/// The steps of `up`, each said when it is done, with the seconds since the begin.
+/// The steps of `up`, each said when it is done, with the seconds since the start.
 struct Steps {
     begin: Instant,
     loud: bool,

@@ -1,4 +1,4 @@
-//! What was seen of a cluster from outside, from its begin to its end: what [`crate::judge`] knows, and nothing else.
+//! What was seen of a cluster from outside, from its beginning to its end: what [`crate::judge`] knows, and nothing else.
 //!
 //! All times are seconds since the history began, by the observer's clock: the moment at which something was *seen*, never before it was so.
 

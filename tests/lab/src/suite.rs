@@ -205,7 +205,7 @@ fn guarded(work: fn(&Lab) -> Result<()>, lab: &Lab) -> Result<()> {
 /// The nodes' system logs, from a moment on.
 struct Logs<'a> {
     layout: &'a Layout,
-    /// Node and length of its log at the begin.
+    /// Node and length of its log at the start.
     begins: Vec<(u32, usize)>,
 }
 

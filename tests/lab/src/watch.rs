@@ -46,7 +46,7 @@ pub struct Watch {
     pub samples: u64,
     /// The longest time between two looks: how far the observer itself can be trusted.
     pub worst_look: Duration,
-    /// Every beat since the begin; the first is the newest one that was there already.
+    /// Every beat since the beginning; the first is the newest one that was there already.
     pub beats: Vec<Beat>,
     /// Why two writers must have been at work, if so.
     pub two_writers: Option<String>,

@@ -90,7 +90,7 @@ impl Certificate {
     }
 }
 
-/// The content of an element of this kind at the begin.
+/// The content of an element of this kind at the beginning.
 fn inside(der: &[u8], wanted: u8) -> Option<&[u8]> {
     let (tag, content, _) = element(der)?;
     (tag == wanted).then_some(content)
@@ -139,7 +139,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
-/// The element at the begin: its tag, its content, and what follows it.
+/// The element at the beginning: its tag, its content, and what follows it.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], mut rest) = der.split_first_chunk::<2>()?;
     let mut length = usize::from(first);
@@ -152,7 +152,7 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, after))
 }
 
-/// A time at the begin, in seconds since 1970, and what follows it. `YYMMDDHHMMSSZ` until 2049, else with four digits of the year.
+/// A time at the start, in seconds since 1970, and what follows it. `YYMMDDHHMMSSZ` until 2049, else with four digits of the year.
 fn moment(der: &[u8]) -> Option<(i64, &[u8])> {
     let (tag, content, rest) = element(der)?;
     let text = std::str::from_utf8(content).ok()?.strip_suffix('Z').filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;

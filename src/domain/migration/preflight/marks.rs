@@ -250,7 +250,7 @@ impl Marks {
             match device::naming(place, lasting) {
                 Naming::Device if disk.path.as_ref() == Some(place) => {}
                 Naming::Contents if disk.path.as_ref() == Some(place) && facts.samples == Some(device.samples) => {}
-                Naming::Contents => return Err(doubt(&disk.item, "its begin or its end is not what was seen last")),
+                Naming::Contents => return Err(doubt(&disk.item, "its beginning or its end is not what was seen last")),
                 Naming::Device | Naming::Nothing => return Err(doubt(&disk.item, NOT_CALLED)),
             }
         }

@@ -30,7 +30,7 @@ const LONGEST: u64 = 600;
 /// More than a table of hosts may have, or anything else that is read whole.
 const MOST: usize = 1024 * 1024;
 
-/// In how many places a device is read of which the begin and the end may be in that host's page cache.
+/// In how many places a device is read of which the beginning and the end may be in that host's page cache.
 const PLACES: usize = 3;
 
 /// What a folder that was asked for at the target says.
@@ -51,7 +51,7 @@ pub(super) enum Answer {
 pub(super) struct There {
     /// Its size in bytes.
     pub(super) size: u64,
-    /// Sums of the begin and the end.
+    /// Sums of the beginning and the end.
     pub(super) samples: [u64; 2],
 }
 

@@ -1,7 +1,7 @@
 //! Whether what was answered was true, and in time: an emulator that lives says more than any answer.
 //!
 //! An action's begin and end are known when the log is read, which is later than they were. So an emulator that was seen after the end was
-//! there after it, and what is said to have been there before the begin is asked for a second more ([`BEFORE`]).
+//! there after it, and what is said to have been there before the beginning is asked for a second more ([`BEFORE`]).
 
 use super::reasons::faults_near;
 use super::{NEAR, SEEN_LATE, Verdict, Violation, verdict};
