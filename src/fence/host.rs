@@ -5,7 +5,7 @@ use super::limits::Limits;
 use super::note;
 use super::options::Options;
 use super::sight::{Found, Target, lookup, sight};
-use super::verdict::Answer;
+use super::verdict::{Answer, Seen};
 use super::victim::{About, Grip, Victim, about, hold};
 use crate::cluster::fencing;
 use crate::deadline::Deadline;
@@ -190,7 +190,7 @@ impl Host {
                 Ok(emulators) => match emulators.first() {
                     Some(emulator) => {
                         let uuid = answer.uuid().map(Into::into);
-                        Answer::Active { uuid, state: format!("not known to libvirt, but its {emulator} is left") }
+                        Answer::Active { uuid, state: Seen::Emulator(*emulator) }
                     }
                     None => answer,
                 },

@@ -1,6 +1,6 @@
 //! What one libvirt says of one guest.
 
-use super::verdict::Answer;
+use super::verdict::{Answer, Seen};
 use crate::domain::{Identity, Kind, Result, ffi};
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -97,12 +97,12 @@ fn state(domain: &Domain) -> Result<Answer> {
     let condition = ffi::state(domain)?;
     let active = domain.is_active().map_err(virt)?;
     if condition.is_active() || active {
-        return Ok(Answer::Active { uuid: Some(uuid), state: condition.to_string() });
+        return Ok(Answer::Active { uuid: Some(uuid), state: Seen::Told(condition) });
     }
     if domain.is_persistent().map_err(virt)? {
         Ok(Answer::Defined { uuid })
     } else {
-        Ok(Answer::Active { uuid: Some(uuid), state: "being set up or removed".into() })
+        Ok(Answer::Active { uuid: Some(uuid), state: Seen::SettingUp })
     }
 }
 

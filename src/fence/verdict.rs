@@ -3,7 +3,10 @@
 //! The rule: a guest is off only if every host was reachable and said that it does not run there, or is proven to be off itself. It is on if any host says that it
 //! runs there, in whatever state. Everything else is not known, and what is not known is never off.
 
+use crate::domain::emulator::Emulator;
+use crate::domain::{Condition, State};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// What one host says of a guest.
@@ -13,8 +16,8 @@ pub(super) enum Answer {
     Active {
         /// Its UUID, if libvirt told.
         uuid: Option<String>,
-        /// The state, for a person.
-        state: String,
+        /// In what state.
+        state: Seen,
     },
     /// The host has its definition and does not run it.
     Defined {
@@ -41,6 +44,28 @@ pub(super) enum Answer {
     },
     /// Cannot tell, and why.
     Unknown(String),
+}
+
+/// How it is known that there is an emulator.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// libvirt says so: it has it in this state.
+    Told(Condition),
+    /// libvirt has a transient guest that is not active: it is being set up or removed.
+    SettingUp,
+    /// libvirt does not know of it, but the process table does.
+    Emulator(Emulator),
+}
+
+/// As the log has it.
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told(condition) => write!(f, "{condition}"),
+            Self::SettingUp => f.write_str("being set up or removed"),
+            Self::Emulator(emulator) => write!(f, "not known to libvirt, but its {emulator} is left"),
+        }
+    }
 }
 
 /// What all answers together mean. The numbers are those of the hosts in the pool.
@@ -83,9 +108,9 @@ pub(super) fn judge(answers: &[Answer]) -> Verdict {
 }
 
 impl Answer {
-    /// Whether its CPUs run there: it is neither coming in nor handed over.
+    /// Whether libvirt says that its CPUs run there: it is neither coming in nor handed over.
     pub(super) fn runs(&self) -> bool {
-        matches!(self, Self::Active { state, .. } if state.starts_with("running"))
+        matches!(self, Self::Active { state: Seen::Told(condition), .. } if condition.state == State::Running)
     }
 
     /// The UUID of the guest that the host means.
@@ -177,9 +202,9 @@ mod tests {
     fn every_answer() -> Vec<Answer> {
         let uuid = |text: &str| text.to_owned();
         vec![
-            Answer::Active { uuid: Some(uuid("a")), state: "paused".into() },
-            Answer::Active { uuid: Some(uuid("b")), state: "running".into() },
-            Answer::Active { uuid: None, state: "emulator 7".into() },
+            Answer::Active { uuid: Some(uuid("a")), state: Seen::Told(Condition::PAUSED_USER) },
+            Answer::Active { uuid: Some(uuid("b")), state: Seen::Told(Condition::RUNNING_POSTCOPY) },
+            Answer::Active { uuid: None, state: Seen::Emulator(Emulator { pid: 7, start: 1 }) },
             Answer::Defined { uuid: uuid("a") },
             Answer::Defined { uuid: uuid("b") },
             Answer::Absent,
@@ -188,6 +213,25 @@ mod tests {
             Answer::Renamed { name: "web2".into() },
             Answer::Unknown("cut off".into()),
         ]
+    }
+
+    #[test]
+    fn only_what_libvirt_calls_running_runs() {
+        let emulator = Emulator { pid: 7, start: 1 };
+        let runs = |state: Seen| Answer::Active { uuid: None, state }.runs();
+        for number in -1..=9 {
+            for reason in -1..=15 {
+                assert_eq!(runs(Seen::Told(Condition::from_numbers(number, reason))), number == 1, "{number} {reason}");
+            }
+        }
+        assert!(!runs(Seen::SettingUp) && !runs(Seen::Emulator(emulator)) && !Answer::Fenced { since: 1 }.runs());
+    }
+
+    #[test]
+    fn the_log_says_it_in_words() {
+        let words = |state: Seen| format!("{:?}", Answer::Active { uuid: None, state });
+        assert_eq!(words(Seen::Told(Condition::PAUSED_MIGRATION)), "Active { uuid: None, state: paused (migrating) }");
+        assert!(words(Seen::Emulator(Emulator { pid: 7, start: 1 })).contains("not known to libvirt, but its emulator 7 is left"));
     }
 
     /// Every combination of answers of one, two and three hosts.
