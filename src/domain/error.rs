@@ -1,6 +1,7 @@
 //! What can go wrong with a guest: a kind, for the protocols to decide by, and one sentence, for a person.
 
 use std::fmt;
+use virt::error::ErrorNumber;
 
 /// The class of an error. Each protocol turns kind and action into its own code, in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,18 @@ pub struct Error {
     pub kind: Kind,
     /// The sentence, for a person.
     pub text: String,
+    origin: Origin,
+}
+
+/// Whose word an error is, where that tells more than its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// This program's own.
+    Own,
+    /// Nobody's: libvirt said nothing in the time it was given.
+    Silence,
+    /// libvirt's, with its number for it.
+    Libvirt(ErrorNumber),
 }
 
 /// The result of everything in this room.
@@ -43,7 +56,23 @@ impl Error {
     /// An error of `kind` that says `text`, made into one line.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
         let text: String = text.into();
-        Self { kind, text: text.split_whitespace().collect::<Vec<_>>().join(" ") }
+        Self { kind, text: text.split_whitespace().collect::<Vec<_>>().join(" "), origin: Origin::Own }
+    }
+
+    /// libvirt has said nothing in the time it was given: [`Kind::Unresponsive`].
+    pub fn silence(text: impl Into<String>) -> Self {
+        Self { origin: Origin::Silence, ..Self::new(Kind::Unresponsive, text) }
+    }
+
+    /// An error of libvirt's, with its number for it; `None` is one that is newer than `virt`.
+    pub fn of_libvirt(kind: Kind, number: Option<ErrorNumber>, text: impl Into<String>) -> Self {
+        Self { origin: number.map_or(Origin::Own, Origin::Libvirt), ..Self::new(kind, text) }
+    }
+
+    /// Whether nothing at all was heard of libvirt. Its own word that a guest is busy is of the kind [`Kind::Unresponsive`] too, and an answer.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        self.origin == Origin::Silence
     }
 
     /// Whether what was asked for may be done nevertheless, now or later: there was no answer, or the daemon was lost.
@@ -62,7 +91,7 @@ impl Error {
     /// The same error with `what` in front: `what: text`.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        Self { kind: self.kind, text: format!("{what}: {}", self.text) }
+        Self { text: format!("{what}: {}", self.text), ..self }
     }
 }
 
@@ -82,6 +111,14 @@ mod tests {
     fn an_error_is_one_line() {
         let error = Error::new(Kind::Refused, "operation failed:\n  no such\tfile").context("start of web1");
         assert_eq!(error.to_string(), "start of web1: operation failed: no such file");
+    }
+
+    #[test]
+    fn silence_is_not_what_libvirt_calls_busy() {
+        let silence = Error::silence("libvirt gave no answer within 5 s").context("opening qemu:///system");
+        assert!(silence.kind == Kind::Unresponsive && silence.is_silence());
+        let busy = Error::of_libvirt(silence.kind, Some(ErrorNumber::OperationTimeout), silence.text);
+        assert!(!busy.is_silence() && !Error::new(busy.kind, busy.text).is_silence());
     }
 
     #[test]

@@ -223,7 +223,8 @@ fn last() -> Error {
 /// - [`Kind::Refused`]: all others.
 #[must_use]
 pub fn error(error: &virt::error::Error) -> Error {
-    Error::new(class(error.code().known(), error.domain().known(), error.message()), error.message())
+    let number = error.code().known();
+    Error::of_libvirt(class(number, error.domain().known(), error.message()), number, error.message())
 }
 
 impl From<virt::error::Error> for Error {

@@ -64,8 +64,7 @@ fn heard(error: &Error) -> Heard {
     // What came through ssh, or broke off, came from there.
     let came = says(&["Cannot recv data", "End of file while reading data"]) && !says(&["ssh: connect to host", "ssh: Could not resolve"]);
     match error.kind {
-        // libvirt's own "cannot acquire state change lock" is of this kind too, and an answer.
-        Kind::Unresponsive if says(&["libvirt gave no answer"]) => Heard::Nothing,
+        _ if error.is_silence() => Heard::Nothing,
         Kind::Unreachable if says(&SILENCE) => Heard::Nothing,
         Kind::Unreachable if came || says(&ANSWERS) => Heard::Answer,
         // No name, no route, no certificate, no ssh: that is this node's own.
@@ -315,7 +314,6 @@ mod tests {
                 "Cannot recv data: ssh: connect to host b port 22: Connection timed out: Connection reset by peer",
                 Heard::Nothing,
             ),
-            (Kind::Unresponsive, "opening qemu+tcp://b/system: libvirt gave no answer within 5 s", Heard::Nothing),
             (Kind::Unreachable, "unable to connect to server at 'b:16509': Connection refused", Heard::Answer),
             (Kind::Unreachable, "Cannot recv data: root@b: Permission denied (publickey): Connection reset by peer", Heard::Answer),
             (Kind::Unreachable, "authentication failed: no mechanism", Heard::Answer),
@@ -341,5 +339,6 @@ mod tests {
         ] {
             assert_eq!(heard(&Error::new(kind, text)), what, "{text}");
         }
+        assert_eq!(heard(&Error::silence("libvirt gave no answer within 5 s")), Heard::Nothing);
     }
 }
