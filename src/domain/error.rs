@@ -75,6 +75,12 @@ impl Error {
         self.origin == Origin::Silence
     }
 
+    /// Whether libvirt gave it this number. Its texts are in the language of its daemon.
+    #[must_use]
+    pub fn is_libvirts(&self, number: ErrorNumber) -> bool {
+        self.origin == Origin::Libvirt(number)
+    }
+
     /// Whether what was asked for may be done nevertheless, now or later: there was no answer, or the daemon was lost.
     #[must_use]
     pub fn leaves_open(&self) -> bool {

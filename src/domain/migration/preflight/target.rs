@@ -12,6 +12,7 @@ use crate::domain::migration::plan::Plan;
 use crate::domain::status::ask_through;
 use crate::domain::{Error, Kind, Uri, ffi};
 use std::sync::Arc;
+use virt::error::ErrorNumber;
 
 /// Both hosts, the guest, and the move.
 pub(super) struct Target {
@@ -252,7 +253,9 @@ fn thing(kind: &'static str, name: &str, active: Result<bool, Error>) -> Check {
     match active {
         Ok(true) => Check::ok(kind, format!("{name} is active")),
         Ok(false) => Check { name: kind, verdict: Verdict::Refuse, text: format!("{name} is not active there"), advice: "start it there" },
-        Err(error) if error.text.contains("not found") => Check::refuse(kind, format!("{name} is not there"), "define and start it there"),
+        Err(error) if error.is_libvirts(ErrorNumber::NoNetwork) || error.is_libvirts(ErrorNumber::NoStoragePool) => {
+            Check::refuse(kind, format!("{name} is not there"), "define and start it there")
+        }
         Err(error) => unanswered(kind, &error),
     }
 }
@@ -270,8 +273,12 @@ mod tests {
         let verdict = |active| thing("network", "default", active).verdict;
         assert_eq!(verdict(Ok(true)), Verdict::Ok);
         assert_eq!(verdict(Ok(false)), Verdict::Refuse);
-        assert_eq!(verdict(Err(Error::new(Kind::Refused, "Network not found: no network with matching name 'default'"))), Verdict::Refuse);
-        assert_eq!(verdict(Err(Error::new(Kind::Refused, "this function is not supported by the connection driver"))), Verdict::Warning);
+        let says = |number, text: &str| verdict(Err(Error::of_libvirt(Kind::Refused, Some(number), text)));
+        assert_eq!(says(ErrorNumber::NoNetwork, "Network not found: no network with matching name 'default'"), Verdict::Refuse);
+        assert_eq!(says(ErrorNumber::NoNetwork, "Netzwerk nicht gefunden: kein Netzwerk mit passendem Namen 'default'"), Verdict::Refuse);
+        assert_eq!(says(ErrorNumber::NoStoragePool, "ストレージプールが見つかりません: 名前 'default' に一致しません"), Verdict::Refuse);
+        assert_eq!(says(ErrorNumber::NoSupport, "this function is not supported by the connection driver"), Verdict::Warning);
+        assert_eq!(says(ErrorNumber::SystemError, "the program virtnetworkd was not found"), Verdict::Warning);
         assert_eq!(verdict(Err(Error::new(Kind::Unresponsive, "no answer"))), Verdict::Warning);
     }
 }
