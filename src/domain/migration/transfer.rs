@@ -11,6 +11,7 @@ use crate::domain::ffi::{self, Job};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
 use std::time::Duration;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 /// How often the move is looked at. Its end is not waited for by this.
@@ -192,7 +193,7 @@ impl Transfer<'_> {
         match task.wait(&last) {
             // It ended well while it was being called off.
             Some(Ok(())) => Ok(()),
-            Some(Err(error)) if error.text.contains("canceled") || error.text.contains("aborted") => {
+            Some(Err(error)) if was_called_off(&error) => {
                 let why = self.last.as_ref().map(|job| why_late(job, steering.still())).unwrap_or_default();
                 Err(Error::new(Kind::TimedOut, format!("did not end in time and was called off{why}")))
             }
@@ -266,6 +267,12 @@ fn why_late(job: &Job, still: Duration) -> String {
     }
 }
 
+/// Whether libvirt says that a move was called off, at whatever moment of it (`qemuMigrationJobCheckStatus`, `qemuMigrationSrcRun` and
+/// `qemuMigrationSrcNBDStorageCopy` in `src/qemu/qemu_migration.c`, since long before 9.0).
+fn was_called_off(error: &Error) -> bool {
+    error.is_libvirts(ErrorNumber::OperationAborted)
+}
+
 /// Whether libvirt says that one of the emulators has not got what was asked for.
 fn is_missing_capability(error: &Error) -> bool {
     error.text.contains("Migration option") && error.text.contains("not supported")
@@ -275,6 +282,14 @@ fn is_missing_capability(error: &Error) -> bool {
 mod tests {
     use super::*;
     use crate::domain::ffi::JobKind;
+
+    #[test]
+    fn a_move_that_was_called_off_is_told_in_every_language() {
+        let refused = |number, text: &str| was_called_off(&Error::of_libvirt(Kind::Refused, Some(number), text).context("moving web1"));
+        assert!(refused(ErrorNumber::OperationAborted, "operation aborted: migration out job: canceled by client"));
+        assert!(refused(ErrorNumber::OperationAborted, "Operation abgebrochen: Job 'Migration nach außen' vom Client abgebrochen"));
+        assert!(!refused(ErrorNumber::OperationFailed, "job 'migration out' failed: the stream was aborted"));
+    }
 
     #[test]
     fn why_a_move_was_late() {
