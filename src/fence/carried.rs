@@ -1,6 +1,6 @@
 //! What becomes of an option of another fence agent here, for devices that are carried over.
 
-use super::options::{read, row_of};
+use super::options::{Effect, read, row_of};
 use std::collections::BTreeMap;
 
 /// What becomes of it.
@@ -28,8 +28,8 @@ pub fn carried(name: &str, value: &str) -> Result<Carried, String> {
     if let Some(reason) = options.without_effect.pop() {
         return Ok(Carried::Dropped(reason));
     }
-    // What has no effect and no word to say for it.
-    if row.parameter.short.starts_with("Without effect") || row.parameter.short.starts_with("Refused") {
+    // It has no word to say for this value.
+    if row.effect != Effect::Works {
         return Ok(Carried::Dropped(format!("{name} has no effect here")));
     }
     Ok(Carried::As(name))

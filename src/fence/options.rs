@@ -86,6 +86,17 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What an option does here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// What its text says.
+    Works,
+    /// Nothing: there is nothing that it could act on.
+    None,
+    /// It makes the call fail where it is set.
+    Refused,
+}
+
 /// How an option is written, beside what its value is.
 pub(super) struct Row {
     /// Name on standard input, kind, default, texts and setter.
@@ -100,6 +111,8 @@ pub(super) struct Row {
     pub(super) aliases: &'static [&'static str],
     /// Whether the metadata has it.
     pub(super) advertised: bool,
+    /// What it does.
+    pub(super) effect: Effect,
 }
 
 impl Row {
@@ -181,6 +194,19 @@ mod tests {
         assert!(faults.is_empty(), "the defaults are right: {faults:?}");
         assert_eq!((options.action.as_str(), options.ssh, options.missing_as_off), ("reboot", true, false));
         assert!(options.without_effect.is_empty());
+    }
+
+    #[test]
+    fn the_texts_say_what_has_no_effect() {
+        for row in TABLE {
+            let says = |words: &str| row.parameter.short.starts_with(words);
+            let said = match (says("Without effect"), says("Refused")) {
+                (true, _) => Effect::None,
+                (_, true) => Effect::Refused,
+                _ => Effect::Works,
+            };
+            assert_eq!(said, row.effect, "{}", row.parameter.name);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Names, short letters and defaults are those of fence-agents' `lib/fencing.py`, so that a device of `fence_virsh` or `fence_xvm`
 //! is changed into one of this agent by its address alone.
 
-use super::options::{Options, Row, Secret, uuid};
+use super::options::{Effect, Options, Row, Secret, uuid};
 use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer, set};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ type Setter = fn(&mut Options, &str) -> Result<(), String>;
 const fn row(name: &'static str, value: &'static str, kind: Kind, default: Option<&'static str>, short: &'static str, set: Setter) -> Row {
     let parameter =
         Parameter { name, kind, required: false, sharing: Sharing::Shared, change: Change::Reloads, default, short, long: "", set };
-    Row { parameter, letter: None, value, obsoletes: None, aliases: &[], advertised: true }
+    Row { parameter, letter: None, value, obsoletes: None, aliases: &[], advertised: true, effect: Effect::Works }
 }
 
 /// A time in seconds, a day at most.
@@ -294,6 +294,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         letter: Some('c'),
         obsoletes: Some("cmd_prompt"),
+        effect: Effect::None,
         ..row(
             "command_prompt",
             "prompt",
@@ -303,16 +304,20 @@ pub(super) static TABLE: &[Row] = &[
             without_effect!("command_prompt is not used: there is no shell on the hosts"),
         )
     },
-    row(
-        "ssh_options",
-        "options",
-        Kind::Text,
-        None,
-        "Without effect: use the ssh configuration of this node's root",
-        without_effect!("ssh_options is not used: put them into the ssh configuration of the user that runs the agent"),
-    ),
+    Row {
+        effect: Effect::None,
+        ..row(
+            "ssh_options",
+            "options",
+            Kind::Text,
+            None,
+            "Without effect: use the ssh configuration of this node's root",
+            without_effect!("ssh_options is not used: put them into the ssh configuration of the user that runs the agent"),
+        )
+    },
     Row {
         obsoletes: Some("sudo"),
+        effect: Effect::None,
         ..row(
             "use_sudo",
             "",
@@ -327,13 +332,19 @@ pub(super) static TABLE: &[Row] = &[
             },
         )
     },
-    Row { advertised: false, ..row("sudo_path", "path", Kind::Text, None, "Without effect, as use_sudo", |_, _| Ok(())) },
     Row {
         advertised: false,
+        effect: Effect::None,
+        ..row("sudo_path", "path", Kind::Text, None, "Without effect, as use_sudo", |_, _| Ok(()))
+    },
+    Row {
+        advertised: false,
+        effect: Effect::None,
         ..row("stonith_status_sleep", "seconds", SECONDS, None, "Without effect: the hosts are asked at once and often", |_, _| Ok(()))
     },
     Row {
         letter: Some('4'),
+        effect: Effect::None,
         ..row("inet4_only", "", Kind::Boolean, Some("0"), "Without effect: give addresses instead of names", |values, value| {
             if boolean(value)? {
                 values.without_effect.push("inet4_only is not used: give an address instead of a name".into());
@@ -343,6 +354,7 @@ pub(super) static TABLE: &[Row] = &[
     },
     Row {
         letter: Some('6'),
+        effect: Effect::None,
         ..row("inet6_only", "", Kind::Boolean, Some("0"), "Without effect: give addresses instead of names", |values, value| {
             if boolean(value)? {
                 values.without_effect.push("inet6_only is not used: give an address instead of a name".into());
@@ -352,6 +364,7 @@ pub(super) static TABLE: &[Row] = &[
     },
     Row {
         advertised: false,
+        effect: Effect::Refused,
         ..row("port_as_ip", "", Kind::Boolean, Some("0"), "Refused: a guest is not its host", |_, value| match boolean(value)? {
             true => Err("a guest is not the host it runs on: give the hosts with uri or ip".into()),
             false => Ok(()),
