@@ -25,7 +25,25 @@ pub enum Kind {
     /// The guest's emulator cannot be proven gone.
     Lives,
     /// Anything else.
+    // The last one: `ALL` is counted by it.
     Internal,
+}
+
+#[cfg(test)]
+impl Kind {
+    /// All of them. One more does not compile before it stands here.
+    pub(crate) const ALL: [Self; Self::Internal as usize + 1] = [
+        Self::NotFound,
+        Self::Unreachable,
+        Self::Unresponsive,
+        Self::Refused,
+        Self::Definition,
+        Self::State,
+        Self::TimedOut,
+        Self::Locked,
+        Self::Lives,
+        Self::Internal,
+    ];
 }
 
 /// A kind and one sentence that names the object and the cause: lower case, one line, no full stop.
@@ -112,6 +130,11 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_kind_has_its_place() {
+        assert_eq!(Kind::ALL.map(|kind| kind as usize), std::array::from_fn(|number| number));
+    }
 
     #[test]
     fn an_error_is_one_line() {

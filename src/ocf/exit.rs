@@ -7,6 +7,7 @@
 
 use super::actions::Action;
 use crate::domain::{Error, Kind};
+use crate::parameter::Fault;
 
 /// The exit codes of the OCF resource agent API that this agent uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,26 +83,43 @@ impl Failure {
 
     /// What a wrong or missing parameter means for an action.
     #[must_use]
-    pub fn of_fault(action: Action, missing: bool, text: String) -> Self {
+    pub fn of_fault(action: Action, fault: &Fault) -> Self {
         let code = match action {
             // 6 would leave the guest stopped everywhere after a failed move.
             Action::MigrateTo | Action::MigrateFrom => Code::Generic,
-            // Without `config` there is no guest to speak of; the incumbent says 6 on every action.
-            _ if missing => Code::Configured,
             Action::Start | Action::ValidateAll => Code::Configured,
+            // Without `config` there is no guest to speak of; the incumbent says 6 on every action.
+            Action::Stop | Action::Monitor | Action::Status | Action::ReloadAgent | Action::MetaData if fault.missing => Code::Configured,
             Action::Stop | Action::Monitor | Action::Status | Action::ReloadAgent | Action::MetaData => Code::Generic,
         };
-        Self::new(code, text)
+        Self::new(code, fault.to_string())
     }
 }
 
 /// The code for a kind of error in an action. Never 7: that a thing was not found is no proof that its emulator is gone, and what
 /// was proven says [`Failure::not_running`] itself.
 fn code(action: Action, kind: Kind) -> Code {
-    match (action, kind) {
-        // Another node may have the file.
-        (Action::Start | Action::ValidateAll, Kind::Definition) => Code::Installed,
-        (_, _) => Code::Generic,
+    match kind {
+        Kind::Definition => match action {
+            // Another node may have the file.
+            Action::Start | Action::ValidateAll => Code::Installed,
+            Action::Stop
+            | Action::Monitor
+            | Action::Status
+            | Action::MigrateTo
+            | Action::MigrateFrom
+            | Action::ReloadAgent
+            | Action::MetaData => Code::Generic,
+        },
+        Kind::NotFound
+        | Kind::Unreachable
+        | Kind::Unresponsive
+        | Kind::Refused
+        | Kind::State
+        | Kind::TimedOut
+        | Kind::Locked
+        | Kind::Lives
+        | Kind::Internal => Code::Generic,
     }
 }
 
@@ -110,23 +128,10 @@ mod tests {
     use super::super::actions::{ACTIONS, Row};
     use super::*;
 
-    const KINDS: [Kind; 10] = [
-        Kind::NotFound,
-        Kind::Unreachable,
-        Kind::Unresponsive,
-        Kind::Refused,
-        Kind::Definition,
-        Kind::State,
-        Kind::TimedOut,
-        Kind::Locked,
-        Kind::Lives,
-        Kind::Internal,
-    ];
-
     #[test]
     fn nothing_that_bans_comes_from_a_running_system() {
         for Row { action, .. } in ACTIONS {
-            for kind in KINDS {
+            for kind in Kind::ALL {
                 let code = code(*action, kind);
                 let validation = matches!(action, Action::Start | Action::ValidateAll) && kind == Kind::Definition;
                 assert!(code == Code::Generic || validation, "{action:?} {kind:?}");
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn no_error_says_that_the_guest_does_not_run() {
         for Row { action, .. } in ACTIONS {
-            for kind in KINDS {
+            for kind in Kind::ALL {
                 assert_ne!(code(*action, kind), Code::NotRunning, "{action:?} {kind:?}");
             }
         }
@@ -147,7 +152,8 @@ mod tests {
     fn a_migration_never_says_what_leaves_the_guest_stopped() {
         for action in [Action::MigrateTo, Action::MigrateFrom] {
             for missing in [false, true] {
-                assert_eq!(Failure::of_fault(action, missing, String::new()).code, Code::Generic);
+                let fault = Fault { name: "config", text: String::new(), missing };
+                assert_eq!(Failure::of_fault(action, &fault).code, Code::Generic);
             }
         }
     }

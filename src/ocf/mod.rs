@@ -94,7 +94,7 @@ impl Call {
         let (wrong, others): (Vec<&Fault>, Vec<&Fault>) = self.faults.iter().partition(|fault| needs(fault));
         others.iter().for_each(|fault| log::warning(format_args!("{fault}; the default is used")));
         wrong.iter().skip(1).for_each(log::error);
-        wrong.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.action, fault.missing, fault.to_string())))
+        wrong.first().map_or(Ok(()), |fault| Err(Failure::of_fault(self.action, fault)))
     }
 
     /// # Errors
@@ -111,7 +111,7 @@ impl Call {
     /// `hypervisor` is wrong, or another host's.
     fn usable_hypervisor(&self) -> Result<(), Failure> {
         match self.faults.iter().find(|fault| fault.name == "hypervisor") {
-            Some(fault) => Err(Failure::of_fault(self.action, false, fault.to_string())),
+            Some(fault) => Err(Failure::of_fault(self.action, fault)),
             None => self.insist_on_this_host(),
         }
     }
