@@ -96,7 +96,7 @@ impl Cib {
     pub fn parse(text: String) -> Result<Self, Trouble> {
         match Document::parse(&text).map(drop) {
             Ok(()) => Ok(Self { text }),
-            Err(error) => Err(Trouble::Failed(0, format!("cibadmin: what it says is no XML: {error}"))),
+            Err(error) => Err(Trouble::Nonsense(format!("cibadmin: what it says is no XML: {error}"))),
         }
     }
 

@@ -70,7 +70,7 @@ fn written(text: &str) -> Result<NamedTempFile, Trouble> {
 
 fn ask(words: &[&str], deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
     let text = tool::run("crm_simulate", words, deadline)?;
-    parse(&text).ok_or_else(|| Trouble::Failed(0, "crm_simulate: what it says is not understood".into()))
+    parse(&text).ok_or_else(|| Trouble::Nonsense("crm_simulate: what it says is not understood".into()))
 }
 
 pub(super) fn parse(text: &str) -> Option<Vec<Step>> {

@@ -14,13 +14,15 @@ pub enum Trouble {
     Missing(String),
     /// It exited with this code and said this.
     Failed(i32, String),
+    /// What it says is not understood, or it was not asked, since the question makes no sense.
+    Nonsense(String),
     /// It did not end in time, could not be started, or said more than was read.
     Silent(String),
 }
 
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Missing(text) | Self::Failed(_, text) | Self::Silent(text)) = self;
+        let (Self::Missing(text) | Self::Failed(_, text) | Self::Nonsense(text) | Self::Silent(text)) = self;
         f.write_str(text)
     }
 }

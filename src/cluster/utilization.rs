@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 pub fn read(resource: &str, deadline: &Deadline) -> Result<BTreeMap<String, String>, Trouble> {
     // A name of a resource has no quotes in it (it is an XML id); anything else must not become part of the question.
     if !resource.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.')) {
-        return Err(Trouble::Failed(0, format!("{resource:?} is no name of a resource")));
+        return Err(Trouble::Nonsense(format!("{resource:?} is no name of a resource")));
     }
     let path = format!("//primitive[@id='{resource}']");
     let text = tool::run("cibadmin", &["--query", "--local", "--xpath", &path], deadline)?;
-    parse(&text).ok_or_else(|| Trouble::Failed(0, format!("cibadmin: what it says of {resource} is not understood")))
+    parse(&text).ok_or_else(|| Trouble::Nonsense(format!("cibadmin: what it says of {resource} is not understood")))
 }
 
 pub(super) fn parse(text: &str) -> Option<BTreeMap<String, String>> {

@@ -111,7 +111,7 @@ impl View {
     /// Pacemaker does not run here, or gives no answer.
     pub fn query(deadline: &Deadline) -> Result<Self, Trouble> {
         let text = tool::run("crm_mon", &["--one-shot", "--inactive", "--output-as=xml"], deadline)?;
-        parse(&text).ok_or_else(|| Trouble::Failed(0, "crm_mon: what it says is not understood".into()))
+        parse(&text).ok_or_else(|| Trouble::Nonsense("crm_mon: what it says is not understood".into()))
     }
 
     /// A resource.
