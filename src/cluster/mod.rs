@@ -13,7 +13,6 @@ pub mod view;
 
 use crate::deadline::{Deadline, Task};
 use crate::log;
-use crate::program::{self, Outcome};
 use view::View;
 
 /// Sets a transient attribute of a node, or removes it (`attrd_updater`).
@@ -66,14 +65,10 @@ fn with_remotes(mut known: Vec<Peer>, view: &View) -> Vec<Peer> {
 }
 
 fn known(deadline: &Deadline) -> Vec<Peer> {
-    match program::run("crm_node", &["--list"], deadline) {
-        Ok(finished) if matches!(finished.outcome, Outcome::Exited(0)) => parse_peers(&String::from_utf8_lossy(&finished.stdout)),
-        Ok(finished) => {
-            log::debug(|| format!("crm_node: {:?}: {}", finished.outcome, String::from_utf8_lossy(&finished.stderr)));
-            Vec::new()
-        }
-        Err(error) => {
-            log::debug(|| format!("crm_node: {error}"));
+    match tool::run("crm_node", &["--list"], deadline) {
+        Ok(text) => parse_peers(&text),
+        Err(trouble) => {
+            log::debug(|| trouble.to_string());
             Vec::new()
         }
     }

@@ -1,7 +1,6 @@
 //! One resource: how it is configured, and what Pacemaker says of it at a moment.
 
-use super::cib::{Cib, Primitive};
-use super::tool;
+use super::cib::{Cib, Part, Primitive};
 use super::view::{self, Failure, View};
 use crate::deadline::Deadline;
 
@@ -10,8 +9,7 @@ use crate::deadline::Deadline;
 /// # Errors
 /// Pacemaker does not answer, or has no such resource.
 pub fn read(id: &str, deadline: &Deadline) -> Result<Primitive, String> {
-    let text = tool::run("cibadmin", &["--query", "--scope", "resources"], deadline).map_err(|trouble| trouble.to_string())?;
-    let cib = Cib::parse(text).map_err(|trouble| trouble.to_string())?;
+    let cib = Cib::query_part(Part::Resources, deadline).map_err(|trouble| trouble.to_string())?;
     cib.resource(id).ok_or_else(|| format!("there is no resource {id}"))
 }
 
