@@ -196,17 +196,12 @@ fn failed(text: &str) -> Report {
 }
 
 fn status(states: &[Status]) -> Report {
-    match states.contains(&Status::On) {
-        true => Report::said("Status: ON"),
-        false => Report { code: 2, ..Report::said("Status: OFF") },
-    }
+    if states.contains(&Status::On) { Report::said("Status: ON") } else { Report { code: 2, ..Report::said("Status: OFF") } }
 }
 
 fn changed(done: &[Done], word: &str) -> Report {
-    match done.contains(&Done::Changed) {
-        true => Report::said(&format!("Success: Powered {word}")),
-        false => Report::said(&format!("Success: Already {word}")),
-    }
+    let how = if done.contains(&Done::Changed) { "Powered" } else { "Already" };
+    Report::said(&format!("Success: {how} {word}"))
 }
 
 /// The guests that are meant.

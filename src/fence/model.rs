@@ -193,13 +193,12 @@ fn hosts_that_do_not_answer() {
     let answers = every_course(2, || {
         let cut = pick(2) == 1;
         let mut world = hosts(cut);
-        world.may = match cut {
-            true => |_, happens| matches!(happens, Happens::Cut(_) | Happens::Heals(_)),
-            false => |_, happens| matches!(happens, Happens::Freezes(_) | Happens::Heals(_)),
-        };
-        match cut {
-            true => world.move_from(0, 1, Step::Asked),
-            false => world.move_from(1, 0, Step::HandedOver),
+        if cut {
+            world.may = |_, happens| matches!(happens, Happens::Cut(_) | Happens::Heals(_));
+            world.move_from(0, 1, Step::Asked);
+        } else {
+            world.may = |_, happens| matches!(happens, Happens::Freezes(_) | Happens::Heals(_));
+            world.move_from(1, 0, Step::HandedOver);
         }
         world
     });

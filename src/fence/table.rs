@@ -365,9 +365,11 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         advertised: false,
         effect: Effect::Refused,
-        ..row("port_as_ip", "", Kind::Boolean, Some("0"), "Refused: a guest is not its host", |_, value| match boolean(value)? {
-            true => Err("a guest is not the host it runs on: give the hosts with uri or ip".into()),
-            false => Ok(()),
+        ..row("port_as_ip", "", Kind::Boolean, Some("0"), "Refused: a guest is not its host", |_, value| {
+            if boolean(value)? {
+                return Err("a guest is not the host it runs on: give the hosts with uri or ip".into());
+            }
+            Ok(())
         })
     },
 ];

@@ -39,10 +39,10 @@ impl Call {
             nodes.iter().map(|node| Host { uri: moving::remote(self, node), name: node.clone(), patience: deadline.left() }).collect();
         elsewhere::nowhere(identity, hosts, deadline)?;
         // While they were asked this node may have lost the others.
-        match to_ask(&view()?, here, resource)? == nodes {
-            true => Ok(()),
-            false => Err("nodes have come or gone while they were asked".into()),
+        if to_ask(&view()?, here, resource)? != nodes {
+            return Err("nodes have come or gone while they were asked".into());
         }
+        Ok(())
     }
 }
 

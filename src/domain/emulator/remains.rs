@@ -37,9 +37,12 @@ impl Emulator {
     /// those that were (`exit_aio`), does not say for which file. Links and flags only: the files themselves may not answer.
     fn has_open(&self, thread: &Thread) -> Option<String> {
         let directory = process::directory(self.pid).join(format!("task/{}", thread.id));
-        let is_disk = |path: &Path| match path.starts_with("/dev") {
-            true => fs::metadata(path).is_ok_and(|about| about.file_type().is_block_device()),
-            false => path.is_absolute() && process::is_disk(path),
+        let is_disk = |path: &Path| {
+            if path.starts_with("/dev") {
+                fs::metadata(path).is_ok_and(|about| about.file_type().is_block_device())
+            } else {
+                path.is_absolute() && process::is_disk(path)
+            }
         };
         let mut disks = Vec::new();
         for entry in fs::read_dir(directory.join("fd")).ok()?.flatten() {

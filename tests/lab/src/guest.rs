@@ -70,9 +70,10 @@ impl Lab {
 
     fn node_clear_once(&self, node: &str) -> Result<()> {
         const SOON: Duration = Duration::from_secs(20);
-        match self.processes(node, "libvirtd")?.is_empty() {
-            true => self.start(node, "libvirtd")?,
-            false => self.thaw(node, "libvirtd")?,
+        if self.processes(node, "libvirtd")?.is_empty() {
+            self.start(node, "libvirtd")?;
+        } else {
+            self.thaw(node, "libvirtd")?;
         }
         self.wait_libvirt(node)?;
         // Again and again: what a frozen daemon was about to start comes now.
