@@ -1,6 +1,6 @@
 //! The actions, and what each says when it is done: the words and codes are those of fencing.py, which people's scripts know.
 
-use super::limits::{Limits, for_start, is_unlimited};
+use super::limits::{Caller, Limits, for_start, is_unlimited};
 use super::note;
 use super::options::{Options, Secret, uuid};
 use super::pool::Pool;
@@ -105,10 +105,10 @@ impl Report {
     }
 }
 
-/// Carries out `action`. `by_fencer`: Pacemaker's fencer has called.
-pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report {
+/// Carries out `action`.
+pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
     let begin = deadline::now();
-    let limits = Limits::of(options, by_fencer);
+    let limits = Limits::of(options, caller);
     let mut options = options.clone();
     if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && action != Action::ValidateAll) {
         match printed(&program, &Deadline::after(limits.login)) {
@@ -121,7 +121,7 @@ pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report 
         Ok(pool) => pool,
         Err(text) => return Report::failed(text),
     };
-    if by_fencer {
+    if caller == Caller::Fencer {
         match pool.own_libvirt() {
             Ok(oddity) if action.acts() || action == Action::Monitor => oddity.iter().for_each(log::warning),
             Ok(_) => {}
@@ -161,7 +161,7 @@ pub(super) fn run(action: Action, options: &Options, by_fencer: bool) -> Report 
             if let Err(text) = all(plugs.clone(), &deadline, move |plug| plug.off(&deadline)) {
                 return failed(&text);
             }
-            let started = match for_start(deadline::now() - begin, acting, is_unlimited(options, by_fencer)) {
+            let started = match for_start(deadline::now() - begin, acting, is_unlimited(options, caller)) {
                 Some(time) => {
                     let deadline = Deadline::after(time);
                     all(plugs, &deadline, move |plug| plug.on(&deadline)).map(drop)
@@ -337,7 +337,7 @@ mod tests {
             (Action::ListStatus, 1),
             (Action::ValidateAll, 0),
         ] {
-            let report = run(action, &options(&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1")]), true);
+            let report = run(action, &options(&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1")]), Caller::Fencer);
             assert_eq!(
                 (report.code, report.output.as_str(), report.complaints.len()),
                 (code, "", usize::from(code)),
@@ -348,14 +348,14 @@ mod tests {
 
     #[test]
     fn the_libvirt_of_whatever_node_is_none_of_a_pool() {
-        let of = |uri: &str, by_fencer| run(Action::ValidateAll, &options(&[("uri", uri)]), by_fencer);
+        let of = |uri: &str, caller| run(Action::ValidateAll, &options(&[("uri", uri)]), caller);
         for uri in ["qemu:///system,qemu+tls://b/system", "qemu+tls://b/system qemu+unix:///system"] {
-            let report = of(uri, true);
+            let report = of(uri, Caller::Fencer);
             assert!(report.code == 1 && report.complaints.concat().contains("whatever node"), "{report:?}");
-            assert_eq!(of(uri, false).code, 0, "a person knows where he is");
+            assert_eq!(of(uri, Caller::Person).code, 0, "a person knows where he is");
         }
         for uri in ["qemu:///system", "qemu+tls://a/system,qemu+tls://b/system", "qemu+unix:///system?socket=/a,qemu+tls://b/system"] {
-            assert_eq!(of(uri, true).code, 0, "{uri}");
+            assert_eq!(of(uri, Caller::Fencer).code, 0, "{uri}");
         }
     }
 

@@ -3,6 +3,15 @@
 use super::options::Options;
 use std::time::Duration;
 
+/// Who has called the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Pacemaker's fencer: on whatever node is at hand, and with a limit of its own.
+    Fencer,
+    /// A person, or a program of one.
+    Person,
+}
+
 /// The time limits of single calls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -31,8 +40,8 @@ const LEAST: Duration = Duration::from_secs(2);
 
 impl Limits {
     /// The limits that the options set.
-    pub(super) fn of(options: &Options, by_fencer: bool) -> Self {
-        if is_unlimited(options, by_fencer) {
+    pub(super) fn of(options: &Options, caller: Caller) -> Self {
+        if is_unlimited(options, caller) {
             return UNLIMITED;
         }
         // 0 is "no limit", as in fencing.py.
@@ -46,8 +55,8 @@ impl Limits {
 }
 
 /// Whether the caller decides how long to wait, and not the options.
-pub(super) fn is_unlimited(options: &Options, by_fencer: bool) -> bool {
-    options.disable_timeout.unwrap_or(by_fencer)
+pub(super) fn is_unlimited(options: &Options, caller: Caller) -> bool {
+    options.disable_timeout.unwrap_or(caller == Caller::Fencer)
 }
 
 /// The time for the start after an `off`, when so much of the call's time is `used`; `None`: too little is left.
@@ -67,11 +76,11 @@ mod tests {
     #[test]
     fn the_limits_of_the_options_and_of_the_fencer() {
         let given = options(&[("power_timeout", "7"), ("login_timeout", "0")]);
-        assert_eq!(Limits::of(&given, false).power, Duration::from_secs(7));
-        assert_eq!(Limits::of(&given, false).login, UNLIMITED.login);
-        assert_eq!(Limits::of(&given, true).power, UNLIMITED.power);
+        assert_eq!(Limits::of(&given, Caller::Person).power, Duration::from_secs(7));
+        assert_eq!(Limits::of(&given, Caller::Person).login, UNLIMITED.login);
+        assert_eq!(Limits::of(&given, Caller::Fencer).power, UNLIMITED.power);
         let given = options(&[("power_timeout", "7"), ("disable_timeout", "false")]);
-        assert_eq!(Limits::of(&given, true).power, Duration::from_secs(7));
+        assert_eq!(Limits::of(&given, Caller::Fencer).power, Duration::from_secs(7));
         let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
         assert!(together < Duration::from_secs(60));
     }

@@ -30,6 +30,7 @@ pub use note::{Unproven, unproven};
 
 use crate::log;
 use actions::{Action, Report};
+use limits::Caller;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
@@ -40,11 +41,12 @@ const PREFIX: &str = "fence_kvmha: ";
 #[must_use]
 pub fn run(words: &[OsString]) -> u8 {
     #[expect(clippy::disallowed_methods, reason = "the edge: Pacemaker says who it is in the environment")]
-    let by_fencer = std::env::var_os("PCMK_service").is_some_and(|service| service == "pacemaker-fenced");
+    let service = std::env::var_os("PCMK_service");
+    let caller = if service.is_some_and(|service| service == "pacemaker-fenced") { Caller::Fencer } else { Caller::Person };
     let given = match input::read(words) {
         Ok(given) => given,
         Err(text) => {
-            log::init(settings(&options::Options::default(), by_fencer));
+            log::init(settings(&options::Options::default(), caller));
             return finish(&Report::failed(text.trim_end().to_owned()), false);
         }
     };
@@ -60,7 +62,7 @@ pub fn run(words: &[OsString]) -> u8 {
     if action == Some(Action::Metadata) {
         return print(&String::from_utf8_lossy(&document()));
     }
-    log::init(settings(&options, by_fencer));
+    log::init(settings(&options, caller));
     for text in given.oddities.iter().chain(&options.without_effect) {
         warn(text, options.quiet);
     }
@@ -71,14 +73,14 @@ pub fn run(words: &[OsString]) -> u8 {
         Some(action) if action.acts() && given.cut => {
             Report::failed("standard input ends without a newline, so that its last value may have been cut off; nothing is done")
         }
-        Some(action) => actions::run(action, &options, by_fencer),
+        Some(action) => actions::run(action, &options, caller),
     };
     finish(&report, options.quiet)
 }
 
 /// Messages go to the system log; debug messages, if they are wanted, to their file, or to standard error when a person asks.
-fn settings(options: &options::Options, by_fencer: bool) -> log::Settings {
-    let to_person = (options.verbose && !by_fencer).then(|| "/dev/stderr".into());
+fn settings(options: &options::Options, caller: Caller) -> log::Settings {
+    let to_person = (options.verbose && caller == Caller::Person).then(|| "/dev/stderr".into());
     let debug_file = options.debug_file.clone().or(to_person);
     log::Settings {
         tag: "fence_kvmha".into(),
