@@ -299,9 +299,9 @@ mod tests {
         assert_eq!((error.kind, error.text.as_str()), (Kind::Internal, "libvirt says that it has -1 figures of the memory"));
     }
 
-    /// The test driver of libvirt itself needs no daemon. Where libvirt is not installed, the first error is the right one.
+    /// The test driver of libvirt itself needs no daemon.
     #[test]
-    fn against_the_test_driver() {
+    fn libvirt_is_missing_or_its_test_driver_answers() {
         if let Err(error) = load() {
             assert_eq!(error.kind, Kind::Unreachable);
             assert!(error.text.starts_with("libvirt cannot be loaded: libvirt.so.0: "), "{error}");

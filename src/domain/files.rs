@@ -95,6 +95,12 @@ fn work(words: &[&OsStr], deadline: &Deadline) -> Result<String> {
     }
 }
 
+/// The line in which a child tells what it has seen.
+pub(super) fn told(look: Look) -> String {
+    format!("{} {} {} {}", u8::from(look.folder), u8::from(look.regular), look.length, look.written.as_nanos())
+}
+
+/// What such a line tells.
 pub(super) fn parse(line: &str) -> Option<Look> {
     let mut words = line.split(' ');
     let mut next = || words.next()?.parse::<u64>().ok();
@@ -137,8 +143,8 @@ fn describe(path: &Path) -> io::Result<String> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok("-".into()),
         Err(error) => return Err(error),
     };
-    let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    Ok(format!("{} {} {} {written}", u8::from(about.is_dir()), u8::from(about.is_file()), about.len()))
+    let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(told(Look { folder: about.is_dir(), regular: about.is_file(), length: about.len(), written }))
 }
 
 /// Puts `contents` into the file `path`, as [`replace`] says.
