@@ -329,7 +329,7 @@ fn exec(lab: &Lab, exec: &Exec) -> Result<ExitCode> {
         let (node, command) = exec.words.split_first().context("no node given")?;
         let command = skip(command);
         ensure!(!command.is_empty(), "no command given");
-        lab.exec_here(node, &command, if exec.terminal { Terminal::Shared } else { Terminal::None })?;
+        match lab.exec_here(node, &command, if exec.terminal { Terminal::Shared } else { Terminal::None })? {}
     }
     let (command, mut worst) = (skip(&exec.words), 0);
     for node in lab.node_names() {

@@ -7,6 +7,7 @@ use crate::process::{Identity, Output, arguments, pids, run_command, wait_until}
 use crate::stage::inside;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -55,7 +56,7 @@ impl Lab {
     }
 
     /// Becomes a program in a node; returns only when it cannot.
-    pub fn exec_here<S: AsRef<str>>(&self, node: &str, argv: &[S], terminal: Terminal) -> Result<()> {
+    pub fn exec_here<S: AsRef<str>>(&self, node: &str, argv: &[S], terminal: Terminal) -> Result<Infallible> {
         let error = self.enter(node, argv, terminal)?.exec();
         Err(error).context("failed to run nsenter")
     }
