@@ -37,9 +37,9 @@ pub enum Outcome {
 pub struct Finished {
     /// How it ended.
     pub outcome: Outcome,
-    /// What it wrote to standard output, up to 16 MiB.
+    /// What it wrote to standard output, as much of it as the caller wanted kept.
     pub stdout: Vec<u8>,
-    /// What it wrote to standard error, up to 16 MiB.
+    /// What it wrote to standard error, as much of it as the caller wanted kept.
     pub stderr: Vec<u8>,
     /// Whether it wrote more to standard output than was kept.
     pub cut: bool,

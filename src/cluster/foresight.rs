@@ -35,10 +35,13 @@ pub struct Foreseen {
     pub along: Vec<String>,
 }
 
-/// What Pacemaker would do: `before` the move is asked for, because it is, and `after` it has arrived and the constraint is gone.
+/// What Pacemaker would do.
 struct Steps {
+    /// As the cluster is now, without the move.
     before: Vec<Step>,
+    /// While the constraint is there, the move included.
     during: Vec<Step>,
+    /// When the guest has arrived, and the constraint is gone.
     after: Vec<Step>,
 }
 

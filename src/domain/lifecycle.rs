@@ -330,8 +330,8 @@ fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
 /// Waits for the end of `emulators`, ending those that do not end, and then for libvirt and `/proc` to agree that the guest is gone.
 ///
 /// A libvirt that goes on listing a guest whose emulator was seen here, and seen to end, is waited for as long as there is time: others ask
-/// it too. Then the proof is good enough without it: it makes no second emulator for that guest, and no emulator is no guest. (libvirt 9.0 waits up to half a minute for the monitor of an emulator that was
-/// killed while it started.)
+/// it too. Then the proof is good enough without it: it makes no second emulator for that guest, and no emulator is no guest. (libvirt 9.0
+/// waits up to half a minute for the monitor of an emulator that was killed while it started.)
 fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) -> Result<()> {
     let name = &trace.identity.name;
     for emulator in emulators {

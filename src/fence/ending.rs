@@ -39,12 +39,13 @@ pub(super) struct Ending<'a> {
     unseen: Option<Instant>,
     /// The rounds.
     progress: Progress,
-    /// Whether libvirt ended all copies in some round.
+    /// Whether there was a round in which libvirt ended every copy that was found.
     ended: bool,
-    /// The hosts that keep no memory of it.
+    /// The hosts on which no saved memory of it is left (`virsh managedsave`).
     without_memory: Vec<usize>,
-    /// How often it refused to, and why it did last.
+    /// In how many rounds a copy could not be ended.
     refusals: u32,
+    /// Why the last thing that failed did: ending a copy, or removing a saved memory.
     refused: Option<Error>,
 }
 

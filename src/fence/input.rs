@@ -31,7 +31,7 @@ pub(super) struct Given {
 /// Reads the command line, or standard input if it is empty.
 ///
 /// # Errors
-/// The code and text to end with: a wrong command line, or an input that cannot be read.
+/// The command line is wrong, or the input cannot be read or is not believed: what a person is told of it.
 pub(super) fn read(words: &[OsString]) -> Result<Given, String> {
     if words.is_empty() { parse(&standard_input()?) } else { command_line(words) }
 }
@@ -48,8 +48,9 @@ fn standard_input() -> Result<Vec<u8>, String> {
     }
 }
 
-/// Understands standard input: lines are trimmed, `#` begins a comment line, one pair of double quotes around a value is removed, the
-/// last value of a key counts (but all of `uri`, and of two plugs the one that is not the node's name), and unknown keys are told and ignored.
+/// Understands standard input. Lines are trimmed, and those that begin with `#` are comments. One pair of double quotes around a value is
+/// removed. Where a key comes again its last value counts; of `uri` all do, and of two different plugs the one that is not the node's name.
+/// A key that nobody knows is ignored, and noted as an oddity.
 ///
 /// # Errors
 /// It is too long, or no text, or has two plugs that are not the node's name. Nothing of it is then believed.

@@ -1,11 +1,11 @@
-//! A move that is wanted.
+//! What a move is asked for with.
 
 use super::policy::Policy;
 use crate::domain::options::Options;
 use crate::parameter;
 use std::path::PathBuf;
 
-/// A move that is wanted.
+/// One move: where the guest is to go, by which ways and limits, and when it is refused.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The target's name, for people.
