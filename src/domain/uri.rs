@@ -65,6 +65,12 @@ impl Uri {
         &self.host
     }
 
+    /// The port, as written.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// The way to it, as written.
     #[must_use]
     pub fn transport(&self) -> Option<&str> {

@@ -1,6 +1,7 @@
 //! One libvirt on which a guest could be: its connection, and what it is asked.
 
 use super::address::login;
+use super::knock::is_heard;
 use super::limits::Limits;
 use super::note;
 use super::options::Options;
@@ -13,8 +14,8 @@ use crate::domain::evidence;
 use crate::domain::ffi::{self, Login};
 use crate::domain::{Connection, Error, Kind, Result, Uri};
 use crate::log;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use virt::connect::Connect;
@@ -39,7 +40,16 @@ pub(super) struct Host {
     within: Duration,
     /// Whether the record was found to be good in this action; the host itself then gets little time, should it be back.
     fenced: AtomicBool,
+    /// When it was seen up last in this action; seconds since 1970, 0: not yet.
+    seen: AtomicU64,
+    /// Where it is noted.
+    pub(super) notes: PathBuf,
+    /// Who knows since when it is off.
+    pub(super) record: Record,
 }
+
+/// Since when a node is off, proven ([`fencing::off_since`]).
+type Record = fn(&str, fencing::Since, &Deadline) -> std::result::Result<u64, String>;
 
 /// How long a host gets to take a connection after the cluster said that it is off.
 const AFTER_FENCING: Duration = Duration::from_secs(1);
@@ -61,12 +71,14 @@ fn heard(error: &Error) -> Heard {
     const ANSWERS: [&str; 6] =
         ["refused", "Permission denied", "uthentication failed", "ost key verification", "kex_exchange", "subsystem request failed"];
     let says = |words: &[&str]| words.iter().any(|word| error.text.contains(word));
+    // It has taken the connection of ssh, and nothing came of that.
+    let taken = says(&["kex_exchange_identification: read", "during banner exchange"]);
     // What came through ssh, or broke off, came from there.
     let came = says(&["Cannot recv data", "End of file while reading data"]) && !says(&["ssh: connect to host", "ssh: Could not resolve"]);
     match error.kind {
         _ if error.is_silence() => Heard::Nothing,
-        Kind::Unreachable if says(&SILENCE) => Heard::Nothing,
-        Kind::Unreachable if came || says(&ANSWERS) => Heard::Answer,
+        Kind::Unreachable if says(&SILENCE) && !taken => Heard::Nothing,
+        Kind::Unreachable if came || taken || says(&ANSWERS) => Heard::Answer,
         // No name, no route, no certificate, no ssh: that is this node's own.
         Kind::Unreachable | Kind::Internal => Heard::NotAsked,
         _ => Heard::Answer,
@@ -99,7 +111,20 @@ impl Host {
         let node = options.fenced_hosts.get(uri.host()).cloned();
         let within = options.fenced_within;
         let login = login(&uri, options);
-        Ok(Self { label, uri, login, local, limits, connection: Mutex::new(None), node, within, fenced: AtomicBool::new(false) })
+        Ok(Self {
+            label,
+            uri,
+            login,
+            local,
+            limits,
+            connection: Mutex::new(None),
+            node,
+            within,
+            fenced: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
+            notes: note::folder(),
+            record: fencing::off_since,
+        })
     }
 
     fn connect(&self, deadline: &Deadline) -> Result<Connection> {
@@ -109,16 +134,26 @@ impl Host {
         }
         let limit = if self.fenced.load(Ordering::Relaxed) { AFTER_FENCING.min(self.limits.login) } else { self.limits.login };
         let connection = Connection::open_as(&self.uri.to_string(), &self.login, &deadline.within(limit))?;
+        // Whatever becomes of the question: nobody but a host that is up takes a connection.
+        self.up();
         Ok(held().insert(connection).clone())
     }
 
     /// Writes down that it was seen up, if anything is ever made of that.
     fn up(&self) {
-        if self.node.is_some()
-            && let Err(error) = note::saw(Path::new(note::FOLDER), &self.label)
-        {
+        if self.node.is_none() {
+            return;
+        }
+        self.seen.store(note::now(), Ordering::Relaxed);
+        if let Err(error) = note::saw(&self.notes, &self.label) {
             log::warning(error);
         }
+    }
+
+    /// When it was seen up last from here.
+    fn seen(&self) -> std::result::Result<Option<u64>, String> {
+        let noted = note::seen(&self.notes, &self.label).map_err(|error| error.text)?;
+        Ok(noted.max(Some(self.seen.load(Ordering::Relaxed)).filter(|seen| *seen > 0)))
     }
 
     /// Since when it is off, proven, although it did not answer; or the error with which it did not, with why there is no proof.
@@ -133,10 +168,13 @@ impl Host {
             }
             Heard::NotAsked => return Err(error),
         }
-        let proof = note::seen(Path::new(note::FOLDER), &self.label)
-            .map_err(|error| error.text)
-            .and_then(|seen| fencing::off_since(node, fencing::Since { seen, within: self.within }, deadline));
+        let proof = self.seen().and_then(|seen| (self.record)(node, fencing::Since { seen, within: self.within }, deadline));
         match proof {
+            // libvirt may have waited for a daemon that takes connections and says nothing.
+            Ok(_) if is_heard(&self.uri, deadline) => {
+                self.up();
+                Err(Error::new(error.kind, format!("{}; the host answers on its port, it is up", error.text)))
+            }
             Ok(since) => {
                 if !self.fenced.swap(true, Ordering::Relaxed) {
                     log::info(format_args!("{} is out of reach, and {node} was turned off by the cluster", self.label));
@@ -312,6 +350,14 @@ mod tests {
             (
                 Kind::Unreachable,
                 "Cannot recv data: ssh: connect to host b port 22: Connection timed out: Connection reset by peer",
+                Heard::Nothing,
+            ),
+            (Kind::Unreachable, "Cannot recv data: kex_exchange_identification: read: Connection timed out: Broken pipe", Heard::Answer),
+            (Kind::Unreachable, "Cannot recv data: Connection timed out during banner exchange: Broken pipe", Heard::Answer),
+            (
+                Kind::Unreachable,
+                "Cannot recv data: channel 0: open failed: connect failed: Connection timed out; kex_exchange_identification: Connection \
+                 closed by remote host: Broken pipe",
                 Heard::Nothing,
             ),
             (Kind::Unreachable, "unable to connect to server at 'b:16509': Connection refused", Heard::Answer),

@@ -10,6 +10,7 @@ mod ending;
 pub(crate) mod fuzzed;
 mod host;
 mod input;
+mod knock;
 mod limits;
 mod metadata;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -18,6 +18,15 @@ use std::time::Duration;
 /// Where the notes are.
 pub(super) const FOLDER: &str = "/run/kvmha/fence";
 
+/// The same; where hosts are made up, their own.
+pub(super) fn folder() -> PathBuf {
+    #[cfg(test)]
+    if let Some(folder) = crate::simulation::state_directory() {
+        return folder;
+    }
+    FOLDER.into()
+}
+
 /// The longest time after which a destroy that ended can have been an ordinary one: libvirt gives up on an emulator that cannot be
 /// killed after 40 s, and tries once more (`qemuProcessKill` in libvirt's `src/qemu/qemu_process.c`).
 pub(super) const ORDINARY: Duration = Duration::from_secs(30);
