@@ -7,12 +7,12 @@
 use super::limits::Limits;
 use super::options::Options;
 use super::pool::Pool;
-use super::power::Plug;
+use super::power::{Plug, Status};
 use super::sight::Target;
 use super::victim::CALLING_OFF;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
-use crate::simulation::hosts::{Happens, Step, World};
+use crate::simulation::hosts::{Happens, Reach, Step, World};
 use crate::simulation::{explore, folder, lasted, pass, pick, world};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -185,6 +185,57 @@ fn a_guest_that_is_back() {
 fn a_guest_that_is_coming_back() {
     let answers = after_it_left(|world, place| world.move_from(2, place, Step::Filling), |_, _| {});
     assert_eq!(answers, ["State On State"]);
+}
+
+/// Asks for its status or starts it, and judges the answer.
+fn look_or_start(starts: bool, notes: &Path) -> String {
+    let (mut plug, time) = plug(TIMES[0], true, notes);
+    plug.retry_on = 1;
+    let deadline = Deadline::after(time);
+    if starts {
+        return plug.on(&deadline).map_or_else(|error| format!("{:?}", error.kind), |done| format!("{done:?}"));
+    }
+    let status = plug.status(&deadline);
+    if let Ok(Status::Off) = status {
+        world(|world| world.wrong = world.not_off().map(|wrong| format!("\"off\" was said, and {wrong}")));
+    }
+    status.map_or_else(|error| format!("{:?}", error.kind), |status| format!("{status:?}"))
+}
+
+/// It moves, and a host that could not be asked is there again.
+///
+/// Fails if one round is enough after one in which a host could not be asked.
+#[test]
+fn a_guest_that_moves_while_it_is_looked_at() {
+    for (starts, answers) in [(false, ["On", "State"]), (true, ["Already", "State"])] {
+        let create = || {
+            let (from, to) = [(1, 0), (0, 1)][pick(2)];
+            let mut world = hosts(true);
+            world.may = |_, happens| matches!(happens, Happens::Heals(_));
+            world.reopens = true;
+            world.move_from(from, to, Step::Asked);
+            world.hosts[pick(2)].reach = Reach::Down;
+            world
+        };
+        let found = every_course_of(3, create, |notes| look_or_start(starts, notes));
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), answers);
+    }
+}
+
+/// Its start is refused, somebody starts it elsewhere, and that host is cut off.
+///
+/// Fails if the start is tried again where the guest may run by now.
+#[test]
+fn a_start_that_was_refused() {
+    let create = || {
+        let mut world = hosts(true);
+        world.refuses = 1;
+        world.may =
+            |world, happens| world.refuses == 0 && world.calling != "start" && matches!(happens, Happens::Starts(1) | Happens::Cut(1));
+        world
+    };
+    let answers = every_course_of(2, create, |notes| look_or_start(true, notes));
+    assert_eq!(answers.into_keys().collect::<Vec<_>>(), ["Changed", "State"]);
 }
 
 /// Hosts are cut off or freeze, and come back, with a guest that moves.

@@ -135,15 +135,32 @@ impl Plug {
         }
     }
 
-    /// Asks all hosts; once more, unless it is seen to run: then by UUID too, and a host that was just restarted gets a second chance.
-    fn survey(&mut self, deadline: &Deadline) -> (Verdict, Vec<Answer>) {
-        let mut answers = self.pool.ask(&self.target, deadline);
-        self.target.learn(&answers);
-        if !matches!(judge(&answers), Verdict::On(_) | Verdict::Conflict(_)) && deadline.pause(PAUSE) {
-            answers = self.pool.ask(&self.target, deadline);
+    /// Asks all hosts until two rounds in a row say that it runs nowhere: each is asked again after all have said so, so that a guest that was
+    /// handed over between their answers is met. A host that was just restarted gets a second chance. One round is enough to say that it runs.
+    ///
+    /// # Errors
+    /// The time is over with one such round.
+    fn survey(&mut self, deadline: &Deadline) -> Result<(Verdict, Vec<Answer>)> {
+        let (mut quiet, mut unknown) = (0, 0);
+        loop {
+            let answers = self.pool.ask(&self.target, deadline);
             self.target.learn(&answers);
+            let verdict = judge(&answers);
+            (quiet, unknown) = match verdict {
+                Verdict::Off(_) | Verdict::Missing => (quiet + 1, unknown),
+                Verdict::Unknown(_) => (0, unknown + 1),
+                Verdict::On(_) | Verdict::Conflict(_) => return Ok((verdict, answers)),
+            };
+            let enough = quiet == 2 || unknown == 2;
+            if enough || !deadline.pause(PAUSE) {
+                return match verdict {
+                    Verdict::Off(_) | Verdict::Missing if !enough => {
+                        Err(self.failure("the time was over before all hosts had said twice in a row that it does not run there"))
+                    }
+                    _ => Ok((verdict, answers)),
+                };
+            }
         }
-        (judge(&answers), answers)
     }
 
     /// Whether it runs.
@@ -152,7 +169,7 @@ impl Plug {
     /// Cannot tell, and why.
     pub(super) fn status(&mut self, deadline: &Deadline) -> Result<Status> {
         let before = self.note().ok().flatten();
-        let (verdict, answers) = self.survey(deadline);
+        let (verdict, answers) = self.survey(deadline)?;
         if let Verdict::On(_) = verdict {
             self.found(before, &answers);
             return Ok(Status::On);
@@ -195,7 +212,7 @@ impl Plug {
     /// It does not run, and why.
     pub(super) fn on(&mut self, deadline: &Deadline) -> Result<Done> {
         let before = self.note().ok().flatten();
-        let (verdict, answers) = self.survey(deadline);
+        let (verdict, answers) = self.survey(deadline)?;
         if let Verdict::On(_) = verdict {
             self.found(before, &answers);
             return Ok(Done::Already);
@@ -233,8 +250,8 @@ impl Plug {
             if !self.power_wait.is_zero() {
                 let _ = deadline.pause(self.power_wait);
             }
-            let answers = self.pool.ask(&self.target, deadline);
-            if let Verdict::On(_) = judge(&answers) {
+            let now = self.survey(deadline);
+            if let Ok((Verdict::On(_), _)) = now {
                 if let Some(note) = &note
                     && let Err(error) = note.remove(&self.notes)
                 {
@@ -242,10 +259,11 @@ impl Plug {
                 }
                 return Ok(Done::Changed);
             }
-            // Only a start that was refused is tried again: one that was late may still come.
+            // Only a start that was refused is tried again: one that was late may still come. Nor is it where the guest may run by now.
+            let is_off = matches!(now, Ok((Verdict::Off(_) | Verdict::Missing, _)));
             let error = started.err().unwrap_or_else(|| Error::new(Kind::State, "it was started and does not run"));
             attempt += 1;
-            if attempt > self.retry_on || error.kind == Kind::Unresponsive || !deadline.pause(LONG_PAUSE) {
+            if attempt > self.retry_on || !is_off || error.kind == Kind::Unresponsive || !deadline.pause(LONG_PAUSE) {
                 return Err(self.failure(format_args!("it cannot be started at {}: {error}", self.pool.label(host))));
             }
         }

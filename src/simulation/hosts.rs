@@ -208,6 +208,8 @@ pub(crate) struct World {
     pub(crate) may: fn(&World, Happens) -> bool,
     /// Whether libvirt may do anything but what it was asked to, at once.
     pub(crate) unruly: bool,
+    /// How often from now on it refuses to end or start the guest.
+    pub(crate) refuses: u32,
     /// Whether a move goes on by itself, and how long its memory takes then.
     pub(crate) goes_on: bool,
     pub(crate) filling: Duration,
@@ -238,7 +240,7 @@ pub(crate) struct World {
     /// Of what looks the same so often, how often that was so, and which calls were made.
     same: Option<(Looks, u32, Vec<&'static str>)>,
     /// The call that is made.
-    calling: &'static str,
+    pub(crate) calling: &'static str,
     /// Where the program's state files are.
     pub(crate) notes: PathBuf,
     /// What is wrong.
@@ -271,6 +273,7 @@ impl World {
             numbers: 0,
             may: |_, _| false,
             unruly: false,
+            refuses: 0,
             goes_on: false,
             filling: CLEARING,
             temper: Temper::default(),

@@ -198,6 +198,7 @@ functions! {
     }
     fn virDomainMigrateStartPostCopy(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::start_postcopy) }
     fn virDomainAbortJob(domain: sys::virDomainPtr) -> c_int { act(domain, World::abort) }
+    fn virDomainCreateWithFlags(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::start) }
     fn virDomainDestroy(domain: sys::virDomainPtr) -> c_int { act(domain, World::destroy) }
     fn virDomainShutdown(domain: sys::virDomainPtr) -> c_int { act(domain, World::shut_down) }
     fn virDomainShutdownFlags(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::shut_down) }

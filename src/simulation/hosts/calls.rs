@@ -173,6 +173,9 @@ impl World {
 
     pub(crate) fn destroy(&mut self, host: usize) -> Answer<()> {
         self.call(host, "destroy")?;
+        if self.is_refused() {
+            return Err(REFUSED);
+        }
         self.watch_end(host);
         match &self.hosts[host].copy {
             None => return Err(if self.hosts[host].defined { NOT_RUNNING } else { NO_DOMAIN }),
@@ -207,5 +210,29 @@ impl World {
         let time = self.end(host);
         pass(time);
         Ok(())
+    }
+
+    /// Starts it from the definition that is there.
+    pub(crate) fn start(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "start")?;
+        if self.is_refused() {
+            return Err(REFUSED);
+        }
+        match &self.hosts[host] {
+            Host { copy: Some(_), .. } => return Err(RUNS),
+            Host { defined: false, .. } => return Err(NO_DOMAIN),
+            _ => self.run_on(host),
+        }
+        self.watch();
+        Ok(())
+    }
+
+    fn is_refused(&mut self) -> bool {
+        let refused = self.refuses > 0;
+        if refused {
+            tell(|| "  refused".into());
+            self.refuses -= 1;
+        }
+        refused
     }
 }
