@@ -228,7 +228,13 @@ impl<'a> Ending<'a> {
         let mut all = Ok(Ended::Proven);
         let mut is_ours = false;
         for (host, (end, stayed)) in self.plug.pool.kill(victims, deadline) {
-            is_ours |= stayed == Some(false) || !matches!(end, End::Gone);
+            // libvirt that says no has done nothing: what goes away after that has gone by itself, and may be elsewhere.
+            let is_none = match &end {
+                End::Gone => true,
+                End::Refused(error) => error.kind == Kind::Refused,
+                End::Ended | End::Unproven(_) => false,
+            };
+            is_ours |= stayed == Some(false) || !is_none;
             if stayed == Some(true) {
                 self.stayed(host);
             }
@@ -295,7 +301,7 @@ impl<'a> Ending<'a> {
             End::Gone => Ok(Ended::Unseen),
             End::Refused(error) => {
                 self.pending.entry(host).or_insert_with(deadline::now);
-                // libvirt that says no has done nothing; one that went away may be doing it.
+                // One that went away may be doing it.
                 if error.kind == Kind::Refused {
                     self.note.iter_mut().for_each(|note| note.ended(label, before));
                 }

@@ -187,6 +187,29 @@ fn a_guest_that_is_coming_back() {
     assert_eq!(answers, ["State On State"]);
 }
 
+/// libvirt refuses to end it; then it is on a host that is not asked, where somebody has moved it, and it is turned off again.
+///
+/// Fails if an end that was refused counts as one that was begun.
+#[test]
+fn a_guest_that_leaves_after_a_refusal() {
+    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
+    let act = |notes: &Path| {
+        let first = off_of(TIMES[0], false, notes);
+        world(|world| {
+            world.hosts[0].copy = None;
+            world.run_on(2);
+        });
+        format!("{first} {}", off_of(TIMES[0], false, notes))
+    };
+    let create = || {
+        let mut world = World::new(&ALL, false);
+        world.run_on(0);
+        world.refuses = 5;
+        world
+    };
+    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State State"]);
+}
+
 /// Asks for its status or starts it, and judges the answer.
 fn look_or_start(starts: bool, notes: &Path) -> String {
     let (mut plug, time) = plug(TIMES[0], true, notes);
