@@ -7,11 +7,12 @@
 use super::definition::Identity;
 use super::emulator::Emulator;
 use super::process::{self, Process, Status};
-use super::{Error, Kind, walk};
+use super::{Error, Kind, status_file, walk};
 use crate::deadline::Deadline;
 #[cfg(test)]
 use crate::simulation;
 use std::io;
+use std::path::Path;
 
 /// The emulators of a guest on this host, dying ones included, and `known`, one that was seen before, if it is not gone.
 ///
@@ -23,7 +24,7 @@ pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -
         return Ok(simulation::world(|world| world.emulators()));
     }
     let wanted = identity.clone();
-    let found = scan(deadline, move |process| process.runs(&wanted));
+    let found = scan(deadline, |silent| status_file::is_anothers(silent, identity), move |process| process.runs(&wanted));
     let mut found = found.map_err(|error| error.context(format_args!("looking for {}", identity.name)))?;
     found.extend(known.filter(|known| !found.contains(known) && !known.is_gone()));
     Ok(found)
@@ -34,8 +35,9 @@ pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -
 /// # Errors
 /// As for [`find`].
 pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
-    let claimed = claimed.to_vec();
-    let others = scan(deadline, move |process| process.is_emulator() && !claimed.iter().any(|identity| process.runs(identity)))?;
+    let known = claimed.to_vec();
+    let is_stranger = move |process: &Process| process.is_emulator() && !known.iter().any(|identity| process.runs(identity));
+    let others = scan(deadline, |silent| status_file::is_one_of(silent, claimed), is_stranger)?;
     Ok(!others.is_empty())
 }
 
@@ -45,14 +47,19 @@ pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error>
 /// # Errors
 /// As for [`find`].
 pub fn has_come(wanted: Option<&Identity>, claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
-    let (wanted, claimed) = (wanted.cloned(), claimed.to_vec());
-    let found = scan(deadline, move |process| {
-        let is_meant = || match &wanted {
-            Some(wanted) => process.runs(wanted),
-            None => !claimed.iter().any(|identity| process.runs(identity)),
+    let (meant, known) = (wanted.cloned(), claimed.to_vec());
+    let has_come = move |process: &Process| {
+        let is_meant = || match &meant {
+            Some(meant) => process.runs(meant),
+            None => !known.iter().any(|identity| process.runs(identity)),
         };
         process.is_emulator() && process.is_incoming() && is_meant()
-    })?;
+    };
+    let no_matter = |silent: &Path| match wanted {
+        Some(wanted) => status_file::is_anothers(silent, wanted),
+        None => status_file::is_one_of(silent, claimed),
+    };
+    let found = scan(deadline, no_matter, has_come)?;
     Ok(!found.is_empty())
 }
 
@@ -62,12 +69,12 @@ pub fn start_of_caller() -> Option<u64> {
     Some(Status::read(&process::directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
 }
 
-/// The processes that `wanted` picks.
-fn scan<F>(deadline: &Deadline, wanted: F) -> Result<Vec<Emulator>, Error>
+/// The processes that `wanted` picks; those that do not show their command line can be left out if they do not matter, see [`walk::each`].
+fn scan<F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, wanted: F) -> Result<Vec<Emulator>, Error>
 where
     F: Fn(&Process) -> bool + Send + Sync + 'static,
 {
-    let found = walk::each(deadline, move |pid, process| {
+    let found = walk::each(deadline, no_matter, move |pid, process| {
         let start = || Some(Status::read(&process.directory)?.start);
         wanted(process).then(start).flatten().map(|start| Emulator { pid, start })
     });

@@ -29,6 +29,7 @@ pub mod saved_state;
 mod scope;
 pub mod state;
 pub mod status;
+mod status_file;
 pub mod twin;
 pub mod uri;
 mod walk;

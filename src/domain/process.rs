@@ -67,12 +67,16 @@ pub(super) fn may_write(about: &str) -> bool {
 /// As for [`walk::each`]: nothing is known.
 pub(super) fn guests_with(file: &Path, deadline: &Deadline) -> io::Result<Vec<(i32, String)>> {
     let file = file.to_owned();
-    walk::each(deadline, move |pid, process| {
-        let name = option(&process.line, b"-name")?;
-        let mut open = fs::read_dir(process.directory.join("fd")).into_iter().flatten().flatten();
-        let has_it = open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
-        has_it.then(|| (pid, String::from_utf8_lossy(&guest_name(name)).into_owned()))
-    })
+    walk::each(
+        deadline,
+        |_| false,
+        move |pid, process| {
+            let name = option(&process.line, b"-name")?;
+            let mut open = fs::read_dir(process.directory.join("fd")).into_iter().flatten().flatten();
+            let has_it = open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
+            has_it.then(|| (pid, String::from_utf8_lossy(&guest_name(name)).into_owned()))
+        },
+    )
 }
 
 /// Whether a process whose command line does not come may be an emulator, by what the kernel says without its memory: only one that neither

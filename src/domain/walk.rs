@@ -16,16 +16,16 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What `work` makes of the processes of this host, one after the other. One whose command line does not come is passed over if nothing
-/// says that it could be an emulator.
+/// says that it could be an emulator, or if `no_matter` says of its folder in `/proc` that `work` would make nothing of it.
 ///
 /// # Errors
 /// `TimedOut`: they could not all be looked at in time, so nothing is known. Others: the table cannot be read.
-pub(super) fn each<T, F>(deadline: &Deadline, work: F) -> io::Result<Vec<T>>
+pub(super) fn each<T, F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, work: F) -> io::Result<Vec<T>>
 where
     T: Send + 'static,
     F: Fn(i32, &Process) -> Option<T> + Send + Sync + 'static,
 {
-    each_of(process::table()?, PATIENCE, deadline, work)
+    each_of(process::table()?, PATIENCE, deadline, no_matter, work)
 }
 
 /// A walk that is under way.
@@ -40,7 +40,7 @@ struct Walk<T> {
     found: Vec<T>,
 }
 
-fn each_of<T, F>(place: &Path, patience: Duration, deadline: &Deadline, work: F) -> io::Result<Vec<T>>
+fn each_of<T, F>(place: &Path, patience: Duration, deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, work: F) -> io::Result<Vec<T>>
 where
     T: Send + 'static,
     F: Fn(i32, &Process) -> Option<T> + Send + Sync + 'static,
@@ -55,7 +55,8 @@ where
     let mut steps = 0;
     let mut why = "the process table could not be read in time".to_owned();
     loop {
-        let limit = deadline.within(patience);
+        // With little time there is a judgement, too.
+        let limit = deadline.share(patience, 4);
         if let Some(result) = task.wait(&limit) {
             result?;
             return Ok(std::mem::take(&mut locked(&walk).found));
@@ -71,7 +72,8 @@ where
             steps = walk.steps;
             continue;
         };
-        if process::may_be_emulator(&place.join(pid.to_string())) {
+        let directory = place.join(pid.to_string());
+        if process::may_be_emulator(&directory) && !no_matter(&directory) {
             why = format!("process {pid} does not show its command line, and may be an emulator");
             continue;
         }
@@ -137,8 +139,12 @@ mod tests {
     }
 
     fn emulators(place: &Path, time: Duration) -> io::Result<Vec<i32>> {
+        emulators_but(place, |_| false, time)
+    }
+
+    fn emulators_but(place: &Path, no_matter: impl Fn(&Path) -> bool, time: Duration) -> io::Result<Vec<i32>> {
         let work = |pid, process: &Process| process.is_emulator().then_some(pid);
-        let mut found = each_of(place, Duration::from_millis(100), &Deadline::after(time), work)?;
+        let mut found = each_of(place, Duration::from_millis(100), &Deadline::after(time), no_matter, work)?;
         found.sort_unstable();
         Ok(found)
     }
@@ -163,6 +169,16 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert_eq!(error.to_string(), "process 12 does not show its command line, and may be an emulator");
         }
+    }
+
+    #[test]
+    fn one_that_does_not_matter_is_passed_over() {
+        let place = table("qemu-system-x86", Some("/usr/bin/qemu-system-x86_64"), GROUPS, "/run/libvirt/qemu/db.pid");
+        let is = |number: &'static str| move |directory: &Path| directory.ends_with(number);
+        assert_eq!(emulators_but(place.path(), is("12"), Duration::from_secs(60)).unwrap(), [11, 13]);
+        // In as little time as a look has while libvirt hangs.
+        assert_eq!(emulators_but(place.path(), is("12"), Duration::from_millis(150)).unwrap(), [11, 13]);
+        assert_eq!(emulators_but(place.path(), is("11"), Duration::from_millis(500)).unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

@@ -27,7 +27,8 @@ fn main() -> ExitCode {
                 stopped_while_it_boots;
             starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock;
             states: paused crashed leftover_definition config_of_libvirt_itself emulator_stopped emulator_stopped_and_libvirt_frozen
-                emulator_killed process_table_not_there command_line_that_does_not_come uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;
+                emulator_killed process_table_not_there command_line_that_does_not_come another_emulator_is_silent seen_while_a_process_is_silent
+                uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;
             hints: config_lost_while_running config_and_record_lost no_parameters_at_a_stop config_never_there config_names_another record_lost_or_nonsense
                 record_is_old;
             daemon: frozen killed restarted start_while_it_restarts frozen_in_mid_stop;

@@ -155,17 +155,30 @@ struct Silent<'a>(&'a Lab, &'a str);
 
 impl<'a> Silent<'a> {
     fn start(lab: &'a Lab, program: &'a str) -> Result<Self> {
-        let script = "cp \"$(command -v sleep)\" \"$1\" && mkfifo \"$1.line\" && { \"$1\" 600 >/dev/null 2>&1 </dev/null & } && \
+        Self::start_with(lab, program, "/dev/null")
+    }
+
+    /// The emulator of a guest `other`, as libvirt keeps it: with its pid file open, and a status file that gives this UUID.
+    fn emulator(lab: &'a Lab, uuid: &str) -> Result<Self> {
+        let silent = Self::start_with(lab, "/run/qemu-other", "/run/libvirt/qemu/other.pid")?;
+        let script = "printf \"<domstatus pid='%s'><domain><name>other</name><uuid>%s</uuid></domain></domstatus>\" \
+            \"$(cat /run/qemu-other.pid)\" \"$1\" >/run/libvirt/qemu/other.xml";
+        lab.check(HERE, &["sh", "-c", script, "sh", uuid], crate::stage::SOON)?;
+        Ok(silent)
+    }
+
+    fn start_with(lab: &'a Lab, program: &'a str, file: &str) -> Result<Self> {
+        let script = "cp \"$(command -v sleep)\" \"$1\" && mkfifo \"$1.line\" && { \"$1\" 600 >/dev/null 2>&1 </dev/null 9>>\"$2\" & } && \
             echo $! >\"$1.pid\" && sleep 0.5 && mount --bind \"$1.line\" /proc/$!/cmdline";
         let silent = Self(lab, program);
-        lab.check(HERE, &["sh", "-c", script, "sh", program], crate::stage::SOON)?;
+        lab.check(HERE, &["sh", "-c", script, "sh", program, file], crate::stage::SOON)?;
         Ok(silent)
     }
 }
 
 impl Drop for Silent<'_> {
     fn drop(&mut self) {
-        let script = "kill $(cat \"$1.pid\"); rm -f \"$1\" \"$1.line\" \"$1.pid\"";
+        let script = "kill $(cat \"$1.pid\"); rm -f \"$1\" \"$1.line\" \"$1.pid\" /run/libvirt/qemu/other.pid /run/libvirt/qemu/other.xml";
         let _ = self.0.check(HERE, &["sh", "-c", script, "sh", self.1], crate::stage::SOON);
     }
 }
@@ -183,6 +196,42 @@ pub fn command_line_that_does_not_come(lab: &Lab) -> Result<()> {
     guest.call(HERE, "monitor", 20)?.says(1, &["does not show its command line, and may be an emulator"])?;
     guest.call(HERE, "stop", 10)?.is(1)?;
     Ok(())
+}
+
+/// The emulator of another guest that does not show its command line costs the guests beside it nothing: they are stopped, and called
+/// stopped, while it hangs. But one that may be the guest itself, renamed, is waited for.
+pub fn another_emulator_is_silent(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "beside")?.with("force_stop", "true");
+    guest.begin(HERE)?;
+    {
+        let _silent = Silent::emulator(lab, "00000000-0000-4000-8000-000000000001")?;
+        guest.call(HERE, "recurring", 20)?.is(0)?;
+        guest.end(HERE, 30)?;
+        for action in ["monitor", "recurring"] {
+            guest.call(HERE, action, 20)?.is(7)?;
+        }
+        guest.begin(HERE)?;
+        guest.end(HERE, 30)?;
+    }
+    let _silent = Silent::emulator(lab, &uuid(&guest)?)?;
+    let answers = [guest.call(HERE, "monitor", 20)?, guest.call(HERE, "stop", 10)?];
+    promised!(answers.iter().all(|answer| answer.code == 1), "called stopped, and its emulator may live under another name");
+    Ok(())
+}
+
+/// While libvirt is away the emulator that was seen last is witness enough, whatever else may be one.
+pub fn seen_while_a_process_is_silent(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "witness")?;
+    let boot = guest.boot(HERE)?;
+    {
+        let _silent = Silent::start(lab, "/run/qemu-other")?;
+        lab.kill(HERE, "libvirtd")?;
+        let seen = guest.call(HERE, "recurring", 20);
+        lab.start(HERE, "libvirtd")?;
+        seen?.is(0)?;
+    }
+    guest.beats(boot)?;
+    guest.end(HERE, 60).map(drop)
 }
 
 /// A guest's UUID by its definition.
