@@ -12,7 +12,6 @@
 mod journey;
 mod libvirt;
 mod mark;
-mod probe_failure;
 mod survey;
 
 use super::interruption::Interruption;

@@ -14,6 +14,7 @@ mod metrics;
 mod migrate;
 mod migrations;
 mod overview;
+mod probe;
 mod progress;
 mod repair;
 mod status;

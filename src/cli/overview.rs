@@ -20,8 +20,10 @@ const DEFINITIONS: Duration = Duration::from_secs(5);
 /// For the libvirts, all side by side.
 const LIBVIRT: Duration = Duration::from_secs(10);
 
+/// This agent: what is true of it alone is that it can reload.
+pub(super) const OURS: &str = "ocf:kvmha:VirtualDomain";
 /// The agents whose resources are guests.
-pub(super) const AGENTS: [&str; 2] = ["ocf:kvmha:VirtualDomain", "ocf:heartbeat:VirtualDomain"];
+pub(super) const AGENTS: [&str; 2] = [OURS, "ocf:heartbeat:VirtualDomain"];
 
 /// A node.
 #[derive(Clone, Debug, Serialize)]

@@ -4,8 +4,11 @@
 //! touched: a copy is ended only if it stands still and another one is seen to run, also while this one cannot begin to.
 
 use super::interruption::Interruption;
+use super::overview::OURS;
+use super::probe::{self, Find};
 use super::whereabouts::{Place, Whereabouts};
 use super::{Given, print};
+use crate::cluster::cib::Cib;
 use crate::cluster::view::{self, View};
 use crate::cluster::{resource, tool};
 use crate::deadline::Deadline;
@@ -50,6 +53,8 @@ enum Step {
     ForgetMove { guest: String },
     /// Pacemaker keeps a failure of a guest that runs here, and nowhere else.
     Refresh { resource: String, reason: String },
+    /// Pacemaker would restart the guest at the next change of a parameter, since it did not expect to find it.
+    ForgetFind(Find),
 }
 
 impl fmt::Display for Step {
@@ -64,6 +69,12 @@ impl fmt::Display for Step {
             }
             Self::Refresh { resource, reason } => {
                 write!(f, "have Pacemaker forget the failure of {resource} and look for it anew: it runs on this node alone ({reason})")
+            }
+            Self::ForgetFind(Find { resource, .. }) => {
+                write!(
+                    f,
+                    "have Pacemaker forget that it did not expect to find {resource}: the next change of a parameter would restart it"
+                )
             }
         }
     }
@@ -134,8 +145,22 @@ fn plan(found: &Whereabouts) -> Vec<Step> {
         if failed && is_alone(found, here) && found.constraints.is_empty() {
             steps.push(Step::Refresh { resource: id.clone(), reason: reasons.join("; ") });
         }
+        steps.extend(find(found, here).filter(|_| !failed).map(Step::ForgetFind));
     }
     steps
+}
+
+/// What Pacemaker has to forget, where it knows the guest to be: only where this agent, which can reload, was asked. What other nodes have
+/// does not matter for it.
+fn find(found: &Whereabouts, here: &Place) -> Option<Find> {
+    let (view, cib, id) = (found.view.as_ref()?, found.cib.as_ref()?, found.resource.as_ref()?);
+    let placed = view.resource(id)?;
+    let set = probe::set_id(id);
+    let left = cib.has(&set).then(|| Find { resource: id.clone(), node: here.node.clone(), set: set.clone() });
+    let kept = Find::kept(cib, id, &here.node, set).filter(|_| placed.agent == OURS);
+    let well = here.runs && placed.managed && !placed.failed && placed.nodes == [here.node.clone()] && found.copies().len() == 1;
+    // What an interrupted run has left is taken away wherever the guest is.
+    kept.filter(|_| well).or(left)
 }
 
 /// The one node on which the guest runs, if the copy here stands still and neither waits for anything of the other.
@@ -234,7 +259,8 @@ fn carry_out(step: &Step, found: &Whereabouts) -> anyhow::Result<()> {
             ensure!(found.asked.record().is_some_and(|record| record.moving.is_none()), "it was not written");
             Ok(())
         }
-        Step::Refresh { resource, .. } => refresh(resource, found),
+        Step::Refresh { resource, .. } => refresh(resource, found).and_then(|node| forget_find(resource, node)),
+        Step::ForgetFind(find) => probe::forget(find),
     }
 }
 
@@ -295,15 +321,29 @@ fn end_copy(found: &Whereabouts, other: &str) -> anyhow::Result<()> {
 
 /// Not `--cleanup`: that deletes what is known of this node only, and of a guest that once came by a move Pacemaker then believes that the
 /// move was never finished, and restarts it ("Forcing recovery ... because it can no longer migrate", Pacemaker 2.1.5).
-fn refresh(id: &str, found: &Whereabouts) -> anyhow::Result<()> {
+///
+/// Where it was found.
+fn refresh<'a>(id: &str, found: &'a Whereabouts) -> anyhow::Result<&'a str> {
     let here = &found.here().context("this node is not known")?.node;
     tool::run("crm_resource", &["--refresh", "--force", "--resource", id], &Deadline::after(LOOKING))?;
     let deadline = Deadline::after(LOOKING);
     loop {
         let seen = resource::look(id, &deadline.within(QUESTION));
         if seen.is_ok_and(|seen| seen.pending.is_none() && seen.nodes == [here.clone()] && seen.failures == 0) {
-            return Ok(());
+            return Ok(here);
         }
         ensure!(deadline.pause(Duration::from_millis(500)), "Pacemaker does not find {id} on {here}, see crm_mon");
+    }
+}
+
+/// What a refresh leaves where the guest was found. While Pacemaker does not manage the guest it forgets nothing: that is for a later run.
+fn forget_find(id: &str, node: &str) -> anyhow::Result<()> {
+    let (view, cib) = (View::query(&Deadline::after(QUESTION))?, Cib::query(&Deadline::after(QUESTION))?);
+    let forgets = view.resource(id).is_some_and(|placed| placed.managed && placed.agent == OURS);
+    match Find::kept(&cib, id, node, probe::set_id(id)).filter(|_| forgets) {
+        Some(find) => {
+            probe::forget(&find).context("the failure is forgotten, but the next change of a parameter restarts the guest; run this again")
+        }
+        None => Ok(()),
     }
 }

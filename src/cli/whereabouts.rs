@@ -115,6 +115,8 @@ pub(super) struct Whereabouts {
     pub(super) asked: Asked,
     #[serde(skip)]
     pub(super) view: Option<View>,
+    #[serde(skip)]
+    pub(super) cib: Option<Cib>,
 }
 
 impl Whereabouts {
@@ -144,6 +146,7 @@ impl Whereabouts {
             troubles: Vec::new(),
             asked,
             view: None,
+            cib: None,
         };
         // All may say truthfully that they have none of that name, while it runs under another.
         if !whereabouts.asked.is_sure(&identity) {
@@ -160,7 +163,7 @@ impl Whereabouts {
                 name = here;
                 let placed = whereabouts.resource.as_ref().and_then(|id| view.resource(id));
                 whereabouts.pending = placed.and_then(|placed| placed.pending.clone()).filter(|what| !view::is_look(what));
-                whereabouts.view = Some(view);
+                (whereabouts.view, whereabouts.cib) = (Some(view), Some(cib));
             }
             Err(error) => whereabouts.troubles.push(format!("Pacemaker does not say what nodes there are: {error:#}")),
         }

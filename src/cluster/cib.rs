@@ -70,8 +70,9 @@ pub struct History {
     pub probe: Option<i32>,
     /// The exit reason of the probe.
     pub reason: String,
-    /// Whether an operation is kept as failed. A probe that found what was not expected is one.
-    pub failed: bool,
+    /// Whether a probe that found the resource running is kept as failed, since that was not expected, and it was neither started nor moved
+    /// there since.
+    pub find: bool,
 }
 
 /// The CIB at a moment.
@@ -306,13 +307,20 @@ fn history(node: Node) -> Option<History> {
     let mut probes = node.children().filter(|op| op.attribute("operation") == Some("monitor") && op.attribute("interval") == Some("0"));
     // Pending: op-status -1, and 193 for a code (`PCMK_OCF_UNKNOWN`).
     let ended = probes.rfind(|op| op.attribute("op-status").is_some_and(|status| status != "-1"));
-    let failed = node.children().any(|op| op.attribute("id").is_some_and(|id| id.ends_with("_last_failure_0")));
+    let call = |op: &Node| op.attribute("call-id").and_then(|call| call.parse::<i64>().ok());
+    let began = |op: &Node| matches!(op.attribute("operation"), Some("start" | "migrate_from"));
+    let find = node.children().find(|op| {
+        let kept = op.attribute("id").is_some_and(|id| id.ends_with("_last_failure_0"));
+        kept && op.attribute("operation") == Some("monitor")
+            && op.attribute("interval") == Some("0")
+            && op.attribute("rc-code") == Some("0")
+    });
     Some(History {
         node: state.attribute("uname")?.to_owned(),
         agent: agent(node),
         probe: ended.and_then(|op| op.attribute("rc-code")?.parse().ok()).filter(|code| *code != 193),
         reason: ended.and_then(|op| op.attribute("exit-reason")).unwrap_or_default().to_owned(),
-        failed,
+        find: find.is_some_and(|find| !node.children().any(|op| began(&op) && call(&op) > call(&find))),
     })
 }
 

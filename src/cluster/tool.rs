@@ -3,9 +3,12 @@
 use crate::deadline::Deadline;
 use crate::program::{self, Outcome};
 use std::io;
+use std::time::Duration;
 
 /// How much of what a tool says is kept: a CIB has megabytes.
 const MOST: usize = 64 * 1024 * 1024;
+/// How long after a call that came to nothing it is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Why a tool gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +56,22 @@ pub fn run(name: &str, words: &[&str], deadline: &Deadline) -> Result<String, Tr
     }
 }
 
+/// As [`run`], tried again until the deadline: an election may be under way, and nobody takes a change of the CIB then.
+///
+/// # Errors
+/// See [`Trouble`]: the last one.
+pub fn persist(name: &str, words: &[&str], deadline: &Deadline) -> Result<String, Trouble> {
+    loop {
+        match run(name, words, deadline) {
+            Err(Trouble::Silent(_) | Trouble::Failed(..) | Trouble::Nonsense(_)) if deadline.pause(RETRY) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_is_cut_is_no_answer() {

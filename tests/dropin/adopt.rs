@@ -319,6 +319,8 @@ pub fn from_libvirt(lab: &Lab) -> Result<()> {
         ensure!(seen.runs_on(name) == Some(HERE) && seen.failures.is_empty(), "{seen:?}");
         ensure!(guest.virsh(HERE, "dominfo", &[])?.contains("Autostart:      disable"), "libvirt would still start it");
         refused("already")?;
+        check(lab, &format!("pcs resource update {name} migration_speed=50"))?;
+        settle(lab)?;
         promised!(watcher.wait_beat(LIMIT) && watcher.snapshot().boots().len() == 1, "it was restarted");
         ensure!(!cib(lab)?.contains("name=\"is-managed\" value=\"false\""), "Pacemaker does not look after it");
     }

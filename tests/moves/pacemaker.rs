@@ -73,6 +73,13 @@ pub fn left_alone(stage: &Stage, guest: &Guest, source: &str) -> Result<()> {
     Ok(())
 }
 
+/// The change of a parameter does not restart it.
+fn is_reloaded(stage: &Stage, guest: &Guest, source: &str) -> Result<()> {
+    stage.check("pcs resource update vm1 migration_speed=100")?;
+    stage.settle()?;
+    left_alone(stage, guest, source)
+}
+
 /// Ctrl-C in the middle.
 pub fn taken_back(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
@@ -81,6 +88,7 @@ pub fn taken_back(lab: &Lab) -> Result<()> {
     let code = signalled(&stage, TERMINAL, [&source, &target], Signal::SIGINT)?;
     ensure!(code == Some(1), "code {code:?}");
     left_alone(&stage, &guest, &source)?;
+    is_reloaded(&stage, &guest, &source)?;
     guest.end(1).map(drop)
 }
 

@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     let mut scenarios = lab::scenarios! {
         seen: without_guests followed_from_node_to_node storage_of_all copies_are_counted guessed_where_the_definition_cannot_be_read;
         doctor: each_broken_set_up_is_found remedies_do_what_they_say;
-        repair: copies_and_files a_copy_that_begins_to_run a_copy_that_is_held interrupted_while_it_holds a_failed_move a_move_mark;
+        repair: copies_and_files a_copy_that_begins_to_run a_copy_that_is_held interrupted_while_it_holds a_failed_move a_move_mark
+            found_by_a_refresh;
         manual: the_two_node_guide the_other_pages;
     };
     let mut agent = Some(lab::program::under_test());

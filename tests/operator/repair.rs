@@ -263,6 +263,7 @@ pub fn a_failed_move(lab: &Lab) -> Result<()> {
     guest.goes_on()?;
     guest.boots(1)?;
     stage.no_failures()?;
+    is_reloaded(&guest, &source)?;
     let text = metrics(lab, &source)?;
     for line in [
         format!("kvmha_guest_started{{resource=\"vm1\",node=\"{source}\"}} 1"),
@@ -272,6 +273,44 @@ pub fn a_failed_move(lab: &Lab) -> Result<()> {
     ] {
         ensure!(text.lines().any(|found| found == line), "{line:?} is not in: {text}");
     }
+    guest.end(1).map(drop)
+}
+
+/// A parameter is changed, and the guest does not notice; nothing is left of what Pacemaker had to forget for that.
+fn is_reloaded(guest: &Guest, node: &str) -> Result<()> {
+    let cib = guest.stage.check("cibadmin --query")?;
+    for left in ["-kvmha-", "fail-count-vm1", "last-failure-vm1"] {
+        ensure!(!cib.contains(left), "{left} is left: {cib}");
+    }
+    guest.stage.check("pcs resource update vm1 migration_speed=100")?;
+    guest.stage.settle()?;
+    guest.is_on(node)?;
+    guest.goes_on()?;
+    guest.boots(1)?;
+    guest.stage.no_failures()
+}
+
+/// A refresh by hand of a guest that runs: Pacemaker did not expect to find it, and would restart it at the next change of a parameter.
+pub fn found_by_a_refresh(lab: &Lab) -> Result<()> {
+    let stage = Stage::of(lab);
+    let guest = Guest::placed(&stage, "vm1")?;
+    let node = guest.node()?;
+    stage.check("crm_resource --refresh --force --resource vm1")?;
+    stage.wait(|seen| seen.runs_on("vm1") == Some(&node))?;
+    stage.settle()?;
+    says(&kvmha(lab, &node, "repair vm1")?, 1, &["forget that it did not expect to find vm1", "--yes"])?;
+    says(&kvmha(lab, &guest.other_node()?, "repair vm1 --yes")?, 0, &["nothing to repair"])?;
+    says(&kvmha(lab, &node, "repair vm1 --yes")?, 0, &["done: have Pacemaker forget that it did not expect"])?;
+    says(&kvmha(lab, &node, "repair vm1 --yes")?, 0, &["nothing to repair"])?;
+    is_reloaded(&guest, &node)?;
+    // What a run that was killed has left.
+    let set = "<primitive id=\"vm1\"><meta_attributes id=\"vm1-kvmha-repair\" score=\"INFINITY\"><nvpair id=\"vm1-kvmha-repair-timeout\" \
+               name=\"failure-timeout\" value=\"1s\"/></meta_attributes></primitive>";
+    lab.check(&node, &["cibadmin", "--modify", "--allow-create", "--scope", "resources", "--xml-text", set], LIMIT)?;
+    stage.settle()?;
+    says(&kvmha(lab, &node, "doctor --quiet")?, 1, &["left by a kvmha repair that did not end", "kvmha repair vm1 --yes"])?;
+    says(&kvmha(lab, &node, "repair vm1 --yes")?, 0, &["done"])?;
+    is_reloaded(&guest, &node)?;
     guest.end(1).map(drop)
 }
 

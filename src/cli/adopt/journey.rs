@@ -1,6 +1,7 @@
 //! One resource's way from one agent to the other, and back if a step fails. Each step can be made again, so that a way that was cut off
 //! anywhere is gone from its start.
 
+use super::super::probe::Find;
 use super::mark::{Mark, rival};
 use super::survey::{is_harmless, quiet, quiet_but_for};
 use super::{Provider, tell};
@@ -22,10 +23,10 @@ const FORWARD: Duration = Duration::from_secs(120);
 const BACK: Duration = Duration::from_secs(180);
 
 /// How long a change of the CIB may take.
-pub(super) const CHANGE: Duration = Duration::from_secs(20);
+const CHANGE: Duration = Duration::from_secs(20);
 
 /// How often the cluster is looked at.
-pub(super) const POLL: Duration = Duration::from_millis(150);
+const POLL: Duration = Duration::from_millis(150);
 
 /// The set of meta attributes of a resource on its way.
 pub(in super::super) fn set_id(resource: &str) -> String {
@@ -106,8 +107,8 @@ impl Journey {
         self.ask_anew(deadline)?;
         self.expect(node.as_deref(), deadline)?;
         self.step("4 check");
-        if let Some(node) = self.node_to_forget(node.as_deref()) {
-            self.expire_probe_failure(node, deadline)?;
+        if let Some(find) = self.find(node.as_deref()) {
+            find.expire(deadline)?;
         }
         self.foresee(deadline, true)?;
         Ok(node)
@@ -116,13 +117,27 @@ impl Journey {
     /// The last step: maintenance ends.
     fn end(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
         self.step("5 end of maintenance");
-        let forgotten = self
-            .node_to_forget(node)
-            .map_or(Ok(()), |node| self.forget_probe_failure(node, deadline).or_else(|error| self.uncount(node).and(Err(error))));
+        let forgotten =
+            self.find(node).map_or(Ok(()), |find| self.leave_and_forget(&find, deadline).or_else(|error| find.uncount().and(Err(error))));
         // A time of its own, and whatever came of that: nothing is to be left.
         let set = set_id(&self.resource);
         self.leave(&Deadline::after(CHANGE)).with_context(|| format!("its meta attributes {set} are left; run the command again"))?;
         forgotten.context("until it is moved or started the next time, changing one of its parameters may restart it")
+    }
+
+    /// The find that Pacemaker has to forget, if it has to: only this agent can reload.
+    fn find(&self, node: Option<&str>) -> Option<Find> {
+        let node = node.filter(|_| self.goal == Provider::Kvmha)?;
+        Some(Find { resource: self.resource.clone(), node: node.to_owned(), set: set_id(&self.resource) })
+    }
+
+    /// Ends the maintenance itself, and waits until Pacemaker has forgotten that it did not expect to find the guest.
+    fn leave_and_forget(&self, find: &Find, deadline: &Deadline) -> anyhow::Result<()> {
+        modify(&["--delete", "--xml-text", &format!("<nvpair id=\"{}-maintenance\"/>", set_id(&self.resource))], deadline)?;
+        if !find.forget(deadline)? {
+            tell(&format!("{}: until it is moved or started the next time, changing one of its parameters restarts it", self.resource));
+        }
+        Ok(())
     }
 
     /// The way back. Nodes that are gone do not matter, and a guest that has ended may be started.
@@ -176,7 +191,7 @@ impl Journey {
         );
         // What a run elsewhere has begun since the survey.
         self.alone(deadline)?;
-        self.modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
+        modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
         let cib = Cib::query(&deadline.within(CHANGE))?;
         ensure!(cib.value(&format!("{set}-goal")).as_deref() == Some(goal), "maintenance was not set");
         quiet_but_for(std::slice::from_ref(resource), deadline)?;
@@ -204,23 +219,11 @@ impl Journey {
         let xml = format!("<primitive id=\"{resource}\" provider=\"{provider}\"/>");
         // Whoever ends the maintenance meanwhile: without it the guest would be restarted, so the change asks for it itself.
         let path = format!("//primitive[@id='{resource}'][meta_attributes[@id='{set}']/nvpair[@name='maintenance' and @value='true']]");
-        self.modify(&["--modify", "--xpath", &path, "--xml-text", &xml], deadline)?;
+        modify(&["--modify", "--xpath", &path, "--xml-text", &xml], deadline)?;
         let cib = Cib::query(&deadline.within(CHANGE))?;
         let primitive = cib.primitives().into_iter().find(|primitive| primitive.id == *resource).context("the resource is gone")?;
         ensure!(primitive.agent == self.goal.agent(), "the agent was not changed, it is {}", primitive.agent);
         Ok(())
-    }
-
-    /// A change of the CIB, tried again as long as nobody answers: an election may be under way.
-    pub(super) fn modify(&self, words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
-        let change = deadline.within(CHANGE);
-        loop {
-            match tool::run("cibadmin", words, &change) {
-                Ok(_) => return Ok(()),
-                Err(trouble) if !change.pause(Duration::from_millis(500)) => return Err(trouble.into()),
-                Err(_) => {}
-            }
-        }
     }
 
     /// Where Pacemaker knows the guest to be.
@@ -320,7 +323,7 @@ impl Journey {
 
     fn leave(&self, deadline: &Deadline) -> anyhow::Result<()> {
         let set = set_id(&self.resource);
-        self.modify(&["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")], deadline)?;
+        modify(&["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")], deadline)?;
         ensure!(!Cib::query(&deadline.within(CHANGE))?.has(&set), "maintenance was not ended");
         Ok(())
     }
@@ -336,6 +339,11 @@ impl Journey {
         }
         Ok(())
     }
+}
+
+/// A change of the CIB, tried again as long as nobody answers.
+fn modify(words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
+    tool::persist("cibadmin", words, &deadline.within(CHANGE)).map(drop).map_err(Into::into)
 }
 
 impl Standing {

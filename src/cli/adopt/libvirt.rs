@@ -134,6 +134,9 @@ fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&
     lines.push(format!("pcs resource manage {name} --monitor"));
     lines.push("#    or with crm:".into());
     lines.push(format!("crm resource manage {name}"));
+    lines.push("#    and forgets that it did not expect to find it: else the next change of a parameter would restart the guest".into());
+    lines.push("crm_resource --wait".into());
+    lines.push(format!("kvmha repair {name} --yes"));
     lines.push(
         "# 6. resource-stickiness=INFINITY keeps it on this node as long as the node may run it. When it may be moved for other reasons:"
             .into(),
@@ -181,6 +184,9 @@ mod tests {
         let created: Vec<&str> = text.lines().filter(|line| line.contains(" meta allow-migrate=true ")).collect();
         assert_eq!(created.len(), 2);
         assert!(created.iter().all(|line| line.contains(" resource-stickiness=INFINITY is-managed=false")), "{text}");
+        // Else the first change of a parameter, migration_transport for one, would restart it.
+        let at = |word: &str| text.find(word).unwrap_or_default();
+        assert!(at("\nkvmha repair web1 --yes") > at("crm resource manage web1"), "{text}");
     }
 
     #[test]

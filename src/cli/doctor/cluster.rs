@@ -1,6 +1,6 @@
 //! What the whole cluster is set to, and how it is.
 
-use super::super::{adopt, migrate};
+use super::super::{adopt, migrate, probe};
 use super::{Found, Patient, resources};
 use crate::cluster::cib::Cib;
 use crate::cluster::tool;
@@ -115,7 +115,7 @@ pub(super) fn maintenance(patient: &Patient, found: &mut Found) {
     }
 }
 
-/// What a run of `kvmha adopt` or `kvmha migrate` that was killed has left of a resource, and what brings it to its end. Whatever else ends
+/// What a run of `kvmha adopt`, `repair` or `migrate` that was killed has left of a resource, and what brings it to its end. Whatever else ends
 /// it may restart the guest: Pacemaker does so when the agent was changed, or when it believes that the guest is in two places.
 fn left_by_us(cib: &Cib, id: &str) -> Option<(&'static str, String)> {
     let adopt = adopt::set_id(id);
@@ -125,6 +125,10 @@ fn left_by_us(cib: &Cib, id: &str) -> Option<(&'static str, String)> {
             "was left by a kvmha adopt that did not end",
             format!("kvmha adopt {back}{id}; nothing else, or it may be restarted"),
         ));
+    }
+    if cib.has(&probe::set_id(id)) {
+        let text = "was left by a kvmha repair that did not end: its failures expire after a second";
+        return Some((text, format!("kvmha repair {id} --yes")));
     }
     let text = "was left by a kvmha migrate that did not end: Pacemaker leaves it alone";
     cib.has(&migrate::set_id(id)).then(|| (text, format!("kvmha migrate {id} NODE; nothing else, or it may be restarted")))
@@ -194,7 +198,8 @@ pub(super) fn failures(patient: &Patient, found: &mut Found) {
             .filter(|failure| failure.is_of(id))
             .map(|failure| format!("{} on {}: {}", failure.key, failure.node, failure.reason))
             .collect();
-        let remedy = format!("kvmha where {id}, then crm_resource --refresh --force --resource {id}");
+        let node = placed.nodes.first().map(|node| format!(", on {node}")).unwrap_or_default();
+        let remedy = format!("kvmha where {id}, then kvmha repair {id} --yes{node}");
         if placed.blocked {
             found.problem(format!("{id} is blocked: {}", reasons.join("; ")), remedy);
         } else if placed.failed || !reasons.is_empty() {

@@ -2,6 +2,7 @@
 //!
 //! Pacemaker answers a move that failed by stopping the guest, so it must not manage it until then.
 
+use super::super::probe::Find;
 use super::watch::Mover;
 use super::{PERSISTENCE, QUESTION, look};
 use crate::cluster::cib::{Cib, History};
@@ -104,12 +105,37 @@ fn release(id: &str, deadline: &Deadline) -> anyhow::Result<()> {
     });
     ensure!(settled, "Pacemaker does not find out where {id} is, see crm_mon");
     let set = set_id(id);
+    release_and_forget(id, &set)?;
     // A time of its own: it must not be left for want of it.
     persist(&Deadline::after(PERSISTENCE), || {
         cibadmin(&["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")])?;
         ensure!(!Cib::query(&Deadline::after(QUESTION))?.has(&set), "the meta attributes {set} were not deleted");
         Ok(())
     })
+}
+
+/// Ends the hold itself where the guest was found: what is left of the set has Pacemaker forget that it did not expect that, for it would restart
+/// the guest at the next change of a parameter.
+fn release_and_forget(id: &str, set: &str) -> anyhow::Result<()> {
+    let question = Deadline::after(QUESTION);
+    let nodes = look(id)?.nodes;
+    let [node] = &nodes[..] else { return Ok(()) };
+    let Some(find) = Find::kept(&Cib::query(&question)?, id, node, set.to_owned()) else { return Ok(()) };
+    // A time of its own too.
+    let deadline = Deadline::after(BACK);
+    let managed = format!("<nvpair id=\"{set}-is-managed\"/>");
+    let release = || persist(&deadline, || cibadmin(&["--delete", "--xml-text", &managed]));
+    let forgotten = find.expire(&deadline).and_then(|()| release()).and_then(|()| find.forget(&deadline));
+    let why = match forgotten {
+        Ok(true) => return Ok(()),
+        Ok(false) => "Pacemaker has not forgotten that it did not expect to find it".to_owned(),
+        Err(error) => {
+            find.uncount()?;
+            format!("{error:#}")
+        }
+    };
+    log::complain(&format!("{why}: changing one of its parameters restarts {id}; on {node}: kvmha repair {id} --yes"));
+    Ok(())
 }
 
 /// Pacemaker knows where the guest is, two looks in a row: the second when its own monitors have had their say.
@@ -192,7 +218,7 @@ mod tests {
             agent: "ocf:kvmha:VirtualDomain".to_owned(),
             probe,
             reason: String::new(),
-            failed: false,
+            find: false,
         });
         is_known("web1", &view, &histories.collect::<Vec<_>>())
     }
