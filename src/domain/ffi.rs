@@ -200,8 +200,16 @@ pub fn is_not_there() -> bool {
         return false;
     }
     // SAFETY: not NULL, and good until this thread's next call.
-    let (code, number) = unsafe { ((*error).code, (*error).int1) };
-    u32::try_from(code) == Ok(sys::VIR_ERR_SYSTEM_ERROR) && matches!(number, nix::libc::ENOENT | nix::libc::ENOTDIR)
+    let (code, part, number) = unsafe { ((*error).code, (*error).domain, (*error).int1) };
+    is_missing(code, part, number)
+}
+
+/// The same by `virErrorNumber`, `virErrorDomain` and the number of the system's error. What the parts say that [`class`] knows is of a
+/// socket: one of the daemons behind the connection does not run, as where virtstoraged is not there.
+fn is_missing(code: c_int, part: c_int, number: c_int) -> bool {
+    let is = |number: c_int, known: c_uint| c_uint::try_from(number) == Ok(known);
+    let of_a_socket = [sys::VIR_FROM_RPC, sys::VIR_FROM_REMOTE].iter().any(|known| is(part, *known));
+    is(code, sys::VIR_ERR_SYSTEM_ERROR) && !of_a_socket && matches!(number, nix::libc::ENOENT | nix::libc::ENOTDIR)
 }
 
 /// The error of the call that this thread made last.
@@ -290,6 +298,26 @@ mod tests {
             assert_eq!(class(Some(code), Some(part), text), kind, "{text}");
         }
         assert_eq!(class(None, None, "from the future"), Kind::Refused);
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_no_folder_that_is_not_there() {
+        use nix::libc::{EACCES, ENOENT, ENOTDIR};
+        let number = |of: c_uint| c_int::try_from(of).unwrap();
+        let (system, other) = (sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_ERR_OPERATION_FAILED);
+        for (code, part, errno, missing) in [
+            (system, sys::VIR_FROM_STORAGE, ENOENT, true),
+            (system, sys::VIR_FROM_STORAGE, ENOTDIR, true),
+            (system, sys::VIR_FROM_NONE, ENOENT, true),
+            (system, sys::VIR_FROM_STORAGE, EACCES, false),
+            (other, sys::VIR_FROM_STORAGE, ENOENT, false),
+            // "Failed to connect socket to '/run/libvirt/virtstoraged-sock': No such file or directory".
+            (system, sys::VIR_FROM_RPC, ENOENT, false),
+            (system, sys::VIR_FROM_REMOTE, ENOENT, false),
+        ] {
+            assert_eq!(is_missing(number(code), number(part), errno), missing, "{code} {part} {errno}");
+        }
+        assert!(!is_missing(-1, -1, ENOENT));
     }
 
     #[test]
