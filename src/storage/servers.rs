@@ -100,12 +100,19 @@ fn server(host: &str, table: Option<&str>, node: &str, deadline: &Deadline) -> S
     if here.iter().chain(&wanted).any(IpAddr::is_loopback) {
         return own();
     }
-    match (here.first(), wanted.first()) {
-        (Some(here), Some(there)) if !wanted.contains(here) => {
-            Same::Different(format!("is another one on {node}: {name} is {there} there, {here} here"))
-        }
-        (Some(_), Some(_)) => Same::Proven(String::new()),
-        _ => Same::Unknown(format!("is at {name}, and each node finds the address by itself")),
+    by_addresses(name, node, &here, &wanted)
+}
+
+/// By all addresses that the name has here and on the node. Which of them QEMU takes is not known: it tries one after the other.
+fn by_addresses(name: &str, node: &str, here: &[IpAddr], there: &[IpAddr]) -> Same {
+    let (Some(one), Some(other)) = (here.first(), there.first()) else {
+        return Same::Unknown(format!("is at {name}, and each node finds the address by itself"));
+    };
+    let lacking: Vec<&IpAddr> = here.iter().filter(|address| !there.contains(address)).collect();
+    match lacking.first() {
+        None => Same::Proven(String::new()),
+        Some(_) if lacking.len() == here.len() => Same::Different(format!("is another one on {node}: {name} is {other} there, {one} here")),
+        Some(address) => Same::Unknown(format!("is at {name}, which is {address} too here, and not on {node}")),
     }
 }
 
@@ -151,6 +158,25 @@ mod tests {
         assert!(matches!(compare(&[], None, "node2", &Deadline::after(Duration::from_secs(1))), Same::Unknown(_)));
         let all = ["10.0.0.1".to_owned(), "name.invalid".to_owned()];
         assert!(matches!(compare(&all, None, "node2", &Deadline::after(Duration::from_secs(60))), Same::Unknown(_)));
+    }
+
+    #[test]
+    fn one_address_of_several_does_not_make_another_server() {
+        let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let said = |here: &[&str], there: &[&str]| by_addresses("store", "node2", &all(here), &all(there));
+        let (six, four, other) = ("fd00::9", "10.1.0.9", "10.1.0.8");
+        for (here, there) in [(vec![four], vec![four]), (vec![six, four], vec![four, six]), (vec![four], vec![six, four])] {
+            assert!(matches!(said(&here, &there), Same::Proven(_)), "{here:?} {there:?}");
+        }
+        let partly = Same::Unknown("is at store, which is fd00::9 too here, and not on node2".into());
+        assert_eq!(said(&[six, four], &[four]), partly, "both families here, and one there");
+        assert_eq!(said(&[four, six], &[other, four]), partly);
+        for (here, there) in [(vec![six, four], vec![other]), (vec![four], vec![other, six])] {
+            assert!(matches!(said(&here, &there), Same::Different(_)), "{here:?} {there:?}");
+        }
+        for (here, there) in [(vec![], vec![four]), (vec![four], vec![]), (vec![], vec![])] {
+            assert!(matches!(said(&here, &there), Same::Unknown(_)), "{here:?} {there:?}");
+        }
     }
 
     #[test]
