@@ -73,6 +73,50 @@ pub fn same(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A device that holds an image with a size of its own, qcow2 or LUKS, which is what libvirt calls the volume's capacity: it is the same device all the
+/// same.
+pub fn formatted(lab: &Lab) -> Result<()> {
+    let mut loops = Loops { lab, devices: Vec::new() };
+    // qcow2 is smaller than what it holds, so that the device is made larger; LUKS fills the file.
+    for (name, format, options, size) in
+        [("qcow", "qcow2", "-f qcow2", "8M"), ("luks", "raw", "-f luks --object secret,id=key,data=x -o key-secret=key,iter-time=10", "+0")]
+    {
+        let guest = Resource::empty(lab, name)?;
+        let file = format!("/srv/vms/{name}.img");
+        let make = format!("rm {file} && qemu-img create -q {options} {file} 4M && truncate -s {size} {file}");
+        lab.check(HERE, &["sh", "-c", &make], SOON)?;
+        let device = loops.add(&file)?;
+        for node in [HERE, THERE] {
+            loops.name(node, &device)?;
+            loops.link(node, &device, WWID)?;
+        }
+        let outcome = (|| {
+            on_device(&guest)?;
+            guest.edit(|text| text.replace("type='raw'", &format!("type='{format}'")))?;
+            guest.begin(HERE)?;
+            moves(&loose(&guest), None)?;
+            guest.with("force_stop", "true").end(THERE, 60)?;
+            // By its name with the WWID that is proven.
+            guest.edit(|text| text.replace(NAME, WWID))?;
+            guest.begin(HERE)?;
+            moves(&strict(&guest), None)?;
+            nothing_left(lab)?;
+            guest.with("force_stop", "true").end(THERE, 60).map(drop)
+        })();
+        forget_wwid(lab)?;
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Takes the name with the WWID away.
+fn forget_wwid(lab: &Lab) -> Result<()> {
+    for node in [HERE, THERE] {
+        lab.check(node, &["sh", "-c", &format!("rm {WWID}; rmdir --ignore-fail-on-non-empty /dev/disk/by-id")], SOON)?;
+    }
+    Ok(())
+}
+
 /// Two devices of one name: of the same size with other contents, of another size, and none.
 pub fn other(lab: &Lab) -> Result<()> {
     let mut loops = Loops { lab, devices: Vec::new() };
@@ -125,8 +169,6 @@ pub fn clone(lab: &Lab) -> Result<()> {
         nothing_left(lab)?;
         named.with("force_stop", "true").end(THERE, 60).map(drop)
     })();
-    for node in [HERE, THERE] {
-        lab.check(node, &["sh", "-c", &format!("rm {WWID}; rmdir --ignore-fail-on-non-empty /dev/disk/by-id")], SOON)?;
-    }
+    forget_wwid(lab)?;
     outcome
 }

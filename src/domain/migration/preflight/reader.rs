@@ -49,7 +49,7 @@ pub(super) enum Answer {
 /// What a link leads to at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct There {
-    /// Its size in bytes.
+    /// Its size in bytes, whatever is on it.
     pub(super) size: u64,
     /// Sums of the beginning and the end.
     pub(super) samples: [u64; 2],
@@ -140,7 +140,8 @@ pub(super) fn texts(
 
 /// What a link leads to; `None` if there is less of it than it says.
 fn describe(connect: &Connect, volume: &StorageVol, through: bool) -> Result<Option<There>, VirtError> {
-    let (kind, size) = volume.info().map(|info| (info.kind, info.capacity))?;
+    // Its capacity is what the image on it gives a guest, if there is one (qcow2, a LUKS header): this is where it ends.
+    let (kind, size) = volume.info_flags(sys::VIR_STORAGE_VOL_GET_PHYSICAL).map(|info| (info.kind, info.allocation))?;
     let sum = |from| read(connect, volume, from, SAMPLE).map(|bytes| look::sum(&bytes));
     let folder = kind == sys::VIR_STORAGE_VOL_DIR;
     let samples = if folder { [0; 2] } else { [sum(0)?, sum(size.saturating_sub(SAMPLE))?] };
