@@ -1,7 +1,7 @@
 //! The table of actions: what is advertised and what is done.
 
 use super::exit::Failure;
-use super::{Call, guest, metadata, monitor, moving, validate};
+use super::{Call, guest, metadata, monitor, moving, stopping, validate};
 
 /// What the agent can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub const ACTIONS: &[Row] = &[
     Row {
         text: "Asks the guest to shut down, ends it by force when time runs short, and succeeds only when its emulator is gone from /proc with \
                every thread. Without libvirt it ends the emulator itself.",
-        ..row("stop", Action::Stop, 90, guest::stop)
+        ..row("stop", Action::Stop, 90, stopping::stop)
     },
     Row {
         text: "Says whether the guest is there. The monitor scripts are not asked.",

@@ -1,4 +1,4 @@
-//! start and stop.
+//! start.
 
 use super::exit::Failure;
 use super::{Call, moving};
@@ -7,10 +7,9 @@ use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
 use crate::domain::lifecycle::{self, Creation, Manner};
 use crate::domain::record::Record;
-use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Condition, Error, Kind, State, evidence, locks, migration, twin};
+use crate::domain::status::{self, Presence, Sight};
+use crate::domain::{Condition, Error, Kind, State, evidence, locks, twin};
 use crate::log;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long a start waits for the answers of other nodes: one that hangs must not keep a guest down.
@@ -21,12 +20,6 @@ const ASKING_THE_LOST: Duration = Duration::from_secs(1);
 
 /// How often a start that found a lock held tries again.
 const LEASE_POLL: Duration = Duration::from_secs(2);
-
-/// The most that one look takes at a guest that another resource may have.
-const ANSWER: Duration = Duration::from_secs(3);
-
-/// How long a probe, or a stop whose definition does not answer, waits before it looks again.
-pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
 /// The other nodes of the cluster that can be asked about guests, if the parameters say how to reach their libvirt, as they do for guests that
 /// are moved; and the names of those that are not in this partition. They are asked too: one that nobody fenced may have kept a guest that its
@@ -210,132 +203,4 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
             Err(_) => {}
         }
     }
-}
-
-/// Why a stop has nothing to do with a guest of which it is doubtful whether it is this resource's, if it has not.
-///
-/// One that another resource is about to start, and whose emulator that has not seen, may be either's. As soon as it runs its emulator is noted:
-/// half of the time is waited for that. Then it is ended: a start of the other's that fails is cheaper than a guest that is called stopped and lives.
-fn whose(call: &Call, identity: &Identity) -> Option<String> {
-    let shelf = call.shelf();
-    let patience = call.deadline.within(call.deadline.before(lifecycle::reserve(&call.deadline)).left() / 2);
-    loop {
-        if let Some(owner) = shelf.owner(identity) {
-            return Some(format!("it is the guest of {owner}"));
-        }
-        let starter = shelf.starter(identity)?;
-        let seen = status::look(&identity.clone().into(), &call.hypervisor, &patience.within(ANSWER));
-        if seen.is_ok_and(|presence| presence == Presence::Absent) {
-            return Some(format!("it is not here, and {starter} is starting it"));
-        }
-        if !patience.pause(AGAIN) {
-            return None;
-        }
-    }
-}
-
-/// Ends the guest and proves it gone.
-pub(super) fn stop(call: &Call) -> Result<(), Failure> {
-    let record = call.record().map(|record| call.with_rings(record));
-    if record.is_none() {
-        call.tolerate_parameters()?;
-    }
-    // Of a guest that has come by a move while libvirt was silent there is no state file, or an old one of another; and then the parameters are those
-    // of the last probe here, see `take_from_record`.
-    let is_old =
-        |record: &Record| record.trace().emulator.is_none_or(|emulator| emulator.is_dying()) && call.has_strangers().unwrap_or(true);
-    let newer = if record.as_ref().is_none_or(is_old) { call.newer_parameters() } else { None };
-    let manner = if call.parameters.force_stop { Manner::Force } else { Manner::Ask(call.parameters.shutdown_mode.clone()) };
-    let end = |trace: Trace, config: &Path| {
-        let trace = &trace.of(call.place_of(config));
-        if let Some(heir) = call.heir(&trace.identity) {
-            log::info(format_args!("{} is left to {heir}, whose guest it is now", trace.identity.name));
-            return Ok(());
-        }
-        call.before_end(trace);
-        lifecycle::stop(trace, &call.hypervisor, &manner, &call.deadline)
-            .map_err(|error| call.failure(error.context(format_args!("stop of {}", trace.identity.name))))
-    };
-    if let Some(record) = &record {
-        if call.is_restored_only(record) {
-            lifecycle::stop(&record.trace(), &call.hypervisor, &Manner::Force, &call.deadline)
-                .map_err(|error| call.failure(error.context(format_args!("stop of {}", record.name))))?;
-            call.take_back(&record.name);
-        } else {
-            end(record.trace(), &call.parameters.config)?;
-        }
-        if let Some(uri) = &record.moving {
-            migration::end_arrival(&record.identity(), uri, call.parameters.force_stop, &call.deadline)
-                .map_err(|error| call.failure(error))?;
-        }
-    }
-    // A definition that names another guest than the state file: that one may have come since, and be nobody else's.
-    let end_named = |identity: Identity, config: &Path| {
-        if record.as_ref().is_some_and(|record| record.name == identity.name) {
-            return Ok(());
-        }
-        // Without a state file `config` alone says whose it is, and may be an old one.
-        if (newer.is_some() || record.as_ref().is_some_and(|record| !record.guessed))
-            && let Some(whose) = whose(call, &identity)
-        {
-            log::warning(format_args!("{} is left alone, {whose}", identity.name));
-            return Ok(());
-        }
-        // A stop that fails for a write in flight leaves no other trace of the guest for the next one.
-        call.with_rings(call.new_record(&identity));
-        end(identity.into(), config)
-    };
-    let others = call.shelf().others();
-    let has_come = |wanted: Option<&Identity>| evidence::has_come(wanted, &others, &call.deadline).map_err(|error| call.failure(error));
-    loop {
-        match call.definition() {
-            Ok(definition) => break end_named(definition.identity, &call.parameters.config)?,
-            Err(error) if record.is_some() => break log::debug(|| error.text),
-            Err(error) => {
-                log::warning(format_args!("{error}; looking for guests named like it"));
-                for guess in call.guesses() {
-                    end(guess.into(), &call.parameters.config)?;
-                }
-                if error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))? {
-                    break;
-                }
-                // Storage that does not answer now may do so yet.
-                if !call.deadline.again(AGAIN) {
-                    return Err(call.failure(error.context("a guest runs here that may be this resource's")));
-                }
-            }
-        }
-    }
-    // What is configured by now may have come here by a move, and be nobody else's. What has not come is: this resource has not started it.
-    let given = call.environment.parameters.get("config").map(String::as_str);
-    let configured = newer.as_ref().and_then(|newer| newer.get("config")).map(String::as_str).filter(|config| Some(*config) != given);
-    while let Some(config) = configured.map(Path::new) {
-        let given = given.unwrap_or("not set");
-        match call.definition_of(config, call.deadline.left()) {
-            Ok(definition) if has_come(Some(&definition.identity))? => {
-                log::warning(format_args!("config is {given}, Pacemaker's configuration has {}", config.display()));
-                end_named(definition.identity, config)?;
-                break;
-            }
-            Ok(_) => break,
-            Err(error) if error.kind == Kind::Definition || !has_come(None)? => {
-                log::debug(|| error.text);
-                break;
-            }
-            Err(error) if !call.deadline.again(AGAIN) => {
-                return Err(call.failure(error.context("a guest has come here that may be this resource's")));
-            }
-            Err(_) => {}
-        }
-    }
-    if let Some(config) = call.other_config() {
-        match call.definition_of(&config, call.deadline.left()) {
-            Ok(definition) => end_named(definition.identity, &config)?,
-            Err(error) => log::debug(|| error.text),
-        }
-    }
-    call.end_outage();
-    call.take_marks(&call.deadline);
-    call.shelf().remove();
-    Ok(())
 }

@@ -24,6 +24,7 @@ mod pulse;
 mod readable;
 mod relocation;
 mod scripts;
+mod stopping;
 mod table;
 mod turn;
 mod utilization;

@@ -3,9 +3,10 @@
 use super::Call;
 use super::actions::Action;
 use super::exit::{Code, Failure};
-use super::guest::{AGAIN, is_unfinished};
+use super::guest::is_unfinished;
 use super::outage::Handled;
 use super::parameters::PausePolicy;
+use super::stopping::AGAIN;
 use crate::domain::emulator::Emulator;
 use crate::domain::evidence;
 use crate::domain::holding;
