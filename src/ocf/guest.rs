@@ -46,7 +46,7 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     };
     let identity = &definition.identity;
     let name = &identity.name;
-    let failed = |error: Error| call.failure(error.context(format_args!("start of {name}")));
+    let failed = failing(call, name);
     // Under another name it may well have the same disks.
     if let Some(before) = record.as_ref().filter(|record| record.name != *name)
         && status::look(&before.trace().of(call.place()), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
@@ -54,72 +54,120 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
         return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
     }
     loop {
-        let record = call.record().filter(|record| record.name == *name);
-        let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).of(call.place());
-        match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
-            Presence::Absent => match create(call, &definition)? {
+        match next(call, identity)? {
+            Next::Create => match create(call, &definition) {
                 Ok(()) => {
                     log::info(format_args!("{name} created"));
                     break;
                 }
-                // A host that was fenced leaves its locks on a file server until their lease ends.
-                Err(error) if locks::is_held(&error) => {
-                    let holder = locks::holder(&error, &call.deadline).unwrap_or_else(|| "its holder cannot be told".into());
-                    if !call.deadline.before(LEASE_POLL).pause(LEASE_POLL) {
-                        return Err(failed(error.context(holder)));
-                    }
-                    log::warning(format_args!("{error}; {holder}; waiting for the lock"));
-                }
-                // The daemon may be on its way up, or was lost in the middle: then the guest may be there, look again.
-                Err(error) if error.kind == Kind::Unreachable && call.deadline.again(Duration::from_secs(1)) => log::warning(error),
-                Err(error) => return Err(failed(error)),
+                Err(NotCreated::Refused(failure)) => return Err(failure),
+                Err(NotCreated::Failed(error)) => wait_out(call, error).map_err(failed)?,
             },
-            // What a start left that was not finished never ran; its view of the disks is as old as it is.
-            Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, condition) => {
-                log::warning(format_args!("{name} is left from a start that was not finished, ending it"));
-                lifecycle::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
-                if record.is_some_and(|record| record.restoring) && condition == Condition::PAUSED_MIGRATION {
-                    call.take_back(name);
-                }
-                call.shelf().remove();
-            }
-            // Whether the emulator of such a start was let run, only libvirt can say.
-            Presence::Active(Sight::Process { .. }) if trace.creating && call.deadline.again(Duration::from_millis(500)) => {}
-            // It was seen to run, and it is the same emulator.
-            Presence::Active(Sight::Process { emulator, trouble }) if record.is_some_and(|record| record.is_current(&trace.identity)) => {
-                log::warning(format_args!("{emulator} of {name} runs already, but libvirt cannot be asked: {trouble}"));
-                return settle(call, identity, "start");
-            }
-            Presence::Active(Sight::Libvirt { condition, .. }) if condition.state == State::ShuttingDown => {
-                if !call.deadline.again(Duration::from_millis(250)) {
-                    return Err(Failure::generic(format!("start of {name}: it is still {condition}")));
-                }
-            }
-            Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.stays_paused() => {
-                log::info(format_args!("{name} is here already, {condition}"));
-                call.remember(identity, &sight);
-                return Ok(());
-            }
-            // A libvirt that has not noticed an end lists a guest that is not there.
-            Presence::Active(Sight::Libvirt { condition, .. })
-                if condition.runs() && evidence::find(&trace.identity, trace.emulator, &call.deadline).map_err(failed)?.is_empty() =>
-            {
-                if !call.deadline.again(Duration::from_millis(250)) {
-                    return Err(Failure::generic(format!("start of {name}: libvirt lists it as running, but it has no emulator")));
-                }
-            }
-            Presence::Active(Sight::Libvirt { condition, .. }) if condition.runs() => {
-                log::info(format_args!("{name} is here already"));
-                return settle(call, identity, "start");
-            }
-            // On its way, or not: that will be seen.
-            Presence::Active(_) => break,
+            Next::Look => {}
+            Next::Await => break,
+            Next::Settle => return settle(call, identity, "start"),
+            Next::Nothing => return Ok(()),
         }
     }
     lifecycle::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
     settle(call, identity, "start")?;
     call.attend();
     Ok(())
+}
+
+/// What a start of `name` says of an error.
+fn failing(call: &Call, name: &str) -> impl Fn(Error) -> Failure + Copy {
+    move |error| call.failure(error.context(format_args!("start of {name}")))
+}
+
+/// What a start does next, by what is seen of the guest.
+enum Next {
+    /// It is proven not to be here.
+    Create,
+    /// Look again: it may be another sight by now.
+    Look,
+    /// See whether it comes to run.
+    Await,
+    /// It runs: see whether its scripts agree.
+    Settle,
+    /// It is here, and is not to run.
+    Nothing,
+}
+
+/// Looks at the guest. What is left of a start that was not finished is ended, what is about to change is waited for.
+fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
+    let name = &identity.name;
+    let failed = failing(call, name);
+    let record = call.record().filter(|record| record.name == *name);
+    let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).of(call.place());
+    Ok(match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
+        Presence::Absent => Next::Create,
+        // What a start left that was not finished never ran; its view of the disks is as old as it is.
+        Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, condition) => {
+            log::warning(format_args!("{name} is left from a start that was not finished, ending it"));
+            lifecycle::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
+            if record.is_some_and(|record| record.restoring) && condition == Condition::PAUSED_MIGRATION {
+                call.take_back(name);
+            }
+            call.shelf().remove();
+            Next::Look
+        }
+        // Whether the emulator of such a start was let run, only libvirt can say.
+        Presence::Active(Sight::Process { .. }) if trace.creating && call.deadline.again(Duration::from_millis(500)) => Next::Look,
+        // It was seen to run, and it is the same emulator.
+        Presence::Active(Sight::Process { emulator, trouble }) if record.is_some_and(|record| record.is_current(&trace.identity)) => {
+            log::warning(format_args!("{emulator} of {name} runs already, but libvirt cannot be asked: {trouble}"));
+            Next::Settle
+        }
+        Presence::Active(Sight::Libvirt { condition, .. }) if condition.state == State::ShuttingDown => {
+            if !call.deadline.again(Duration::from_millis(250)) {
+                return Err(Failure::generic(format!("start of {name}: it is still {condition}")));
+            }
+            Next::Look
+        }
+        Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.stays_paused() => {
+            log::info(format_args!("{name} is here already, {condition}"));
+            call.remember(identity, &sight);
+            Next::Nothing
+        }
+        // A libvirt that has not noticed an end lists a guest that is not there.
+        Presence::Active(Sight::Libvirt { condition, .. })
+            if condition.runs() && evidence::find(&trace.identity, trace.emulator, &call.deadline).map_err(failed)?.is_empty() =>
+        {
+            if !call.deadline.again(Duration::from_millis(250)) {
+                return Err(Failure::generic(format!("start of {name}: libvirt lists it as running, but it has no emulator")));
+            }
+            Next::Look
+        }
+        Presence::Active(Sight::Libvirt { condition, .. }) if condition.runs() => {
+            log::info(format_args!("{name} is here already"));
+            Next::Settle
+        }
+        // On its way, or not: that will be seen.
+        Presence::Active(_) => Next::Await,
+    })
+}
+
+/// Waits before the guest is looked at again that was not created because of `error`.
+///
+/// # Errors
+/// That one, if it is not one that passes, or not in time.
+fn wait_out(call: &Call, error: Error) -> Result<(), Error> {
+    // A host that was fenced leaves its locks on a file server until their lease ends.
+    if locks::is_held(&error) {
+        let holder = locks::holder(&error, &call.deadline).unwrap_or_else(|| "its holder cannot be told".into());
+        if !call.deadline.before(LEASE_POLL).pause(LEASE_POLL) {
+            return Err(error.context(holder));
+        }
+        log::warning(format_args!("{error}; {holder}; waiting for the lock"));
+        return Ok(());
+    }
+    // The daemon may be on its way up, or was lost in the middle: then the guest may be there, look again.
+    if error.kind == Kind::Unreachable && call.deadline.again(Duration::from_secs(1)) {
+        log::warning(error);
+        return Ok(());
+    }
+    Err(error)
 }
 
 /// Whether a guest in this condition is what a start left that was not finished: created, or restored, and not let run.
@@ -140,38 +188,48 @@ fn start_without_definition(call: &Call, record: &Record, error: Error) -> Resul
     }
 }
 
-/// Creates the guest if no other node has it. The inner result is libvirt's.
-fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Failure> {
+/// Why a guest was not created.
+enum NotCreated {
+    /// It is not to be, here or now.
+    Refused(Failure),
+    /// What had to be done for it failed, or libvirt did.
+    Failed(Error),
+}
+
+impl From<Failure> for NotCreated {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+impl From<Error> for NotCreated {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Creates the guest if no other node has it.
+fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     let name = &definition.identity.name;
     // libvirt would refuse it too, in words that do not say what to do.
     if let Ok(Some(other)) = twin::other(&definition.identity, &call.hypervisor, &call.deadline.within(ASKING)) {
-        return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")));
+        return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")).into());
     }
     let (others, lost) = other_nodes(call);
     for (node, place) in elsewhere::find(&definition.identity, others, &call.deadline.within(ASKING)) {
         // What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too.
         if !lost.contains(&node) || !fencing::was_fenced(&node, &call.deadline.within(ASKING)) {
-            return Err(Failure::generic(format!("start of {name} refused: {place}")));
+            return Err(Failure::generic(format!("start of {name} refused: {place}")).into());
         }
         log::warning(format_args!("{place}, but {node} was fenced"));
     }
     call.insist_on_programs()?;
-    let made_ready = || {
-        // A saved state is compared with the disks, which may be in a pool.
-        call.start_needs(definition)?;
-        let state = call.state_to_restore(definition)?;
-        call.make_image(definition, state.is_some())?;
-        Ok(state)
-    };
-    let state = match made_ready() {
-        Ok(state) => state,
-        Err(error) => return Ok(Err(error)),
-    };
+    // A saved state is compared with the disks, which may be in a pool.
+    call.start_needs(definition)?;
+    let state = call.state_to_restore(definition)?;
+    call.make_image(definition, state.is_some())?;
     call.insist_on_storage(definition)?;
-    let creation = match Creation::prepare(definition, &call.hypervisor, &call.deadline) {
-        Ok(creation) => creation,
-        Err(error) => return Ok(Err(error)),
-    };
+    let creation = Creation::prepare(definition, &call.hypervisor, &call.deadline)?;
     // Written first: whoever comes after a start that did not live to see its end has to know of it.
     call.shelf().write(&Record { creating: true, restoring: state.is_some(), ..call.new_record(&definition.identity) });
     let result = match state {
@@ -182,7 +240,7 @@ fn create(call: &Call, definition: &Definition) -> Result<Result<(), Error>, Fai
     if result.as_ref().is_err_and(|error| !error.leaves_open() && error.kind != Kind::Locked) {
         call.shelf().remove();
     }
-    Ok(result)
+    result.map_err(NotCreated::Failed)
 }
 
 /// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running.
