@@ -1,7 +1,7 @@
 //! The table of actions: what is advertised and what is done.
 
 use super::exit::Failure;
-use super::{Call, guest, metadata, monitor, moving, stopping, validate};
+use super::{Call, metadata, monitor, moving, starting, stopping, validate};
 
 /// What the agent can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub const ACTIONS: &[Row] = &[
     Row {
         text: "Creates the guest from config as a transient domain and waits until it runs and the monitor scripts agree. Asks the other nodes \
                first whether they run it, if the parameters say how to reach their libvirt.",
-        ..row("start", Action::Start, 90, guest::start)
+        ..row("start", Action::Start, 90, starting::start)
     },
     Row {
         text: "Asks the guest to shut down, ends it by force when time runs short, and succeeds only when its emulator is gone from /proc with \

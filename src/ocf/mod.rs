@@ -9,7 +9,6 @@ mod environment;
 mod exit;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
-mod guest;
 mod keeping;
 mod known;
 mod manual;
@@ -24,6 +23,7 @@ mod pulse;
 mod readable;
 mod relocation;
 mod scripts;
+mod starting;
 mod stopping;
 mod table;
 mod turn;

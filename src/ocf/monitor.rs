@@ -3,9 +3,9 @@
 use super::Call;
 use super::actions::Action;
 use super::exit::{Code, Failure};
-use super::guest::is_unfinished;
 use super::outage::Handled;
 use super::parameters::PausePolicy;
+use super::starting::is_unfinished;
 use super::stopping::AGAIN;
 use crate::domain::emulator::Emulator;
 use crate::domain::evidence;

@@ -7,7 +7,7 @@ mod model;
 
 use super::Call;
 use super::exit::Failure;
-use super::guest::settle;
+use super::starting::settle;
 use crate::cluster;
 use crate::deadline::{Deadline, unix_time};
 use crate::domain::definition::Identity;
