@@ -4,9 +4,11 @@
 
 pub mod agent;
 pub mod connection;
+pub mod creation;
 pub mod definition;
 pub mod elsewhere;
 pub mod emulator;
+pub mod ending;
 pub mod error;
 pub mod evidence;
 pub mod ffi;
@@ -15,7 +17,6 @@ pub mod files;
 pub(crate) mod fuzzed;
 pub mod holding;
 pub mod host;
-pub mod lifecycle;
 pub mod live;
 pub mod locks;
 pub mod migration;

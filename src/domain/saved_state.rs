@@ -11,8 +11,8 @@
 
 use super::connection::{Connection, Guest};
 use super::definition::{Definition, Identity};
+use super::ending;
 use super::files::Look;
-use super::lifecycle;
 use super::{Condition, Error, Kind, Result, Uri, ffi, files, status};
 use crate::deadline::{Deadline, Task, unix_time};
 use crate::log;
@@ -58,7 +58,7 @@ pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) ->
         saver.call("saving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| ffi::save(domain, &text))
     });
     // Ending the guest must still be possible afterwards, by asking it.
-    let working = deadline.before(lifecycle::reserve(deadline));
+    let working = deadline.before(ending::reserve(deadline));
     match task.wait(&working.within(working.left() * 2 / 3)) {
         Some(result) => result?,
         None => call_off(&guest, &task, &working)?,

@@ -11,7 +11,7 @@ use super::relocation::Stays;
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
-use crate::domain::{Connection, Definition, Error, Kind, lifecycle, record};
+use crate::domain::{Connection, Definition, Error, Kind, creation, record};
 use crate::log;
 use crate::storage::look::Sight;
 use crate::storage::{Item, Role, Source, finding, servers};
@@ -263,7 +263,7 @@ impl Call {
     fn let_go_on(&self, identity: &Identity) -> Result<bool, String> {
         self.alone(identity, &self.deadline.share(LOOKING, 2))?;
         let deadline = self.deadline.share(LOOKING, 2);
-        match lifecycle::go_on(identity, &self.hypervisor, &deadline) {
+        match creation::go_on(identity, &self.hypervisor, &deadline) {
             Ok(runs) => Ok(runs),
             Err(error) if error.leaves_open() => {
                 log::warning(error);

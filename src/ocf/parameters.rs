@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use super::table::rows;
-use crate::domain::lifecycle::ShutdownMode;
+use crate::domain::ending::ShutdownMode;
 use crate::domain::migration::StorageCheck;
 use crate::domain::migration::policy::Policy;
 use crate::domain::options::Options;

@@ -3,9 +3,10 @@
 use super::exit::Failure;
 use super::{Call, moving};
 use crate::cluster::{self, Peer, fencing};
+use crate::domain::creation::{self, Creation};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
-use crate::domain::lifecycle::{self, Creation, Manner};
+use crate::domain::ending::{self, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight};
 use crate::domain::{Condition, Error, Kind, State, evidence, locks, twin};
@@ -69,7 +70,7 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
             Next::Nothing => return Ok(()),
         }
     }
-    lifecycle::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
+    creation::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
     settle(call, identity, "start")?;
     call.attend();
     Ok(())
@@ -105,7 +106,7 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
         // What a start left that was not finished never ran; its view of the disks is as old as it is.
         Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, condition) => {
             log::warning(format_args!("{name} is left from a start that was not finished, ending it"));
-            lifecycle::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
+            ending::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
             if record.is_some_and(|record| record.restoring) && condition == Condition::PAUSED_MIGRATION {
                 call.take_back(name);
             }

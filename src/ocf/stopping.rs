@@ -3,7 +3,7 @@
 use super::Call;
 use super::exit::Failure;
 use crate::domain::definition::Identity;
-use crate::domain::lifecycle::{self, Manner};
+use crate::domain::ending::{self, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Trace};
 use crate::domain::{Error, Kind, evidence, migration};
@@ -66,7 +66,7 @@ impl<'a> Stopping<'a> {
         let Self { call, .. } = self;
         let Some(record) = &self.record else { return Ok(()) };
         if call.is_restored_only(record) {
-            lifecycle::stop(&record.trace(), &call.hypervisor, &Manner::Force, &call.deadline)
+            ending::stop(&record.trace(), &call.hypervisor, &Manner::Force, &call.deadline)
                 .map_err(|error| call.failure(error.context(format_args!("stop of {}", record.name))))?;
             call.take_back(&record.name);
         } else {
@@ -179,7 +179,7 @@ impl<'a> Stopping<'a> {
             return Ok(());
         }
         call.before_end(trace);
-        lifecycle::stop(trace, &call.hypervisor, &self.manner, &call.deadline)
+        ending::stop(trace, &call.hypervisor, &self.manner, &call.deadline)
             .map_err(|error| call.failure(error.context(format_args!("stop of {}", trace.identity.name))))
     }
 }
@@ -190,7 +190,7 @@ impl<'a> Stopping<'a> {
 /// half of the time is waited for that. Then it is ended: a start of the other's that fails is cheaper than a guest that is called stopped and lives.
 fn whose(call: &Call, identity: &Identity) -> Option<String> {
     let shelf = call.shelf();
-    let patience = call.deadline.within(call.deadline.before(lifecycle::reserve(&call.deadline)).left() / 2);
+    let patience = call.deadline.within(call.deadline.before(ending::reserve(&call.deadline)).left() / 2);
     loop {
         if let Some(owner) = shelf.owner(identity) {
             return Some(format!("it is the guest of {owner}"));

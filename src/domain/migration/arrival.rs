@@ -4,7 +4,7 @@ use super::side::{QUESTION, Side, There};
 use crate::deadline::{self, Deadline};
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::definition::Identity;
-use crate::domain::lifecycle::{self, REQUEST};
+use crate::domain::ending::{self, REQUEST};
 use crate::domain::{Condition, Error, Kind, Result, Uri, ffi};
 use crate::log;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub(super) fn abort(guest: &Guest, deadline: &Deadline) -> Result<()> {
 /// It is there and has not ended at the deadline.
 pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
-    let polite = deadline.before(lifecycle::reserve(deadline));
+    let polite = deadline.before(ending::reserve(deadline));
     let patience = deadline.share(Duration::from_secs(10), 3);
     let mut there = There::new(uri);
     let mut asked = false;

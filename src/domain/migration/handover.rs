@@ -11,7 +11,7 @@
 use super::side::{Here, Side, There};
 use crate::deadline::{self, Deadline};
 use crate::domain::emulator::Emulator;
-use crate::domain::{Condition, Error, Kind, Result, lifecycle};
+use crate::domain::{Condition, Error, Kind, Result, ending};
 use crate::log;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ impl Handover {
                 if stalls {
                     self.hold(name, "it runs on the target, and libvirt here does not answer");
                 }
-                lifecycle::end_copy(identity, here.uri, deadline)?;
+                ending::end_copy(identity, here.uri, deadline)?;
                 return Ok(true);
             }
             Side::Unknown(_) | Side::Absent if self.held && waited >= KEEP => {

@@ -4,7 +4,7 @@ use super::handover::Handover;
 use super::plan::Plan;
 use super::side::{Here, QUESTION, Side, There};
 use crate::deadline::{self, Deadline};
-use crate::domain::{Condition, Error, Kind, Result, lifecycle};
+use crate::domain::{Condition, Error, Kind, Result, ending};
 use crate::log;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Sides<'_> {
             Side::Runs => Err(Error::new(Kind::Lives, format!("{name} was moved to {} and runs here too", self.plan.target))),
             Side::Waits(state) | Side::Half(state) => {
                 log::warning(format_args!("{name} has moved, ending its copy here, {state}"));
-                lifecycle::end_copy(&self.here.trace.identity, self.here.uri, deadline)
+                ending::end_copy(&self.here.trace.identity, self.here.uri, deadline)
             }
             Side::Unknown(text) => {
                 log::warning(format_args!("{name} has moved; what is left here is stop's: {text}"));
@@ -168,7 +168,7 @@ impl Sides<'_> {
                 // Taken over, but the source was not told, and would let its copy go on when it gives up waiting.
                 (Side::Waits(..), Side::Runs) => {
                     log::warning(format_args!("{name} runs on {target}, ending its copy here: {error}"));
-                    return lifecycle::end_copy(&self.here.trace.identity, self.here.uri, deadline);
+                    return ending::end_copy(&self.here.trace.identity, self.here.uri, deadline);
                 }
                 (Side::Runs, Side::Unknown(text)) => (error.kind, format!("{name} still runs here; {target}: {text}")),
                 (Side::Runs, Side::Waits(..)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),

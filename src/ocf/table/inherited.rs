@@ -1,7 +1,7 @@
 //! The parameters of `ocf:heartbeat:VirtualDomain`, by its names.
 
 use super::{NUMBER, number, row};
-use crate::domain::lifecycle::ShutdownMode;
+use crate::domain::ending::ShutdownMode;
 use crate::domain::options::Options;
 use crate::domain::uri::{self, Uri};
 use crate::ocf::parameters::Parameters;

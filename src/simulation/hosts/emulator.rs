@@ -8,7 +8,7 @@ use rustix::process::Signal;
 const PAINFUL: Duration = Duration::from_secs(10);
 
 /// How long a request that waited in a daemon takes until the guest is there. What is assumed here is what the second look of a stop has to
-/// outlast (`PENDING` of `domain/lifecycle.rs`).
+/// outlast (`PENDING` of `domain/ending.rs`).
 const CREATION: Duration = Duration::from_millis(500);
 
 /// The number of an emulator of another guest, of which it cannot be told whose it is.

@@ -1,0 +1,124 @@
+//! A guest's creation on this host, up to where it runs.
+
+use super::definition::Identity;
+use super::status::{self, Presence, Sight};
+use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, saved_state};
+use crate::deadline::Deadline;
+use crate::log;
+use std::path::Path;
+use std::time::Duration;
+
+/// A guest that is about to be created.
+pub struct Creation<'a> {
+    definition: &'a Definition,
+    connection: Connection,
+}
+
+impl<'a> Creation<'a> {
+    /// Everything up to the request itself.
+    ///
+    /// # Errors
+    /// libvirt cannot be reached, or the guest cannot be prepared: nothing was asked for yet.
+    pub fn prepare(definition: &'a Definition, uri: &Uri, deadline: &Deadline) -> Result<Self> {
+        let connection = Connection::open(&uri.to_string(), deadline)?;
+        if let Some(guest) = connection.guest(&definition.identity.name, deadline)? {
+            turn_autostart_off(&guest, deadline)?;
+        }
+        Ok(Self { definition, connection })
+    }
+
+    /// Creates the guest as a transient domain, and then lets it run.
+    ///
+    /// It is created paused: a daemon that hangs may carry out a request long after this action, and whoever relied on its end, is
+    /// gone; a late copy must not run.
+    ///
+    /// # Errors
+    /// libvirt's own words. If the error [leaves it open](Error::leaves_open), a paused copy may be there, or come yet.
+    pub fn run(self, deadline: &Deadline) -> Result<()> {
+        let name = &self.definition.identity.name;
+        let xml = self.definition.xml.clone();
+        let paused = virt::sys::VIR_DOMAIN_START_PAUSED;
+        let domain = self.connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, paused))?;
+        let guest = self.connection.with(name, domain);
+        let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
+        result.map_err(Error::of_a_copy)
+    }
+}
+
+impl Creation<'_> {
+    /// Creates the guest from its saved state instead, and then lets it go on. The state is used up by that.
+    ///
+    /// # Errors
+    /// As for [`Creation::run`]. The state is not used up.
+    pub fn restore(self, file: &Path, deadline: &Deadline) -> Result<()> {
+        let guest = saved_state::restore(&self.definition.identity, &self.connection, file, deadline)?;
+        // Before it runs: from then on the state and the disks do not belong together any more.
+        if let Err(error) = saved_state::use_up(file, deadline) {
+            guest.call("destroying", deadline, |domain| Ok(domain.destroy()?))?;
+            return Err(Error::new(Kind::Internal, error.text));
+        }
+        let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
+        result.map_err(Error::of_a_copy)?;
+        saved_state::clear(file, deadline);
+        Ok(())
+    }
+}
+
+/// Lets a guest go on that an I/O error has paused: the request that failed is made again. Not one that anything else has paused meanwhile.
+/// Whether it is seen to run then: the same error pauses it again at once.
+///
+/// # Errors
+/// It is not paused by an I/O error here, or libvirt's. One that [leaves it open](Error::leaves_open) may be carried out yet.
+pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool> {
+    let name = &identity.name;
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    match status::ask_through(&connection, identity, deadline)? {
+        Some((Condition::PAUSED_IO_ERROR, uuid)) if !identity.is_another(&uuid) => {}
+        _ => return Err(Error::new(Kind::State, format!("{name} is not paused by an I/O error any more"))),
+    }
+    let Some(guest) = connection.guest(name, deadline)? else { return Err(Error::new(Kind::State, format!("{name} is gone"))) };
+    guest.call("letting go on", deadline, |domain| Ok(domain.resume()?))?;
+    // It was asked to: that nobody says how it is now is no error of that.
+    let seen = guest.call("asking for the state of", deadline, ffi::state);
+    Ok(seen.is_ok_and(Condition::runs))
+}
+
+/// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
+/// which may be the very one `config` names, and saved state could go with it; but the host must not start the guest by itself.
+/// The guest then runs from `config` all the same, and is defined and shut off again when it ends.
+fn turn_autostart_off(guest: &Guest, deadline: &Deadline) -> Result<()> {
+    let name = guest.name.clone();
+    guest.call("preparing the persistent definition of", deadline, move |domain| {
+        if domain.is_persistent()? && domain.autostart()? {
+            log::warning(format_args!("autostart of {name} turned off: the cluster starts it"));
+            domain.set_autostart(false)?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits until libvirt says that the guest runs here. An emulator without libvirt's word may not have been let run yet.
+///
+/// # Errors
+/// `State` as soon as it is gone again or in a state from which it will not come to run by itself; `TimedOut` at the deadline.
+pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let name = &identity.name;
+    let trace = identity.clone().into();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let seen = match status::look(&trace, uri, deadline)? {
+            Presence::Absent => return Err(Error::new(Kind::State, format!("{name} is gone"))),
+            Presence::Active(Sight::Process { emulator, trouble }) => format!("{emulator} is there, but {trouble}"),
+            Presence::Active(Sight::Libvirt { condition, .. }) => match condition.state {
+                _ if condition.runs() => return Ok(()),
+                _ if condition.will_run() => format!("it is {condition}"),
+                state @ State::NoState => format!("it has {state}"),
+                _ => return Err(Error::new(Kind::State, format!("{name} is {condition}"))),
+            },
+        };
+        if !deadline.again(pause) {
+            return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet: {seen}")));
+        }
+        pause = (pause * 2).min(Duration::from_millis(250));
+    }
+}
