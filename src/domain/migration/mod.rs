@@ -15,6 +15,7 @@ pub mod preflight;
 mod recover;
 mod side;
 mod transfer;
+mod verdict;
 
 pub use arrival::{call_off, end_arrival};
 pub use plan::{Plan, StorageCheck};

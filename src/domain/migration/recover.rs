@@ -3,8 +3,9 @@
 use super::handover::Handover;
 use super::plan::Plan;
 use super::side::{Here, QUESTION, Side, There};
+use super::verdict::{Known, Next, judge};
 use crate::deadline::{self, Deadline};
-use crate::domain::{Condition, Error, Kind, Result, ending};
+use crate::domain::{Error, Kind, Result, ending};
 use crate::log;
 use std::time::Duration;
 
@@ -116,80 +117,32 @@ impl Sides<'_> {
             if matches!(here, Side::Runs) && !matches!(there, Side::Runs) {
                 handover.release(&name);
             }
-            // libvirt here has brought the move to its end, or cannot: it waits for the emulator that is held.
-            let clear = match (&here, &there) {
-                (Side::Runs, Side::Unknown(_)) => !error.leaves_open(),
-                (Side::Waits(_), Side::Unknown(_)) => handover.held(),
-                _ => false,
-            };
-            let enough = clear && patience.expired();
-            let (kind, place) = match (here, there) {
-                // A request that was not answered may still be waiting for its turn.
-                (Side::Runs, Side::Absent) => {
-                    let kind = if error.kind == Kind::Unresponsive { error.kind } else { Kind::State };
-                    return failed(kind, format!("{name} still runs here"));
-                }
-                (Side::Waits(state), Side::Absent) if self.paused && !state.will_run() => {
-                    return failed(Kind::State, format!("{name} is still {state} here"));
-                }
-                (Side::Waits(_), Side::Absent) if handover.held() => {
-                    return failed(Kind::TimedOut, format!("{name} is held here, and not on {target}, where it may have run"));
-                }
-                // The target has let it run, and its word was lost: libvirt here took the move for failed. One has to stand still at once, until
-                // both are ended; the one there has what was written last.
-                (Side::Runs, Side::Runs) if self.ours => {
-                    handover.hold(&name, &format!("it runs here and on {target}"));
-                    return failed(Kind::Lives, format!("{name} runs here and on {target}, the copy here is held"));
-                }
-                (Side::Runs, Side::Runs) => return failed(Kind::Lives, format!("{name} runs here and on {target}")),
-                (Side::Absent, Side::Absent) => return failed(Kind::State, format!("{name} runs neither here nor on {target}")),
-                (Side::Absent, Side::Runs) => {
+            let (paused, ours, held) = (self.paused, self.ours, handover.held());
+            let known = Known { name: &name, target: &target, error, paused, ours, held, last };
+            match judge(&here, &there, &known) {
+                Next::Moved => {
                     log::info(format_args!("{name} runs on {target} in spite of an error: {error}"));
                     return Ok(());
                 }
-                // The copy here was all there was of the memory that has not gone over.
-                (Side::Absent, Side::Half(state)) if state.is_broken_postcopy() => {
-                    let text =
-                        format!("{name} has lost memory: it is {state} on {target} and not here; it has to be stopped there and started");
-                    return failed(Kind::State, text);
-                }
-                (Side::Half(state), Side::Absent) => {
-                    let text =
-                        format!("{name} has lost memory: it is {state} here and not on {target}; it has to be stopped here and started");
-                    return failed(Kind::State, text);
-                }
-                (Side::Absent, Side::Half(state)) => (Kind::TimedOut, format!("{name} is {state} on {target}")),
-                (Side::Half(state), Side::Half(other) | Side::Waits(other)) => {
-                    (Kind::TimedOut, format!("{name} is half here, {state}, and half on {target}, {other}"))
-                }
-                (Side::Half(state), Side::Runs) => (Kind::TimedOut, format!("{name} is half here, {state}, and runs on {target}")),
-                (Side::Half(state), Side::Unknown(text)) => (Kind::TimedOut, format!("{name} is half here, {state}; {target}: {text}")),
-                (_, Side::Half(state)) => (Kind::TimedOut, format!("{name} is half on {target}, {state}")),
-                // Taken over, but the source was not told, and would let its copy go on when it gives up waiting.
-                (Side::Waits(..), Side::Runs) => {
+                Next::EndCopyHere => {
                     log::warning(format_args!("{name} runs on {target}, ending its copy here: {error}"));
                     return ending::end_copy(&self.here.trace.identity, self.here.uri, deadline);
                 }
-                (Side::Runs, Side::Unknown(text)) => (error.kind, format!("{name} still runs here; {target}: {text}")),
-                (Side::Runs, Side::Waits(..)) => (error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
-                // libvirt here was restarted in the handover, and leaves it so: the record of the move has to stay, by which a monitor shows it.
-                (Side::Waits(state @ Condition::PAUSED_MIGRATION), Side::Absent) => (Kind::TimedOut, format!("{name} is {state} here")),
-                (Side::Waits(state), Side::Absent) => (Kind::State, format!("{name} is {state} here")),
-                (Side::Waits(state), Side::Waits(other)) => (error.kind, format!("{name} is {state} here and {other} on {target}")),
-                (Side::Waits(state), Side::Unknown(text)) => {
-                    // Nobody watches from now on, and libvirt here lets it go on when it gives up waiting, whatever runs there.
-                    if last && state == Condition::PAUSED_MIGRATION {
-                        handover.hold_unless_it_runs(self.here, &text, deadline);
-                    }
-                    let state = if handover.held() { "held".to_owned() } else { state.to_string() };
-                    (Kind::TimedOut, format!("{name} is {state} here, it may run on {target}: {text}"))
+                Next::HoldHere(place) => {
+                    handover.hold(&name, &format!("it runs here and on {target}"));
+                    return failed(Kind::Lives, place);
                 }
-                (Side::Absent, Side::Waits(state)) => (error.kind, format!("{name} is {state} on {target} and not here")),
-                (Side::Absent, Side::Unknown(text)) => (error.kind, format!("{name} is not here; {target}: {text}")),
-                (Side::Unknown(text), _) => (error.kind, text),
-            };
-            if last || enough || !deadline.pause(AGAIN) {
-                return failed(kind, place);
+                Next::HoldUnlessItRuns { state, text } => {
+                    handover.hold_unless_it_runs(self.here, &text, deadline);
+                    return failed(Kind::TimedOut, known.waiting(state, &text, handover.held()));
+                }
+                Next::Answer(kind, place) => return failed(kind, place),
+                Next::AskAgain { kind, place, clear } => {
+                    let enough = clear && patience.expired();
+                    if last || enough || !deadline.pause(AGAIN) {
+                        return failed(kind, place);
+                    }
+                }
             }
         }
     }

@@ -26,7 +26,8 @@ pub(super) enum Side {
 }
 
 impl Side {
-    fn of(condition: Condition) -> Self {
+    /// By what its libvirt says.
+    pub(super) fn of(condition: Condition) -> Self {
         match condition.state {
             State::ShutOff => Self::Absent,
             _ if condition.is_postcopy() => Self::Half(condition),
