@@ -102,26 +102,37 @@ pub fn leave(
     let handover = Handover::new(emulators);
     let postcopy = broken.is_some();
     let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, postcopy, handover };
-    carry(transfer, broken, paused, course, (&working, deadline))?;
+    carry(transfer, Found { broken, paused }, course, &Limits { working, whole: *deadline })?;
     if let Some(job) = completed(&mut there, name, deadline) {
         course.learn(&job);
     }
     Ok(())
 }
 
-/// Carries the guest over, or finds out where it is. `broken`: it is half there already; `paused`: its CPUs are to stand still there too.
-/// The move has the first of the times, all of it the second.
-fn carry(
-    mut transfer: Transfer,
+/// How the guest is found here.
+struct Found {
+    /// It is half there already: what is wrong with that move.
     broken: Option<Error>,
+    /// Its CPUs stand still, and are to stand still there too.
     paused: bool,
-    course: &mut Course,
-    (working, deadline): (&Deadline, &Deadline),
-) -> Result<()> {
+}
+
+/// Until when.
+struct Limits {
+    /// It is being moved; from then on the move is called off.
+    working: Deadline,
+    /// It is known where it is.
+    whole: Deadline,
+}
+
+/// Carries the guest over, or finds out where it is.
+fn carry(mut transfer: Transfer, found: Found, course: &mut Course, limits: &Limits) -> Result<()> {
+    let Found { broken, paused } = found;
+    let deadline = &limits.whole;
     // Nothing of it was at the target before a move that is begun here.
     let ours = broken.is_none();
     let result = match broken {
-        None => transfer.run(working, deadline),
+        None => transfer.run(&limits.working, deadline),
         Some(error) => transfer.resume(error, deadline),
     };
     let Transfer { here, there, plan, last, postcopy, mut handover, .. } = transfer;

@@ -10,7 +10,7 @@ use super::handover::Handover;
 use super::policy::Policy;
 use super::side::{Here, There};
 use super::transfer::Transfer;
-use super::{Error, Plan, RESERVE, Result, StorageCheck, carry};
+use super::{Error, Found, Limits, Plan, RESERVE, Result, StorageCheck, carry};
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
@@ -69,7 +69,7 @@ fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
         expect_move(usize::from(policy != Policy::Plain));
     }
     let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan: &plan, last: None, postcopy, handover };
-    carry(transfer, broken, false, &mut Course::default(), (&working, &deadline))
+    carry(transfer, Found { broken, paused: false }, &mut Course::default(), &Limits { working, whole: deadline })
 }
 
 /// Moves the guest; the answer, in a word.

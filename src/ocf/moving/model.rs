@@ -86,13 +86,17 @@ fn awaited(time: Duration, came: bool) -> String {
     }
 }
 
-/// Awaits it in every course of events that leaves the usual one so often. `came`: it has come before.
-fn every_course(
-    (budget, time): (usize, Duration),
-    came: bool,
-    may: fn(&World, Happens) -> bool,
-    create: impl Fn(&mut World),
-) -> BTreeMap<String, usize> {
+/// Which courses of events are tried.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// How often a course leaves the usual one.
+    budget: usize,
+    /// The action's time.
+    time: Duration,
+}
+
+/// Awaits it in every course of events within bounds. `came`: it has come before.
+fn every_course(bounds: Bounds, came: bool, may: fn(&World, Happens) -> bool, create: impl Fn(&mut World)) -> BTreeMap<String, usize> {
     simulated::install();
     let folder = folder();
     let create = || {
@@ -102,7 +106,7 @@ fn every_course(
         create(&mut world);
         world
     };
-    explore(budget, create, || awaited(time, came), |world, _| world.wrong.take().map_or(Ok(()), Err))
+    explore(bounds.budget, create, || awaited(bounds.time, came), |world, _| world.wrong.take().map_or(Ok(()), Err))
 }
 
 /// The daemon here freezes, goes, and is there again.
@@ -116,7 +120,7 @@ fn comes_and_goes(_: &World, happens: Happens) -> bool {
 /// running, or if a look takes its time from elsewhere than the action.
 #[test]
 fn a_guest_that_has_come() {
-    for bounds in [(3, SHORT), (2, USUAL)] {
+    for bounds in [Bounds { budget: 3, time: SHORT }, Bounds { budget: 2, time: USUAL }] {
         let may = |world: &World, happens| comes_and_goes(world, happens) || happens == Happens::Ends(0);
         let answers = every_course(bounds, true, may, |world| {
             world.hosts[0].defined = pick(2) == 1;
@@ -131,7 +135,7 @@ fn a_guest_that_has_come() {
 /// Fails if one that a snapshot has paused is not waited for.
 #[test]
 fn a_guest_that_is_paused() {
-    for bounds in [(2, SHORT), (1, USUAL)] {
+    for bounds in [Bounds { budget: 2, time: SHORT }, Bounds { budget: 1, time: USUAL }] {
         let answers = every_course(bounds, false, comes_and_goes, |world| {
             world.move_from(1, 0, Step::Runs);
             world.pause(0, [1, 5, 6, 9][pick(4)]);
@@ -152,7 +156,7 @@ fn a_guest_that_is_on_its_way() {
         let part = matches!(happens, Happens::Parts(Step::Asked | Step::Filling, false));
         comes_and_goes(world, happens) || others || part
     };
-    for bounds in [(2, SHORT), (1, USUAL)] {
+    for bounds in [Bounds { budget: 2, time: SHORT }, Bounds { budget: 1, time: USUAL }] {
         let answers = every_course(bounds, false, may, |world| {
             let (seconds, step) = [(1, Step::Asked), (7, Step::Filling), (1, Step::HandedOver), (NEVER, Step::Filling)][pick(4)];
             world.filling = Duration::from_secs(seconds);

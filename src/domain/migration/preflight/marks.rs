@@ -5,7 +5,7 @@
 //! How another host is asked, and why so, see [`super::shared`]. A device is asked for by the links in such a folder: its name of udev's that
 //! holds its WWID or UUID has to be there, and to be what the definition calls it.
 
-use super::reader::{Answer, ask, see};
+use super::reader::{Answer, Question, ask, see};
 use crate::deadline::{Deadline, Task};
 use crate::domain::Kind;
 use crate::domain::connection::Connection;
@@ -234,7 +234,8 @@ impl Marks {
             .filter(|(disk, ..)| bypasses_the_cache(&disk.item))
             .filter_map(|(.., place)| self.links.iter().position(|link| link == place))
             .collect();
-        let seen = see(there, &carrier.folder, carrier, (self.links.len(), None, &through), deadline).map_err(|error| {
+        let question = Question { count: self.links.len(), text: None, through: &through };
+        let seen = see(there, &carrier.folder, carrier, &question, deadline).map_err(|error| {
             let silent = error.kind == Kind::Unresponsive;
             log::debug(|| format!("{node}: {}", error.text));
             Doubt { silent, ..doubt(&first.item, "it cannot be looked at there") }

@@ -55,6 +55,16 @@ pub(super) struct There {
     pub(super) samples: [u64; 2],
 }
 
+/// What is asked about the links of a folder. A link is known by its number.
+pub(super) struct Question<'a> {
+    /// How many there are.
+    pub(super) count: usize,
+    /// The one whose contents are wanted.
+    pub(super) text: Option<usize>,
+    /// Those whose devices are also read where nobody has read them before.
+    pub(super) through: &'a [usize],
+}
+
 /// What all links lead to.
 pub(super) struct Seen {
     /// Of each link, in their order; `None` if it leads to nothing. A folder has no samples worth the name.
@@ -86,8 +96,7 @@ pub(super) fn ask(there: &Connection, folder: &Path, nonce: &Nonce, tries: u32, 
     }
 }
 
-/// Has the target's libvirt look at what the links lead to there, and read the one with the number `text`; the devices behind the links
-/// `through` are also read where nobody has read them before. `None` if the folder of the links is not there.
+/// Has the target's libvirt look at what the links lead to there. `None` if the folder of the links is not there.
 ///
 /// # Errors
 /// It cannot, or gives no answer.
@@ -95,9 +104,10 @@ pub(super) fn see(
     there: &Connection,
     folder: &Path,
     nonce: &Nonce,
-    (count, text, through): (usize, Option<usize>, &[usize]),
+    question: &Question,
     deadline: &Deadline,
 ) -> Result<Option<Seen>, Error> {
+    let Question { count, text, through } = *question;
     let (place, through) = (folder.join(&nonce.name).join(nonce::LINKS), through.to_vec());
     in_folder(there, &place, &nonce.name, "links", deadline, move |connect, pool| {
         let names = pool.list_volumes()?;

@@ -8,7 +8,7 @@
 //! of this moment, where an attribute that a probe left in the cluster would be of its own time.
 
 use super::Check;
-use super::reader::{Answer, TRIES, There, ask, see};
+use super::reader::{Answer, Question, TRIES, There, ask, see};
 use super::safe;
 use super::target::{Target, is_here};
 use crate::deadline::{Deadline, Task};
@@ -134,7 +134,8 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         // What is left of the time is for taking everything away again.
         Some((asked, nonce)) => {
             let limit = deadline.before(deadline.left() / 4);
-            see(there, &asked.there, nonce, (links.len(), Some(HOSTS), &[]), &limit)
+            let question = Question { count: links.len(), text: Some(HOSTS), through: &[] };
+            see(there, &asked.there, nonce, &question, &limit)
                 .map_err(|error| format!("cannot be looked at there: {}", error.text))
                 .and_then(|seen| seen.ok_or_else(|| "cannot be looked at there: the folder for it has gone".to_owned()))
         }
