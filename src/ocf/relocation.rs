@@ -166,8 +166,8 @@ impl Call {
             for (node, look) in begun {
                 match look.and_then(|look| look.join().ok()) {
                     Some(Ok(())) => turn.note_answer(&node),
-                    Some(Err(Doubt { text, silent: false })) => drop(doubts.insert(node, text)),
-                    Some(Err(Doubt { text, silent: true })) => {
+                    Some(Err(Doubt::Unproven(text))) => drop(doubts.insert(node, text)),
+                    Some(Err(Doubt::Silent(text))) => {
                         let alone = turn.note_silent(&node);
                         log::warning(format_args!("{text}; it is not asked again for {} min", alone / 60));
                         doubts.insert(node.clone(), quiet(&node));
@@ -180,13 +180,12 @@ impl Call {
     }
 
     fn ask(&self, subject: &Subject, marks: &Marks, node: &str, deadline: &Deadline) -> Result<(), Doubt> {
-        let doubt = |text: String| Doubt { text, silent: false };
-        let unreached = |_| doubt(format!("{node} is not reached"));
+        let unreached = |_| Doubt::Unproven(format!("{node} is not reached"));
         let there = Connection::open(&moving::remote(self, node), &deadline.before(deadline.left() / 2)).map_err(unreached)?;
         marks.read_by(&there, node, deadline)?;
         let plan = moving::plan_for(self, node, deadline);
-        let plan = plan.map_err(|failure| doubt(format!("{node}: {}", failure.reason.unwrap_or_default())))?;
-        preflight::of_start(subject, &plan, &there, deadline).map_or(Ok(()), |text| Err(doubt(format!("{node}: {text}"))))
+        let plan = plan.map_err(|failure| Doubt::Unproven(format!("{node}: {}", failure.reason.unwrap_or_default())))?;
+        preflight::of_start(subject, &plan, &there, deadline).map_or(Ok(()), |text| Err(Doubt::Unproven(format!("{node}: {text}"))))
     }
 }
 

@@ -5,20 +5,19 @@
 //! How another host is asked, and why so, see [`super::shared`]. A device is asked for by the links in such a folder: its name of udev's that
 //! holds its WWID or UUID has to be there, and to be what the definition calls it.
 
-use super::reader::{Answer, Question, ask, see};
+mod inquiry;
+
 use crate::deadline::{Deadline, Task};
-use crate::domain::Kind;
-use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::log;
 use crate::storage::device::{self, Naming};
-use crate::storage::finding::{LOOK, path};
+use crate::storage::finding::LOOK;
 use crate::storage::look::{self, Facts, Sight};
 use crate::storage::nonce::{FILE, Nonce};
 use crate::storage::{Finding, Item, Source, item};
+pub use inquiry::Doubt;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What was left.
@@ -37,15 +36,6 @@ struct Disk {
     path: Option<PathBuf>,
     /// `None`: this host's kernel does not know it.
     facts: Option<Facts>,
-}
-
-/// Why another host is not known to read all disks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doubt {
-    /// A sentence that stays the same as long as its cause does.
-    pub text: String,
-    /// The host has taken the question and given no answer: it may hang on the same storage, and one more question would hang too.
-    pub silent: bool,
 }
 
 /// What is said of devices of which no host can be known to read them.
@@ -172,97 +162,6 @@ impl Marks {
         });
         looks.iter().all(Result::is_ok).then_some(folder)
     }
-
-    /// Whether the host called `node` reads all disks, and they are the same there.
-    ///
-    /// # Errors
-    /// Why that is not known.
-    pub fn read_by(&self, there: &Connection, node: &str, deadline: &Deadline) -> Result<(), Doubt> {
-        let silent = |text: String| Doubt { text, silent: true };
-        let mut asked = BTreeMap::new();
-        let mut ask = |here: &Path, place: &Path| -> Result<Answer, Doubt> {
-            let Some(nonce) = self.nonces.iter().find(|nonce| nonce.folder == here) else {
-                return Ok(Answer::Unknown(format!("no nonce could be left in {}", here.display())));
-            };
-            let question = || ask(there, place, nonce, 1, deadline);
-            let answer = asked.entry((here.to_owned(), place.to_owned())).or_insert_with(question).clone();
-            if let Answer::Silent(text) = &answer {
-                log::debug(|| format!("{node}: {text}"));
-                return Err(silent(format!("{node} gives no answer about {}", place.display())));
-            }
-            Ok(answer)
-        };
-        let doubt = |item: &Item, why: &str| Doubt { text: format!("{node} is not known to read {item}: {why}"), silent: false };
-        let mut devices = Vec::new();
-        for disk in &self.disks {
-            let Some(facts) = &disk.facts else { return Err(doubt(&disk.item, &disk.doubt().unwrap_or_default())) };
-            // A pool that is being refreshed is locked as well.
-            let late = Cell::new(false);
-            let find = |pool: &str, volume: &str| {
-                let found = there.find_volume(pool, volume, deadline);
-                found.inspect_err(|error| late.set(error.kind == Kind::Unresponsive)).ok()
-            };
-            let Some(place) = path(&disk.item, &find) else {
-                let unanswered = late.get().then(|| silent(format!("{node} gives no answer about {}", disk.item)));
-                return Err(unanswered.unwrap_or_else(|| doubt(&disk.item, "it is not found there")));
-            };
-            if facts.block {
-                devices.push((disk, facts, place));
-                continue;
-            }
-            for (here, folder) in pairs(disk, facts, &place) {
-                match ask(&here, &folder)? {
-                    Answer::Same => {}
-                    Answer::Other => return Err(doubt(&disk.item, "another folder is there, or none")),
-                    Answer::Unknown(text) | Answer::Silent(text) => {
-                        log::debug(|| format!("{node}: {text}"));
-                        return Err(doubt(&disk.item, "its folder cannot be read there"));
-                    }
-                }
-            }
-        }
-        let Some((first, ..)) = devices.first() else { return Ok(()) };
-        let mut carrier = None;
-        for nonce in &self.nonces {
-            if ask(&nonce.folder, &nonce.folder)? == Answer::Same {
-                carrier = Some(nonce);
-            }
-        }
-        let Some(carrier) = carrier else { return Err(doubt(&first.item, "no folder is known to be the same there")) };
-        let through: Vec<usize> = devices
-            .iter()
-            .filter(|(disk, ..)| bypasses_the_cache(&disk.item))
-            .filter_map(|(.., place)| self.links.iter().position(|link| link == place))
-            .collect();
-        let question = Question { count: self.links.len(), text: None, through: &through };
-        let seen = see(there, &carrier.folder, carrier, &question, deadline).map_err(|error| {
-            let silent = error.kind == Kind::Unresponsive;
-            log::debug(|| format!("{node}: {}", error.text));
-            Doubt { silent, ..doubt(&first.item, "it cannot be looked at there") }
-        })?;
-        let Some(seen) = seen else { return Err(doubt(&first.item, "the folder for it has gone there")) };
-        let at = |path: &Path| self.links.iter().zip(&seen.links).find(|(link, _)| *link == path).and_then(|(_, there)| *there);
-        for (disk, facts, place) in &devices {
-            let Some(lasting) = &facts.lasting else { return Err(doubt(&disk.item, NO_LASTING)) };
-            let Some(device) = at(place).filter(|device| device.size == facts.size && at(lasting) == Some(*device)) else {
-                return Err(doubt(&disk.item, "it is not there, or another one"));
-            };
-            // That both names show the same is no proof, see `shared`.
-            match device::naming(place, lasting) {
-                Naming::Device if disk.path.as_ref() == Some(place) => {}
-                Naming::Contents if disk.path.as_ref() == Some(place) && facts.samples == Some(device.samples) => {}
-                Naming::Contents => return Err(doubt(&disk.item, "its beginning or its end is not what was seen last")),
-                Naming::Device | Naming::Nothing => return Err(doubt(&disk.item, NOT_CALLED)),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether the guest reads a device past the host's page cache. What a question reads of a device stays there for as long as anybody has the device
-/// open, and grows old while the guest writes elsewhere: a guest that would be started there with the cache must not find it.
-fn bypasses_the_cache(item: &Item) -> bool {
-    matches!(item.cache.as_deref(), Some("none" | "directsync"))
 }
 
 /// Does the same in all these folders at once, each of which may hang.
@@ -281,14 +180,6 @@ fn at_once(
         .collect();
     // The children see to the time; what comes after is for the threads.
     begun.into_iter().map(|task| task.wait(deadline).unwrap_or_else(|| Err("its storage does not answer".to_owned()))).collect()
-}
-
-/// The folders that decide what a file's path means, here and there. A volume has one path here and may have another there.
-fn pairs(disk: &Disk, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBuf)> {
-    if disk.path.as_deref() == Some(place) {
-        return facts.folders.iter().map(|folder| (folder.clone(), folder.clone())).collect();
-    }
-    facts.folders.first().cloned().zip(place.parent().map(Path::to_owned)).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -335,16 +226,6 @@ mod tests {
         assert_eq!(marks.lack(&xml(&[old.clone(), disc])), None, "the guest can do without");
         assert_eq!(marks.lack(&xml(&[old, new])).map(|item| item.name).as_deref(), Some("vdb"));
         assert_eq!(marks.lack(&xml(&[disk("vda", "p/z")])).map(|item| item.name).as_deref(), Some("vda"), "another one by its name");
-    }
-
-    #[test]
-    fn what_is_read_with_the_cache_is_not_read_for_a_question() {
-        let item = |cache: &str| {
-            let disk = format!("<disk type='block'><driver name='qemu' {cache}/><source dev='/dev/a'/><target dev='vda'/></disk>");
-            item::items(&format!("<domain><devices>{disk}</devices></domain>")).remove(0)
-        };
-        assert!(bypasses_the_cache(&item("cache='none'")) && bypasses_the_cache(&item("cache='directsync'")));
-        assert!(!bypasses_the_cache(&item("cache='writeback'")) && !bypasses_the_cache(&item("")));
     }
 
     #[test]
