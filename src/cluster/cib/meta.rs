@@ -1,6 +1,7 @@
 //! Meta attributes as Pacemaker takes them.
 
-use super::{Cib, sets};
+use super::Cib;
+use super::read::sets;
 
 /// Words that Pacemaker takes for yes, in any case (`crm_str_to_boolean` in its `lib/common/strings.c`).
 const YES: &[&str] = &["true", "on", "yes", "y", "1"];
