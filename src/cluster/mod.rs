@@ -27,6 +27,43 @@ pub fn set_attribute(node: &str, name: &str, value: Option<&str>, deadline: &Dea
     tool::run("attrd_updater", &words, deadline).map(drop)
 }
 
+/// Sets an attribute of this node that every node can read as long as this one is in the cluster, and that is not written to the CIB: nothing is
+/// recomputed for it. `None` removes it.
+///
+/// # Errors
+/// It was not changed.
+pub fn set_private(name: &str, value: Option<&str>, deadline: &Deadline) -> Result<(), tool::Trouble> {
+    let mut words = vec!["--name", name, "--private"];
+    words.extend(value.map_or(vec!["--delete"], |value| vec!["--update", value]));
+    tool::run("attrd_updater", &words, deadline).map(drop)
+}
+
+/// The values that the nodes have of an attribute, with the nodes' names; none if no node has it.
+///
+/// # Errors
+/// They are not known.
+pub fn attribute(name: &str, deadline: &Deadline) -> Result<Vec<(String, String)>, tool::Trouble> {
+    match tool::run("attrd_updater", &["--name", name, "--query", "--all"], deadline) {
+        Ok(text) => parse_values(&text),
+        Err(tool::Trouble::Failed(NO_SUCH, _)) => Ok(Vec::new()),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// The code of Pacemaker's tools for what is not there: `CRM_EX_NOSUCH` in its `include/crm/common/results.h`.
+const NO_SUCH: i32 = 105;
+
+/// Of each line `name="…" host="NODE" value="VALUE"` (`do_query` in Pacemaker's `tools/attrd_updater.c`). What was removed has an empty value.
+fn parse_values(text: &str) -> Result<Vec<(String, String)>, tool::Trouble> {
+    let value = |line: &str| {
+        let (node, value) = line.split_once(" host=\"")?.1.split_once("\" value=\"")?;
+        Some((node.to_owned(), value.strip_suffix('"')?.to_owned()))
+    };
+    let values: Option<Vec<_>> = text.lines().filter(|line| !line.trim().is_empty()).map(value).collect();
+    let values = values.ok_or_else(|| tool::Trouble::Nonsense(format!("attrd_updater: what it says is not understood: {text:?}")))?;
+    Ok(values.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+}
+
 /// A node of the cluster as the controller of this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -92,6 +129,17 @@ mod tests {
         let peer = |name: &str, member| Peer { name: name.into(), member };
         let text = "1 node1 member\n2 node2 lost\n3 node3 \n4 node4\n\n";
         assert_eq!(parse_peers(text), [peer("node1", true), peer("node2", false), peer("node3", false), peer("node4", false)]);
+    }
+
+    #[test]
+    fn values_of_an_attribute() {
+        let value = |node: &str, value: &str| (node.to_owned(), value.to_owned());
+        let text = "name=\"a\" host=\"node1\" value=\"x y,z\"\nname=\"a\" host=\"node2\" value=\"\"\n";
+        assert_eq!(parse_values(text), Ok(vec![value("node1", "x y,z")]));
+        assert_eq!(parse_values(""), Ok(Vec::new()));
+        for text in ["no", "name=\"a\" host=\"node1\"", "name=\"a\" host=\"node1\" value=\"x"] {
+            assert!(parse_values(text).is_err(), "{text}");
+        }
     }
 
     #[test]

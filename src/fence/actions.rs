@@ -6,6 +6,7 @@ use super::options::{Options, Secret, uuid};
 use super::pool::Pool;
 use super::power::{Done, Plug, Status};
 use super::sight::Target;
+use super::told::Nodes;
 use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -128,7 +129,7 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
             Err(text) => return Report::failed(text),
         }
     }
-    let plugs = match plugs(action, options, &pool) {
+    let plugs = match plugs(action, options, &pool, &Nodes::new(by_fencer)) {
         Ok(plugs) => plugs,
         Err(text) => return Report::failed(text),
     };
@@ -205,7 +206,7 @@ fn changed(done: &[Done], word: &str) -> Report {
 }
 
 /// The guests that are meant.
-fn plugs(action: Action, options: &Options, pool: &Pool) -> std::result::Result<Vec<Plug>, String> {
+fn plugs(action: Action, options: &Options, pool: &Pool, nodes: &Nodes) -> std::result::Result<Vec<Plug>, String> {
     if !action.wants_plug() {
         return Ok(Vec::new());
     }
@@ -216,10 +217,10 @@ fn plugs(action: Action, options: &Options, pool: &Pool) -> std::result::Result<
         (None, Some(node)) => vec![node],
         (None, None) => return Err("no plug is given: which guest?".into()),
     };
-    words.into_iter().map(|word| plug(word, options, pool)).collect()
+    words.into_iter().map(|word| plug(word, options, pool, nodes)).collect()
 }
 
-fn plug(word: &str, options: &Options, pool: &Pool) -> std::result::Result<Plug, String> {
+fn plug(word: &str, options: &Options, pool: &Pool, nodes: &Nodes) -> std::result::Result<Plug, String> {
     if word.is_empty() || word.chars().any(char::is_control) || word.len() > 255 {
         return Err("a plug is empty, too long, or holds control characters".into());
     }
@@ -237,6 +238,7 @@ fn plug(word: &str, options: &Options, pool: &Pool) -> std::result::Result<Plug,
         power_wait: options.power_wait,
         retry_on: options.retry_on,
         notes: note::FOLDER.into(),
+        nodes: nodes.clone(),
     })
 }
 
@@ -363,7 +365,7 @@ mod tests {
     fn which_guest() {
         let pool = Pool::new(&options(&[NOWHERE]), UNLIMITED).unwrap();
         let of = |pairs: &[(&str, &str)]| {
-            plugs(Action::Off, &options(pairs), &pool)
+            plugs(Action::Off, &options(pairs), &pool, &Nodes::new(false))
                 .map(|plugs| plugs.into_iter().map(|plug| plug.target.word).collect::<Vec<_>>().join("|"))
         };
         assert_eq!(of(&[("plug", "a"), ("nodename", "n")]).as_deref(), Ok("a"));
@@ -374,7 +376,7 @@ mod tests {
         assert!(of(&[("plug", "a,")]).is_err());
         assert!(of(&[("plug", "a\tb")]).is_err());
         assert!(of(&[("plug", "a"), ("use_uuid", "1")]).is_err());
-        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool).map_err(drop).unwrap();
+        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool, &Nodes::new(false)).map_err(drop).unwrap();
         assert_eq!(pinned.target.uuid.as_deref(), Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809"));
         assert!(pinned.target.name.is_some());
     }

@@ -91,6 +91,15 @@ impl<'a> Ending<'a> {
     /// # Errors
     /// It is not proven off, and why.
     pub(super) fn run(mut self, deadline: &Deadline) -> Result<Done> {
+        let answer = self.rounds(deadline);
+        // Pacemaker asks another node now.
+        if answer.is_err() && self.note.as_ref().is_some_and(|note| !note.ends.is_empty()) {
+            self.plug.nodes.tell(&self.plug.notes);
+        }
+        answer
+    }
+
+    fn rounds(&mut self, deadline: &Deadline) -> Result<Done> {
         loop {
             let answers = self.ask(deadline)?;
             let verdict = judge(&answers);
@@ -106,8 +115,11 @@ impl<'a> Ending<'a> {
                 Step::Again if self.ended && self.unseen.is_none() && self.progress.needed == ROUNDS => SHORT_PAUSE,
                 Step::Again => PAUSE,
                 Step::Missing => {
-                    let open = self.plug.open(self.note.as_ref(), &answers);
-                    return Err(open.unwrap_or_else(|| self.plug.unclear(&verdict, &answers)));
+                    if let Some(error) = self.plug.open(self.note.as_ref(), &answers) {
+                        return Err(error);
+                    }
+                    self.plug.unseen_elsewhere(&answers)?;
+                    return Err(self.plug.unclear(&verdict, &answers));
                 }
                 Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
             };
@@ -314,20 +326,24 @@ impl<'a> Ending<'a> {
     }
 
     /// What it means that all hosts said often enough that it does not run there.
-    fn verdict(self, answers: &[Answer]) -> Result<Done> {
+    fn verdict(&mut self, answers: &[Answer]) -> Result<Done> {
         if let Some(error) = self.plug.open(self.note.as_ref(), answers) {
             return Err(error);
         }
-        if self.unseen.into_iter().chain(self.pending.into_values()).any(|since| deadline::now() - since > ORDINARY) {
+        let told = self.plug.unseen_elsewhere(answers)?;
+        if self.unseen.iter().chain(self.pending.values()).any(|since| deadline::now() - *since > ORDINARY) {
             return Err(self.plug.failure("it is gone, but its end took so long that its emulator may hang in the kernel and still write"));
         }
-        if let Some(mut note) = self.note {
+        let folder = &self.plug.notes;
+        if let Some(note) = &mut self.note {
             note.ends.clear();
-            let folder = &self.plug.notes;
             let kept = if note.xml.is_some() { note.write(folder) } else { note.remove(folder) };
             if let Err(error) = kept {
                 log::warning(error);
             }
+        }
+        if told {
+            self.plug.nodes.tell(folder);
         }
         Ok(if self.progress.seen { Done::Changed } else { Done::Already })
     }

@@ -21,6 +21,7 @@ mod pool;
 mod power;
 mod sight;
 mod table;
+mod told;
 mod verdict;
 mod victim;
 

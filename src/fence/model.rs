@@ -9,6 +9,7 @@ use super::options::Options;
 use super::pool::Pool;
 use super::power::{Plug, Status};
 use super::sight::Target;
+use super::told::Nodes;
 use super::victim::CALLING_OFF;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
@@ -38,6 +39,7 @@ fn plug(power: u64, missing_as_off: bool, notes: &Path) -> (Plug, Duration) {
         power_wait: Duration::ZERO,
         retry_on: 0,
         notes: notes.to_owned(),
+        nodes: Nodes { here: notes.to_string_lossy().into_owned(), certain: true },
     };
     (plug, limits.login + limits.shell + limits.power)
 }
@@ -328,6 +330,39 @@ fn a_libvirt_that_does_not_do_as_it_is_told() {
     };
     let answers = every_course_of(2, create, twice);
     assert!(answers.keys().any(|answer| answer.starts_with("Changed")) && answers.keys().any(|answer| answer.starts_with("State")));
+}
+
+/// An emulator hangs, `off` has failed on one node, and Pacemaker asks the next one, which has no note of it, unless libvirt shows the guest still
+/// and it begins an end of its own. Then a person has removed the note of the first.
+///
+/// Fails if the other nodes are not told, or not asked.
+#[test]
+fn an_end_that_another_node_has_not_seen() {
+    let act = |notes: &Path| {
+        let [one, two] = ["one", "two"].map(|node| notes.join(node));
+        let mut answers = vec![off(&one)];
+        pass([Duration::ZERO, Duration::from_secs(90)][pick(2)]);
+        answers.push(off(&two));
+        pass(Duration::from_secs(90));
+        answers.push(off(&two));
+        answers.push(look_or_start(pick(2) == 1, &two));
+        // The host was restarted.
+        world(|world| world.hosts[0].forgotten.clear());
+        answers.push(off(&two));
+        let _ = std::fs::remove_dir_all(&one);
+        answers.extend([off(&one), off(&two)]);
+        answers.join(" ")
+    };
+    let create = || {
+        let mut world = hosts(pick(2) == 1);
+        world.run_on(0);
+        world.hang(0, None);
+        world
+    };
+    assert_eq!(
+        every_course_of(0, create, act).into_keys().collect::<Vec<_>>(),
+        ["State State State State State Already Already", "State State State State State State State"]
+    );
 }
 
 /// An emulator hangs that somebody else has tried to end for a while. Of an end that libvirt gives up within [`WAITED`] nobody can tell

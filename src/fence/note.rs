@@ -4,7 +4,7 @@
 //! and can be brought back. That it was being moved when it was ended, and may have arrived where nobody is asked. And that a destroy
 //! was begun: libvirt 9.0 forgets a guest whose emulator hangs in the kernel after 80 s, and reports it destroyed; an `off` that
 //! comes later would find it on no host and call it off, with a write still in flight. A destroy whose end was not seen in time
-//! therefore stands against the guest until somebody who can prove it has removed the note.
+//! therefore stands against the guest until somebody who can prove it has removed the note; the other nodes are told of it (`told`).
 
 use crate::deadline;
 use crate::domain::{Error, Kind, Result};
@@ -78,6 +78,16 @@ impl Note {
     /// # Errors
     /// There may be one, but it cannot be read.
     pub(super) fn find(folder: &Path, word: &str) -> Result<Vec<Self>> {
+        let mut notes = Self::all(folder)?;
+        notes.retain(|note| note.name == word || note.uuid == word.to_ascii_lowercase());
+        Ok(notes)
+    }
+
+    /// All notes.
+    ///
+    /// # Errors
+    /// There may be one that cannot be read.
+    pub(super) fn all(folder: &Path) -> Result<Vec<Self>> {
         let mut notes = Vec::new();
         let failed = |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("{} cannot be read: {error}", folder.display()));
         let entries = match fs::read_dir(folder) {
@@ -97,9 +107,7 @@ impl Note {
             };
             let note: Self = serde_json::from_str(&text)
                 .map_err(|error| Error::new(Kind::Internal, format!("{} is no note: {error}", path.display())))?;
-            if note.name == word || note.uuid == word.to_ascii_lowercase() {
-                notes.push(note);
-            }
+            notes.push(note);
         }
         Ok(notes)
     }

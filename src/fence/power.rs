@@ -1,9 +1,10 @@
 //! One guest of a call: whether it runs, and starting it where nothing speaks against it. It is turned off in `ending`.
 
 use super::ending::Ending;
-use super::note::{Begun, Note};
+use super::note::{self, Begun, Note};
 use super::pool::Pool;
 use super::sight::Target;
+use super::told::{self, Nodes, Told};
 use super::verdict::{Answer, Verdict, judge};
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
@@ -51,6 +52,8 @@ pub(super) struct Plug {
     pub(super) retry_on: u32,
     /// Where its note is.
     pub(super) notes: PathBuf,
+    /// The nodes that may know more.
+    pub(super) nodes: Nodes,
 }
 
 impl Plug {
@@ -94,6 +97,31 @@ impl Plug {
             hosts.join(", "),
             note.path(&self.notes).display()
         )))
+    }
+
+    /// That no other node of the cluster has begun an end of it and not seen it, which would forbid to say "off". Also gives whether this one has
+    /// told of any.
+    ///
+    /// # Errors
+    /// One has, or it is not known.
+    pub(super) fn unseen_elsewhere(&self, answers: &[Answer]) -> Result<bool> {
+        let (others, own) = self.nodes.hear(&self.notes).map_err(|error| self.failure(error))?;
+        let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
+        let is_meant = |told: &&Told| told.name == *word || told.uuid == word.to_ascii_lowercase();
+        let absolved = |told: &Told| {
+            let host = self.pool.labelled(&told.host);
+            host.is_some_and(|host| matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > told.begun))
+        };
+        match others.iter().filter(is_meant).find(|told| !absolved(told)) {
+            None => Ok(own),
+            Some(Told { by, uuid, host, .. }) => Err(self.failure(format_args!(
+                "node {by} began to end it at {host} and did not see its end in time; its emulator may hang in the kernel there and still write. \
+                 When it is certain that none is left (or the host was restarted), remove {}/{uuid}.json on {by} and run there: \
+                 attrd_updater --name {} --delete",
+                note::FOLDER,
+                told::NAME
+            ))),
+        }
     }
 
     /// Why a verdict is neither on nor off.
@@ -178,6 +206,9 @@ impl Plug {
         if let Some(error) = self.open(note.as_ref(), &answers) {
             return Err(error);
         }
+        if let Verdict::Off(_) | Verdict::Missing = verdict {
+            self.unseen_elsewhere(&answers)?;
+        }
         match verdict {
             Verdict::Off(_) => Ok(Status::Off),
             Verdict::Missing if self.missing_as_off || note.as_ref().is_some_and(Note::is_fresh) => Ok(Status::Off),
@@ -220,6 +251,9 @@ impl Plug {
         let note = self.note()?;
         if let Some(error) = self.open(note.as_ref(), &answers) {
             return Err(error);
+        }
+        if let Verdict::Off(_) | Verdict::Missing = verdict {
+            self.unseen_elsewhere(&answers)?;
         }
         let before = note.as_ref().and_then(|note| self.pool.labelled(&note.host));
         let (host, xml) = match &verdict {

@@ -11,6 +11,7 @@ mod judged;
 mod postcopy;
 
 use super::{FOR_EVER, deviate, lasted, pass, tell};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_ulong};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -104,7 +105,7 @@ pub(crate) struct Host {
     pub(crate) saved: bool,
     pub(crate) copy: Option<Copy>,
     /// Emulators that libvirt has forgotten, and that live, by their numbers.
-    forgotten: Vec<usize>,
+    pub(crate) forgotten: Vec<usize>,
     /// When it was last asked for the guest.
     asked: Option<Instant>,
     /// Whether its libvirt has said how the guest is.
@@ -243,6 +244,8 @@ pub(crate) struct World {
     pub(crate) calling: &'static str,
     /// Where the program's state files are.
     pub(crate) notes: PathBuf,
+    /// What the nodes of the program's cluster have told each other.
+    pub(crate) told: BTreeMap<String, String>,
     /// What is wrong.
     pub(crate) wrong: Option<String>,
 }
@@ -291,6 +294,7 @@ impl World {
             same: None,
             calling: "",
             notes: PathBuf::new(),
+            told: BTreeMap::new(),
             wrong: None,
         }
     }

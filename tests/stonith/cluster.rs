@@ -175,6 +175,31 @@ pub fn fenced_while_it_wanders(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// An end that one node has begun and not seen stands against every "off" of the others, which Pacemaker asks next, until the note is removed.
+pub fn end_not_seen_by_another_node(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "web1")?;
+    guest.run("node1")?;
+    lab.freeze("node1", "guest:web1")?;
+    guest.fence("off", &[("power_timeout", "3"), ("disable_timeout", "0")])?.fails(&["not proven"])?;
+    ensure!(wait_until(SOON, Duration::from_millis(100), || guest.places().is_ok_and(|places| places.is_empty())), "libvirt did not end it");
+    let words = ["env", "PCMK_service=pacemaker-fenced", "fence_kvmha", "-U", POOL, "-n", "web1", "--missing-as-off=1", "-o"];
+    let call = |node: &str, action| lab.exec(node, &[&words[..], &[action]].concat(), LIMIT);
+    for action in ["off", "status", "on"] {
+        let said = call("node2", action)?.fails(&["web1", "node3", "/run/kvmha/fence/", "attrd_updater --name kvmha-unseen-ends"])?;
+        promised!(!said.stdout.contains("OFF"), "{said:?}");
+    }
+    ensure!(!check(lab, "cibadmin --query")?.contains("kvmha-unseen-ends"), "it stands in the CIB");
+    lab.check(FROM, &["rm", "-r", "/run/kvmha/fence"], SOON)?;
+    call("node2", "off")?.fails(&["node3"])?;
+    call(FROM, "off")?.says(0, "Success: Already OFF\n")?;
+    call("node2", "off")?.says(0, "Success: Already OFF\n")?;
+    // The node of whom a person asks it in the words of the message.
+    lab.check("node1", &["attrd_updater", "--name", "kvmha-unseen-ends", "--private", "--update", "node1,web1 u h 1"], SOON)?;
+    call("node2", "off")?.fails(&["node1"])?;
+    lab.check("node1", &["attrd_updater", "--name", "kvmha-unseen-ends", "--delete"], SOON)?;
+    call("node2", "off")?.says(0, "Success: Already OFF\n").map(drop)
+}
+
 /// A host that has no power: a failure, unless the operator lets the cluster's record stand for its answer, and the record is good.
 pub fn host_turned_off(lab: &Lab) -> Result<()> {
     const MAP: (&str, &str) = ("fenced_hosts", "node1:node1;node2:node2;node3:node3");

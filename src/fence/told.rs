@@ -1,0 +1,205 @@
+//! What the nodes of the cluster tell each other of ends that were not seen. The note of such an end is on one node; Pacemaker, whose `off`
+//! failed there, asks the next node, which knows nothing of it (`request_peer_fencing` in Pacemaker's `daemons/fenced/fenced_remote.c`).
+//!
+//! Each node has one attribute for all of them, in the memory of the cluster's attribute daemons alone: it ends with the node's membership.
+
+use super::note::{Begun, Note};
+use crate::cluster;
+use crate::cluster::tool::Trouble;
+use crate::deadline::Deadline;
+use crate::domain::{Error, Kind, Result};
+use crate::log;
+use std::path::Path;
+use std::time::Duration;
+
+/// The attribute.
+pub(super) const NAME: &str = "kvmha-unseen-ends";
+
+/// For one call of the attribute daemon, on a busy node.
+const CALL: Duration = Duration::from_secs(2);
+
+/// An end that another node has begun and not seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The node.
+    pub(super) by: String,
+    /// The guest's name.
+    pub(super) name: String,
+    /// Its UUID.
+    pub(super) uuid: String,
+    /// The host on which it was begun.
+    pub(super) host: String,
+    /// When, in seconds since 1970, by that node's clock.
+    pub(super) begun: u64,
+}
+
+/// What this node knows itself, and what it has told.
+#[derive(Clone, Debug)]
+pub(super) struct Nodes {
+    /// How this node calls itself.
+    pub(super) here: String,
+    /// Whether it is in a cluster for certain, so that it has to know what the others say.
+    pub(super) certain: bool,
+}
+
+impl Nodes {
+    /// `certain`: Pacemaker's fencer has called.
+    pub(super) fn new(certain: bool) -> Self {
+        let here = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self { here: here.trim().to_owned(), certain }
+    }
+
+    /// The ends that other nodes have not seen, and whether this one has told of any. What it has told is made to be what is in `folder`, where a
+    /// person may have removed something.
+    ///
+    /// # Errors
+    /// They are not known, and this node is in a cluster for certain.
+    pub(super) fn hear(&self, folder: &Path) -> Result<(Vec<Told>, bool)> {
+        let values = match ask() {
+            Ok(values) => values,
+            // Nothing can be told either.
+            Err(Trouble::Missing(_)) => return Ok((Vec::new(), false)),
+            Err(trouble) if !self.certain => {
+                log::debug(|| trouble.to_string());
+                return Ok((Vec::new(), false));
+            }
+            Err(trouble) => {
+                let what = "the cluster cannot be asked whether another node has begun to end it and not seen its end";
+                return Err(Error::new(Kind::Internal, format!("{what}: {trouble}")));
+            }
+        };
+        let (mut others, mut own) = (Vec::new(), false);
+        for (node, value) in values {
+            let Some((by, ends)) = read(&value) else {
+                return Err(Error::new(Kind::Internal, format!("the attribute {NAME} of {node} is not understood: {value:?}")));
+            };
+            if by != self.here {
+                others.extend(ends);
+                continue;
+            }
+            own = true;
+            if self.value(folder)?.as_ref() != Some(&value) {
+                self.tell(folder);
+            }
+        }
+        Ok((others, own))
+    }
+
+    /// Tells the others which ends were begun here and not seen.
+    pub(super) fn tell(&self, folder: &Path) {
+        let told = self.value(folder).map_err(|error| error.text).and_then(|value| match set(&self.here, value.as_deref()) {
+            // Nobody is there to be told.
+            Err(Trouble::Missing(_)) => Ok(()),
+            told => told.map_err(|trouble| trouble.to_string()),
+        });
+        match told {
+            Err(text) if self.certain => log::warning(format_args!("the other nodes cannot be told of an end that was not seen: {text}")),
+            Err(text) => log::debug(|| text),
+            Ok(()) => {}
+        }
+    }
+
+    /// What is to be told.
+    fn value(&self, folder: &Path) -> Result<Option<String>> {
+        let mut words = vec![escaped(&self.here)];
+        for note in Note::all(folder)? {
+            let end = |end: &Begun| format!("{} {} {} {}", escaped(&note.name), escaped(&note.uuid), escaped(&end.host), end.begun);
+            words.extend(note.ends.iter().map(end));
+        }
+        Ok((words.len() > 1).then(|| words.join(",")))
+    }
+}
+
+/// Understands what a node has told: who it is, and the ends.
+fn read(value: &str) -> Option<(String, Vec<Told>)> {
+    let mut parts = value.split(',');
+    let by = plain(parts.next()?)?;
+    let end = |text: &str| {
+        let mut words = text.split(' ');
+        let mut word = || plain(words.next()?);
+        let told = Told { by: by.clone(), name: word()?, uuid: word()?, host: word()?, begun: word()?.parse().ok()? };
+        words.next().is_none().then_some(told)
+    };
+    let ends = parts.map(end).collect::<Option<Vec<_>>>()?;
+    Some((by, ends))
+}
+
+/// A word as it can stand in an attribute: nothing in it is special to XML, to a reader of lines, or to the attribute daemon, which counts
+/// ("++").
+fn escaped(text: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.:@".contains(&byte);
+    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The word that was escaped.
+fn plain(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Asks for what all nodes have told, and once more if that fails: the daemon may be starting again.
+fn ask() -> std::result::Result<Vec<(String, String)>, Trouble> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return Ok(crate::simulation::world(|world| world.told.clone().into_iter().collect()));
+    }
+    let deadline = Deadline::after(CALL);
+    match cluster::attribute(NAME, &deadline) {
+        Err(trouble @ Trouble::Failed(..)) if deadline.pause(CALL / 4) => cluster::attribute(NAME, &deadline).map_err(|_| trouble),
+        answer => answer,
+    }
+}
+
+/// Has `here` tell it.
+fn set(here: &str, value: Option<&str>) -> std::result::Result<(), Trouble> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        crate::simulation::world(|world| match value {
+            Some(value) => world.told.insert(here.to_owned(), value.to_owned()),
+            None => world.told.remove(here),
+        });
+        return Ok(());
+    }
+    let _ = here;
+    cluster::set_private(NAME, value, &Deadline::after(CALL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(name: &str, uuid: &str, begun: u64) -> Note {
+        let ends = vec![Begun { host: "qemu+tcp://a/system?x=1,2".into(), begun }];
+        Note { name: name.into(), uuid: uuid.into(), host: "a".into(), xml: None, at: 0, left: None, ends }
+    }
+
+    #[test]
+    fn what_is_told_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = Nodes { here: "node1.example".into(), certain: true };
+        assert_eq!(nodes.value(folder.path()), Ok(None));
+        note("web 1\"<,ä%", "u-1", 1000).write(folder.path()).unwrap();
+        let value = nodes.value(folder.path()).unwrap().unwrap();
+        assert!(value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && !value.contains(['"', '<', '&', '+']), "{value}");
+        let (by, host) = ("node1.example".to_owned(), "qemu+tcp://a/system?x=1,2".to_owned());
+        let told = Told { by: by.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, begun: 1000 };
+        assert_eq!(read(&value), Some((by, vec![told])));
+    }
+
+    #[test]
+    fn mangled_words() {
+        let sample = "node1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7";
+        assert_eq!(read(sample).unwrap().1.len(), 2);
+        crate::mangled::texts(&[sample], 4000, |text| read(text).is_some());
+        for wrong in ["node1,", "node1,a b c", "node1,a b c d", "node1,a b c 1 2", "node%1", "node%zz"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}
