@@ -25,8 +25,12 @@ pub(super) struct Limits {
 
 /// Limits that Pacemaker's own make unneeded are not without end: it kills an agent that is late, and the reason is lost. Together they
 /// fit into 60 s, its default for a fence action (`stonith-timeout`), and a destroy that takes longer is no proof anyway.
+///
+/// An agent that has failed before 70 % of that is run again, once, with what is left (`update_remaining_timeout` in Pacemaker's
+/// `lib/fencing/st_actions.c`); if that run is late no other node is asked. So what fails for a silent host does so twice in that time, and the
+/// device's monitor twice in its 20 s.
 pub(super) const UNLIMITED: Limits =
-    Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(38) };
+    Limits { login: Duration::from_secs(8), shell: Duration::from_secs(7), power: Duration::from_secs(38) };
 
 /// For the start after an `off`, which must not cost the `off` its success.
 const START: Duration = Duration::from_secs(20);
@@ -83,6 +87,26 @@ mod tests {
         assert_eq!(Limits::of(&given, Caller::Fencer).power, Duration::from_secs(7));
         let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
         assert!(together < Duration::from_secs(60));
+    }
+
+    /// As `step` of `verdict` and the loop of `ending` have it.
+    #[test]
+    fn a_silent_host_fails_the_fencers_second_run_in_time_too() {
+        use super::super::power::LONG_PAUSE;
+        use super::super::verdict::{PATIENCE, RESTART};
+        let (mut took, mut first, mut rounds) = (Duration::ZERO, None, 0);
+        loop {
+            took += UNLIMITED.login;
+            rounds += 1;
+            if rounds >= PATIENCE && took - *first.get_or_insert(took) >= RESTART {
+                break;
+            }
+            took += LONG_PAUSE * rounds.min(4);
+        }
+        // A second for each start of the agent.
+        let start = Duration::from_secs(1);
+        assert!((took + start) * 2 < Duration::from_secs(60), "{took:?}");
+        assert!((UNLIMITED.login + start) * 2 < Duration::from_secs(20));
     }
 
     #[test]

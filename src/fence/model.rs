@@ -4,7 +4,7 @@
 //! The tests say with which wrong code they were seen to fail.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use super::limits::Limits;
+use super::limits::{Limits, UNLIMITED};
 use super::options::Options;
 use super::pool::Pool;
 use super::power::{Plug, Status};
@@ -29,7 +29,7 @@ const LATE: Duration = Duration::from_secs(2);
 
 /// The guest, and the time there is for an action.
 fn plug(power: u64, missing_as_off: bool, notes: &Path) -> (Plug, Duration) {
-    let limits = Limits { login: Duration::from_secs(10), shell: Duration::from_secs(7), power: Duration::from_secs(power) };
+    let limits = Limits { power: Duration::from_secs(power), ..UNLIMITED };
     let options = Options { uri: HOSTS.map(Into::into).to_vec(), ..Options::default() };
     let plug = Plug {
         target: Target { word: "web1".into(), name: Some("web1".into()), uuid: None },

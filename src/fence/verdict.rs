@@ -161,8 +161,8 @@ pub(super) struct Progress {
 
 /// In how many rounds in a row, and for how long, a host may be out of reach before that is the answer. A libvirt that is restarted needs some
 /// seconds, more on a host with many guests.
-const PATIENCE: u32 = 3;
-const RESTART: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: u32 = 3;
+pub(super) const RESTART: Duration = Duration::from_secs(10);
 
 /// The next step. `Progress` is brought up to date with the verdict of a round that was over `now` first.
 pub(super) fn step(verdict: &Verdict, progress: &mut Progress, now: Instant) -> Step {
