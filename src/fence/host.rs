@@ -24,7 +24,7 @@ use virt::sys;
 
 /// One libvirt.
 pub(super) struct Host {
-    /// Its URI without parameters, for people.
+    /// Its URI, for people and for notes; without parameters if it is the only one without them.
     pub(super) label: String,
     /// Its URI, whole.
     pub(super) uri: Uri,

@@ -39,7 +39,8 @@ impl Pool {
             return Err("no host is given: set uri (or ip) to all hosts on which the guest could run".into());
         }
         let hosts: std::result::Result<Vec<Host>, String> = texts.iter().map(|text| Host::new(text, limits, options)).collect();
-        let hosts = hosts?;
+        let mut hosts = hosts?;
+        distinguish(&mut hosts);
         if let Some(host) = options.fenced_hosts.keys().find(|wanted| !hosts.iter().any(|host| host.uri.host() == *wanted)) {
             return Err(format!("fenced_hosts: {host:?} is no host of uri or ip"));
         }
@@ -185,6 +186,16 @@ impl Pool {
     }
 }
 
+/// What is noted of a host is found by its label again: hosts that differ in a parameter alone, as two forwarded sockets do, get their whole URIs.
+fn distinguish(hosts: &mut [Host]) {
+    let labels: Vec<String> = hosts.iter().map(|host| host.label.clone()).collect();
+    for host in hosts {
+        if host.uri.host().is_empty() || labels.iter().filter(|label| **label == host.label).count() > 1 {
+            host.label = host.uri.to_string();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +244,24 @@ mod tests {
             let error = Pool::new(&options(&[("uri", wrong)]), LIMITS).map(drop).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn every_host_has_a_label_of_its_own() {
+        let labels = |uri: &str| {
+            let pool = Pool::new(&options(&[("uri", uri)]), LIMITS).unwrap();
+            let labels = [0, 1].map(|host| pool.label(host).to_owned());
+            assert_eq!(labels.each_ref().map(|label| pool.labelled(label)), [Some(0), Some(1)], "{labels:?}");
+            labels
+        };
+        for uris in [
+            ["qemu+unix:///system?socket=/run/to-a", "qemu+unix:///system?socket=/run/to-b"],
+            ["qemu+ext:///system?command=/to-a", "qemu+ext:///system?command=/to-b"],
+            ["qemu+tls://a/system?pkipath=/x", "qemu+tls://a/system?pkipath=/y"],
+        ] {
+            assert_eq!(labels(&uris.join(",")), uris);
+        }
+        assert_eq!(labels("qemu+tls://a/system?pkipath=/x,qemu+tls://b/system"), ["qemu+tls://a/system", "qemu+tls://b/system"]);
     }
 
     #[test]
