@@ -99,6 +99,19 @@ impl Uri {
             && !self.query.iter().flat_map(|query| query.split(['&', ';'])).any(elsewhere)
     }
 
+    /// Whether it leads to the libvirt of whatever host it is used on: libvirt's own socket there, by whatever name, or the host's name for itself
+    /// without a port, which could be that of a tunnel.
+    #[must_use]
+    pub fn is_wherever_used(&self) -> bool {
+        if !self.host.is_empty() {
+            return self.is_local() && self.port.is_none() && self.transport() != Some("ext");
+        }
+        let socket = self.query.iter().flat_map(|query| query.split(['&', ';'])).find_map(|pair| pair.strip_prefix("socket="));
+        let socket = socket.map(|path| path.replace("%2F", "/").replace("%2f", "/"));
+        let is_libvirts = |path: &str| ["/run/libvirt/", "/var/run/libvirt/"].iter().any(|folder| path.starts_with(folder));
+        self.is_own_socket() || matches!(self.transport(), None | Some("unix")) && socket.as_deref().is_some_and(is_libvirts)
+    }
+
     /// Whether the daemon and its emulators are on this host, called `here`, so that `/proc` is a witness.
     #[must_use]
     pub fn is_on(&self, here: &str) -> bool {
@@ -296,6 +309,32 @@ mod tests {
             "qemu://hosta/system",
         ] {
             assert!(!own(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_libvirt_of_wherever_it_is_used() {
+        let wherever = |text: &str| Uri::parse(text).unwrap().is_wherever_used();
+        for text in [
+            "qemu:///system",
+            "qemu+unix:///system",
+            "qemu+unix:///system?socket=/run/libvirt/libvirt-sock",
+            "qemu+unix:///system?mode=direct&socket=%2Fvar%2Frun%2Flibvirt%2Fvirtqemud-sock",
+            "qemu+ssh://localhost/system",
+            "qemu+tcp://127.0.0.1/system",
+            "qemu+tls://[::1]/system",
+        ] {
+            assert!(wherever(text), "{text}");
+        }
+        for text in [
+            "qemu+tls://hosta/system",
+            "qemu+unix:///system?socket=/run/to-hosta",
+            "qemu+ext:///system?command=/usr/local/bin/to-hosta",
+            "qemu+ssh://localhost:2222/system",
+            "qemu+tcp://127.0.0.1:17000/system",
+            "qemu+ext://localhost/system?command=/usr/local/bin/to-hosta",
+        ] {
+            assert!(!wherever(text), "{text}");
         }
     }
 

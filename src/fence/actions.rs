@@ -351,7 +351,13 @@ mod tests {
     #[test]
     fn the_libvirt_of_whatever_node_is_none_of_a_pool() {
         let of = |uri: &str, caller| run(Action::ValidateAll, &options(&[("uri", uri)]), caller);
-        for uri in ["qemu:///system,qemu+tls://b/system", "qemu+tls://b/system qemu+unix:///system"] {
+        for uri in [
+            "qemu:///system,qemu+tls://b/system",
+            "qemu+tls://b/system qemu+unix:///system",
+            "qemu+ssh://localhost/system,qemu+tls://b/system",
+            "qemu+tls://b/system,qemu+tls://[::1]/system",
+            "qemu+unix:///system?socket=/run/libvirt/libvirt-sock,qemu+tls://b/system",
+        ] {
             let report = of(uri, Caller::Fencer);
             assert!(report.code == 1 && report.complaints.concat().contains("whatever node"), "{report:?}");
             assert_eq!(of(uri, Caller::Person).code, 0, "a person knows where he is");

@@ -62,7 +62,7 @@ impl Pool {
     /// # Errors
     /// There are other hosts in it, so that none stands for all the nodes: one may be asked twice, and another not at all.
     pub(super) fn own_libvirt(&self) -> std::result::Result<Option<String>, String> {
-        let Some(own) = self.hosts.iter().find(|host| host.local) else { return Ok(None) };
+        let Some(own) = self.hosts.iter().find(|host| host.uri.is_wherever_used()) else { return Ok(None) };
         let text =
             format!("{} is the libvirt of whatever node the fencer calls the agent on; name the host (qemu+tls://HOST/system)", own.label);
         // With one host alone it can be right: a device that constraints keep on that host.
