@@ -145,7 +145,8 @@ pub(super) fn judge(text: &str, node: &str, since: Since, watchdog: bool, now: u
         }
         if Some(time(&event)?) >= last {
             let whose = if assumed(&event) { ", by its own watchdog as is assumed" } else { "" };
-            return Err(format!("the last fencing of {node} was {action:?}{whose}, after which it may be up again"));
+            let hint = if action == "reboot" { " (the cluster's option stonith-action=off has it recorded as off)" } else { "" };
+            return Err(format!("the last fencing of {node} was {action:?}{whose}, after which it may be up again{hint}"));
         }
     }
     let Some(last) = last else {
@@ -341,7 +342,7 @@ mod tests {
             (said(true, gone, &[]), None, "no record"),
             (said(true, gone, &[event("off", "failed", "2026-11-24 15:10:50Z")]), None, "no record"),
             (said(true, gone, &[event("off", "success", "")]), None, "no time"),
-            (said(true, gone, &[event("reboot", "success", "2026-11-24 15:10:50Z")]), None, "up again"),
+            (said(true, gone, &[event("reboot", "success", "2026-11-24 15:10:50Z")]), None, "up again (the cluster's option stonith-action=off"),
             (with(event("on", "success", "2026-11-24 15:10:50Z")), None, "up again"),
             (with(event("on", "success", "2026-11-24 15:11:20Z")), None, "up again"),
             (said(true, gone, std::slice::from_ref(&off)), Some(TIME), "seen up"),
