@@ -321,7 +321,10 @@ impl<'a> Ending<'a> {
             }
             // The process table of this host will tell.
             End::Unproven(_) if self.plug.pool.is_local(host) => Ok(Ended::Unseen),
-            End::Unproven(text) => Err(Failed::ForGood(self.plug.failure(format_args!("its end at {label} is not proven: {text}")))),
+            End::Unproven(text) => {
+                let file = self.note.as_ref().map(|note| format!(" ({})", note.path(&self.plug.notes).display())).unwrap_or_default();
+                Err(Failed::ForGood(self.plug.failure(format_args!("its end at {label} is not proven, which is noted{file}: {text}"))))
+            }
         }
     }
 

@@ -115,7 +115,7 @@ pub fn end_not_seen(lab: &Lab) -> Result<()> {
     // The daemon stops while it is about to end the guest: what a destroy that never answers looks like from here.
     lab.freeze("node1", "guest:unseen")?;
     let output = guest.fence("off", &[("power_timeout", "3"), ("disable_timeout", "0")])?;
-    ensure!(output.code == Some(1) && output.stderr.contains("not proven"), "{output:?}");
+    ensure!(output.code == Some(1) && output.stderr.contains("not proven") && output.stderr.contains("/run/kvmha/fence/"), "{output:?}");
     // libvirt ends it after all, in its own time.
     let gone = lab::process::wait_until(SOON, Duration::from_millis(100), || guest.places().is_ok_and(|places| places.is_empty()));
     ensure!(gone, "libvirt did not end it");
