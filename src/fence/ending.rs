@@ -348,6 +348,11 @@ impl<'a> Ending<'a> {
         if told {
             self.plug.nodes.tell(folder);
         }
+        let fenced: Vec<usize> = (0..answers.len()).filter(|host| matches!(answers[*host], Answer::Fenced { .. })).collect();
+        if !fenced.is_empty() {
+            let hosts = self.plug.pool.labels(&fenced);
+            log::warning(format_args!("{}: if {hosts} saved it (libvirt-guests), its old memory is there still", self.plug.target.word));
+        }
         Ok(if self.progress.seen { Done::Changed } else { Done::Already })
     }
 
