@@ -342,7 +342,11 @@ mod tests {
             (said(true, gone, &[]), None, "no record"),
             (said(true, gone, &[event("off", "failed", "2026-11-24 15:10:50Z")]), None, "no record"),
             (said(true, gone, &[event("off", "success", "")]), None, "no time"),
-            (said(true, gone, &[event("reboot", "success", "2026-11-24 15:10:50Z")]), None, "up again (the cluster's option stonith-action=off"),
+            (
+                said(true, gone, &[event("reboot", "success", "2026-11-24 15:10:50Z")]),
+                None,
+                "up again (the cluster's option stonith-action=off",
+            ),
             (with(event("on", "success", "2026-11-24 15:10:50Z")), None, "up again"),
             (with(event("on", "success", "2026-11-24 15:11:20Z")), None, "up again"),
             (said(true, gone, std::slice::from_ref(&off)), Some(TIME), "seen up"),

@@ -382,7 +382,9 @@ mod tests {
         assert!(of(&[("plug", "a,")]).is_err());
         assert!(of(&[("plug", "a\tb")]).is_err());
         assert!(of(&[("plug", "a"), ("use_uuid", "1")]).is_err());
-        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool, &Nodes::new(false)).map_err(drop).unwrap();
+        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool, &Nodes::new(false))
+            .map_err(drop)
+            .unwrap();
         assert_eq!(pinned.target.uuid.as_deref(), Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809"));
         assert!(pinned.target.name.is_some());
     }

@@ -15,12 +15,12 @@ pub(super) fn is_heard(uri: &Uri, deadline: &Deadline) -> bool {
     let Some(port) = port(uri) else { return false };
     let (host, limit) = (uri.host().to_owned(), deadline.within(KNOCK));
     let heard = limit.run(move || {
-        let Ok(addresses) = (host.as_str(), port).to_socket_addrs() else { return false };
+        let Ok(mut addresses) = (host.as_str(), port).to_socket_addrs() else { return false };
         let answers = |address| match TcpStream::connect_timeout(&address, limit.left().max(Duration::from_millis(1))) {
             Ok(_) => true,
             Err(error) => matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset),
         };
-        addresses.map(answers).any(|answered| answered)
+        addresses.any(answers)
     });
     heard.unwrap_or(false)
 }

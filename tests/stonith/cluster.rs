@@ -181,7 +181,10 @@ pub fn end_not_seen_by_another_node(lab: &Lab) -> Result<()> {
     guest.run("node1")?;
     lab.freeze("node1", "guest:web1")?;
     guest.fence("off", &[("power_timeout", "3"), ("disable_timeout", "0")])?.fails(&["not proven"])?;
-    ensure!(wait_until(SOON, Duration::from_millis(100), || guest.places().is_ok_and(|places| places.is_empty())), "libvirt did not end it");
+    ensure!(
+        wait_until(SOON, Duration::from_millis(100), || guest.places().is_ok_and(|places| places.is_empty())),
+        "libvirt did not end it"
+    );
     let words = ["env", "PCMK_service=pacemaker-fenced", "fence_kvmha", "-U", POOL, "-n", "web1", "--missing-as-off=1", "-o"];
     let call = |node: &str, action| lab.exec(node, &[&words[..], &[action]].concat(), LIMIT);
     for action in ["off", "status", "on"] {
