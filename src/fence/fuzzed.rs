@@ -3,8 +3,9 @@
 
 use super::note::Note;
 use super::options;
-use super::{address, input};
+use super::{address, input, told};
 use crate::domain::Uri;
+use crate::fuzzed::text;
 
 /// Standard input, the values that it gives, and the URIs that are made from them.
 pub fn fence_input(data: &[u8]) {
@@ -33,8 +34,9 @@ fn tells_no_secret(data: &[u8]) {
     assert!(!said.contains(SECRET) || String::from_utf8_lossy(data).contains(SECRET));
 }
 
-/// A note about an end that was begun.
+/// A note about an end that was begun, or what another node tells of such.
 pub fn fence_note(data: &[u8]) {
+    text(data, |text| drop(told::read(text)));
     let Ok(note) = serde_json::from_slice::<Note>(data) else { return };
     assert_eq!(serde_json::from_slice::<Note>(&serde_json::to_vec(&note).unwrap()).unwrap(), note);
     let mut again = note.clone();

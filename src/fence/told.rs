@@ -111,7 +111,7 @@ impl Nodes {
 }
 
 /// Understands what a node has told: who it is, and the ends.
-fn read(value: &str) -> Option<(String, Vec<Told>)> {
+pub(super) fn read(value: &str) -> Option<(String, Vec<Told>)> {
     let mut parts = value.split(',');
     let by = plain(parts.next()?)?;
     let end = |text: &str| {
