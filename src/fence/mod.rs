@@ -120,9 +120,9 @@ fn warn(text: &str, quiet: bool) {
     }
 }
 
-/// Pacemaker takes a failure for a late answer if its text holds the words "timed out" or "timeout", and does not try again
-/// (`stonith_action_async_done`). libvirt's texts and options have them without that meaning; ours, for a guest that did not
-/// go off in time, has it and stays.
+/// Pacemaker's old code of a failure, which its fencer gives beside the full result for whoever is older than 2.1.3, is that of a late answer if
+/// the text holds the words "timed out" or "timeout" (`stonith__result2rc` in its `lib/fencing/st_actions.c`). libvirt's texts and options have
+/// them without that meaning; ours, for a guest that did not go off in time, has it and stays. Whether the fencer tries again does not hang on it.
 fn fit_for_fencer(text: &str) -> String {
     const MEANT: &str = "Timed out waiting to power OFF";
     let plain = |text: &str| {
