@@ -129,7 +129,7 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
             Err(text) => return Report::failed(text),
         }
     }
-    let plugs = match plugs(action, options, &pool, &Nodes::new(by_fencer)) {
+    let plugs = match plugs(action, options, &pool, &Nodes::new(caller == Caller::Fencer)) {
         Ok(plugs) => plugs,
         Err(text) => return Report::failed(text),
     };
