@@ -9,6 +9,7 @@ use super::options::Options;
 use super::process::{self, Process, Status};
 use super::record::{self, Record};
 use super::resources;
+use super::status_file::StatusFile;
 use super::uri::{self, Subnet, Uri};
 use super::{agent, files, host, locks, scope};
 use crate::fuzzed::text;
@@ -22,7 +23,7 @@ pub fn definition(data: &[u8]) {
     // The mark at its end is no part of it, and is the same after it was made once more.
     let bare = files::bare(data);
     assert_eq!(files::bare(&files::marked(bare)), bare);
-    text(data, |text| drop((host::owner(text), locks::image(text), locks::manager(text))));
+    text(data, |text| drop((host::owner(text), locks::image(text), locks::manager(text), StatusFile::parse(text, 4711))));
     let Ok(definition) = Definition::parse(Path::new("/srv/web1.xml"), data.to_vec()) else { return };
     let identity = &definition.identity;
     assert!(!identity.name.is_empty());

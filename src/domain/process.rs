@@ -242,6 +242,8 @@ pub(super) struct Status {
     pub(super) state: char,
     /// Its parent.
     pub(super) parent: i32,
+    /// Whether it ends: `PF_EXITING` of Linux's `include/linux/sched.h`, which is set before its memory is let go (`do_exit`).
+    pub(super) is_exiting: bool,
     /// When it started, in clock ticks since boot.
     pub(super) start: u64,
 }
@@ -258,8 +260,9 @@ impl Status {
         let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        let start = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start })
+        let flags: u64 = fields.nth(4)?.parse().ok()?;
+        let start = fields.nth(12)?.parse().ok()?;
+        Some(Self { state, parent, is_exiting: flags & 0x4 != 0, start })
     }
 }
 

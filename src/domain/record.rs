@@ -42,7 +42,7 @@ pub struct Record {
     /// The libvirt it was being moved to, as long as how that ended is not known.
     #[serde(default)]
     pub moving: Option<String>,
-    /// Whether its emulator has a ring, see [`super::rings`]; unknown in a record of a version that did not look.
+    /// Whether its emulator has a ring with writes, see [`super::rings::has`]; unknown in a record of a version that did not look.
     #[serde(default)]
     pub rings: Option<bool>,
 }

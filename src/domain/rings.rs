@@ -1,42 +1,74 @@
-//! Writes that outlive their process: requests of an io_uring, which a disk with `io='io_uring'` uses.
+//! Writes that outlive their process.
 //!
-//! A process whose requests were handed over as Linux AIO (`io='native'`) goes only when they are done (`exit_aio`). The ring of one that
-//! ends is taken down by a worker of the kernel instead (`io_ring_exit_work` in `io_uring/io_uring.c`), which waits for the requests
-//! when nothing of the process is left in `/proc`. Which process it was cannot be seen. So as long as such a worker waits, a guest
-//! whose emulator had a ring is not taken for gone.
+//! A process whose requests were handed over as Linux AIO, as a disk with `io='native'` does, goes only when they are done: the last of its
+//! threads to let go of its memory waits for them (`exit_aio`, from `__mmput`). But the memory may have another holder meanwhile, for as
+//! long as that reads it: who reads `/proc/PID/smaps`, as exporters do, has it for seconds (`mmget_not_zero` in `fs/proc/task_mmu.c`). If
+//! that one is the last it waits instead, when nothing of the process is left in `/proc`; or a worker of the kernel does (`mmput_async`).
+//!
+//! The ring of a process that ends, an io_uring, which a disk with `io='io_uring'` uses, is always taken down by a worker of the kernel
+//! (`io_ring_exit_work` in `io_uring/io_uring.c`), which waits for the requests when nothing of the process is left either.
+//!
+//! Whose requests they are cannot be seen. So as long as somebody waits for such, a guest whose emulator may have left them is not
+//! taken for gone.
 
 use super::emulator::Emulator;
-use super::process;
+use super::process::{self, Status};
+use super::status_file::StatusFile;
 use super::{Error, Kind};
 use crate::deadline::Deadline;
+#[cfg(test)]
+use crate::simulation;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// What the worker's work is called, as the place in which it waits, and in its name since Linux 6.9.
 const WORK: &str = "io_ring_exit_work";
 /// See [`WORK`].
 const QUEUE: &str = "+iou_exit";
 
-/// Whether an emulator has a ring.
+/// Where the last holder of a memory waits for its AIO.
+const AIO: &str = "exit_aio";
+
+/// Whether an emulator has a ring with requests of its disks. QEMU has rings for other things, too: since 10.2 it waits for events with one
+/// where the kernel lets it. So a ring says nothing if libvirt's status file says that no disk uses one.
 #[must_use]
 pub fn has(emulator: Emulator) -> bool {
-    process::open_files(&process::directory(emulator.pid)).any(|file| file.as_os_str() == "anon_inode:[io_uring]")
+    let directory = process::directory(emulator.pid);
+    has_open(&directory) && may_be_for_disks(StatusFile::of(&directory))
 }
 
-/// Whether the kernel takes down the ring of a process that has ended; on working storage that is done in milliseconds.
+fn has_open(directory: &Path) -> bool {
+    process::open_files(directory).any(|file| file.as_os_str() == "anon_inode:[io_uring]")
+}
+
+/// Whether a ring may have requests of disks, by what libvirt says of the guest.
+fn may_be_for_disks(file: Option<StatusFile>) -> bool {
+    file.is_none_or(|file| file.may_use_rings)
+}
+
+/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Rings count only `with_rings`.
 ///
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
-pub fn any_ending(deadline: &Deadline) -> Result<bool, Error> {
-    let look = || -> io::Result<bool> {
+pub fn pending(with_rings: bool, deadline: &Deadline) -> Result<Option<&'static str>, Error> {
+    #[cfg(test)]
+    if simulation::is_on() {
+        return Ok(None);
+    }
+    let look = move || -> io::Result<Option<&'static str>> {
         for entry in fs::read_dir(process::table()?)? {
             let directory = entry?.path();
             let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
-            if is_ending(&read("comm"), || read("wchan")) {
-                return Ok(true);
+            if with_rings && is_ending(&read("comm"), || read("wchan")) {
+                return Ok(Some("io_uring"));
+            }
+            let mut threads = fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
+            if threads.any(|thread| holds_aio(&thread.path())) {
+                return Ok(Some("AIO"));
             }
         }
-        Ok(false)
+        Ok(None)
     };
     deadline
         .run(look)
@@ -47,6 +79,13 @@ pub fn any_ending(deadline: &Deadline) -> Result<bool, Error> {
 /// Whether a thread of the kernel with this name, which waits in this place, takes down a ring.
 fn is_ending(name: &str, place: impl FnOnce() -> String) -> bool {
     name.starts_with("kworker/") && (name.trim_end().ends_with(QUEUE) || place().trim_end() == WORK)
+}
+
+/// Whether a thread, by its folder, waits for the AIO of a memory that was another's. One that ends waits for its own: that process is
+/// there, and is an emulator of the guest or is not.
+fn holds_aio(thread: &Path) -> bool {
+    fs::read_to_string(thread.join("wchan")).is_ok_and(|place| place.trim_end() == AIO)
+        && Status::read(thread).is_some_and(|status| !status.is_exiting)
 }
 
 #[cfg(test)]
@@ -67,8 +106,36 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_the_requests_of_another() {
+        let holds = |place: &str, flags: u32| {
+            let thread = tempfile::tempdir().unwrap();
+            fs::write(thread.path().join("wchan"), place).unwrap();
+            fs::write(thread.path().join("stat"), format!("7 (exporter) D 1 7 7 0 -1 {flags} 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0")).unwrap();
+            holds_aio(thread.path())
+        };
+        // A program that reads, and a worker of the kernel.
+        assert!(holds("exit_aio", 0x0040_0000) && holds("exit_aio", 0x0420_8060));
+        assert!(!holds("exit_aio", 0x0040_0004), "it ends");
+        assert!(!holds("do_sys_poll", 0x0040_0000) && !holds("0", 0x0040_0000));
+        assert!(!holds_aio(Path::new("/nonexistent")));
+    }
+
+    #[test]
     fn a_process_without_a_ring() {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(!has(Emulator { pid, start: 0 }));
+    }
+
+    #[test]
+    fn a_ring_that_is_not_for_disks() {
+        let text = |io: &str| {
+            format!(
+                "<domstatus pid='7'><domain><name>a</name><uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1809</uuid>\
+                <devices><disk><driver io='{io}'/></disk></devices></domain></domstatus>"
+            )
+        };
+        let file = |io: &str| StatusFile::parse(&text(io), 7);
+        assert!(!may_be_for_disks(file("native")) && may_be_for_disks(file("io_uring")));
+        assert!(may_be_for_disks(None), "nothing is known");
     }
 }

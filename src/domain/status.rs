@@ -29,7 +29,7 @@ pub struct Trace {
     pub emulator: Option<Emulator>,
     /// Whether a request to create it may still be pending in libvirt.
     pub creating: bool,
-    /// Whether its emulator had a ring whose writes may outlive it, see [`rings`].
+    /// Whether its emulator had a ring whose writes may outlive it, see [`rings::has`].
     pub rings: bool,
     /// What else there is of the resource, if it is one: see [`twin`].
     pub place: Option<Place>,
@@ -54,7 +54,8 @@ impl Trace {
     /// The same with what `emulators` show, which may soon be gone.
     #[must_use]
     pub fn with(&self, emulators: &[Emulator]) -> Self {
-        Self { rings: self.rings || emulators.iter().any(|emulator| rings::has(*emulator)), ..self.clone() }
+        let rings = self.rings || emulators.iter().any(|emulator| rings::has(*emulator));
+        Self { rings, emulator: self.emulator.or(emulators.first().copied()), ..self.clone() }
     }
 }
 
@@ -148,34 +149,38 @@ fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     }
 }
 
-/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left.
+/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left. Where no emulator of it was
+/// seen there is none.
 ///
 /// # Errors
 /// `TimedOut` if one may be; others: cannot tell.
 pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
-    if !trace.rings {
+    if !trace.rings && trace.emulator.is_none() {
         return Ok(());
     }
     let settle = deadline.share(SETTLING, 2);
+    // With rings not at once: the work is queued as the process ends, and its worker may be on its way to it.
+    let mut at_once = !trace.rings;
     loop {
-        // Not at once: the work is queued as the process ends, and its worker may be on its way to it.
-        let more = settle.pause(Duration::from_millis(50));
-        if !rings::any_ending(deadline)? {
-            return Ok(());
-        }
+        let more = at_once || settle.pause(Duration::from_millis(50));
+        at_once = false;
+        let Some(requests) = rings::pending(trace.rings, deadline)? else { return Ok(()) };
         if !more {
             let name = &trace.identity.name;
-            let text =
-                format!("the emulator of {name} has ended, but the kernel waits for io_uring requests: its storage may still take a write");
-            return Err(Error::new(Kind::TimedOut, text));
+            return Err(Error::new(
+                Kind::TimedOut,
+                format!(
+                    "the emulator of {name} has ended, but the kernel waits for {requests} requests: its storage may still take a write"
+                ),
+            ));
         }
     }
 }
 
 /// The guest's emulators, when those that were about to end have had a short time to do so.
 ///
-/// The one it was last seen with is witness enough as long as it lives: that it does is seen without its memory, and needs no look at the others,
-/// which one that does not show its command line would hold up. That none is left is only said after such a look.
+/// The one it was last seen with is witness enough as long as it lives: that it does is seen without its memory, and needs no look at the
+/// others, which one that does not show its command line would hold up. That none is left is only said after such a look.
 fn settled(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Vec<Emulator>> {
     if let Some(known) = trace.emulator.filter(|known| !known.is_dying()) {
         return Ok(vec![known]);

@@ -1,6 +1,6 @@
-//! libvirt's own note of a guest that runs: its status file, `/run/libvirt/qemu/NAME.xml`, which the driver for QEMU writes when it starts or
-//! takes in a guest and at each change of it, and removes when it has seen its end (`qemuDomainObjSave`, `qemuProcessStop`). It is there, and
-//! right, while the daemon is down, too.
+//! libvirt's own note of a guest that runs: its status file, `/run/libvirt/qemu/NAME.xml`, which the driver for QEMU writes when it starts
+//! or takes in a guest and at each change of it, and removes when it has seen its end (`qemuDomainObjSave`, `qemuProcessStop`). It is
+//! there, and right, while the daemon is down, too.
 
 use super::definition::Identity;
 use super::process;
@@ -16,15 +16,21 @@ const FOLDER: &str = "/run/libvirt/qemu";
 pub(super) struct StatusFile {
     name: String,
     uuid: String,
+    /// Whether a disk may have its requests in an io_uring.
+    pub(super) may_use_rings: bool,
 }
 
+/// What speaks for such a disk wherever it stands: `io='io_uring'` of a disk, and `aio=io_uring` of what is given to QEMU past libvirt.
+/// What a person has given to QEMU by its monitor stands nowhere, only that there was something (`virDomainTaint`).
+const RINGS: [&str; 2] = ["io_uring", "custom-monitor"];
+
 impl StatusFile {
-    /// That of the guest whose emulator a process is, by its folder in `/proc`, also if it does not show its command line. `None` is also said
-    /// where nothing is known.
+    /// That of the guest whose emulator a process is, by its folder in `/proc`, also if it does not show its command line. `None` is also
+    /// said where nothing is known.
     ///
-    /// Two witnesses that do not need the process's memory have to agree: the pid file that it has open, as every emulator does that libvirt has
-    /// started, names a guest; and the status file of that guest names this process. So neither a file that was left over counts, nor
-    /// that of another libvirt, a user's or one in a container, which is in another folder, or of another process.
+    /// Two witnesses that do not need the process's memory have to agree: the pid file that it has open, as every emulator does that
+    /// libvirt has started, names a guest; and the status file of that guest names this process. So neither a file that was left over
+    /// counts, nor that of another libvirt, a user's or one in a container, which is in another folder, or of another process.
     pub(super) fn of(directory: &Path) -> Option<Self> {
         Self::of_in(directory, Path::new(FOLDER))
     }
@@ -51,17 +57,18 @@ impl StatusFile {
         let domain = root.children().find(|node| node.has_tag_name("domain"))?;
         let child = |name: &str| domain.children().find(|node| node.has_tag_name(name)).and_then(|node| node.text());
         let name = child("name").filter(|name| !name.is_empty())?.to_owned();
-        Some(Self { name, uuid: uuid::canonical(child("uuid")?)? })
+        let uuid = uuid::canonical(child("uuid")?)?;
+        Some(Self { name, uuid, may_use_rings: RINGS.iter().any(|word| text.contains(word)) })
     }
 
-    /// Whether this is the guest, by the rule for a command line ([`process::Process::runs`]): the name or the UUID is enough, so that one whose
-    /// definition was renamed while it ran is still the same.
+    /// Whether this is the guest, by the rule for a command line ([`process::Process::runs`]): the name or the UUID is enough, so that one
+    /// whose definition was renamed while it ran is still the same.
     pub(super) fn is(&self, identity: &Identity) -> bool {
         self.name == identity.name || identity.uuid.as_ref() == Some(&self.uuid)
     }
 }
 
-/// Whether a process that does not show its command line, by its folder in `/proc`, is proven to be the emulator of another guest than this.
+/// Whether a process that does not show its command line, by its folder in `/proc`, is proven to be the emulator of another guest.
 ///
 /// Why no living emulator of the guest is passed over:
 ///
@@ -91,7 +98,7 @@ mod tests {
 
     fn text(pid: &str, name: &str, uuid: &str) -> String {
         format!(
-            "<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE.\n-->\n<domstatus state='running' reason='booted' pid='{pid}'>\n  <taint flag='x'/>\n  \
+            "<!--\nWARNING\n-->\n<domstatus state='running' reason='booted' pid='{pid}'>\n  <taint flag='x'/>\n  \
             <monitor path='/var/lib/libvirt/qemu/domain-3-{name}/monitor.sock' type='unix'/>\n  <domain type='kvm' id='3'>\n    \
             <name>{name}</name>\n    <uuid>{uuid}</uuid>\n  </domain>\n</domstatus>\n"
         )
@@ -143,6 +150,19 @@ mod tests {
         ] {
             assert!(found(files, status).is_none(), "{why}");
         }
+    }
+
+    #[test]
+    fn whether_a_disk_may_use_a_ring() {
+        let may = |more: &str| {
+            let text = text("12", "db", UUID).replace("  </domain>", more);
+            StatusFile::parse(&text.replace("</domstatus>", "</domain></domstatus>"), 12).unwrap().may_use_rings
+        };
+        let disk = |how: &str| format!("<devices><disk type='file'><driver name='qemu' cache='none'{how}/></disk></devices>");
+        assert!(!may("") && !may(&disk("")) && !may(&disk(" io='native'")) && !may(&disk(" io='threads'")));
+        assert!(may(&disk(" io='io_uring'")));
+        assert!(may("<commandline xmlns='u'><arg value='file,aio=io_uring,filename=/srv/db.img'/></commandline>"));
+        assert!(may("<taint flag='custom-monitor'/>"));
     }
 
     #[test]
