@@ -14,6 +14,8 @@ use std::time::Duration;
 const BUSY: u32 = 24;
 const RATE: &str = "80mbit";
 
+const QEMU_CONF: &str = "/etc/libvirt/qemu.conf";
+
 /// The line from the source, made slow until this is dropped.
 struct Slow<'a>(&'a Lab);
 
@@ -108,6 +110,23 @@ pub fn postcopy_arrives(lab: &Lab) -> Result<()> {
     let listed = lab.check(HERE, &["kvmha", "migrations", "jumper", "--json"], SOON)?;
     ensure!(listed.contains("\"postcopy\": true"), "{listed}");
     Ok(())
+}
+
+/// An emulator at the target that may not do post-copy, as no user but root may by Linux's default, takes the guest without.
+pub fn postcopy_not_allowed(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "modest")?
+        .with("migration_transport", "tcp")
+        .with("migrate_options", "--unsafe")
+        .with("migration_policy", "postcopy");
+    let allowed = lab.check(THERE, &["cat", "/proc/sys/vm/unprivileged_userfaultfd"], SOON)?;
+    let boot = guest.boot(HERE)?;
+    lab.check(THERE, &["chmod", "666", "/srv/vms/modest.img"], SOON)?;
+    let _not_root = lab.reconfigure_file(THERE, QEMU_CONF, &[("user", "\"nobody\""), ("group", "\"nogroup\"")])?;
+    migrate_to(&guest, 60)?.is(0)?;
+    let log = lab.check(HERE, &["cat", "/var/log/messages"], SOON)?;
+    ensure!(allowed.trim() == "1" || log.contains("trying without post-copy"), "{log}");
+    arrived(&guest, boot)?;
+    guest.end(THERE, 60).map(drop)
 }
 
 /// Calls the move and, as soon as the guest runs at the target, does something.

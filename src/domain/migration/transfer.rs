@@ -53,16 +53,19 @@ impl Transfer<'_> {
     /// # Errors
     /// libvirt's, or that it was called off. Where the guest is then has to be found out.
     pub(super) fn run(&mut self, working: &Deadline, deadline: &Deadline) -> Result<()> {
-        let extra = self.extra_flags();
-        match self.attempt(extra, working, deadline) {
-            Err(error) if self.postcopy => self.resume(error, deadline),
-            // libvirt compares what it was asked for with what QEMU says that it can, on both hosts, before it moves a byte
-            // (`qemuMigrationParamsCheck`).
-            Err(error) if extra != 0 && is_missing_capability(&error) => {
-                log::warning(format_args!("{error}; trying without what the policy adds"));
-                self.attempt(0, working, deadline)
+        let mut extra = self.extra_flags();
+        loop {
+            match self.attempt(extra, working, deadline) {
+                Err(error) if self.postcopy => return self.resume(error, deadline),
+                Err(error) => match without(extra, &error) {
+                    Some((fewer, what)) => {
+                        log::warning(format_args!("{error}; trying without {what}"));
+                        extra = fewer;
+                    }
+                    None => return Err(error),
+                },
+                Ok(()) => return Ok(()),
             }
-            other => other,
         }
     }
 
@@ -273,9 +276,23 @@ fn was_called_off(error: &Error) -> bool {
     error.is_libvirts(ErrorNumber::OperationAborted)
 }
 
-/// Whether libvirt says that one of the emulators has not got what was asked for.
+/// What of these flags of the policy's is left, and what is left out, if one of the emulators has not got what was asked for.
+fn without(extra: u32, error: &Error) -> Option<(u32, &'static str)> {
+    if extra == 0 || !is_missing_capability(error) {
+        return None;
+    }
+    if extra & sys::VIR_MIGRATE_POSTCOPY != 0 {
+        let what = "post-copy; an emulator that does not run as root needs vm.unprivileged_userfaultfd=1 for it, on both hosts";
+        return Some((extra & !sys::VIR_MIGRATE_POSTCOPY, what));
+    }
+    Some((0, "what the policy adds"))
+}
+
+/// Whether one of the emulators has not got what was asked for. libvirt compares that with what QEMU says that it can (`qemuMigrationParamsCheck`),
+/// and then sets it, which QEMU may still refuse (`postcopy_ram_supported_by_host`); on both hosts, before a byte is moved. The name of the command
+/// is the same in every language.
 fn is_missing_capability(error: &Error) -> bool {
-    error.text.contains("Migration option") && error.text.contains("not supported")
+    error.text.contains("migrate-set-capabilities") || error.text.contains("Migration option") && error.text.contains("not supported")
 }
 
 #[cfg(test)]
@@ -289,6 +306,24 @@ mod tests {
         assert!(refused(ErrorNumber::OperationAborted, "operation aborted: migration out job: canceled by client"));
         assert!(refused(ErrorNumber::OperationAborted, "Operation abgebrochen: Job 'Migration nach außen' vom Client abgebrochen"));
         assert!(!refused(ErrorNumber::OperationFailed, "job 'migration out' failed: the stream was aborted"));
+    }
+
+    #[test]
+    fn what_an_emulator_has_not_got_is_left_out_and_no_more() {
+        let (postcopy, converge) = (sys::VIR_MIGRATE_POSTCOPY, sys::VIR_MIGRATE_AUTO_CONVERGE);
+        let says = |text: &str| Error::of_libvirt(Kind::Refused, Some(ErrorNumber::InternalError), text).context("moving web1");
+        let left = |extra, text: &str| without(extra, &says(text)).map(|(flags, _)| flags);
+        for text in [
+            "internal error: unable to execute QEMU command 'migrate-set-capabilities': Postcopy is not supported",
+            "interner Fehler: QEMU-Befehl 'migrate-set-capabilities' konnte nicht ausgeführt werden: Postcopy is not supported: \
+             Userfaultfd not available: Operation not permitted",
+            "argument unsupported: Migration option 'postcopy-ram' is not supported by QEMU binary",
+        ] {
+            assert_eq!(left(postcopy | converge, text), Some(converge), "{text}");
+            assert_eq!(left(converge, text), Some(0), "{text}");
+            assert_eq!(left(0, text), None, "{text}");
+        }
+        assert_eq!(left(postcopy, "operation failed: guest CPU doesn't match specification"), None);
     }
 
     #[test]

@@ -112,12 +112,17 @@ impl Lab {
 
     /// Has a node's libvirtd start anew with these lines in its configuration, in the place of those with the same names.
     pub fn reconfigure<'a>(&'a self, node: &'a str, lines: &[(&str, &str)]) -> Result<Configured<'a>> {
-        let path = inside(self, node, LIBVIRTD)?;
-        let old = fs::read_to_string(&path).with_context(|| format!("failed to read {LIBVIRTD} of {node}"))?;
+        self.reconfigure_file(node, LIBVIRTD, lines)
+    }
+
+    /// The same with another one of its files, by its path in the node.
+    pub fn reconfigure_file<'a>(&'a self, node: &'a str, file: &'static str, lines: &[(&str, &str)]) -> Result<Configured<'a>> {
+        let path = inside(self, node, file)?;
+        let old = fs::read_to_string(&path).with_context(|| format!("failed to read {file} of {node}"))?;
         let new = configured(&old, lines);
         // From here on, so that a half of it is taken back as well.
-        let configured = Configured { lab: self, node, old };
-        fs::write(&path, new).with_context(|| format!("failed to write {LIBVIRTD} of {node}"))?;
+        let configured = Configured { lab: self, node, file, old };
+        fs::write(&path, new).with_context(|| format!("failed to write {file} of {node}"))?;
         self.restart(node, "libvirtd")?;
         Ok(configured)
     }
@@ -171,12 +176,13 @@ const LIBVIRTD: &str = "/etc/libvirt/libvirtd.conf";
 pub struct Configured<'a> {
     lab: &'a Lab,
     node: &'a str,
+    file: &'static str,
     old: String,
 }
 
 impl Configured<'_> {
     fn restore(&self) -> Result<()> {
-        fs::write(inside(self.lab, self.node, LIBVIRTD)?, &self.old)?;
+        fs::write(inside(self.lab, self.node, self.file)?, &self.old)?;
         let left = self.lab.processes(self.node, "libvirtd")?;
         left.iter().try_for_each(|process| process.end(Duration::from_secs(10)))?;
         self.lab.start(self.node, "libvirtd")
