@@ -17,6 +17,15 @@ use virt::error::Error as VirtError;
 /// How long closing a connection may take: the daemon is told, or it will log a broken connection as an error.
 const CLOSING: Duration = Duration::from_millis(500);
 
+/// What passes between two tries, at least, and by how many milliseconds more at most.
+const AGAIN: Duration = Duration::from_millis(500);
+const SPREAD: u64 = 500;
+
+/// What passes after so many tries: actions that begin together do not come together again.
+pub(super) fn spread(tries: u64) -> Duration {
+    AGAIN + Duration::from_millis((u64::from(std::process::id()) * 97 + tries * 389) % SPREAD)
+}
+
 /// A connection to the libvirt at a URI.
 #[derive(Clone)]
 pub struct Connection {
@@ -46,10 +55,28 @@ impl Connection {
         Self::open_as(uri, &Login::default(), deadline)
     }
 
-    /// The same, with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
+    /// The same; one that cannot be reached is tried again until `patience` is over. libvirt refuses connections while it is restarted, and so
+    /// does an sshd at which many arrive at once (`MaxStartups`).
     ///
     /// # Errors
-    /// As for [`Connection::open`].
+    /// As for [`Connection::open`], of the last try.
+    pub fn open_again(uri: &str, patience: &Deadline, deadline: &Deadline) -> Result<Self> {
+        let mut tries = 0;
+        loop {
+            match Self::open(uri, deadline) {
+                Err(error) if error.may_pass() && patience.pause(spread(tries)) => {
+                    tries += 1;
+                    log::info(format_args!("{error}; trying again"));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The same as [`Connection::open`], with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
+    ///
+    /// # Errors
+    /// As for that.
     pub fn open_as(uri: &str, login: &Login, deadline: &Deadline) -> Result<Self> {
         let (address, login) = (uri.to_owned(), login.clone());
         let connect = bounded(&format!("connection to {uri}"), deadline, move || {

@@ -99,6 +99,13 @@ impl Error {
         self.origin == Origin::Libvirt(number)
     }
 
+    /// Whether a host that cannot be reached may be reached a moment later: it has not refused who asks.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        let refused = [ErrorNumber::AuthFailed, ErrorNumber::AuthCancelled, ErrorNumber::AuthUnavailable];
+        self.kind == Kind::Unreachable && !refused.into_iter().any(|number| self.is_libvirts(number))
+    }
+
     /// Whether what was asked for may be done nevertheless, now or later: there was no answer, or the daemon was lost.
     #[must_use]
     pub fn leaves_open(&self) -> bool {
@@ -140,6 +147,13 @@ mod tests {
     fn an_error_is_one_line() {
         let error = Error::new(Kind::Refused, "operation failed:\n  no such\tfile").context("start of web1");
         assert_eq!(error.to_string(), "start of web1: operation failed: no such file");
+    }
+
+    #[test]
+    fn who_is_refused_is_not_heard_a_moment_later() {
+        let says = |kind, number| Error::of_libvirt(kind, Some(number), "no").may_pass();
+        assert!(says(Kind::Unreachable, ErrorNumber::SystemError) && says(Kind::Unreachable, ErrorNumber::UnknownHost));
+        assert!(!says(Kind::Unreachable, ErrorNumber::AuthFailed) && !says(Kind::Refused, ErrorNumber::SystemError));
     }
 
     #[test]

@@ -236,6 +236,8 @@ pub(crate) struct World {
     pub(crate) reopens: bool,
     /// A copy with a memory that is older than the disks: the guest has run at the target of its move since.
     stale: Option<usize>,
+    /// How often the daemon of the source is refused at the target before it can ask for a move, which is then made at once.
+    pub(crate) connects: Option<u32>,
     /// libvirt's answer to who asked for the move.
     moved: Option<Answer<()>>,
     /// Of what looks the same so often, how often that was so, and which calls were made.
@@ -290,6 +292,7 @@ impl World {
             quiet: false,
             reopens: false,
             stale: None,
+            connects: None,
             moved: None,
             same: None,
             calling: "",

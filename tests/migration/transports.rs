@@ -6,6 +6,7 @@ use crate::stage::{Answer, HERE, Resource, SOON, THERE};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::tls::{Certificate, Pki, QEMU};
+use std::time::Duration;
 
 fn shell(lab: &Lab, node: &str, script: &str) -> Result<String> {
     lab.check(node, &["sh", "-ec", script], SOON).with_context(|| script.to_owned())
@@ -35,6 +36,24 @@ pub fn ssh(lab: &Lab) -> Result<()> {
     shell(lab, THERE, "kill $(cat /run/sshd.pid); rm -r /root/.ssh")?;
     shell(lab, HERE, "rm -r /root/.ssh")?;
     outcome
+}
+
+/// The target's libvirt is restarted when the move is wanted: it is waited for.
+pub fn refused_for_a_moment(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "patient")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    let boot = guest.boot(HERE)?;
+    lab.kill(THERE, "libvirtd")?;
+    let moved = std::thread::scope(|scope| {
+        let comes = scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(3));
+            lab.start(THERE, "libvirtd")
+        });
+        let moved = migrate_to(&guest);
+        comes.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        moved
+    });
+    moved?.is(0)?;
+    arrived(&guest, boot)
 }
 
 /// The connection and the memory by TLS. What is missing, has expired or is of another host is named before the guest is touched.

@@ -42,6 +42,12 @@ const RESERVE: Duration = Duration::from_secs(10);
 /// has ended.
 const CONNECTING: Duration = Duration::from_secs(15);
 
+/// Until when a libvirt that cannot be reached is tried again before a move: nothing is lost by that yet, and a move that fails is a guest that is
+/// restarted.
+fn connecting(working: &Deadline) -> Deadline {
+    working.share(CONNECTING, 3)
+}
+
 /// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success. `begin` is called right before
 /// the move is asked for, with the emulator here: from then on it may come to its end without this process. `course` takes what was seen of it.
 ///
@@ -58,7 +64,7 @@ pub fn leave(
     let (name, target) = (&identity.name, &plan.target);
     let working = deadline.before(RESERVE.min(deadline.left() / 3));
     let unknown = |error: Error| error.context(format_args!("migration of {name} to {target}"));
-    let connection = Connection::open(&uri.to_string(), &working).map_err(unknown)?;
+    let connection = Connection::open_again(&uri.to_string(), &connecting(&working), &working).map_err(unknown)?;
     let mut seen = ask_through(&connection, identity, &working).map_err(unknown)?;
     // The job of a broken post-copy does not end by itself.
     if !seen.as_ref().is_some_and(|(condition, _)| condition.is_broken_postcopy()) {
@@ -157,7 +163,7 @@ fn completed(there: &mut There, name: &str, deadline: &Deadline) -> Option<ffi::
 /// The target, if nothing is in the way of the move.
 fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<There> {
     let mut there = There::new(&plan.remote);
-    let connection = there.connection(&deadline.within(CONNECTING))?;
+    let connection = there.connection_again(&connecting(deadline), &deadline.within(CONNECTING))?;
     let definition = Definition::running(here, &identity.name, deadline)?
         .ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))?;
     let checks = preflight::with(&Subject { identity, definition: &definition, here }, plan, &connection, deadline);

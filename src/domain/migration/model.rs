@@ -10,7 +10,7 @@ use super::handover::Handover;
 use super::policy::Policy;
 use super::side::{Here, There};
 use super::transfer::Transfer;
-use super::{Error, Found, Limits, Plan, RESERVE, Result, StorageCheck, carry};
+use super::{CONNECTING, Error, Found, Limits, Plan, RESERVE, Result, StorageCheck, carry, connecting};
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
@@ -260,6 +260,52 @@ fn an_answer_that_does_not_wait_for_a_target_that_is_lost() {
         let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
         let kind = if step == Step::Filling { "Refused" } else { "TimedOut" };
         assert!(answers.keys().eq([kind]), "{answers:?}");
+    }
+}
+
+/// The libvirt at the target is restarted when the move is wanted: it is tried again, but not for long.
+///
+/// Fails if one refused connection is the end.
+#[test]
+fn a_target_that_refuses_for_a_moment() {
+    simulated::install();
+    for (down, opens) in [(3, "true"), (20, "false")] {
+        let create = || {
+            let mut world = World::new(&[HERE, THERE], false);
+            world.run_on(0);
+            world.lose_for(1, Duration::from_secs(down));
+            world
+        };
+        let act = || {
+            let working = Deadline::after(TIME);
+            let opened = There::new(THERE).connection_again(&connecting(&working), &working).is_ok();
+            assert!(lasted() <= CONNECTING + LATE, "{:?}", lasted());
+            opened.to_string()
+        };
+        let answers = explore(0, create, act, |_, _| Ok(()));
+        assert!(answers.keys().eq([opens]), "{answers:?}");
+    }
+}
+
+/// The daemon here is refused by the other one before it has begun, whose host can be asked at once or a little later: it is asked once more, and
+/// not twice.
+///
+/// Fails if that is a move that did not work.
+#[test]
+fn a_source_that_is_refused_for_a_moment() {
+    simulated::install();
+    for (down, refused, answer) in [(0, 1, "moved"), (3, 1, "moved"), (0, 2, "State"), (60, 1, "Refused")] {
+        let create = || {
+            let mut world = World::new(&[HERE, THERE], false);
+            (world.goes_on, world.quiet, world.connects) = (true, true, Some(refused));
+            world.run_on(0);
+            if down > 0 {
+                world.lose_for(1, Duration::from_secs(down));
+            }
+            world
+        };
+        let answers = explore(0, create, carry_over, |world, _| world.wrong.take().map_or(Ok(()), Err));
+        assert!(answers.keys().eq([answer]), "{down} s, {refused} times: {answers:?}");
     }
 }
 

@@ -74,14 +74,20 @@ impl There {
     /// # Errors
     /// It cannot be reached.
     pub(super) fn connection(&mut self, deadline: &Deadline) -> Result<Connection, Error> {
-        match &self.connection {
-            Some(connection) => Ok(connection.clone()),
-            None => {
-                let connection = Connection::open(&self.uri, deadline)?;
-                self.connection = Some(connection.clone());
-                Ok(connection)
-            }
+        self.connection_again(&deadline.within(Duration::ZERO), deadline)
+    }
+
+    /// The same; one that cannot be reached is tried again until `patience` is over.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub(super) fn connection_again(&mut self, patience: &Deadline, deadline: &Deadline) -> Result<Connection, Error> {
+        if let Some(connection) = &self.connection {
+            return Ok(connection.clone());
         }
+        let connection = Connection::open_again(&self.uri, patience, deadline)?;
+        self.connection = Some(connection.clone());
+        Ok(connection)
     }
 
     /// What it says.

@@ -5,8 +5,9 @@ use super::handover::Handover;
 use super::plan::Plan;
 use super::policy::{Advice, Policy, Steering, may_resume};
 use super::side::{Here, Side, There};
+use super::{CONNECTING, connecting};
 use crate::deadline::{self, Deadline, Task};
-use crate::domain::connection::Guest;
+use crate::domain::connection::{Guest, spread};
 use crate::domain::ffi::{self, Job};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -54,9 +55,14 @@ impl Transfer<'_> {
     /// libvirt's, or that it was called off. Where the guest is then has to be found out.
     pub(super) fn run(&mut self, working: &Deadline, deadline: &Deadline) -> Result<()> {
         let mut extra = self.extra_flags();
+        let (begin, mut again) = (deadline::now(), false);
         loop {
             match self.attempt(extra, working, deadline) {
                 Err(error) if self.postcopy => return self.resume(error, deadline),
+                Err(error) if !again && self.was_not_begun(&error, deadline::now() - begin, working) => {
+                    log::warning(format_args!("{error}; asking once more"));
+                    again = true;
+                }
                 Err(error) => match without(extra, &error) {
                     Some((fewer, what)) => {
                         log::warning(format_args!("{error}; trying without {what}"));
@@ -67,6 +73,28 @@ impl Transfer<'_> {
                 Ok(()) => return Ok(()),
             }
         }
+    }
+
+    /// Whether libvirt here has given up before it began, `used` after the first request, and may be asked once more: it makes a connection to the
+    /// target of its own, which may have been refused for a moment (`qemuMigrationSrcPerformPeer2Peer`). A target that cannot be asked now is
+    /// waited for.
+    fn was_not_begun(&mut self, error: &Error, used: Duration, working: &Deadline) -> bool {
+        let flowed = self.last.as_ref().is_some_and(|job| job.data_processed.is_some_and(|bytes| bytes > 0));
+        let total = used + working.left();
+        if !error.is_libvirts(ErrorNumber::OperationFailed) || flowed || self.handover.held() || used > CONNECTING.min(total / 2) {
+            return false;
+        }
+        let patience = connecting(working);
+        let mut tries = 0;
+        // The other connection is refused when this one is, mostly; at least a moment passes in any case.
+        while patience.pause(spread(tries)) {
+            match (self.here.side(working), self.there.side(&self.here.trace.identity, working)) {
+                (Side::Runs, Side::Absent) => return true,
+                (Side::Runs, Side::Unknown(_)) => tries += 1,
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// What the policy adds to `migrate_options`.

@@ -167,6 +167,22 @@ impl World {
         if flags & sys::VIR_MIGRATE_POSTCOPY_RESUME != 0 {
             return self.resume(host);
         }
+        match self.connects {
+            Some(0) => {
+                self.connects = None;
+                self.transfer = Some(Move { from: host, to: 1 - host, step: Step::Asked, orphan: None, apart: false });
+                self.plan();
+                while let Some(next) = self.next_event().filter(|_| !self.has_moved()) {
+                    pass(next.saturating_duration_since(now()));
+                    self.catch_up();
+                }
+            }
+            Some(refused) => {
+                self.connects = Some(refused - 1);
+                return Err(UNCONNECTED);
+            }
+            None => {}
+        }
         tell(|| format!("the move from {}: {:?}", self.hosts[host].uri, self.moved));
         self.moved.take().unwrap_or(Err(NOT_RUNNING))
     }

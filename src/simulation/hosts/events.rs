@@ -231,6 +231,12 @@ impl World {
         self.events.push((now() + time, Event::Heals(host)));
     }
 
+    /// A host cannot be reached for this time.
+    pub(crate) fn lose_for(&mut self, host: usize, time: Duration) {
+        self.hosts[host].reach = Reach::Down;
+        self.events.push((now() + time, Event::Heals(host)));
+    }
+
     /// A program that asks again and again while nothing changes: something may happen at the first few of these questions and the first of each
     /// kind, and then at fewer and fewer.
     pub(super) fn is_worth_a_choice(&mut self) -> bool {

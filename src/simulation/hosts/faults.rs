@@ -33,6 +33,11 @@ pub(super) const CALLED_OFF: Fault = Fault {
 };
 pub(super) const UNHEARD: Fault =
     Fault { code: sys::VIR_ERR_OPERATION_FAILED, part: sys::VIR_FROM_QEMU, text: "operation failed: Lost connection to destination host" };
+pub(super) const UNCONNECTED: Fault = Fault {
+    code: sys::VIR_ERR_OPERATION_FAILED,
+    part: sys::VIR_FROM_QEMU,
+    text: "operation failed: Failed to connect to remote libvirt URI qemu+tcp://b/system: Connection refused",
+};
 pub(super) const NOT_SOURCE: Fault = invalid("migration statistics are available only on the source host");
 pub(super) const HALF_DONE: Fault = Fault {
     code: sys::VIR_ERR_OPERATION_FAILED,
