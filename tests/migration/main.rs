@@ -19,7 +19,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let agent = Some(lab::program::under_test());
     let mut scenarios = lab::scenarios! {
-        preflight: name_and_uuid network machine_and_target unsafe_place records;
+        preflight: name_and_uuid network machine_and_target unsafe_place jobs records;
         busy: converges gentle_stays postcopy_arrives postcopy_not_allowed network_by_address;
         clients: connection_and_memory;
         transports: ssh tls unix refused_for_a_moment filtered another_is_awaited no_room_for_its_end;

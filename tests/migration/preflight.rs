@@ -112,6 +112,47 @@ pub fn unsafe_place(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What is under way with the guest, for which libvirt moves nothing: a copy of a disk that is ready and was never ended, a snapshot of which only the
+/// note is left, a backup. A backup that ends is waited for.
+pub fn jobs(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "laden")?;
+    guest.begin(HERE)?;
+    let is_refused = |says: &str| -> Result<()> {
+        refused(&guest, &["job: ", says])?;
+        let (code, text) = check(&guest, &[])?;
+        ensure!(code == Some(1) && text.contains(says), "code {code:?}: {text}");
+        Ok(())
+    };
+    guest.virsh(HERE, "blockcopy", &["vda", "/srv/vms/laden.copy", "--format", "raw", "--wait"])?;
+    is_refused("vda has a block job")?;
+    guest.virsh(HERE, "blockjob", &["vda", "--abort"])?;
+    // Its client never ends a pull.
+    let backup = "<domainbackup mode='pull'><server transport='unix' socket='/run/laden.nbd'/><disks><disk name='vda' backup='yes' type='file'>\
+                  <scratch file='/srv/vms/laden.scratch'/></disk></disks></domainbackup>";
+    lab.check(HERE, &["sh", "-c", &format!("echo \"{backup}\" >/run/backup.xml")], SOON)?;
+    guest.virsh(HERE, "backup-begin", &["/run/backup.xml"])?;
+    is_refused("a backup is under way")?;
+    let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)];
+    std::thread::scope(|scope| -> Result<()> {
+        let ends = scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(3));
+            guest.virsh(HERE, "domjobabort", &[])
+        });
+        guest.call_with(HERE, "migrate_to", 60, &target)?.is(0)?;
+        ends.join().map_err(|_| anyhow::anyhow!("panicked"))?.map(drop)
+    })?;
+    guest.call_with(THERE, "migrate_from", 60, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.is(0)?;
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    guest.end(THERE, 60)?;
+    guest.begin(HERE)?;
+    guest.virsh(HERE, "snapshot-create-as", &["one", "--disk-only", "--diskspec", "vda,file=/srv/vms/laden.one"])?;
+    is_refused("guest with snapshots")?;
+    guest.virsh(HERE, "snapshot-delete", &["one", "--metadata"])?;
+    let (code, text) = check(&guest, &[])?;
+    ensure!(code == Some(0) && text.contains("none is under way"), "code {code:?}: {text}");
+    Ok(())
+}
+
 /// Each move is kept with its numbers, and listed.
 pub fn records(lab: &Lab) -> Result<()> {
     let guest = mover(lab, "recorded")?;

@@ -1,7 +1,7 @@
 //! What libvirt tells about the job of a domain: a migration, a save, a dump.
 
-use super::{Result, is_named, last};
-use std::ffi::{CStr, c_int, c_uint};
+use super::{Error, Kind, Result, is_named, last};
+use std::ffi::{CStr, CString, c_int, c_uint};
 use std::ptr;
 use virt::domain::Domain;
 use virt::sys;
@@ -36,6 +36,37 @@ pub enum JobKind {
 pub const OPERATION_MIGRATION_IN: i32 = 4;
 /// `VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT` of `virDomainJobOperation`: [`Job::operation`] at the source.
 pub const OPERATION_MIGRATION_OUT: i32 = 5;
+
+/// What an operation of `virDomainJobOperation` is called for which the domain takes no other one until its end, which may be far; a migration is
+/// none of these.
+#[must_use]
+pub fn lasting_operation(operation: i32) -> Option<&'static str> {
+    match u32::try_from(operation).ok()? {
+        sys::VIR_DOMAIN_JOB_OPERATION_SAVE => Some("a save"),
+        sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT
+        | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT
+        | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_DELETE => Some("a snapshot"),
+        sys::VIR_DOMAIN_JOB_OPERATION_DUMP => Some("a dump"),
+        sys::VIR_DOMAIN_JOB_OPERATION_BACKUP => Some("a backup"),
+        _ => None,
+    }
+}
+
+/// Whether a disk, by the name of its target, has a block job: a copy, a commit or a pull, at work or ready (`virDomainGetBlockJobInfo`).
+///
+/// # Errors
+///
+/// As for [`super::error`].
+pub fn has_block_job(domain: &Domain, disk: &str) -> Result<bool> {
+    let disk = CString::new(disk).map_err(|_| Error::new(Kind::Refused, "the file's name has a NUL in it"))?;
+    let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
+    // SAFETY: the domain is alive while it is borrowed; the name ends with NUL, and both it and the place for the answer outlive the call.
+    match unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &raw mut info, 0) } {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(last()),
+    }
+}
 
 /// What libvirt tells about a job: the `VIR_DOMAIN_JOB_*` parameters of its `include/libvirt/libvirt-domain.h`.
 /// What it does not tell is `None`: most of it at the start of a job, and all of it when the job is none of QEMU's.
@@ -206,6 +237,12 @@ fn words(parameter: &sys::virTypedParameter) -> Option<String> {
 mod tests {
     use super::*;
     use std::ffi::c_char;
+
+    #[test]
+    fn operations_that_a_move_has_to_wait_for() {
+        assert_eq!([2, 6, 8, 9].map(lasting_operation), [Some("a save"), Some("a snapshot"), Some("a dump"), Some("a backup")]);
+        assert_eq!([0, OPERATION_MIGRATION_IN, OPERATION_MIGRATION_OUT, -1, 99].map(lasting_operation), [None; 5]);
+    }
 
     fn parameter(name: &CStr, kind: c_uint, value: sys::_virTypedParameterValue) -> sys::virTypedParameter {
         let mut field = [0; 80];

@@ -49,7 +49,7 @@ macro_rules! libvirt_symbols {
                 virDomainAbortJob virDomainAttachDevice virDomainAttachDeviceFlags virDomainBlockResize virDomainBlockStats
                 virDomainCoreDump virDomainCoreDumpWithFormat virDomainCreate virDomainCreateWithFlags virDomainDestroy
                 virDomainDestroyFlags virDomainDetachDevice virDomainDetachDeviceFlags virDomainFree virDomainGetAutostart
-                virDomainGetBlockInfo virDomainGetCPUStats virDomainGetControlInfo virDomainGetDiskErrors virDomainGetID virDomainGetInfo
+                virDomainGetBlockInfo virDomainGetBlockJobInfo virDomainGetCPUStats virDomainGetControlInfo virDomainGetDiskErrors virDomainGetID virDomainGetInfo
                 virDomainGetJobInfo virDomainGetJobStats virDomainGetMaxVcpus virDomainGetMemoryParameters virDomainGetNumaParameters
                 virDomainGetSchedulerParameters virDomainGetSchedulerParametersFlags virDomainGetState virDomainGetTime virDomainGetUUID
                 virDomainGetUUIDString virDomainGetVcpusFlags virDomainHasManagedSaveImage virDomainInterfaceAddresses

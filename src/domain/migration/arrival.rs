@@ -1,5 +1,6 @@
 //! Moves that another action began: awaited, called off, or ended where they arrived.
 
+use super::preflight::job::in_the_way;
 use super::side::{QUESTION, Side, There};
 use crate::deadline::{self, Deadline};
 use crate::domain::connection::{Connection, Guest};
@@ -34,6 +35,31 @@ pub(super) fn settle(here: &Connection, name: &str, working: &Deadline, deadline
         Err(error) => format!("cannot be called off: {error}"),
     };
     Err(Error::new(Kind::TimedOut, format!("an earlier migration of {name} is still in flight and {end}")))
+}
+
+/// Waits for half of the time at most for the end of a job of another kind, of which libvirt has one at a time for a guest: a backup, a save. What is
+/// there then is said by the checks before the move.
+///
+/// # Errors
+/// libvirt's own.
+pub(super) fn await_turn(here: &Connection, name: &str, working: &Deadline) -> Result<()> {
+    let patience = working.share(working.left(), 2);
+    let mut said = false;
+    loop {
+        let Some(guest) = here.guest(name, working)? else { return Ok(()) };
+        let what = match in_the_way(&guest, working) {
+            Ok(Some(what)) => what,
+            Ok(None) => return Ok(()),
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !std::mem::replace(&mut said, true) {
+            log::info(format_args!("{name} is not moved before {what} has ended, which is under way"));
+        }
+        if !patience.pause(Duration::from_millis(500)) {
+            return Ok(());
+        }
+    }
 }
 
 /// The guest, if it is being moved away.

@@ -69,6 +69,7 @@ pub fn leave(
     // The job of a broken post-copy does not end by itself.
     if !seen.as_ref().is_some_and(|(condition, _)| condition.is_broken_postcopy()) {
         arrival::settle(&connection, name, &working, deadline).map_err(unknown)?;
+        arrival::await_turn(&connection, name, &working).map_err(unknown)?;
         seen = ask_through(&connection, identity, &working).map_err(unknown)?;
     }
     let mut broken = None;

@@ -6,6 +6,7 @@
 mod certificate;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
+pub(super) mod job;
 pub mod marks;
 mod needs;
 mod reader;

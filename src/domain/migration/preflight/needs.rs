@@ -19,6 +19,8 @@ pub(super) struct Needs {
     pub(super) pools: Vec<String>,
     /// Firmware: its path.
     pub(super) loader: Option<String>,
+    /// Whether it has a folder of the host by virtiofs, with a virtiofsd of libvirt's.
+    pub(super) virtiofs: bool,
     /// What surely keeps it from being moved, each with what to do.
     pub(super) blockers: Vec<(String, &'static str)>,
     /// What may keep it from being moved, or be missed after it.
@@ -40,6 +42,18 @@ impl Needs {
         }
         needs.memory = get(&["memory"]).map_or(0, kibibytes);
         needs.loader = text(&["os", "loader"]);
+        let has_unfixed_tsc = get(&["cpu"]).is_some_and(|cpu| {
+            let mut features =
+                cpu.children().filter(|feature| feature.has_tag_name("feature") && feature.attribute("name") == Some("invtsc"));
+            features.any(|feature| matches!(feature.attribute("policy"), None | Some("require" | "force")))
+        }) && !get(&["clock"]).is_some_and(|clock| {
+            clock
+                .children()
+                .any(|timer| timer.attribute("name") == Some("tsc") && timer.attribute("frequency").is_some_and(|text| text != "0"))
+        });
+        if has_unfixed_tsc {
+            needs.blockers.push(("the CPU feature invtsc without a frequency of the TSC".to_owned(), TSC));
+        }
         let devices = get(&["devices"]);
         for device in devices.iter().flat_map(|node| node.children()).filter(Node::is_element) {
             needs.device(device);
@@ -60,6 +74,10 @@ impl Needs {
             ("interface", "network") => push(&mut self.networks, of_source("network")),
             ("interface", "bridge") => push(&mut self.bridges, of_source("bridge")),
             ("interface", "hostdev") => self.doubts.push(("a host's network device (interface hostdev)".to_owned(), HOST_DEVICE)),
+            // Of whatever type.
+            ("disk", _) if device.children().any(|child| child.has_tag_name("transient")) => {
+                self.blockers.push(("a transient disk".to_owned(), "such a guest cannot be moved live; stop and start it elsewhere"));
+            }
             ("disk", "volume") => push(&mut self.pools, of_source("pool")),
             ("hostdev", kind) => {
                 let what = format!("host device ({} {kind})", device.attribute("mode").unwrap_or_default());
@@ -69,8 +87,17 @@ impl Needs {
                     self.doubts.push((what, HOST_DEVICE));
                 }
             }
+            ("interface", "vdpa") => self.doubts.push(("a vDPA device (interface vdpa)".to_owned(), HOST_DEVICE)),
             ("filesystem", _) => {
+                let driver = device.children().find(|child| child.has_tag_name("driver")).and_then(|driver| driver.attribute("type"));
+                self.virtiofs |= driver == Some("virtiofs") && of_source("socket").is_none();
                 self.doubts.push(("a folder of the host (filesystem)".to_owned(), "unmount it in the guest, or use shared storage for it"));
+            }
+            ("shmem", _) if device.attribute("role") != Some("master") => {
+                self.blockers.push((
+                    "memory shared with other guests (shmem) in another role than master".to_owned(),
+                    "take it out of the guest before it is moved",
+                ));
             }
             ("shmem", _) => {
                 self.doubts.push(("memory shared with the host (shmem)".to_owned(), "take it out of the guest before it is moved"));
@@ -80,6 +107,7 @@ impl Needs {
     }
 }
 
+const TSC: &str = "give the guest a <timer name='tsc' frequency='...'/>, or take invtsc out of its CPU; either when it is started next";
 const HOST_DEVICE: &str = "QEMU refuses most of them; take it out of the guest, or give it a failover partner";
 
 /// The content of an element like `<memory unit='MiB'>80</memory>`, in KiB (libvirt's `virParseScaledValue`).
@@ -123,6 +151,26 @@ mod tests {
         );
         assert_eq!(needs.cpu, Some(("<cpu mode='custom' match='exact'><model>EPYC</model></cpu>".to_owned(), "custom".to_owned())));
         assert_eq!((needs.blockers.len(), needs.doubts.len()), (1, 2));
+    }
+
+    /// What libvirt refuses (`qemuMigrationSrcIsAllowed`), and the same where it does not.
+    #[test]
+    fn what_libvirt_does_not_move() {
+        let of = |inside: &str| Needs::of(&format!("<domain>{inside}</domain>"), Platform::default());
+        let blockers = |inside: &str| of(inside).blockers.into_iter().map(|(text, _)| text).collect::<Vec<_>>();
+        let invtsc = "<cpu><feature policy='require' name='invtsc'/></cpu>";
+        assert!(blockers(invtsc)[0].contains("invtsc"));
+        assert!(blockers(&format!("{invtsc}<clock><timer name='tsc' frequency='3000000000'/></clock>")).is_empty());
+        assert!(blockers("<cpu><feature policy='disable' name='invtsc'/></cpu>").is_empty());
+        assert!(blockers("<devices><disk type='file'><transient/></disk></devices>")[0].contains("transient"));
+        for role in ["", "role='peer'"] {
+            assert!(blockers(&format!("<devices><shmem name='a' {role}/></devices>"))[0].contains("shmem"), "{role}");
+        }
+        assert!(blockers("<devices><shmem name='a' role='master'/></devices>").is_empty());
+        let virtiofs = |source: &str| {
+            of(&format!("<devices><filesystem type='mount'><driver type='virtiofs'/><source {source}/></filesystem></devices>")).virtiofs
+        };
+        assert!(virtiofs("dir='/srv'") && !virtiofs("socket='/run/fs'"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::needs::Needs;
 use super::{Check, Verdict};
-use super::{shared, tls, way};
+use super::{job, shared, tls, way};
 use crate::deadline::{Deadline, Task};
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
@@ -31,6 +31,9 @@ pub(super) fn is_here(libvirt: &Connection) -> bool {
     Uri::parse(libvirt.uri()).is_ok_and(|uri| uri.is_on(&name))
 }
 
+/// libvirt has refused every guest with virtiofs up to this version at least (`qemuMigrationSrcIsAllowed`); from then on it depends on virtiofsd.
+const VIRTIOFS_MOVES: Version = Version::of(10, 5);
+
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
 
 /// Each with its name, and whether a start at the target has it too.
@@ -42,6 +45,7 @@ const QUESTIONS: &[(&str, bool, Question)] = &[
     ("memory", true, Target::memory),
     ("network", true, Target::networks),
     ("storage", true, Target::pools),
+    ("job", false, job::question),
     ("storage", false, shared::question),
     ("ports", false, way::question),
     ("tls", false, tls::question),
@@ -114,6 +118,10 @@ impl Target {
         let way = Way::of(&self.xml, self.plan.policy, self.plan.options.is_encrypted());
         let warn = |defect: &Defect| Check::warning("version", format!("{text}: {}", defect.text), defect.remedy());
         let mut checks: Vec<Check> = defects::met(&way, &here, &there).map(warn).collect();
+        if self.needs.virtiofs && here.libvirt < VIRTIOFS_MOVES {
+            let text = format!("a folder of the host by virtiofs, which libvirt {} here does not move", here.libvirt);
+            checks.push(Check::refuse("devices", text, "take it out of the guest before it is moved"));
+        }
         if there.qemu < here.qemu {
             checks.push(Check::warning(
                 "version",
