@@ -31,14 +31,16 @@ fn obstacles(target: &Target, deadline: &Deadline) -> Result<Vec<Check>> {
     if !guest.call("asking for the state of", deadline, ffi::state)?.is_active() {
         return Ok(checks);
     }
+    // A backup is a block job of its disks too.
+    if let Some(what) = in_the_way(&guest, deadline)? {
+        checks.push(Check::refuse("job", format!("{what} is under way"), JOB));
+        return Ok(checks);
+    }
     for disk in disks(&target.xml) {
         let name = disk.clone();
         if guest.call("asking for the block jobs of", deadline, move |domain| ffi::has_block_job(domain, &name))? {
             checks.push(Check::refuse("job", format!("{disk} has a block job (copy, commit or pull)"), BLOCK_JOB));
         }
-    }
-    if let Some(what) = in_the_way(&guest, deadline)? {
-        checks.push(Check::refuse("job", format!("{what} is under way"), JOB));
     }
     Ok(checks)
 }
