@@ -68,7 +68,8 @@ fn outgoing(here: &Connection, name: &str, deadline: &Deadline) -> Result<Option
     Ok(is_outgoing(&guest, deadline)?.then_some(guest))
 }
 
-fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
+/// Whether it is being moved away.
+pub(super) fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
     match guest.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current)) {
         Ok(job) => Ok(job.is_some_and(|job| job.is_outgoing_migration())),
         // It left in the meantime; or it is coming in: "migration statistics are available only on the source host".

@@ -147,7 +147,8 @@ fn carry(mut transfer: Transfer, found: Found, course: &mut Course, limits: &Lim
     if let Some(job) = &last {
         course.learn(job);
     }
-    let mut sides = Sides { here, there, plan, paused, ours };
+    let begun = last.is_some();
+    let mut sides = Sides { here, there, plan, paused, ours, begun };
     match result {
         Ok(()) => sides.confirm(deadline),
         Err(error) => sides.recover(&error, &mut handover, deadline),

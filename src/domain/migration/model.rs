@@ -249,7 +249,7 @@ fn a_stall_here_while_the_guest_runs_there() {
 #[test]
 fn an_answer_that_does_not_wait_for_a_target_that_is_lost() {
     simulated::install();
-    for step in [Step::Filling, Step::HandedOver, Step::Runs] {
+    for step in [Step::Asked, Step::Filling, Step::HandedOver, Step::Runs] {
         let create = || {
             let mut world = moving(true);
             world.lose(step);
@@ -258,8 +258,12 @@ fn an_answer_that_does_not_wait_for_a_target_that_is_lost() {
         let by = KEEPALIVE + Duration::from_secs(10);
         let act = || carry_over_in(Duration::from_secs(120), by);
         let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
-        let kind = if step == Step::Filling { "Refused" } else { "TimedOut" };
-        assert!(answers.keys().eq([kind]), "{answers:?}");
+        let kind = match step {
+            Step::Asked => "Unreachable",
+            Step::Filling => "Refused",
+            Step::HandedOver | Step::Runs => "TimedOut",
+        };
+        assert!(answers.keys().eq([kind]), "{step:?}: {answers:?}");
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Sides<'a> {
     pub(super) paused: bool,
     /// Whether the target had no copy before: one that is there by now has come by this move.
     pub(super) ours: bool,
+    /// Whether libvirt here was seen at the move.
+    pub(super) begun: bool,
 }
 
 impl Sides<'_> {
@@ -105,6 +107,7 @@ impl Sides<'_> {
         let (name, target) = (self.name().to_owned(), self.plan.target.clone());
         let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
         let patience = deadline.within(PATIENCE);
+        let mut idle = false;
         loop {
             let begin = deadline::now();
             // The other host first: what is seen of this one is the newer then. But some of the time is this one's.
@@ -117,8 +120,11 @@ impl Sides<'_> {
             if matches!(here, Side::Runs) && !matches!(there, Side::Runs) {
                 handover.release(&name);
             }
+            if matches!((&here, &there), (Side::Runs, Side::Unknown(_))) && self.begun && error.leaves_open() {
+                idle = idle || self.here.is_idle(deadline);
+            }
             let (paused, ours, held) = (self.paused, self.ours, handover.held());
-            let known = Known { name: &name, target: &target, error, paused, ours, held, last };
+            let known = Known { name: &name, target: &target, error, paused, ours, idle, held, last };
             match judge(&here, &there, &known) {
                 Next::Moved => {
                     log::info(format_args!("{name} runs on {target} in spite of an error: {error}"));

@@ -1,5 +1,6 @@
 //! What the two hosts of a move say about the guest.
 
+use super::arrival::is_outgoing;
 use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
@@ -54,6 +55,13 @@ impl Here<'_> {
             }
             Err(error) => Side::Unknown(error.text),
         }
+    }
+
+    /// Whether libvirt says that no move of the guest is on its way from here.
+    pub(super) fn is_idle(&self, deadline: &Deadline) -> bool {
+        let deadline = deadline.within(QUESTION);
+        let guest = Connection::open(&self.uri.to_string(), &deadline).and_then(|here| here.guest(&self.trace.identity.name, &deadline));
+        matches!(guest, Ok(Some(guest)) if is_outgoing(&guest, &deadline).is_ok_and(|outgoing| !outgoing))
     }
 }
 

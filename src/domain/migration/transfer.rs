@@ -110,6 +110,8 @@ impl Transfer<'_> {
     fn attempt(&mut self, extra: u32, working: &Deadline, deadline: &Deadline) -> Result<()> {
         let (guest, plan) = (self.guest, self.plan);
         let name = &guest.name;
+        // Of this request; one before it has come to nothing.
+        self.last = None;
         let may_postcopy = extra & sys::VIR_MIGRATE_POSTCOPY != 0;
         let policy = if plan.policy == Policy::Postcopy && !may_postcopy { Policy::Converge } else { plan.policy };
         let mut steering = Steering::new(policy, plan.downtime);

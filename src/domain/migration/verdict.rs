@@ -19,6 +19,8 @@ pub(super) struct Known<'a> {
     pub(super) paused: bool,
     /// Whether the target had no copy before: one that is there by now has come by this move.
     pub(super) ours: bool,
+    /// Whether libvirt here had begun with the move, and says by now that none is on its way.
+    pub(super) idle: bool,
     /// Whether the copy here is held.
     pub(super) held: bool,
     /// Whether there is no time for another look.
@@ -102,10 +104,11 @@ pub(super) fn judge(here: &Side, there: &Side, known: &Known) -> Next {
         (_, Side::Half(state)) => again(Kind::TimedOut, format!("{name} is half on {target}, {state}")),
         // Taken over, but the source was not told, and would let its copy go on when it gives up waiting.
         (Side::Waits(..), Side::Runs) => Next::EndCopyHere,
-        // libvirt here has brought the move to its end.
+        // libvirt here has brought the move to its end, or says that it has: its answer may have been that of a connection that broke. A request that
+        // was not answered may still be waiting for its turn.
         (Side::Runs, Side::Unknown(text)) => {
             let place = format!("{name} still runs here; {target}: {text}");
-            Next::AskAgain { kind: error.kind, place, clear: !error.leaves_open() }
+            Next::AskAgain { kind: error.kind, place, clear: !error.leaves_open() || known.idle && error.kind != Kind::Unresponsive }
         }
         (Side::Runs, Side::Waits(..)) => again(error.kind, format!("{name} still runs here, a copy that came in waits on {target}")),
         // libvirt here was restarted in the handover, and leaves it so: the record of the move has to stay, by which a monitor shows it.
@@ -142,9 +145,9 @@ mod tests {
         let kinds = [Kind::Refused, Kind::State, Kind::Unreachable, Kind::Unresponsive, Kind::TimedOut, Kind::Internal];
         let (sides, errors) = (every_side(), kinds.map(|kind| Error::new(kind, "no")));
         for (here, there) in sides.iter().flat_map(|here| sides.iter().map(move |there| (here, there))) {
-            for (error, bits) in errors.iter().flat_map(|error| (0..16).map(move |bits| (error, bits))) {
-                let [paused, ours, held, last] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
-                let known = Known { name: "web1", target: "node2", error, paused, ours, held, last };
+            for (error, bits) in errors.iter().flat_map(|error| (0..32).map(move |bits| (error, bits))) {
+                let [paused, ours, held, last, idle] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+                let known = Known { name: "web1", target: "node2", error, paused, ours, idle, held, last };
                 rule(here, there, &known, &judge(here, there, &known));
             }
         }
@@ -199,7 +202,8 @@ mod tests {
                 }
                 // Only the other host is waited for, and what is here stays as it is.
                 Next::AskAgain { clear: true, .. } => {
-                    let settled = *here == Side::Runs && !known.error.leaves_open() || matches!(here, Side::Waits(_)) && known.held;
+                    let ended = !known.error.leaves_open() || known.idle && known.error.kind != Kind::Unresponsive;
+                    let settled = *here == Side::Runs && ended || matches!(here, Side::Waits(_)) && known.held;
                     assert!(is_unknown(there) && settled, "{case}");
                 }
                 _ => {}

@@ -302,7 +302,8 @@ impl World {
             return;
         }
         self.transfer = None;
-        self.moved = Some(Err(UNHEARD));
+        // While the target prepares its copy the source waits for the answer to a request, which ends with the connection.
+        self.moved = Some(Err(if step == Step::Asked { UNANSWERED } else { UNHEARD }));
         if step != Step::Runs {
             self.hosts[to].copy = None;
         }

@@ -33,6 +33,8 @@ pub(super) const CALLED_OFF: Fault = Fault {
 };
 pub(super) const UNHEARD: Fault =
     Fault { code: sys::VIR_ERR_OPERATION_FAILED, part: sys::VIR_FROM_QEMU, text: "operation failed: Lost connection to destination host" };
+pub(super) const UNANSWERED: Fault =
+    Fault { code: sys::VIR_ERR_INTERNAL_ERROR, part: sys::VIR_FROM_RPC, text: "internal error: received hangup event on socket" };
 pub(super) const UNCONNECTED: Fault = Fault {
     code: sys::VIR_ERR_OPERATION_FAILED,
     part: sys::VIR_FROM_QEMU,
