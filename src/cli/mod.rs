@@ -13,6 +13,7 @@ mod manual;
 mod metrics;
 mod migrate;
 mod migrations;
+mod outlook;
 mod overview;
 mod probe;
 mod progress;

@@ -3,13 +3,15 @@
 //! Right before each step everything is looked at anew, and the step has to follow from it once more. The last running copy is never
 //! touched: a copy is ended only if it stands still and another one is seen to run, also while this one cannot begin to.
 
+mod advice;
+
 use super::interruption::Interruption;
 use super::overview::OURS;
 use super::probe::{self, Find};
 use super::whereabouts::{Place, Whereabouts};
 use super::{Given, print};
 use crate::cluster::cib::Cib;
-use crate::cluster::view::{self, View};
+use crate::cluster::view::{self, Failure, View};
 use crate::cluster::{resource, tool};
 use crate::deadline::Deadline;
 use crate::domain::emulator::are_held;
@@ -17,6 +19,7 @@ use crate::domain::holding::{self, Holding};
 use crate::domain::record::Record;
 use crate::domain::{Connection, evidence};
 use crate::log;
+use advice::{Outlook, advice};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use std::fmt;
@@ -85,8 +88,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     // A copy that is held and not ended would stand still for good, whoever tells it to run.
     let interrupted = arguments.yes.then(Interruption::watch).transpose()?;
     let found = Whereabouts::take(&arguments.given, &[])?;
-    let steps = plan(&found);
-    let advice = advice(&found);
+    let outlook = Outlook::take(&found);
+    let steps = plan(&found, &outlook);
+    let advice = advice(&found, &outlook);
     for (number, step) in steps.iter().enumerate() {
         print(&format!("{}. {step}\n", number + 1));
     }
@@ -105,7 +109,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     for step in &steps {
         let now = Whereabouts::take(&arguments.given, &[])?;
-        ensure!(plan(&now).contains(step), "things have changed, nothing more was done: \"{step}\" is not to be done any more");
+        ensure!(
+            plan(&now, &Outlook::take(&now)).contains(step),
+            "things have changed, nothing more was done: \"{step}\" is not to be done any more"
+        );
         is_quiet(&now)?;
         ensure!(!interrupted.as_ref().is_some_and(Interruption::came), "interrupted, nothing more was done: \"{step}\"");
         carry_out(step, &now).with_context(|| step.to_string())?;
@@ -115,7 +122,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 /// What follows from what was found.
-fn plan(found: &Whereabouts) -> Vec<Step> {
+fn plan(found: &Whereabouts, outlook: &Outlook) -> Vec<Step> {
     let Some(here) = found.here().filter(|_| found.pending.is_none()) else { return Vec::new() };
     let guest = found.guest.clone();
     let mut steps = Vec::new();
@@ -133,21 +140,30 @@ fn plan(found: &Whereabouts) -> Vec<Step> {
             steps.push(Step::ForgetMove { guest });
         }
     }
-    if let (Some(view), Some(id)) = (&found.view, &found.resource) {
-        let reasons: Vec<String> = view
-            .failures
-            .iter()
-            .filter(|failure| failure.is_of(id))
-            .map(|failure| format!("{}: {}", failure.key, failure.reason))
-            .collect();
-        let failed = !reasons.is_empty() || view.resource(id).is_some_and(|placed| placed.failed);
-        // As long as it is drawn elsewhere Pacemaker would move it again at once.
-        if failed && is_alone(found, here) && found.constraints.is_empty() {
-            steps.push(Step::Refresh { resource: id.clone(), reason: reasons.join("; ") });
+    if let Some(id) = &found.resource {
+        if has_to_be_refreshed(found, here) && outlook.refresh.is_none() {
+            let reasons = failures(found).map(|failure| format!("{}: {}", failure.key, failure.reason));
+            steps.push(Step::Refresh { resource: id.clone(), reason: reasons.collect::<Vec<_>>().join("; ") });
         }
-        steps.extend(find(found, here).filter(|_| !failed).map(Step::ForgetFind));
+        steps.extend(find(found, here).filter(|_| !has_failed(found)).map(Step::ForgetFind));
     }
     steps
+}
+
+fn failures(found: &Whereabouts) -> impl Iterator<Item = &Failure> {
+    let all = found.view.iter().flat_map(|view| &view.failures);
+    all.filter(|failure| found.resource.as_ref().is_some_and(|id| failure.is_of(id)))
+}
+
+fn has_failed(found: &Whereabouts) -> bool {
+    let placed = found.view.as_ref().zip(found.resource.as_ref()).and_then(|(view, id)| view.resource(id));
+    failures(found).next().is_some() || placed.is_some_and(|placed| placed.failed)
+}
+
+/// Whether Pacemaker keeps a failure of a guest that runs here and nowhere else. As long as it is drawn elsewhere Pacemaker would move it again
+/// at once.
+fn has_to_be_refreshed(found: &Whereabouts, here: &Place) -> bool {
+    has_failed(found) && found.pending.is_none() && is_alone(found, here) && found.constraints.is_empty()
 }
 
 /// What Pacemaker has to forget, where it knows the guest to be: only where this agent, which can reload, was asked. What other nodes have
@@ -185,53 +201,6 @@ fn other_that_runs<'a>(found: &'a Whereabouts, here: &Place) -> Option<&'a Place
 /// Whether the guest runs on this node, and on no other for certain.
 fn is_alone(found: &Whereabouts, here: &Place) -> bool {
     here.runs && !here.postcopy && here.busy == Some(false) && !found.is_unsure() && found.copies().len() == 1
-}
-
-/// What is amiss and not for this program to do.
-fn advice(found: &Whereabouts) -> Vec<String> {
-    let name = &found.guest;
-    let mut advice = Vec::new();
-    if let Some(pending) = &found.pending {
-        advice.push(format!("wait: Pacemaker is at work with it ({pending})"));
-    }
-    let running: Vec<&str> = found.places.iter().filter(|place| place.runs).map(|place| place.node.as_str()).collect();
-    if running.len() > 1 {
-        advice.push(format!(
-            "{name} runs on {}: its disks may be damaged already. Run this on each of them: a move that failed may have held the older copy, which only \
-             its own node can see. Else decide which copy is right, and end the other at once: virsh destroy {name}",
-            running.join(" and ")
-        ));
-    }
-    // It may have run where nothing of it is any more, and its disks have gone on then.
-    if running.is_empty() && !found.is_unsure() && found.here().is_some_and(|here| here.held) {
-        let how =
-            found.resource.as_ref().map(|id| format!(": crm_resource --refresh --resource {id}; crm_resource --restart --resource {id}"));
-        advice.push(format!(
-            "{name} is held on this node. Do not let it go on, its memory may be older than its disks, but stop it and start it anew{}",
-            how.unwrap_or_default()
-        ));
-    }
-    for place in found.places.iter().filter(|place| !place.here && place.copy == Some(true) && !place.runs && !running.is_empty()) {
-        advice.push(format!("run kvmha repair {name} on {}: a copy stands still there", place.node));
-    }
-    for place in found.places.iter().filter(|place| place.copy.is_none()) {
-        let why = place.trouble.as_deref().unwrap_or("no answer");
-        advice.push(format!("{} cannot be asked: bring its libvirt back, or turn it off ({why})", place.node));
-    }
-    for end in found.here().map(|here| &here.unproven[..]).unwrap_or_default() {
-        advice.push(format!("turn the host of {} off, for nobody has seen {name} end there; then rm {}", end.host, end.file.display()));
-    }
-    if let (Some(id), [_, ..]) = (&found.resource, &found.constraints[..]) {
-        advice.push(format!(
-            "crm_resource --clear --resource {id}, or Pacemaker goes on trying to move it ({})",
-            found.constraints.join(", ")
-        ));
-    }
-    for place in found.places.iter().filter(|place| place.autostart) {
-        let uri = place.uri.as_deref().unwrap_or("qemu:///system");
-        advice.push(format!("virsh -c '{uri}' autostart --disable {name}"));
-    }
-    advice
 }
 
 /// Pacemaker carries nothing out: an action of its own may be about to change what was seen.

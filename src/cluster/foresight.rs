@@ -102,12 +102,10 @@ impl Move<'_> {
 
     /// What is done in place of the move.
     fn otherwise(&self, steps: &[Step]) -> (String, &'static str) {
-        let place = |operation: &str| steps.iter().find(|step| is_of(step, self.id) && step.operation == operation).map(|step| &step.node);
-        match (place("migrate_from"), place("stop"), place("start")) {
-            (Some(node), ..) => (format!("Pacemaker would move it to {node}"), STAYS),
-            (None, Some(_), Some(node)) => (format!("Pacemaker would stop it and start it on {node}"), NOT_LIVE),
-            (None, Some(_), None) => ("Pacemaker would stop it".to_owned(), STAYS),
-            _ => (format!("Pacemaker would leave it on {}", self.source), STAYS),
+        match disturbance(steps, self.id) {
+            Some(what) if what.starts_with(RESTART) => (format!("Pacemaker would {what}"), NOT_LIVE),
+            Some(what) => (format!("Pacemaker would {what}"), STAYS),
+            None => (format!("Pacemaker would leave it on {}", self.source), STAYS),
         }
     }
 
@@ -122,6 +120,21 @@ impl Move<'_> {
             (None, Some(_)) => Some(format!("{text} stop it")),
             (None, None) => None,
         }
+    }
+}
+
+/// The begin of what [`disturbance`] says of a resource that is not moved live.
+const RESTART: &str = "stop it and start it";
+
+/// What Pacemaker would do with a resource that runs, after "Pacemaker would"; nothing if that leaves it where it is.
+#[must_use]
+pub fn disturbance(steps: &[Step], id: &str) -> Option<String> {
+    let place = |operation: &str| steps.iter().find(|step| is_of(step, id) && step.operation == operation).map(|step| &step.node);
+    match (place("migrate_from"), place("stop"), place("start")) {
+        (Some(node), ..) => Some(format!("move it to {node}")),
+        (None, Some(_), Some(node)) => Some(format!("{RESTART} on {node}")),
+        (None, Some(_), None) => Some("stop it".to_owned()),
+        (None, None, _) => None,
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Member {
     pub online: bool,
     /// Whether it is only on its way in, or has to be fenced.
     pub unsettled: bool,
+    /// Whether it is in standby: it is to run nothing.
+    pub standby: bool,
     /// Whether it is a host without corosync (Pacemaker Remote).
     pub remote: bool,
 }
@@ -158,6 +160,7 @@ pub(crate) fn parse(text: &str) -> Option<View> {
                 name: word(&node, "name"),
                 online: flag(&node, "online"),
                 unsettled: flag(&node, "pending") || flag(&node, "unclean"),
+                standby: flag(&node, "standby") || flag(&node, "standby_onfail"),
                 remote: node.attribute("type") == Some("remote"),
             })
             .collect(),
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn what_crm_mon_says() {
         let text = r#"<r><summary><current_dc present="true" name="node3" with_quorum="true"/><cluster_options stonith-enabled="true" maintenance-mode="false"/></summary>
-            <nodes><node name="node1" online="true" pending="false" unclean="false"/><node name="node2" online="false" pending="false" unclean="true"/>
+            <nodes><node name="node1" online="true" pending="false" unclean="false"/><node name="node2" online="false" standby="true" pending="false" unclean="true"/>
             <node name="web1" online="true" pending="false" unclean="false" type="remote" id_as_resource="vm1"/></nodes>
             <resources><resource id="vm1" resource_agent="ocf:kvmha:VirtualDomain" role="Started" blocked="false" managed="true" failed="false"><node name="node1" id="1"/></resource></resources></r>"#;
         let view = parse(text).unwrap();
@@ -209,7 +212,7 @@ mod tests {
         assert!(view.fencing);
         assert_eq!(view.online().collect::<Vec<_>>(), ["node1"]);
         assert_eq!((view.spelled("NODE2"), view.spelled("node1"), view.spelled("node3")), (Some("node2"), Some("node1"), None));
-        assert!(view.nodes[1].unsettled);
+        assert!(view.nodes[1].unsettled && view.nodes[1].standby && !view.nodes[0].standby);
         let vm1 = view.resource("vm1").unwrap();
         assert_eq!((vm1.role.as_str(), vm1.managed, vm1.failed, vm1.nodes.as_slice()), ("Started", true, false, &["node1".to_owned()][..]));
         assert_eq!(parse("<r/>"), None);

@@ -94,7 +94,7 @@ mod tests {
     use crate::cluster::view::{Member, Placed};
 
     fn node(name: &str, online: bool, unsettled: bool) -> Member {
-        Member { name: name.into(), online, unsettled, remote: false }
+        Member { name: name.into(), online, unsettled, standby: false, remote: false }
     }
 
     fn cluster(nodes: Vec<Member>) -> View {

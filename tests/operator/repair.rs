@@ -256,6 +256,28 @@ pub fn a_failed_move(lab: &Lab) -> Result<()> {
         ensure!(text.lines().any(|found| found == line), "{line:?} is not in: {text}");
     }
     says(&kvmha(lab, &source, "doctor --quiet")?, 1, &["vm1 is blocked"])?;
+    // Without the failure Pacemaker would move it, or stop it, at once.
+    for (begin, end, said) in [
+        (
+            format!("pcs node standby {source}"),
+            format!("pcs node unstandby {source}"),
+            format!("{source} is in standby: pcs node unstandby"),
+        ),
+        (
+            "crm_resource --resource vm1 --meta --set-parameter target-role --parameter-value Stopped".to_owned(),
+            "crm_resource --resource vm1 --meta --delete-parameter target-role".to_owned(),
+            "Pacemaker would stop it, for it has target-role=Stopped".to_owned(),
+        ),
+    ] {
+        stage.check(&begin)?;
+        stage.settle()?;
+        let output = kvmha(lab, &source, "repair vm1 --yes");
+        guest.is_on(&source)?;
+        guest.boots(1)?;
+        says(&output?, 1, &["by hand: vm1 has failed, and without that Pacemaker would", &said])?;
+        stage.check(&end)?;
+        stage.settle()?;
+    }
     says(&kvmha(lab, &source, "repair vm1")?, 1, &["have Pacemaker forget the failure of vm1", "--yes"])?;
     says(&kvmha(lab, &source, "repair vm1 --yes")?, 0, &["done: have Pacemaker forget"])?;
     stage.settle()?;
@@ -279,7 +301,7 @@ pub fn a_failed_move(lab: &Lab) -> Result<()> {
 /// A parameter is changed, and the guest does not notice; nothing is left of what Pacemaker had to forget for that.
 fn is_reloaded(guest: &Guest, node: &str) -> Result<()> {
     let cib = guest.stage.check("cibadmin --query")?;
-    for left in ["-kvmha-", "fail-count-vm1", "last-failure-vm1"] {
+    for left in ["vm1-kvmha-", "fail-count-vm1", "last-failure-vm1"] {
         ensure!(!cib.contains(left), "{left} is left: {cib}");
     }
     guest.stage.check("pcs resource update vm1 migration_speed=100")?;

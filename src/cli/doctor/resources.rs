@@ -1,5 +1,6 @@
 //! How the guests are configured as resources.
 
+use super::super::outlook;
 use super::{Case, Found, Patient, seconds};
 use crate::cluster::cib::Operation;
 use crate::domain::locks;
@@ -196,12 +197,10 @@ pub(super) fn stickiness(patient: &Patient, found: &mut Found) {
 pub(super) fn constraints(patient: &Patient, found: &mut Found) {
     let all = patient.cib.moves_left();
     for case in &patient.guests {
-        let left: Vec<&str> = all.iter().filter(|(resource, _)| resource == case.id()).map(|(_, name)| name.as_str()).collect();
-        if !left.is_empty() {
-            found.warning(
-                format!("{} is drawn to a node, or kept from one, by {}", case.id(), left.join(", ")),
-                format!("crm_resource --clear --resource {}", case.id()),
-            );
+        let of_it = |(resource, name): &(String, String)| (resource == case.id()).then(|| name.clone());
+        let left: Vec<String> = all.iter().filter_map(of_it).collect();
+        if let Some(remedy) = outlook::clearing(&patient.view, &patient.cib, case.id(), &left) {
+            found.warning(format!("{} is drawn to a node, or kept from one, by {}", case.id(), left.join(", ")), remedy);
         }
     }
 }
@@ -218,5 +217,31 @@ pub(super) fn locks(patient: &Patient, found: &mut Found) {
             ),
             Err(error) => found.warning(error.text, "run it as root"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::cib::Cib;
+    use crate::cluster::view;
+
+    #[test]
+    fn nobody_is_told_to_take_its_constraint_from_a_move_that_is_under_way() {
+        let cib = Cib::parse(
+            "<cib><configuration><resources><primitive id='web1' class='ocf' provider='kvmha' type='VirtualDomain'/></resources><constraints>\
+             <rsc_location id='cli-prefer-web1' rsc='web1' node='n2' score='INFINITY'/></constraints></configuration></cib>"
+                .to_owned(),
+        )
+        .unwrap();
+        let view = "<r><summary><current_dc present='false'/></summary><resources><resource id='web1' role='Migrating'/></resources></r>";
+        let guests =
+            cib.resources().into_iter().map(|resource| Case { resource, asked: Err(String::new()), definition: Err(String::new()) });
+        let guests = guests.collect();
+        let patient = Patient { here: "n1".to_owned(), view: view::parse(view).unwrap(), cib, guests, hosts: Vec::new() };
+        assert_eq!(patient.cib.moves_left().len(), 1);
+        let mut found = Found::default();
+        constraints(&patient, &mut found);
+        assert!(found.0.is_empty(), "{:?}", found.0);
     }
 }

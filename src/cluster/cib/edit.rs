@@ -30,6 +30,43 @@ impl Cib {
         self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
     }
 
+    /// The CIB as it would be if all nodes had forgotten what they know of a resource, and its failures, and `node` had then found it running.
+    ///
+    /// There it is known by a recurring monitor: what is remembered of any other operation is compared with the parameters by a digest, and
+    /// without one Pacemaker would restart the resource (`pcmk__check_action_config`, pacemaker 2.1.5).
+    #[must_use]
+    pub fn as_found(&self, resource: &str, node: &str) -> Self {
+        let edits = self.with(|document| {
+            let features = document.root_element().attribute("crm_feature_set").unwrap_or("3.16.2");
+            let key = "1:1:0:00000000-0000-0000-0000-000000000000";
+            let monitor = format!(
+                "<lrm_rsc_op id=\"{resource}_monitor_10000\" operation_key=\"{resource}_monitor_10000\" operation=\"monitor\" \
+                 crm_feature_set=\"{features}\" transition-key=\"{key}\" transition-magic=\"0:0;{key}\" call-id=\"1\" rc-code=\"0\" \
+                 op-status=\"0\" interval=\"10000\"/>"
+            );
+            let mut edits = Vec::new();
+            for entry in
+                document.descendants().filter(|entry| entry.has_tag_name("lrm_resource") && entry.attribute("id") == Some(resource))
+            {
+                let state = entry.ancestors().find(|parent| parent.has_tag_name("node_state"));
+                if state.and_then(|state| state.attribute("uname")) != Some(node) {
+                    edits.push((entry.range(), String::new()));
+                    continue;
+                }
+                let operations = entry.children().filter(Node::is_element).map(|operation| operation.range());
+                edits.extend(operations.enumerate().map(|(at, range)| (range, if at == 0 { monitor.clone() } else { String::new() })));
+            }
+            let counts = ["fail-count", "last-failure"].map(|word| format!("{word}-{resource}#"));
+            let attributes = document.descendants().filter(|entry| entry.has_tag_name("transient_attributes"));
+            let counters = attributes
+                .flat_map(|entry| entry.descendants())
+                .filter(|pair| pair.attribute("name").is_some_and(|name| counts.iter().any(|count| name.starts_with(count.as_str()))));
+            edits.extend(counters.map(|pair| (pair.range(), String::new())));
+            edits
+        });
+        self.edited(edits)
+    }
+
     /// The CIB as it would be if these resources were each kept from that node.
     #[must_use]
     pub fn with_bans<'a>(&self, bans: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
@@ -82,6 +119,22 @@ mod tests {
         assert_eq!(drawn.moves_left(), [("web1".to_owned(), "cli-prefer-web1".to_owned())]);
         assert!(drawn.text().contains("score=\"INFINITY\""), "{}", drawn.text());
         assert!(!drawn.without(&["cli-prefer-web1".to_owned()]).has("cli-prefer-web1"));
+    }
+
+    #[test]
+    fn a_failure_that_is_forgotten() {
+        let text = "<cib crm_feature_set='3.16.2'><status><node_state id='1' uname='n1'><lrm><lrm_resources><lrm_resource id='web1'>\
+            <lrm_rsc_op id='web1_last_failure_0' operation='migrate_to' rc-code='1'/><lrm_rsc_op id='web1_last_0' operation='migrate_to' rc-code='1'/>\
+            </lrm_resource><lrm_resource id='web10'><lrm_rsc_op id='web10_last_failure_0' operation='stop'/></lrm_resource></lrm_resources></lrm>\
+            <transient_attributes><instance_attributes><nvpair id='a' name='fail-count-web1#migrate_to_0' value='1'/>\
+            <nvpair id='b' name='last-failure-web1#migrate_to_0' value='1'/><nvpair id='c' name='fail-count-web10#stop_0' value='1'/>\
+            </instance_attributes></transient_attributes></node_state><node_state id='2' uname='n2'><lrm><lrm_resources><lrm_resource id='web1'>\
+            <lrm_rsc_op id='web1_last_0' operation='stop' rc-code='0'/></lrm_resource></lrm_resources></lrm></node_state></status></cib>";
+        let found = Cib::parse(text.to_owned()).unwrap().as_found("web1", "n1");
+        let ran: Vec<_> = found.ran().into_iter().map(|ran| (ran.node, ran.resource, ran.key, ran.code)).collect();
+        assert_eq!(ran, [("n1".to_owned(), "web1".to_owned(), "web1_monitor_10000".to_owned(), 0)]);
+        assert!(found.has("web10_last_failure_0") && found.has("c") && !found.has("a") && !found.has("b"), "{}", found.text());
+        Document::parse(found.text()).unwrap();
     }
 
     #[test]
