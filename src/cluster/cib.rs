@@ -4,6 +4,7 @@ mod edit;
 mod meta;
 mod part;
 mod read;
+mod rule;
 
 use super::tool::{self, Trouble};
 use crate::deadline::Deadline;
@@ -11,6 +12,7 @@ pub use part::Part;
 pub use read::{History, Operation, Primitive, Ran};
 use read::{history, pair, primitive, ran};
 use roxmltree::{Document, Node};
+pub use rule::Asker;
 use std::collections::BTreeMap;
 
 /// The CIB at a moment.
@@ -100,17 +102,10 @@ impl Cib {
         self.pairs("crm_config").remove(name)
     }
 
-    /// All name-value pairs below an element, for instance `rsc_defaults`; the first of a name wins.
+    /// All name-value pairs of the sets below an element, for instance `crm_config`, that count without a rule; the first of a name wins.
     #[must_use]
     pub fn pairs(&self, element: &str) -> BTreeMap<String, String> {
-        self.with(|document| {
-            let found = document.descendants().filter(|node| node.has_tag_name(element)).flat_map(|node| node.descendants());
-            let mut values = BTreeMap::new();
-            for (name, value) in found.filter(|node| node.has_tag_name("nvpair")).filter_map(pair) {
-                values.entry(name).or_insert(value);
-            }
-            values
-        })
+        self.pairs_if(element, |set| rule::rules(set).next().is_none())
     }
 
     /// The transient attributes of the nodes whose names begin with `prefix`: node, name, value.

@@ -3,7 +3,7 @@
 use super::journey::{Journey, MARK, set_id};
 use super::mark::{Mark, rival};
 use super::{Provider, count};
-use crate::cluster::cib::{Cib, Primitive};
+use crate::cluster::cib::{Asker, Cib, Primitive};
 use crate::cluster::scheduler::{self, Step};
 use crate::cluster::tool;
 use crate::cluster::view::{self, Placed, View};
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// How long a cluster may take to come to rest before it is said not to be quiet.
 const QUIET: Duration = Duration::from_secs(15);
+
+/// What defaults may be said of.
+const OPERATIONS: [&str; 5] = ["start", "stop", "monitor", "migrate_to", "migrate_from"];
 
 /// How often a cluster that is not quiet is looked at again.
 const POLL: Duration = Duration::from_millis(200);
@@ -76,6 +79,9 @@ impl Survey {
             let placed = view.resource(&primitive.id);
             let done = left.is_none() && primitive.agent == goal.agent();
             if !done {
+                if let Some(lost) = lost_default(&cib, goal) {
+                    bail!("{}: {lost}", primitive.id);
+                }
                 may_be_changed(primitive, placed, goal, left.is_some()).map_err(|error| error.context(primitive.id.clone()))?;
             }
             let node = placed.and_then(|placed| placed.nodes.first().cloned());
@@ -168,6 +174,22 @@ fn in_maintenance(cib: &Cib) -> Vec<String> {
     cib.primitives().into_iter().map(|primitive| primitive.id).filter(put).collect()
 }
 
+/// A default that is bound to the old agent by a rule, and what to do about it: with the new agent Pacemaker's own would count, 20 s for a stop.
+fn lost_default(cib: &Cib, goal: Provider) -> Option<String> {
+    let all = [("rsc_defaults", None)].into_iter().chain(OPERATIONS.map(|operation| ("op_defaults", Some(operation))));
+    all.into_iter().find_map(|(element, operation)| {
+        let of = |provider: Provider| cib.defaults(element, Asker { agent: &provider.agent(), operation, unknown: true });
+        let new = of(goal);
+        let (name, value) = of(goal.other()).into_iter().find(|(name, value)| new.get(name) != Some(value))?;
+        let what = operation.map(|operation| format!(" of {operation}")).unwrap_or_default();
+        Some(format!(
+            "{name}={value}{what} is bound to {} by a rule in {element}; add the same for {} first",
+            goal.other().agent(),
+            goal.agent()
+        ))
+    })
+}
+
 /// # Errors
 /// Why not.
 fn may_be_changed(primitive: &Primitive, placed: Option<&Placed>, goal: Provider, left: bool) -> anyhow::Result<()> {
@@ -230,6 +252,26 @@ impl fmt::Display for Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_that_is_bound_to_the_old_agent() {
+        let set = |id: &str, provider: &str| {
+            format!(
+                "<meta_attributes id='{id}'><rule id='{id}-r' boolean-op='and' score='INFINITY'>\
+                 <rsc_expression id='{id}-e' class='ocf' provider='{provider}' type='VirtualDomain'/><op_expression id='{id}-o' name='stop'/></rule>\
+                 <nvpair id='{id}-t' name='timeout' value='300s'/></meta_attributes>"
+            )
+        };
+        let lost = |sets: &str| {
+            let cib = Cib::parse(format!("<cib><configuration><op_defaults>{sets}</op_defaults></configuration></cib>")).unwrap();
+            lost_default(&cib, Provider::Kvmha)
+        };
+        let text = lost(&set("a", "heartbeat")).unwrap();
+        assert!(text.starts_with("timeout=300s of stop is bound to ocf:heartbeat:VirtualDomain") && text.contains("ocf:kvmha:"), "{text}");
+        assert_eq!(lost(&[set("a", "heartbeat"), set("b", "kvmha")].concat()), None);
+        assert_eq!(lost(""), None);
+        assert_eq!(lost(&set("a", "kvmha")), None);
+    }
 
     #[test]
     fn what_a_quiet_cluster_may_have_yet_to_do() {

@@ -2,7 +2,7 @@
 
 use super::super::outlook;
 use super::{Case, Found, Patient, seconds};
-use crate::cluster::cib::Operation;
+use crate::cluster::cib::{Asker, Operation};
 use crate::domain::locks;
 use crate::ocf;
 use crate::parameter;
@@ -108,11 +108,12 @@ pub(super) fn monitor(patient: &Patient, found: &mut Found) {
 
 /// Actions that have less time than is advised.
 pub(super) fn timeouts(patient: &Patient, found: &mut Found) {
-    let defaults = patient.cib.pairs("op_defaults");
-    let time = |own: Option<&String>| own.or_else(|| defaults.get("timeout")).and_then(|text| seconds(text)).unwrap_or(DEFAULT);
     for case in &patient.guests {
         for name in ["start", "stop", "monitor", "migrate_to", "migrate_from"] {
             let Some(advised) = ocf::advised_timeout(name).map(u64::from) else { continue };
+            let asker = Asker { agent: &case.resource.agent, operation: Some(name), unknown: false };
+            let default = patient.cib.defaults("op_defaults", asker).remove("timeout");
+            let time = |own: Option<&String>| own.or(default.as_ref()).and_then(|text| seconds(text)).unwrap_or(DEFAULT);
             let mut warn = |what: &str, time: u64, remedy: String| {
                 if time < advised {
                     found.warning(format!("{}: {what} has {time} s, {advised} s are advised", case.id()), remedy);

@@ -1,21 +1,19 @@
 //! Meta attributes as Pacemaker takes them.
 
-use super::Cib;
 use super::read::sets;
+use super::{Asker, Cib, Primitive};
 
 /// Words that Pacemaker takes for yes, in any case (`crm_str_to_boolean` in its `lib/common/strings.c`).
 const YES: &[&str] = &["true", "on", "yes", "y", "1"];
 
 impl Cib {
     /// A meta attribute of a resource: its own or its template's, else that of the group or clone it is in, else that of all resources
-    /// (`get_meta_attributes` in Pacemaker's `lib/pengine/complex.c`). Rules are not evaluated: the first value counts.
+    /// (`get_meta_attributes` in Pacemaker's `lib/pengine/complex.c`). Of rules only those of the defaults are looked at.
     #[must_use]
     pub fn meta(&self, resource: &str, name: &str) -> Option<String> {
-        self.resource(resource)?
-            .meta
-            .remove(name)
-            .or_else(|| self.inherited(resource, name))
-            .or_else(|| self.pairs("rsc_defaults").remove(name))
+        let Primitive { agent, mut meta, .. } = self.resource(resource)?;
+        let defaults = || self.defaults("rsc_defaults", Asker { agent: &agent, operation: None, unknown: true }).remove(name);
+        meta.remove(name).or_else(|| self.inherited(resource, name)).or_else(defaults)
     }
 
     fn inherited(&self, resource: &str, name: &str) -> Option<String> {
