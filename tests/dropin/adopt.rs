@@ -306,6 +306,20 @@ pub fn from_libvirt(lab: &Lab) -> Result<()> {
         lab.check(HERE, &["virsh", "-q", "autostart", name], PATIENCE)?;
         let watcher = Watcher::start(&lab.guest_image(name))?;
         ensure!(watcher.wait_beat(LIMIT), "it does not beat");
+        // What lies where the definition is to be may be newer than what runs.
+        refused(&format!("/srv/vms/{name}.xml is there already"))?;
+        let (definition, elsewhere) = (lab.guest_definition(name), lab.guest_definition(name).with_file_name("elsewhere.xml"));
+        std::fs::rename(&definition, &elsewhere)?;
+        // A resource that means it, by a definition in a file of another name; it leaves the guest alone.
+        check(lab, "pcs property set maintenance-mode=true")?;
+        let unmanaged = "<nvpair id='e-m' name='is-managed' value='false'/>";
+        configure(lab, &format!("<resources>{}</resources>", primitive("elsewhere", "kvmha", unmanaged)))?;
+        refused("in the cluster already: resource elsewhere has config=/srv/vms/elsewhere.xml")?;
+        check(lab, "pcs resource delete --force elsewhere")?;
+        check(lab, "crm_resource --refresh --force --resource elsewhere")?;
+        check(lab, "pcs property set maintenance-mode=")?;
+        settle(lab)?;
+        std::fs::remove_file(&elsewhere)?;
         let before = cib(lab)?;
         let script = adopt()?.success("adopt --from-libvirt")?;
         ensure!(cib(lab)? == before, "printing has changed the CIB");

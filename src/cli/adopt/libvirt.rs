@@ -3,13 +3,14 @@
 //! Pacemaker asks all nodes about a new resource before it does anything with it, and finds this one running where it is. Nothing is
 //! changed here; what is printed was checked against the cluster, the guest and the agent's own rules.
 
-use super::tell;
-use crate::cluster::cib::Cib;
+use super::super::overview::is_guest;
+use super::super::print;
+use crate::cluster::cib::{Cib, Primitive};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
-use crate::domain::{Connection, status};
-use crate::ocf;
+use crate::domain::{Connection, files, status};
+use crate::ocf::{self, Asked};
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,19 +41,32 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
     let view = View::query(&deadline).context("Pacemaker does not run on this node")?;
     let cib = Cib::query(&deadline)?;
     ensure!(!cib.has(&name), "the cluster's configuration has something called {name} already");
-    for primitive in cib.primitives() {
-        let path = primitive.parameters.get("config").map(PathBuf::from).unwrap_or_default();
-        let same = path == Path::new(config) || path.file_stem().is_some_and(|stem| *stem == *domain);
-        ensure!(!same, "{domain} seems to be in the cluster already: resource {} has config={}", primitive.id, path.display());
+    let mut named = cib.resources().into_iter().filter(is_guest);
+    if let Some(resource) = named.find(|resource| is_it(resource, &guest.definition.identity, config, &deadline)) {
+        let path = resource.parameters.get("config").map(String::as_str).unwrap_or_default();
+        bail!("{domain} seems to be in the cluster already: resource {} has config={path}", resource.id);
     }
+    // The first command writes it anew, and nobody knows whether this one is older.
+    let there = files::look(&[Path::new(config)], &deadline)?.pop().flatten().is_some();
+    ensure!(!there, "{config} is there already: move it away, or name another file with --config");
     let movable = movable(&guest.definition.xml);
     let parameters: BTreeMap<String, String> =
         [("config", config), ("hypervisor", URI)].map(|(name, value)| (name.into(), value.into())).into();
     if let Some(fault) = ocf::faults(&parameters).first() {
         bail!("{fault}");
     }
-    tell(&script(&guest, &name, domain, config, movable.as_deref(), &view));
+    print(&format!("{}\n", script(&guest, &name, domain, config, movable.as_deref(), &view)));
     Ok(())
+}
+
+/// Whether a resource means this guest: by its own definition, whatever the file is called, or by the file.
+fn is_it(resource: &Primitive, guest: &Identity, config: &str, deadline: &Deadline) -> bool {
+    let path = resource.parameters.get("config").map(PathBuf::from).unwrap_or_default();
+    let asked = Asked::new(Some(&resource.id), &resource.parameters, "", *deadline);
+    let means = asked.is_ok_and(|asked| {
+        asked.identity().is_some_and(|other| other.name == guest.name || other.uuid.is_some() && other.uuid == guest.uuid)
+    });
+    means || path == Path::new(config) || path.file_stem().is_some_and(|stem| *stem == *guest.name)
 }
 
 /// The guest, if it runs here.
