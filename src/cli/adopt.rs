@@ -15,6 +15,7 @@ mod mark;
 mod survey;
 
 use super::interruption::Interruption;
+use super::print;
 use crate::deadline::Deadline;
 use anyhow::{Context, anyhow, bail};
 use journey::Journey;
@@ -106,7 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let survey = Survey::make(&arguments.resources, goal, &Deadline::after(SURVEY))?;
     let journeys: Vec<Journey> = survey.lots.iter().filter_map(|lot| lot.journey(&survey.run)).collect();
     if arguments.dry_run || journeys.is_empty() {
-        tell(&survey.to_string());
+        print(&format!("{survey}\n"));
         return Ok(());
     }
     // With nobody to read what is done nothing is begun.

@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// High availability for KVM guests on Pacemaker.
 #[derive(Parser)]
@@ -136,10 +137,21 @@ impl Given {
     }
 }
 
+/// Why something was not printed, the first time: [`run`] says it at the end.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
 /// Prints; a reader that goes away before the end is no error of ours. Says whether there is one still.
 fn print(text: &str) -> bool {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => true,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                UNWRITTEN.get_or_init(|| format!("standard output cannot be written: {}", log::plain(&error)));
+            }
+            false
+        }
+    }
 }
 
 /// Runs the operator's command; 2 is a wrong command line.
@@ -169,10 +181,11 @@ pub fn run(words: &[OsString]) -> u8 {
         What::Migrations(arguments) => migrations::run(&arguments),
         What::Status(arguments) => status::run(&arguments),
         What::Where(arguments) => {
-            return find::run(&arguments).unwrap_or_else(|error| {
+            let code = find::run(&arguments).unwrap_or_else(|error| {
                 log::complain(&format!("{error:#}"));
                 CANNOT_TELL
             });
+            Ok(code)
         }
         What::Repair(arguments) => repair::run(&arguments),
         What::Metrics(arguments) => metrics::run(&arguments),
@@ -180,11 +193,13 @@ pub fn run(words: &[OsString]) -> u8 {
         What::Storage(arguments) => storage::run(&arguments),
         What::Generate { directory } => generate::run(&directory).map(|()| 0),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            log::complain(&format!("{error:#}"));
-            1
-        }
-    }
+    let code = result.unwrap_or_else(|error| {
+        log::complain(&format!("{error:#}"));
+        1
+    });
+    // What is cut off is no answer.
+    UNWRITTEN.get().map_or(code, |error| {
+        log::complain(error);
+        code.max(1)
+    })
 }

@@ -32,6 +32,7 @@
 
 mod call;
 mod case;
+mod output;
 mod pages;
 mod stdin;
 
