@@ -113,6 +113,9 @@ pub(super) struct Overview {
     pub(super) here: String,
     /// Whether this partition has quorum.
     pub(super) quorum: bool,
+    /// Whether it goes on without.
+    #[serde(skip)]
+    pub(super) ignores_quorum: bool,
     /// Whether the whole cluster is in maintenance mode.
     pub(super) maintenance: bool,
     /// The nodes.
@@ -153,7 +156,8 @@ impl Overview {
             resources.iter().zip(&known).map(|(resource, known)| guest(resource, known, &view, &memory, &here)).collect();
         ask(&mut guests, &known, &here);
         let nodes = view.nodes.iter().map(|node| Node { name: node.name.clone(), online: node.online && !node.unsettled });
-        Ok(Self { nodes: nodes.collect(), here, quorum: view.quorum, maintenance: view.maintenance, guests })
+        let (quorum, ignores_quorum) = (view.quorum, cib.ignores_quorum());
+        Ok(Self { nodes: nodes.collect(), here, quorum, ignores_quorum, maintenance: view.maintenance, guests })
     }
 }
 

@@ -57,7 +57,11 @@ fn show(overview: &Overview) -> String {
         "There is no guest in this cluster.\n".clone_into(&mut text);
     }
     if !overview.quorum {
-        text.push_str("This partition has no quorum: nothing is started here.\n");
+        text.push_str(if overview.ignores_quorum {
+            "This partition has no quorum, and guests are started all the same: no-quorum-policy=ignore.\n"
+        } else {
+            "This partition has no quorum: nothing is started here.\n"
+        });
     }
     if overview.maintenance {
         text.push_str("The cluster is in maintenance mode: nothing is started, stopped or monitored.\n");

@@ -102,6 +102,12 @@ impl Cib {
         self.pairs("crm_config").remove(name)
     }
 
+    /// Whether what runs here is looked after, and more is started, also without quorum.
+    #[must_use]
+    pub fn ignores_quorum(&self) -> bool {
+        self.option("no-quorum-policy").as_deref() == Some("ignore")
+    }
+
     /// All name-value pairs of the sets below an element, for instance `crm_config`, that count without a rule; the first of a name wins.
     #[must_use]
     pub fn pairs(&self, element: &str) -> BTreeMap<String, String> {

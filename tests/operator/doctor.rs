@@ -106,7 +106,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Line("node1", "crm_attribute --name no-quorum-policy --update ignore")],
         mend: &[Line("node1", "crm_attribute --name no-quorum-policy --delete")],
-        found: &[("without quorum", "no-quorum-policy=ignore", "no-quorum-policy=stop")],
+        found: &[("without quorum", "no-quorum-policy=ignore", "--name no-quorum-policy --update stop")],
     },
     Broken {
         make: &[Line("node1", "crm_attribute --name maintenance-mode --update true")],

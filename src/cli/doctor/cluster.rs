@@ -81,12 +81,17 @@ fn has_device(text: &str) -> bool {
 
 /// What a part of the cluster that has no quorum does.
 pub(super) fn policy(patient: &Patient, found: &mut Found) {
-    if patient.cib.option("no-quorum-policy").as_deref() == Some("ignore") {
-        found.problem(
-            "no-quorum-policy=ignore: both parts of a cluster that is torn apart start the same guests",
-            "pcs property set no-quorum-policy=stop; two nodes need two_node: 1 in corosync.conf instead",
-        );
+    if !patient.cib.ignores_quorum() {
+        return;
     }
+    let mut remedy = "crm_attribute --name no-quorum-policy --update stop".to_owned();
+    if patient.view.nodes.len() == 2 {
+        remedy = format!("see that corosync.conf of both nodes has two_node: 1, or the last one stops all its guests; then {remedy}");
+    }
+    if !patient.view.quorum {
+        remedy = format!("first bring the other nodes back: set now, it stops every guest here; then {remedy}");
+    }
+    found.problem("no-quorum-policy=ignore: both parts of a cluster that is torn apart start the same guests", remedy);
 }
 
 /// Guests that Pacemaker does not look after.
@@ -210,7 +215,28 @@ pub(super) fn failures(patient: &Patient, found: &mut Found) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{found, patient};
     use super::*;
+
+    #[test]
+    fn a_policy_that_stops_all_guests_is_not_set_without_quorum() {
+        let remedy = |nodes, quorum| {
+            let all = found(policy, &patient(nodes, quorum, &[("no-quorum-policy", "ignore")], ""));
+            let [(_, remedy)] = &all[..] else { panic!("{all:?}") };
+            remedy.clone()
+        };
+        let set = "crm_attribute --name no-quorum-policy --update stop";
+        assert_eq!(remedy(3, true), set);
+        for nodes in [2, 3] {
+            let remedy = remedy(nodes, false);
+            assert!(remedy.starts_with("first bring the other nodes back") && remedy.contains("stops every guest"), "{remedy}");
+            assert!(remedy.ends_with(set), "{remedy}");
+        }
+        assert!(
+            remedy(2, true).contains("two_node: 1") && remedy(2, false).contains("two_node: 1") && !remedy(3, false).contains("two_node")
+        );
+        assert_eq!(found(policy, &patient(3, false, &[], "")), []);
+    }
 
     #[test]
     fn what_the_fencer_says() {

@@ -144,16 +144,19 @@ impl Patient {
     fn examine() -> anyhow::Result<Self> {
         let pacemaker = Deadline::after(PACEMAKER);
         let (here, view, cib) = (here(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
-        let reading = Deadline::after(DEFINITIONS);
-        let guests = cib.resources().into_iter().filter(is_guest).map(|resource| {
-            let asked = Asked::new(Some(&resource.id), &resource.parameters, "", reading);
-            let definition = asked.as_ref().map_err(Clone::clone).and_then(Asked::definition);
-            Case { resource, asked, definition }
-        });
-        let guests: Vec<Case> = guests.collect();
+        let guests = cases(&cib, Deadline::after(DEFINITIONS));
         let hosts = hosts::ask(&here, &view, &guests);
         Ok(Self { here, view, cib, guests, hosts })
     }
+}
+
+fn cases(cib: &Cib, reading: Deadline) -> Vec<Case> {
+    let cases = cib.resources().into_iter().filter(is_guest).map(|resource| {
+        let asked = Asked::new(Some(&resource.id), &resource.parameters, "", reading);
+        let definition = asked.as_ref().map_err(Clone::clone).and_then(Asked::definition);
+        Case { resource, asked, definition }
+    });
+    cases.collect()
 }
 
 #[derive(Serialize)]
@@ -227,6 +230,29 @@ pub(super) fn seconds(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::view::Member;
+
+    /// A cluster of so many nodes, of which nothing is asked, with these options and resources.
+    pub(super) fn patient(nodes: usize, quorum: bool, options: &[(&str, &str)], resources: &str) -> Patient {
+        let options: String = options.iter().map(|(name, value)| format!("<nvpair id='{name}' name='{name}' value='{value}'/>")).collect();
+        let cib = Cib::parse(format!(
+            "<cib><configuration><crm_config><cluster_property_set id='o'>{options}</cluster_property_set></crm_config>\
+             <resources>{resources}</resources></configuration></cib>"
+        ));
+        let cib = cib.unwrap();
+        let member = |number| Member { name: format!("node{number}"), online: true, unsettled: false, remote: false };
+        let (nodes, resources, failures) = ((1..=nodes).map(member).collect(), Vec::new(), Vec::new());
+        let view = View { controller: None, quorum, maintenance: false, fencing: true, nodes, resources, failures };
+        let guests = cases(&cib, Deadline::after(DEFINITIONS));
+        Patient { here: "node1".to_owned(), view, cib, guests, hosts: Vec::new() }
+    }
+
+    /// What a check finds, and the remedies.
+    pub(super) fn found(look: fn(&Patient, &mut Found), patient: &Patient) -> Vec<(String, String)> {
+        let mut found = Found::default();
+        look(patient, &mut found);
+        found.0.into_iter().map(|(_, text, remedy)| (text, remedy)).collect()
+    }
 
     #[test]
     fn times_as_pacemaker_writes_them() {

@@ -19,15 +19,22 @@ struct Settings {
 
 /// Quorum now, and the settings by which it will be lost.
 pub(super) fn quorum(patient: &Patient, found: &mut Found) {
-    if !patient.view.quorum {
-        found.problem(
-            "this partition has no quorum: nothing is started here",
-            "bring the other nodes back; corosync-quorumtool -s shows the votes",
-        );
-    }
+    lost(patient, found);
     match fs::read_to_string(FILE) {
         Ok(text) => judge(&read(&text), found),
         Err(error) => found.warning(format!("{FILE} cannot be read: {error}"), "run it as root on a node of the cluster"),
+    }
+}
+
+fn lost(patient: &Patient, found: &mut Found) {
+    if !patient.view.quorum {
+        let what = if patient.cib.ignores_quorum() {
+            "guests are started all the same, by no-quorum-policy=ignore, and may run elsewhere too"
+        } else {
+            "nothing is started here"
+        };
+        found
+            .problem(format!("this partition has no quorum: {what}"), "bring the other nodes back; corosync-quorumtool -s shows the votes");
     }
 }
 
@@ -41,15 +48,15 @@ fn judge(settings: &Settings, found: &mut Found) {
     match (settings.nodes, settings.two_node) {
         (2, false) if !settings.device => found.warning(
             "two nodes without two_node: when one is lost the other has no quorum, and runs nothing",
-            "two_node: 1 in the section quorum of corosync.conf (pcs quorum update, or pcs cluster setup of two nodes), or a quorum device",
+            "two_node: 1 in the section quorum of corosync.conf on both nodes, then corosync-cfgtool -R on one; or a quorum device",
         ),
         (2, true) if settings.wait_for_all == Some(false) => found.problem(
             "two_node without wait_for_all: a node that starts alone fences the other, and takes over its guests",
-            "remove wait_for_all: 0 from corosync.conf (pcs quorum update wait_for_all=1); two_node sets it by itself",
+            "remove wait_for_all: 0 from corosync.conf on both nodes: two_node sets it by itself, from corosync's next start on",
         ),
         (nodes, true) if nodes > 2 => found.problem(
             format!("two_node: 1 with {nodes} nodes: a single node takes itself for a cluster with quorum"),
-            "remove two_node from the section quorum of corosync.conf, on every node",
+            "remove two_node from the section quorum of corosync.conf on every node, then corosync-cfgtool -R on one",
         ),
         _ => {}
     }
@@ -85,11 +92,26 @@ fn read(text: &str) -> Settings {
 mod tests {
     use super::*;
 
+    use super::super::tests::{found, patient};
+
+    #[test]
+    fn what_is_done_without_quorum() {
+        let said = |options: &[(&str, &str)]| found(lost, &patient(3, false, options, ""));
+        assert!(said(&[])[0].0.contains("nothing is started here"));
+        let ignored = said(&[("no-quorum-policy", "ignore")]);
+        assert!(ignored[0].0.contains("no-quorum-policy=ignore") && !ignored[0].0.contains("nothing is started"), "{ignored:?}");
+        assert_eq!(found(lost, &patient(3, true, &[], "")), []);
+    }
+
+    /// The texts; no remedy may name what cannot do it, or destroys the cluster.
     fn judged(nodes: usize, quorum: &str) -> String {
         let nodes = "node {\n name: x\n}\n".repeat(nodes);
         let settings = read(&format!("# two_node: 1\nquorum {{\n  provider: corosync_votequorum\n{quorum}\n}}\nnodelist {{\n{nodes}}}\n"));
         let mut found = Found::default();
         judge(&settings, &mut found);
+        for (_, _, remedy) in &found.0 {
+            assert!(["cluster setup", "pcs quorum"].iter().all(|wrong| !remedy.contains(wrong)), "{remedy}");
+        }
         found.0.into_iter().map(|(_, text, _)| text).collect()
     }
 
