@@ -172,7 +172,7 @@ const BROKEN: &[Broken] = &[
         found: &[
             ("moves at once", "5 guests can be moved", "migration-limit"),
             ("definitions", "many1 cannot be started on node1", "storage that every node has"),
-            ("live migration", "many2 says neither migration_transport", "migration_transport=ssh"),
+            ("live migration", "many2 says neither migration_transport", "--set-parameter migration_transport --parameter-value ssh"),
         ],
     },
     Broken {
@@ -220,7 +220,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Line("node1", "crm_resource --resource web1 --set-parameter force_stop --parameter-value perhaps")],
         mend: &[Line("node1", "crm_resource --resource web1 --delete-parameter force_stop")],
-        found: &[("parameters", "web1: force_stop", "pcs resource update web1")],
+        found: &[("parameters", "web1: force_stop", "crm_resource --resource web1 --set-parameter NAME")],
     },
     // Nobody may log in, and there are no certificates.
     Broken {

@@ -10,14 +10,21 @@ use crate::parameter;
 /// Pacemaker's own timeout of an action, in seconds, where nothing is said.
 const DEFAULT: u64 = 20;
 
+/// Whether it has the agent of this program, which takes new parameters while the guest runs. `ocf:heartbeat:VirtualDomain` has no reload: Pacemaker
+/// restarts the guest.
+fn is_ours(case: &Case) -> bool {
+    case.resource.agent.starts_with("ocf:kvmha:")
+}
+
 /// Values that the agent refuses, and places in which no guest can be.
 pub(super) fn parameters(patient: &Patient, found: &mut Found) {
     for case in &patient.guests {
         for fault in ocf::faults(&case.resource.parameters) {
-            found.problem(
-                format!("{}: {fault}", case.id()),
-                format!("pcs resource update {} NAME=VALUE; man ocf_kvmha_VirtualDomain", case.id()),
-            );
+            let change =
+                format!("crm_resource --resource {} --set-parameter NAME --parameter-value VALUE; man ocf_kvmha_VirtualDomain", case.id());
+            let other = "before kvmha adopt, and with the agent that it has that restarts the guest";
+            let remedy = if is_ours(case) { change } else { format!("{other}: {change}") };
+            found.problem(format!("{}: {fault}", case.id()), remedy);
         }
         if let Some(multiple) = &case.resource.multiple {
             found.problem(
@@ -169,10 +176,10 @@ pub(super) fn migration(patient: &Patient, found: &mut Found) {
                 format!("{id} has not allow-migrate=true: it is stopped and started again when it has to go elsewhere"),
                 format!("pcs resource meta {id} allow-migrate=true"),
             );
-        } else if case.asked.as_ref().is_ok_and(|asked| !asked.reaches_others()) {
+        } else if is_ours(case) && case.asked.as_ref().is_ok_and(|asked| !asked.reaches_others()) {
             found.warning(
                 format!("{id} says neither migration_transport nor remoteuri: start does not ask the other nodes whether they run it"),
-                format!("pcs resource update {id} migration_transport=ssh (or tls)"),
+                format!("crm_resource --resource {id} --set-parameter migration_transport --parameter-value ssh (or tls)"),
             );
         }
     }
@@ -223,6 +230,7 @@ pub(super) fn locks(patient: &Patient, found: &mut Found) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{found, patient};
     use super::*;
     use crate::cluster::cib::Cib;
     use crate::cluster::view;
@@ -244,5 +252,25 @@ mod tests {
         let mut found = Found::default();
         constraints(&patient, &mut found);
         assert!(found.0.is_empty(), "{:?}", found.0);
+    }
+
+    /// That agent has no reload: a parameter that changes has Pacemaker restart the guest.
+    #[test]
+    fn a_parameter_of_the_other_agent_is_not_changed_unsaid() {
+        let guest = |provider: &str, more: &str| {
+            format!(
+                "<primitive id='many1' class='ocf' provider='{provider}' type='VirtualDomain'>\
+                 <instance_attributes id='i'><nvpair id='c' name='config' value='/srv/vms/many1.xml'/>{more}</instance_attributes>\
+                 <meta_attributes id='m'><nvpair id='a' name='allow-migrate' value='true'/></meta_attributes></primitive>"
+            )
+        };
+        let said = |look, provider: &str, more: &str| found(look, &patient(3, true, &[], &guest(provider, more)));
+        assert!(said(migration, "kvmha", "")[0].1.contains("migration_transport"));
+        assert_eq!(said(migration, "heartbeat", ""), []);
+        let wrong = "<nvpair id='w' name='force_stop' value='perhaps'/>";
+        let (own, other) = (said(parameters, "kvmha", wrong), said(parameters, "heartbeat", wrong));
+        let change = "crm_resource --resource many1 --set-parameter NAME --parameter-value VALUE";
+        assert!(own[0].1.starts_with(change), "{own:?}");
+        assert!(other[0].1.starts_with("before kvmha adopt") && other[0].1.contains("restarts the guest"), "{other:?}");
     }
 }
