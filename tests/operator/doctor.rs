@@ -66,6 +66,15 @@ const LOCKLESS: Do = Line(
        <meta_attributes id="bad-t"><nvpair id="bad-r" name="target-role" value="Stopped"/><nvpair id="bad-a" name="allow-migrate" value="true"/></meta_attributes></primitive>'"#,
 );
 
+/// It is never started: nobody asks it.
+const RECORDED: Do = Line(
+    "node1",
+    r#"cibadmin --create --scope resources --xml-text '<primitive id="fence-bad" class="stonith" type="fence_kvmha">
+       <instance_attributes id="fence-bad-i"><nvpair id="fence-bad-u" name="uri" value="qemu+tcp://hosta/system"/>
+       <nvpair id="fence-bad-f" name="fenced_hosts" value="hosta:node1"/></instance_attributes>
+       <meta_attributes id="fence-bad-t"><nvpair id="fence-bad-r" name="target-role" value="Stopped"/></meta_attributes></primitive>'"#,
+);
+
 const CLONED: Do = Line(
     "node1",
     r#"cibadmin --create --scope resources --xml-text '<clone id="bads"><primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
@@ -102,6 +111,11 @@ const BROKEN: &[Broken] = &[
         make: &[Line("node1", "crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped")],
         mend: &[Line("node1", "crm_resource --resource fence --meta --delete-parameter target-role")],
         found: &[("fencing", "no fence device can fence node1", "disabled")],
+    },
+    Broken {
+        make: &[RECORDED],
+        mend: &[Line("node1", "cibadmin --delete --xml-text '<primitive id=\"fence-bad\"/>'")],
+        found: &[("record of fencing", "fence-bad has fenced_hosts, and stonith-action=reboot", "--name stonith-action --update off")],
     },
     Broken {
         make: &[Line("node1", "crm_attribute --name no-quorum-policy --update ignore")],

@@ -74,6 +74,28 @@ pub(super) fn fencing(patient: &Patient, found: &mut Found) {
     }
 }
 
+/// `fenced_hosts` of the fence agent goes by Pacemaker's record (see `cluster::fencing`), in which the action stands that the scheduler has asked
+/// for: a device's own `pcmk_reboot_action` does not show there.
+pub(super) fn record(patient: &Patient, found: &mut Found) {
+    let option = |name: &'static str| patient.cib.option(name).map(|action| (name, action));
+    let (name, action) =
+        ["fencing-action", "stonith-action"].into_iter().find_map(option).unwrap_or_else(|| ("stonith-action", "reboot".to_owned()));
+    // The older word for the same (`unpack_config` in Pacemaker's `lib/pengine/unpack.c`).
+    if ["off", "poweroff"].contains(&action.as_str()) {
+        return;
+    }
+    let devices = patient.cib.resources().into_iter();
+    for device in devices.filter(|device| device.agent == "stonith:fence_kvmha" && device.parameters.contains_key("fenced_hosts")) {
+        found.warning(
+            format!(
+                "{} has fenced_hosts, and {name}={action}: that a host was fenced is recorded as that, and never taken for off",
+                device.id
+            ),
+            format!("crm_attribute --name {name} --update off; a node that was fenced then stays off until somebody turns it on"),
+        );
+    }
+}
+
 /// Whether the fencer names a device.
 fn has_device(text: &str) -> bool {
     Document::parse(text).is_ok_and(|document| document.descendants().any(|node| node.has_tag_name("item") || node.has_tag_name("device")))
@@ -236,6 +258,32 @@ mod tests {
             remedy(2, true).contains("two_node: 1") && remedy(2, false).contains("two_node: 1") && !remedy(3, false).contains("two_node")
         );
         assert_eq!(found(policy, &patient(3, false, &[], "")), []);
+    }
+
+    #[test]
+    fn a_record_of_a_reboot_is_never_taken_for_off() {
+        let device = |parameters: &str| {
+            format!(
+                "<primitive id='fence-web1' class='stonith' type='fence_kvmha'>\
+                 <instance_attributes id='i'>{parameters}</instance_attributes></primitive>"
+            )
+        };
+        let with = device("<nvpair id='n' name='fenced_hosts' value='hosta:node1'/>");
+        let said = |options: &[(&str, &str)], resources: &str| found(record, &patient(3, true, options, resources));
+        for (options, name, action) in [
+            (&[][..], "stonith-action", "reboot"),
+            (&[("stonith-action", "reboot")], "stonith-action", "reboot"),
+            (&[("fencing-action", "reboot")], "fencing-action", "reboot"),
+        ] {
+            let all = said(options, &with);
+            let [(text, remedy)] = &all[..] else { panic!("{all:?}") };
+            assert!(text.starts_with("fence-web1 ") && text.contains(&format!("{name}={action}")), "{text}");
+            assert!(remedy.contains(&format!("crm_attribute --name {name} --update off")), "{remedy}");
+        }
+        for options in [("stonith-action", "off"), ("stonith-action", "poweroff"), ("fencing-action", "off")] {
+            assert_eq!(said(&[options], &with), [], "{options:?}");
+        }
+        assert_eq!(said(&[], &device("")), []);
     }
 
     #[test]

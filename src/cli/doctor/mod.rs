@@ -92,6 +92,7 @@ struct Check {
 const CHECKS: &[Check] = &[
     Check { name: "members", ok: "all nodes are in the cluster", look: cluster::members },
     Check { name: "fencing", ok: "every node can be fenced", look: cluster::fencing },
+    Check { name: "record of fencing", ok: "says off, or nothing goes by it", look: cluster::record },
     Check { name: "quorum", ok: "there is quorum, and corosync counts right", look: quorum::quorum },
     Check { name: "without quorum", ok: "a part of the cluster without quorum runs nothing new", look: cluster::policy },
     Check { name: "maintenance", ok: "Pacemaker looks after all guests", look: cluster::maintenance },
