@@ -94,7 +94,8 @@ fn remembered(node: &str, last: u64, booted: u64) -> Result<(), String> {
 }
 
 /// Whether Pacemaker may take a node for off because its watchdog has had the time to reset it (SBD without disks).
-fn has_watchdog(cib: &Cib) -> bool {
+#[must_use]
+pub fn has_watchdog(cib: &Cib) -> bool {
     let time = ["stonith-watchdog-timeout", "fencing-watchdog-timeout"].iter().find_map(|name| cib.option(name));
     time.is_some_and(|time| !time.trim_start().starts_with('0'))
 }

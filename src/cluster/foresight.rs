@@ -49,8 +49,8 @@ const NOT_LIVE: &str = "what it needs, or what stands before it in its group, mu
                         and it must have no failed action (kvmha repair RESOURCE --yes has Pacemaker forget one)";
 const STAYS: &str = "crm_simulate --live-check --show-scores tells why";
 const OTHERS: &str = "they depend on it, or give way to it; if that may be, crm_resource --move does it";
-const BACK: &str = "give it more resource-stickiness than what draws it away (pcs resource meta RESOURCE resource-stickiness=NUMBER), or change that: \
-                    crm_simulate --live-check --show-scores";
+const BACK: &str = "give it more resource-stickiness than what draws it away (crm_resource --resource RESOURCE --meta --set-parameter \
+                    resource-stickiness --parameter-value NUMBER), or change that: crm_simulate --live-check --show-scores";
 
 impl Move<'_> {
     /// Asks the scheduler, of the cluster as it is in `cib`.

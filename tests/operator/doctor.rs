@@ -100,7 +100,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Line("node1", "crm_attribute --name stonith-enabled --update false")],
         mend: &[Line("node1", "crm_attribute --name stonith-enabled --update true")],
-        found: &[("fencing", "stonith-enabled=false", "stonith-enabled=true")],
+        found: &[("fencing", "stonith-enabled=false", "--name stonith-enabled --update true")],
     },
     Broken {
         make: &[Line("node1", "crm_resource --resource fence --set-parameter pcmk_host_list --parameter-value 'node1 node2'")],
@@ -125,7 +125,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Line("node1", "crm_attribute --name maintenance-mode --update true")],
         mend: &[Line("node1", "crm_attribute --name maintenance-mode --delete")],
-        found: &[("maintenance", "in maintenance mode", "maintenance-mode=false")],
+        found: &[("maintenance", "in maintenance mode", "--name maintenance-mode --update false")],
     },
     Broken {
         make: &[Line("node1", "crm_resource --resource web1 --meta --set-parameter is-managed --parameter-value false")],
@@ -193,19 +193,23 @@ const BROKEN: &[Broken] = &[
         make: &[BAD],
         mend: &[CLEAN],
         found: &[
-            ("one resource each", "web1 and bad have the same config", "maintenance-mode=true && pcs resource delete --force bad"),
-            ("monitor", "bad has no recurring monitor", "op add bad monitor interval=10s"),
+            ("one resource each", "web1 and bad have the same config", "maintenance-mode --update true && pcs resource delete --force bad"),
+            ("monitor", "bad has no recurring monitor", "name=\"monitor\" interval=\"10s\""),
             ("timeouts", "bad: migrate_to has 30 s, 120 s", "<op id=\"bad-m\" timeout=\"120s\"/>"),
-            ("timeouts", "bad: start has 20 s, 90 s", "op add bad start timeout=90s"),
+            ("timeouts", "bad: start has 20 s, 90 s", "name=\"start\" interval=\"0s\" timeout=\"90s\""),
             ("on-fail", "bad: migrate_to has on-fail=ignore", "<op id=\"bad-m\" on-fail=\"block\"/>"),
             ("on-fail", "bad: stop has on-fail=block", "on-fail=\"fence\""),
-            ("live migration", "bad has not allow-migrate", "allow-migrate=true"),
+            ("live migration", "bad has not allow-migrate", "--set-parameter allow-migrate --parameter-value true"),
         ],
     },
     Broken {
         make: &[Line("node1", "crm_attribute --type rsc_defaults --name resource-stickiness --update 0")],
         mend: &[Line("node1", "crm_attribute --type rsc_defaults --name resource-stickiness --update 100")],
-        found: &[("stickiness", "web1 has no resource-stickiness", "pcs resource meta web1 resource-stickiness=100")],
+        found: &[(
+            "stickiness",
+            "web1 has no resource-stickiness",
+            "--resource web1 --meta --set-parameter resource-stickiness --parameter-value 100",
+        )],
     },
     Broken { make: &[LOCKLESS], mend: &[CLEAN], found: &[("disk locks", "bad: nothing locks vda (/dev/nothing)", "lock_manager")] },
     // Its guest runs, paused, on web1's image: a snapshot or a block copy has gone on there.
@@ -295,12 +299,12 @@ const BROKEN: &[Broken] = &[
     Broken {
         make: &[Freeze("node2")],
         mend: &[Thaw("node2")],
-        found: &[("libvirt", "libvirt of node2 cannot be asked", "systemctl restart libvirtd")],
+        found: &[("libvirt", "libvirt of node2 cannot be asked", "systemctl restart virtqemud where")],
     },
     Broken {
         make: &[Kill("node1")],
         mend: &[Start("node1")],
-        found: &[("libvirt", "libvirt of node1 cannot be asked", "systemctl start libvirtd")],
+        found: &[("libvirt", "libvirt of node1 cannot be asked", "systemctl start virtqemud where")],
     },
     Broken {
         make: &[Kill("node2"), Line("node2", "sed -i 's/^user = .*/user = \"+65534\"/' /etc/libvirt/qemu.conf"), Start("node2")],

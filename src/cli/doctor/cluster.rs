@@ -3,6 +3,7 @@
 use super::super::{adopt, migrate, probe};
 use super::{Found, Patient, resources};
 use crate::cluster::cib::Cib;
+use crate::cluster::fencing::has_watchdog;
 use crate::cluster::tool;
 use crate::deadline::{Deadline, Task, unix_time};
 use crate::parameter;
@@ -34,18 +35,24 @@ pub(super) fn members(patient: &Patient, found: &mut Found) {
 pub(super) fn fencing(patient: &Patient, found: &mut Found) {
     // Whatever the option is called: Pacemaker 3.0 has two names for it.
     if !patient.view.fencing {
-        found
-            .problem("stonith-enabled=false: when a node is lost its guests may be started twice", "pcs property set stonith-enabled=true");
+        found.problem(
+            "stonith-enabled=false: when a node is lost its guests may be started twice",
+            "crm_attribute --name stonith-enabled --update true",
+        );
     }
     let devices = patient.cib.primitives().into_iter().filter(|resource| resource.agent.starts_with("stonith:"));
-    if devices.count() == 0 {
-        found.problem(
-            "there is no fence device: the guests of a node that is lost are never started elsewhere",
-            "pcs stonith create ... with a device that cuts the power of the nodes",
-        );
+    let (devices, watchdog) = (devices.count(), has_watchdog(&patient.cib));
+    if devices == 0 {
+        if !watchdog {
+            found.problem(
+                "there is no fence device: the guests of a node that is lost are never started elsewhere",
+                "pcs stonith create, or crm configure primitive, with a device that cuts the power of the nodes",
+            );
+        }
         return;
     }
-    for node in patient.view.nodes.iter().map(|node| node.name.as_str()) {
+    // The watchdog of an SBD without disks fences every node.
+    for node in patient.view.nodes.iter().map(|node| node.name.as_str()).filter(|_| !watchdog) {
         match tool::run("stonith_admin", &["--list", node, "--output-as=xml"], &Deadline::after(FENCER)) {
             Ok(text) if !has_device(&text) => found.problem(
                 format!("no fence device can fence {node}"),
@@ -119,7 +126,10 @@ pub(super) fn policy(patient: &Patient, found: &mut Found) {
 /// Guests that Pacemaker does not look after.
 pub(super) fn maintenance(patient: &Patient, found: &mut Found) {
     if patient.view.maintenance {
-        found.warning("the cluster is in maintenance mode: no guest is monitored or recovered", "pcs property set maintenance-mode=false");
+        found.warning(
+            "the cluster is in maintenance mode: no guest is monitored or recovered",
+            "crm_attribute --name maintenance-mode --update false",
+        );
     }
     for case in &patient.guests {
         let (id, meta) = (case.id(), &case.resource.meta);
@@ -136,7 +146,8 @@ pub(super) fn maintenance(patient: &Patient, found: &mut Found) {
         } else if !patient.view.maintenance && patient.view.resource(id).is_some_and(|placed| !placed.managed && !placed.blocked) {
             found.warning(
                 format!("Pacemaker leaves {id} alone, though that is not set for it alone"),
-                "maintenance or is-managed=false of a node (pcs node unmaintenance NODE), of a group, or in rsc_defaults (pcs resource defaults)",
+                "maintenance or is-managed=false of a node (crm_attribute --node NODE --name maintenance --delete), of a group, or in rsc_defaults \
+                 (crm_attribute --type rsc_defaults --name is-managed --delete)",
             );
         }
     }
@@ -208,7 +219,7 @@ pub(super) fn limit(patient: &Patient, found: &mut Found) {
             format!(
                 "{number} guests can be moved, and nothing limits how many are at once: each is slower then, and may run out of its time"
             ),
-            "pcs property set migration-limit=2",
+            "crm_attribute --name migration-limit --update 2",
         );
     }
 }
@@ -258,6 +269,14 @@ mod tests {
             remedy(2, true).contains("two_node: 1") && remedy(2, false).contains("two_node: 1") && !remedy(3, false).contains("two_node")
         );
         assert_eq!(found(policy, &patient(3, false, &[], "")), []);
+    }
+
+    #[test]
+    fn a_watchdog_is_a_fence_device() {
+        let said = |options: &[(&str, &str)]| found(fencing, &patient(0, true, options, ""));
+        assert!(said(&[])[0].0.contains("there is no fence device"));
+        assert!(said(&[("stonith-watchdog-timeout", "0")])[0].0.contains("there is no fence device"));
+        assert_eq!(said(&[("stonith-watchdog-timeout", "10s")]), []);
     }
 
     #[test]

@@ -59,12 +59,13 @@ pub(super) fn reach(patient: &Patient, found: &mut Found) {
         let remedy = if error.kind == Kind::Unresponsive {
             // What its settings are does not matter then.
             format!(
-                "see whether virsh -c '{}' list answers: if not, it is a packet filter between the nodes, or it hangs (systemctl restart libvirtd; \
-                 guests run on); if it does, an emulator may hang and hold up those who ask about it: virsh domstats of each guest",
-                host.uri
+                "see whether virsh -c '{}' list answers: if not, it is a packet filter between the nodes, or it hangs (on {}: systemctl restart \
+                 virtqemud where that runs, else libvirtd; guests run on); if it does, an emulator may hang and hold up those who ask about it: \
+                 virsh domstats of each guest",
+                host.uri, host.node
             )
         } else if host.node == patient.here {
-            "start it: systemctl start libvirtd, or virtqemud".to_owned()
+            "start it: systemctl start virtqemud where that is enabled, else libvirtd".to_owned()
         } else {
             let transport =
                 host.uri.split_once("://").and_then(|(scheme, _)| scheme.split_once('+')).map_or("tls", |(_, transport)| transport);

@@ -29,7 +29,7 @@ pub(super) fn parameters(patient: &Patient, found: &mut Found) {
         if let Some(multiple) = &case.resource.multiple {
             found.problem(
                 format!("{} is part of a {multiple}: the guest would run on several nodes at once", case.id()),
-                format!("take {} out of it (pcs resource unclone {0})", case.id()),
+                format!("take {} out of it (pcs resource unclone {0}, or crm configure edit)", case.id()),
             );
         }
     }
@@ -39,8 +39,9 @@ pub(super) fn parameters(patient: &Patient, found: &mut Found) {
 /// `--force` stops it first.
 fn delete(id: &str) -> String {
     format!(
-        "delete one, in maintenance, since its stop would end the guest: pcs property set maintenance-mode=true && pcs resource delete --force {id} && \
-         crm_resource --refresh --force --resource {id} && pcs property set maintenance-mode=false"
+        "delete one, in maintenance, since its stop would end the guest (without pcs by crm configure delete --force {id}): \
+         crm_attribute --name maintenance-mode --update true && pcs resource delete --force {id} && \
+         crm_resource --refresh --force --resource {id} && crm_attribute --name maintenance-mode --update false"
     )
 }
 
@@ -88,6 +89,19 @@ fn set(operation: &Operation, name: &str, value: &str) -> String {
     format!("cibadmin --modify --scope resources --xml-text '<op id=\"{id}\" {name}=\"{value}\"/>'")
 }
 
+/// Has an operation added to a resource.
+fn add(id: &str, name: &str, interval: &str, timeout: &str) -> String {
+    format!(
+        "cibadmin --modify --allow-create --scope resources --xml-text '<primitive id=\"{id}\"><operations>\
+         <op id=\"{id}-{name}-interval-{interval}\" name=\"{name}\" interval=\"{interval}\" timeout=\"{timeout}\"/></operations></primitive>'"
+    )
+}
+
+/// Has one of its meta attributes set.
+fn set_meta(id: &str, name: &str, value: &str) -> String {
+    format!("crm_resource --resource {id} --meta --set-parameter {name} --parameter-value {value}")
+}
+
 /// Guests whose death nobody notices.
 pub(super) fn monitor(patient: &Patient, found: &mut Found) {
     for case in &patient.guests {
@@ -98,17 +112,7 @@ pub(super) fn monitor(patient: &Patient, found: &mut Found) {
         if recurring.any(enabled) {
             continue;
         }
-        let remedy = disabled.map_or_else(
-            // pcs takes a second operation of one name for a mistake.
-            || {
-                format!(
-                    "pcs resource op add {} monitor interval=10s timeout=30s{}",
-                    case.id(),
-                    if all.is_empty() { "" } else { " --force" }
-                )
-            },
-            |operation| set(operation, "enabled", "true"),
-        );
+        let remedy = disabled.map_or_else(|| add(case.id(), "monitor", "10s", "30s"), |operation| set(operation, "enabled", "true"));
         found.problem(format!("{} has no recurring monitor: nobody notices when it ends", case.id()), remedy);
     }
 }
@@ -129,7 +133,7 @@ pub(super) fn timeouts(patient: &Patient, found: &mut Found) {
             let own: Vec<_> = case.resource.operations.iter().filter(|operation| operation.name == name).collect();
             // A guest that is not monitored is another check's business.
             if own.is_empty() && name != "monitor" {
-                warn(name, time(None), format!("pcs resource op add {} {name} timeout={advised}s", case.id()));
+                warn(name, time(None), add(case.id(), name, "0s", &format!("{advised}s")));
             }
             for operation in &own {
                 let what = if own.len() > 1 { format!("{name} ({})", operation.interval) } else { name.to_owned() };
@@ -174,7 +178,7 @@ pub(super) fn migration(patient: &Patient, found: &mut Found) {
         if !is_movable(patient, case) {
             found.warning(
                 format!("{id} has not allow-migrate=true: it is stopped and started again when it has to go elsewhere"),
-                format!("pcs resource meta {id} allow-migrate=true"),
+                set_meta(id, "allow-migrate", "true"),
             );
         } else if is_ours(case) && case.asked.as_ref().is_ok_and(|asked| !asked.reaches_others()) {
             found.warning(
@@ -189,9 +193,9 @@ pub(super) fn migration(patient: &Patient, found: &mut Found) {
 pub(super) fn stickiness(patient: &Patient, found: &mut Found) {
     for id in patient.guests.iter().map(Case::id) {
         let remedy = match patient.cib.meta(id, "resource-stickiness").as_deref().map(str::trim) {
-            None => "pcs resource defaults update resource-stickiness=100".to_owned(),
+            None => "crm_attribute --type rsc_defaults --name resource-stickiness --update 100".to_owned(),
             // Where it is said, the defaults do not count.
-            Some("0") => format!("pcs resource meta {id} resource-stickiness=100"),
+            Some("0") => set_meta(id, "resource-stickiness", "100"),
             Some(_) => continue,
         };
         found.warning(
