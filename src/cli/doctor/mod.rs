@@ -241,7 +241,7 @@ mod tests {
              <resources>{resources}</resources></configuration></cib>"
         ));
         let cib = cib.unwrap();
-        let member = |number| Member { name: format!("node{number}"), online: true, unsettled: false, remote: false };
+        let member = |number| Member { name: format!("node{number}"), online: true, unsettled: false, remote: false, standby: false };
         let (nodes, resources, failures) = ((1..=nodes).map(member).collect(), Vec::new(), Vec::new());
         let view = View { controller: None, quorum, maintenance: false, fencing: true, nodes, resources, failures };
         let guests = cases(&cib, Deadline::after(DEFINITIONS));
