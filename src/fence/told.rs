@@ -55,7 +55,7 @@ impl Nodes {
     /// # Errors
     /// They are not known, and this node is in a cluster for certain.
     pub(super) fn hear(&self, folder: &Path) -> Result<(Vec<Told>, bool)> {
-        let values = match ask() {
+        let values = match self.ask() {
             Ok(values) => values,
             // Nothing can be told either.
             Err(Trouble::Missing(_)) => return Ok((Vec::new(), false)),
@@ -85,6 +85,23 @@ impl Nodes {
         Ok((others, own))
     }
 
+    /// Asks for what all nodes have told, and once more if that fails: the daemon may be starting again.
+    fn ask(&self) -> std::result::Result<Vec<(String, String)>, Trouble> {
+        #[cfg(test)]
+        if crate::simulation::is_on() {
+            return Ok(crate::simulation::world(|world| world.told.clone().into_iter().collect()));
+        }
+        // A person may call where no cluster is, and need not wait for a tool that finds that out.
+        if !self.certain && !std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| has_daemon(&sockets)) {
+            return Ok(Vec::new());
+        }
+        let deadline = Deadline::after(CALL);
+        match cluster::attribute(NAME, &deadline) {
+            Err(trouble @ Trouble::Failed(..)) if deadline.pause(CALL / 4) => cluster::attribute(NAME, &deadline).map_err(|_| trouble),
+            answer => answer,
+        }
+    }
+
     /// Tells the others which ends were begun here and not seen.
     pub(super) fn tell(&self, folder: &Path) {
         let told = self.value(folder).map_err(|error| error.text).and_then(|value| match set(&self.here, value.as_deref()) {
@@ -108,6 +125,12 @@ impl Nodes {
         }
         Ok((words.len() > 1).then(|| words.join(",")))
     }
+}
+
+/// Whether the attribute daemon listens, by the text of `/proc/net/unix`: as a socket of libqb it is `@attrd` with NULs, shown as more `@`, or in a
+/// folder (seen with Pacemaker 2.1.5).
+fn has_daemon(sockets: &str) -> bool {
+    sockets.lines().any(|line| line.split_whitespace().nth(7).is_some_and(|path| path.contains("attrd")))
 }
 
 /// Understands what a node has told: who it is, and the ends.
@@ -144,19 +167,6 @@ fn plain(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Asks for what all nodes have told, and once more if that fails: the daemon may be starting again.
-fn ask() -> std::result::Result<Vec<(String, String)>, Trouble> {
-    #[cfg(test)]
-    if crate::simulation::is_on() {
-        return Ok(crate::simulation::world(|world| world.told.clone().into_iter().collect()));
-    }
-    let deadline = Deadline::after(CALL);
-    match cluster::attribute(NAME, &deadline) {
-        Err(trouble @ Trouble::Failed(..)) if deadline.pause(CALL / 4) => cluster::attribute(NAME, &deadline).map_err(|_| trouble),
-        answer => answer,
-    }
-}
-
 /// Has `here` tell it.
 fn set(here: &str, value: Option<&str>) -> std::result::Result<(), Trouble> {
     #[cfg(test)]
@@ -191,6 +201,14 @@ mod tests {
         let (by, host) = ("node1.example".to_owned(), "qemu+tcp://a/system?x=1,2".to_owned());
         let told = Told { by: by.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, begun: 1000 };
         assert_eq!(read(&value), Some((by, vec![told])));
+    }
+
+    #[test]
+    fn where_a_daemon_listens() {
+        let socket =
+            |path: &str| has_daemon(&format!("Num       RefCount Protocol Flags    Type St Inode Path\n0: 2 0 10000 0001 01 9 {path}\n"));
+        assert!(socket("@attrd@@@@") && socket("@attrd"));
+        assert!(socket("/run/x/attrd") && !socket("@cib_rw") && !has_daemon("") && !socket(""));
     }
 
     #[test]
