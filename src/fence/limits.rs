@@ -98,7 +98,8 @@ mod tests {
         loop {
             took += UNLIMITED.login;
             rounds += 1;
-            if rounds >= PATIENCE && took - *first.get_or_insert(took) >= RESTART {
+            let since = *first.get_or_insert(took);
+            if rounds >= PATIENCE && took - since >= RESTART {
                 break;
             }
             took += LONG_PAUSE * rounds.min(4);
