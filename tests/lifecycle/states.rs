@@ -183,6 +183,29 @@ impl Drop for Silent<'_> {
     }
 }
 
+/// A guest's real emulator, by its number in the node, whose command line does not come; it does again when this is dropped.
+struct Silenced<'a>(&'a Lab, String);
+
+impl<'a> Silenced<'a> {
+    fn now(guest: &Resource<'a>) -> Result<Self> {
+        let record = fs::read_to_string(guest.record(HERE)?)?;
+        let rest = record.split_once("\"pid\":").context("no process")?.1;
+        let silenced = Self(guest.lab, rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default().to_owned());
+        silenced.run("mkfifo /run/line && mount --bind /run/line \"/proc/$1/cmdline\"")?;
+        Ok(silenced)
+    }
+
+    fn run(&self, script: &str) -> Result<()> {
+        self.0.check(HERE, &["sh", "-c", script, "sh", &self.1], crate::stage::SOON).map(drop)
+    }
+}
+
+impl Drop for Silenced<'_> {
+    fn drop(&mut self) {
+        let _ = self.run("umount \"/proc/$1/cmdline\"; rm /run/line");
+    }
+}
+
 /// A process whose command line cannot be had keeps nobody from proving that a guest is gone, unless it may be an emulator.
 pub fn command_line_that_does_not_come(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "proven")?.with("force_stop", "true");
@@ -201,10 +224,12 @@ pub fn command_line_that_does_not_come(lab: &Lab) -> Result<()> {
 /// The emulator of another guest that does not show its command line costs the guests beside it nothing: they are stopped, and called
 /// stopped, while it hangs. But one that may be the guest itself, renamed, is waited for.
 pub fn another_emulator_is_silent(lab: &Lab) -> Result<()> {
-    let guest = Resource::empty(lab, "beside")?.with("force_stop", "true");
+    let named = |name: &str| Ok::<_, anyhow::Error>(Resource::empty(lab, name)?.with("force_stop", "true"));
+    let (guest, other) = (named("beside")?, named("silent")?);
     guest.begin(HERE)?;
+    other.begin(HERE)?;
     {
-        let _silent = Silent::emulator(lab, "00000000-0000-4000-8000-000000000001")?;
+        let _silenced = Silenced::now(&other)?;
         guest.call(HERE, "recurring", 20)?.is(0)?;
         guest.end(HERE, 30)?;
         for action in ["monitor", "recurring"] {
@@ -213,10 +238,14 @@ pub fn another_emulator_is_silent(lab: &Lab) -> Result<()> {
         guest.begin(HERE)?;
         guest.end(HERE, 30)?;
     }
+    {
+        let _silent = Silent::emulator(lab, "00000000-0000-4000-8000-000000000001")?;
+        guest.call(HERE, "monitor", 20)?.is(7)?;
+    }
     let _silent = Silent::emulator(lab, &uuid(&guest)?)?;
     let answers = [guest.call(HERE, "monitor", 20)?, guest.call(HERE, "stop", 10)?];
     promised!(answers.iter().all(|answer| answer.code == 1), "called stopped, and its emulator may live under another name");
-    Ok(())
+    other.end(HERE, 30).map(drop)
 }
 
 /// While libvirt is away the emulator that was seen last is witness enough, whatever else may be one.
