@@ -63,8 +63,10 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
 fn is_it(resource: &Primitive, guest: &Identity, config: &str, deadline: &Deadline) -> bool {
     let path = resource.parameters.get("config").map(PathBuf::from).unwrap_or_default();
     let asked = Asked::new(Some(&resource.id), &resource.parameters, "", *deadline);
+    // What it has seen running may be another one than the next start would bring.
     let means = asked.is_ok_and(|asked| {
-        asked.identity().is_some_and(|other| other.name == guest.name || other.uuid.is_some() && other.uuid == guest.uuid)
+        let mut meant = asked.identity().into_iter().chain(asked.definition().ok().map(|definition| definition.identity));
+        meant.any(|other| other.name == guest.name || other.uuid.is_some() && other.uuid == guest.uuid)
     });
     means || path == Path::new(config) || path.file_stem().is_some_and(|stem| *stem == *guest.name)
 }
