@@ -106,4 +106,8 @@ pub const DIFFERENCES: &[Difference] = &[
         "Each move makes, for a moment, a folder `.kvmha-proof-…` beside each image and beside `config`, and a transient storage pool in the \
         target's libvirt, which looks for that folder. `migration_storage_check=off` makes neither.",
     ),
+    row(
+        27,
+        "`monitor_scripts` are not run for a guest that is paused: what runs in it cannot answer, and VirtualDomain has Pacemaker restart it then.",
+    ),
 ];

@@ -64,15 +64,17 @@ fn observe(call: &Call) -> Result<Option<Found>, Error> {
 /// Is the guest there, and do the scripts agree? 0, 7 (proven not there) or 1; 190 for a guest that a fault has paused, or one with a
 /// parameter that is wrong.
 pub(super) fn monitor(call: &Call) -> Result<(), Failure> {
-    match running(call)? {
+    let seen = running(call)?;
+    match &seen {
         Seen::Runs(name) => {
-            call.leave_marks(&name);
-            call.pulse(&name)?;
+            call.leave_marks(name);
+            call.pulse(name)?;
         }
-        Seen::Exists => {}
+        Seen::Exists | Seen::Stands => {}
         Seen::GoesOn => return Ok(()),
     }
-    let result = call.scripts();
+    // What runs in a guest that stands still cannot answer: that would be a failure, and cost the guest its life.
+    let result = if matches!(seen, Seen::Stands) { Ok(()) } else { call.scripts() };
     call.attend();
     result?;
     // The guest is well, but it could not be started again: an operator has to see that, and Pacemaker must not act on it.
@@ -93,6 +95,8 @@ enum Seen {
     Runs(String),
     /// It exists.
     Exists,
+    /// libvirt says that it is paused.
+    Stands,
     /// It runs again after it stood still: what is in it may need a moment.
     GoesOn,
 }
@@ -129,7 +133,7 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 if *condition == Condition::PAUSED_IO_ERROR {
                     return match call.outage(&trace.identity, seen)? {
                         Handled::GoesOn => Ok(Seen::GoesOn),
-                        Handled::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Exists),
+                        Handled::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Stands),
                     };
                 }
                 if condition.runs() {
@@ -137,22 +141,24 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 }
                 // Nobody watches it any more: Pacemaker calls no recurring monitor from the start of a move to its end (`should_cancel_recurring`).
                 if let (Condition::PAUSED_MIGRATION, Some(uri)) = (*condition, unsettled(call)) {
-                    return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Exists);
+                    return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Stands);
                 }
                 // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
                 if *condition == Condition::PAUSED_UNKNOWN {
                     let limit = call.deadline.within(call.deadline.left() / 4);
                     match holding::stands_for_a_job(&trace.identity, &call.hypervisor, &limit) {
-                        Some(true) => return Ok(Seen::Exists),
+                        Some(true) => return Ok(Seen::Stands),
                         // What is not known costs no guest its life.
-                        None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Exists),
+                        None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Stands),
                         _ => {}
                     }
                 }
                 return match condition.state {
-                    _ if condition.is_fault() || condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
+                    State::Paused if condition.is_fault() => judge_fault(call, seen).map(|()| Seen::Stands),
+                    State::Paused => Ok(Seen::Stands),
+                    _ if condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
                     State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
-                    State::NoState | State::Paused | State::ShuttingDown => Ok(Seen::Exists),
+                    State::NoState | State::ShuttingDown => Ok(Seen::Exists),
                     _ => Err(Failure::generic(seen)),
                 };
             }

@@ -244,16 +244,24 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     result.map_err(NotCreated::Failed)
 }
 
-/// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running.
+/// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running. One that is paused
+/// by then is healthy, or a monitor shows what it has; its scripts could not agree.
 pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(), Failure> {
     let name = &identity.name;
     loop {
         let presence = status::look(&identity.clone().into(), &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
         let Presence::Active(sight) = presence else { return Err(Failure::generic(format!("{action} of {name}: it ran and is gone"))) };
         call.remember(identity, &sight);
+        let condition = match sight {
+            Sight::Libvirt { condition, .. } => Some(condition),
+            Sight::Process { .. } => None,
+        };
+        if condition.is_some_and(|condition| condition.state == State::Paused) {
+            return Ok(());
+        }
         match call.scripts() {
             Ok(()) => {
-                if matches!(&sight, Sight::Libvirt { condition, .. } if condition.runs()) {
+                if condition.is_some_and(Condition::runs) {
                     call.retire_state(name);
                 }
                 return Ok(());

@@ -167,6 +167,11 @@ const ROWS: &[Row] = &[
         side.begin()?;
         side.with("migration_speed", "fast").codes(&["recurring"])
     }),
+    differ(27, "monitor scripts of a guest that a person has paused", "1", "0", |side| {
+        side.begin()?;
+        side.guest.virsh(HERE, "suspend", &[])?;
+        side.with("monitor_scripts", "/bin/false").codes(&["recurring"])
+    }),
     differ(19, "validate-all without the definition", "5", "0", |side| side.with("config", "/no_such_file").codes(&["validate-all"])),
     differ(16, "a boolean that is none", "0", "6", |side| side.with("force_stop", "Yes").codes(&["start"])),
 ];

@@ -18,8 +18,14 @@ pub fn paused(lab: &Lab) -> Result<()> {
     for action in ["recurring", "monitor", "status", "start"] {
         guest.call(HERE, action, 20)?.is(0)?;
     }
+    // What runs in it cannot answer, and that is no fault of its own; a monitor that fails would end it.
+    let asked = guest.with("monitor_scripts", "/bin/false");
+    for action in ["recurring", "monitor", "start"] {
+        asked.call(HERE, action, 20)?.is(0)?;
+    }
     ensure!(guest.virsh(HERE, "domstate", &[])? == "paused", "an action resumed what a person had paused");
     guest.virsh(HERE, "resume", &[])?;
+    asked.call(HERE, "recurring", 20)?.says(1, &["/bin/false"])?;
     guest.beats(boot)?;
     guest.virsh(HERE, "suspend", &[])?;
     guest.end(HERE, 120)?.at_once(Duration::from_secs(60))?;

@@ -149,7 +149,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             "Programs that check what runs in the guest",
             "Programs, separated by blanks, that monitor runs on this node when the guest runs; each is a path without arguments. One that \
             ends with another code than 0 makes monitor fail, with its output as the reason. start and migrate_from are done only when all \
-            of them succeed.",
+            of them succeed. They are not run for a guest that is paused.",
         ],
         |values, value| {
             values.monitor_scripts = value.split_whitespace().map(Into::into).collect();
