@@ -1,5 +1,7 @@
 //! The definition of a guest: the libvirt XML in the file `config` names. Read and understood here; written by `ocf/keeping.rs`.
 
+pub(super) mod hint;
+
 use super::{Connection, Error, Kind};
 use crate::deadline::Deadline;
 use crate::program::{self, Outcome};
@@ -63,12 +65,27 @@ impl Definition {
 
     /// Reads and understands the definition at `path`.
     ///
-    /// The file is read by a child process, since it may lie on storage that hangs: a process with a thread stuck in the kernel
-    /// cannot exit, and Pacemaker would wait for it. A child that is stuck is left behind.
-    ///
     /// # Errors
     /// `Definition` if the file cannot be had or is no definition of a guest; `TimedOut` if it could not be read in time.
     pub fn read(path: &Path, deadline: &Deadline) -> Result<Self, Error> {
+        Self::parse(path, Self::text(path, deadline)?)
+    }
+
+    /// The name that the file at `path` gives its guest, as far as it can be seen where [`Definition::read`] does not understand it: one that is cut
+    /// off, or of which libvirt thinks otherwise, which takes a prefix that was not declared, and other character sets.
+    #[must_use]
+    pub fn name_in(path: &Path, deadline: &Deadline) -> Option<String> {
+        hint::name(&Self::text(path, deadline).ok()?)
+    }
+
+    /// What is in the file at `path`.
+    ///
+    /// It is read by a child process, since it may lie on storage that hangs: a process with a thread stuck in the kernel cannot exit, and
+    /// Pacemaker would wait for it. A child that is stuck is left behind.
+    ///
+    /// # Errors
+    /// As for [`Definition::read`].
+    fn text(path: &Path, deadline: &Deadline) -> Result<Vec<u8>, Error> {
         let file = path.display();
         let finished = program::run_self(&[OsStr::new(READ_WORD), path.as_os_str()], deadline)
             .map_err(|error| Error::new(Kind::Internal, format!("config {file}: reader cannot be started: {error}")))?;
@@ -76,7 +93,7 @@ impl Definition {
             Outcome::Late => {
                 Err(Error::new(Kind::TimedOut, format!("config {file} could not be read in time, its storage does not answer")))
             }
-            Outcome::Exited(0) => Self::parse(path, finished.stdout),
+            Outcome::Exited(0) => Ok(finished.stdout),
             Outcome::Exited(code) if code != i32::from(UNUSABLE) => {
                 let text = String::from_utf8_lossy(&finished.stderr);
                 Err(Error::new(Kind::Internal, format!("config {file} cannot be read at the moment (code {code}): {text}")))
@@ -249,6 +266,7 @@ mod tests {
         let mut counts = [0; 2];
         crate::mangled::mangled(&[sample], 4000, |bytes| {
             let read = Definition::parse(Path::new("/x.xml"), bytes.to_vec());
+            let _ = hint::name(bytes);
             counts[usize::from(read.is_ok())] += 1;
             match read {
                 Ok(definition) => {

@@ -1,7 +1,7 @@
 //! Entries of the fuzzing: what is read about a guest.
 #![allow(clippy::unwrap_used, reason = "as in a test")]
 
-use super::definition::{Definition, Identity};
+use super::definition::{Definition, Identity, hint};
 use super::migration::defects::Way;
 use super::migration::policy::Policy;
 use super::migration::preflight;
@@ -24,6 +24,7 @@ pub fn definition(data: &[u8]) {
     let bare = files::bare(data);
     assert_eq!(files::bare(&files::marked(bare)), bare);
     text(data, |text| drop((host::owner(text), locks::image(text), locks::manager(text), StatusFile::parse(text, 4711))));
+    assert_ne!(hint::name(data).as_deref(), Some(""));
     let Ok(definition) = Definition::parse(Path::new("/srv/web1.xml"), data.to_vec()) else { return };
     let identity = &definition.identity;
     assert!(!identity.name.is_empty());

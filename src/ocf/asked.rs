@@ -74,11 +74,12 @@ impl Asked {
         if let Some(record) = record.as_ref().filter(|record| lives(record)) {
             return Some(record.identity());
         }
-        let defined = self.call.definition().ok().map(|definition| definition.identity);
-        let seen = record.map(|record| record.identity());
-        match (seen, defined) {
-            (Some(seen), Some(defined)) if seen.name != defined.name => Some(defined),
-            (seen, defined) => seen.or(defined).or_else(|| self.call.guesses().into_iter().next()),
+        let defined = self.call.definition().map(|definition| definition.identity);
+        match (record.map(|record| record.identity()), defined) {
+            (Some(seen), Ok(defined)) if seen.name != defined.name => Some(defined),
+            (Some(seen), _) => Some(seen),
+            (None, Ok(defined)) => Some(defined),
+            (None, Err(error)) => self.call.guesses(&error).into_iter().next(),
         }
     }
 

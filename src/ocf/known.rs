@@ -200,16 +200,24 @@ impl Call {
         Definition::read(config, &self.deadline.share(limit, 4))
     }
 
-    /// The guests that this resource may mean when neither the state file nor the definition says: named like the definition's file or
-    /// like the resource, and not known to be another resource's.
-    pub(super) fn guesses(&self) -> Vec<Identity> {
+    /// The guests that this resource may mean when the state file does not say, nor the definition, because of `error`: the one that the definition
+    /// names if it is there and not understood, and those named like its file or like the resource; none that is known to be another resource's.
+    ///
+    /// By their names alone: a UUID may be that of the guest whose definition was copied, and which is told from this one by the whole of it
+    /// (see [`twin`]).
+    pub(super) fn guesses(&self, error: &Error) -> Vec<Identity> {
+        let limit = self.deadline.share(self.deadline.left(), 4);
+        let written = (error.kind == Kind::Definition).then(|| Definition::name_in(&self.parameters.config, &limit)).flatten();
         // As it was given: a relative path is refused as a value, but is still a hint.
         let stem = self.environment.parameters.get("config").map(Path::new).and_then(Path::file_stem);
         let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
-        let mut names: Vec<String> = stem.into_iter().chain(self.environment.instance.clone()).collect();
-        names.dedup();
         let others = self.shelf().others();
-        names.retain(|name| others.iter().all(|other| other.name != *name));
+        let mut names: Vec<String> = Vec::new();
+        for name in [written, stem, self.environment.instance.clone()].into_iter().flatten() {
+            if !names.contains(&name) && others.iter().all(|other| other.name != name) {
+                names.push(name);
+            }
+        }
         names.into_iter().map(|name| Identity { name, uuid: None }).collect()
     }
 

@@ -42,7 +42,7 @@ fn observe(call: &Call) -> Result<Option<Found>, Error> {
             Ok(Some(found))
         }
         (Err(error), None) => {
-            for guess in call.guesses() {
+            for guess in call.guesses(&error) {
                 let found = look(guess.into())?;
                 if found.presence != Presence::Absent {
                     log::warning(format_args!("{error}; a guest {} runs here and is taken for it", found.trace.identity.name));

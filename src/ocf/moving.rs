@@ -201,16 +201,16 @@ fn arriving(call: &Call) -> Result<Arriving, Failure> {
     if let (Some(identity), Some(Presence::Active(_))) = (&recorded, &seen) {
         return known(identity.clone(), seen);
     }
-    let failure = match (call.definition(), recorded) {
+    let error = match (call.definition(), recorded) {
         (Ok(definition), Some(identity)) if definition.identity.name != identity.name => {
             log::info(format_args!("the state file is of {}, which is not seen here", identity.name));
             return known(definition.identity, None);
         }
         (_, Some(identity)) => return known(identity, seen),
         (Ok(definition), None) => return known(definition.identity, None),
-        (Err(error), None) => call.failure(error),
+        (Err(error), None) => error,
     };
-    for guess in call.guesses() {
+    for guess in call.guesses(&error) {
         let presence = look(&guess).map_err(|error| call.failure(error))?;
         if presence != Presence::Absent {
             log::warning(format_args!(
@@ -220,7 +220,7 @@ fn arriving(call: &Call) -> Result<Arriving, Failure> {
             return Ok(Arriving { identity: guess, guessed: true, seen: Some(presence) });
         }
     }
-    Err(failure)
+    Err(call.failure(error))
 }
 
 /// Waits until it runs here; `seen`: how it was seen already, if it was.

@@ -106,7 +106,7 @@ impl<'a> Stopping<'a> {
     /// Ends the guests that are named like this resource's, whose definition cannot be had because of `error`.
     fn end_guessed(&self, error: &Error) -> Result<(), Failure> {
         log::warning(format_args!("{error}; looking for guests named like it"));
-        for guess in self.call.guesses() {
+        for guess in self.call.guesses(error) {
             self.end(guess.into(), &self.call.parameters.config)?;
         }
         Ok(())

@@ -64,6 +64,35 @@ pub fn config_never_there(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The file is there, and not understood as a whole: the name in it counts all the same, also where neither file nor resource is called so.
+pub fn config_not_understood(lab: &Lab) -> Result<()> {
+    let mut guest = Resource::empty(lab, "drift")?.with("config", "/srv/vms/101.xml").with("force_stop", "true");
+    guest.instance = "alias".to_owned();
+    let good = fs::read_to_string(lab.guest_definition("drift"))?;
+    let file = lab.layout().shared().join("101.xml");
+    let behind_the_name = good.find("</name>").context("no name")? + "</name>".len();
+    let texts = [
+        // libvirt takes this one.
+        good.replace("</devices>", "</devices>\n<qemu:commandline/>"),
+        good[..behind_the_name].to_owned(),
+    ];
+    for text in texts {
+        fs::write(&file, &text)?;
+        lab.check(HERE, &["virsh", "-q", "create", "/srv/vms/drift.xml"], crate::stage::SOON)?;
+        // Started by hand: nobody here has seen it.
+        ensure!(!guest.record(HERE)?.exists(), "there is a state file");
+        for action in ["monitor", "recurring"] {
+            guest.call(HERE, action, 20)?.is(0)?;
+        }
+        fs::remove_file(guest.record(HERE)?)?;
+        guest.end(HERE, 30)?;
+        guest.call(HERE, "monitor", 20)?.is(7)?;
+        guest.call(HERE, "stop", 20)?.is(0)?;
+        guest.call(HERE, "start", 20)?.says(5, &["not well-formed"])?;
+    }
+    Ok(())
+}
+
 /// The file names another guest now: the one that runs is the one that was started.
 pub fn config_names_another(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "before")?.with("config", "/srv/vms/shared.xml");

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             states: paused crashed leftover_definition config_of_libvirt_itself emulator_stopped emulator_stopped_and_libvirt_frozen
                 emulator_killed process_table_not_there command_line_that_does_not_come another_emulator_is_silent seen_while_a_process_is_silent
                 uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;
-            hints: config_lost_while_running config_and_record_lost no_parameters_at_a_stop config_never_there config_names_another record_lost_or_nonsense
+            hints: config_lost_while_running config_and_record_lost no_parameters_at_a_stop config_never_there config_not_understood config_names_another record_lost_or_nonsense
                 record_is_old;
             daemon: frozen killed restarted start_while_it_restarts frozen_in_mid_stop;
             late: held_in_preparation frozen_in_preparation frozen_before_the_request_is_read;
