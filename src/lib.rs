@@ -69,6 +69,7 @@ fn face(mut words: Vec<OsString>) -> (Face, Vec<OsString>) {
 /// A panic is a failure with an exit reason, not Rust's 101, which no protocol knows.
 #[must_use]
 pub fn run() -> ExitCode {
+    domain::ffi::keep_children();
     let (face, words) = face(std::env::args_os().collect());
     panic::set_hook(Box::new(|_| {})); // the text goes into the reason below, once
     let code = panic::catch_unwind(AssertUnwindSafe(|| match face {

@@ -1,4 +1,4 @@
-//! The only unsafe code of the program: libvirt's functions that the crate `virt` 0.5.0 lacks or gets wrong, behind safe ones.
+//! The only unsafe code of the program: libvirt's functions that the crate `virt` 0.5.0 lacks or gets wrong, behind safe ones; and a signal.
 //!
 //! [`load`] comes first: before it no function of libvirt may be called, through `virt` or here (nothing breaks, but every call
 //! fails). What a failed call says comes from the error libvirt keeps for the calling thread, as text libvirt wrote.
@@ -15,6 +15,7 @@ mod symbols;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong};
 use std::ptr;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::{ErrorDomain, ErrorNumber};
@@ -36,6 +37,13 @@ pub use login::{Login, open};
 /// [`Kind::Unreachable`] with the dynamic linker's words when there is no libvirt, or one without the functions needed most.
 pub fn load() -> Result<()> {
     late::load().map_err(|cause| Error::new(Kind::Unreachable, format!("libvirt cannot be loaded: {cause}")))
+}
+
+/// Has the kernel keep what became of this process's children until they are asked for. Who ignores SIGCHLD (a Perl program may, and bash after
+/// `trap '' CHLD`) passes that on to what it starts, and then no child can be waited for: `wait(2)` fails with ECHILD.
+pub fn keep_children() {
+    // SAFETY: no handler is installed; the default action for this signal is to do nothing.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
 /// Keeps libvirt from printing errors to stderr, where Pacemaker reads exit reasons: its default handler does

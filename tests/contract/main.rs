@@ -113,6 +113,20 @@ fn every_case_file_is_run() {
     assert_eq!(cases.len(), THEMES.len(), "{cases:?}");
 }
 
+/// A caller that ignores SIGCHLD (a Perl program, bash after `trap '' CHLD`) passes that on: children would leave no trace of how they ended.
+#[test]
+fn children_of_a_caller_that_ignores_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("web1.xml");
+    fs::write(&config, "no definition").unwrap();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "trap '' CHLD; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_kvmha"), "agent", "start"]);
+    shell.env_clear().envs(call::counts()).env("OCF_RESKEY_config", &config).env("OCF_RESOURCE_INSTANCE", "contract-web1");
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(5) && text.contains("not well-formed"), "{output:?}");
+}
+
 /// Runs a program that ends by itself, and gives its output if it failed.
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
