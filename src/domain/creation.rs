@@ -97,11 +97,11 @@ fn turn_autostart_off(guest: &Guest, deadline: &Deadline) -> Result<()> {
     })
 }
 
-/// Waits until libvirt says that the guest runs here. An emulator without libvirt's word may not have been let run yet.
+/// Waits until libvirt says that the guest runs here; that sight. An emulator without libvirt's word may not have been let run yet.
 ///
 /// # Errors
 /// `State` as soon as it is gone again or in a state from which it will not come to run by itself; `TimedOut` at the deadline.
-pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Sight> {
     let name = &identity.name;
     let trace = identity.clone().into();
     let mut pause = Duration::from_millis(5);
@@ -109,8 +109,8 @@ pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Res
         let seen = match status::look(&trace, uri, deadline)? {
             Presence::Absent => return Err(Error::new(Kind::State, format!("{name} is gone"))),
             Presence::Active(Sight::Process { emulator, trouble }) => format!("{emulator} is there, but {trouble}"),
-            Presence::Active(Sight::Libvirt { condition, .. }) => match condition.state {
-                _ if condition.runs() => return Ok(()),
+            Presence::Active(sight @ Sight::Libvirt { condition, .. }) => match condition.state {
+                _ if condition.runs() => return Ok(sight),
                 _ if condition.will_run() => format!("it is {condition}"),
                 state @ State::NoState => format!("it has {state}"),
                 _ => return Err(Error::new(Kind::State, format!("{name} is {condition}"))),

@@ -1,5 +1,8 @@
 //! start.
 
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model;
+
 use super::exit::Failure;
 use super::{Call, moving};
 use crate::cluster::{self, Peer, fencing};
@@ -70,7 +73,9 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
             Next::Nothing => return Ok(()),
         }
     }
-    creation::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
+    let sight = creation::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
+    // At once: libvirt may be silent at the next look, and what the record says of an unfinished start would be held against the guest.
+    call.remember(identity, &sight);
     settle(call, identity, "start")?;
     call.attend();
     Ok(())
@@ -140,8 +145,9 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
             }
             Next::Look
         }
-        Presence::Active(Sight::Libvirt { condition, .. }) if condition.runs() => {
+        Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.runs() => {
             log::info(format_args!("{name} is here already"));
+            call.remember(identity, &sight);
             Next::Settle
         }
         // On its way, or not: that will be seen.

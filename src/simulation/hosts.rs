@@ -50,6 +50,7 @@ const START: Duration = Duration::from_millis(200);
 const RUNNING: c_int = 1;
 const PAUSED: c_int = 3;
 const SHUT_OFF: c_int = 5;
+const BY_USER: c_int = 1;
 const BY_MIGRATION: c_int = 2;
 const STARTING_UP: c_int = 11;
 

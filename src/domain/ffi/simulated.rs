@@ -197,6 +197,11 @@ functions! {
         }
     }
     fn virDomainMigrateStartPostCopy(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::start_postcopy) }
+    fn virDomainCreateXML(connect: sys::virConnectPtr, xml: *const c_char, flags: c_uint) -> sys::virDomainPtr {
+        let _ = (xml, flags);
+        pointer(world(|world| world.create_paused(host(connect))).map(handle))
+    }
+    fn virDomainResume(domain: sys::virDomainPtr) -> c_int { act(domain, World::let_run) }
     fn virDomainAbortJob(domain: sys::virDomainPtr) -> c_int { act(domain, World::abort) }
     fn virDomainCreateWithFlags(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::start) }
     fn virDomainDestroy(domain: sys::virDomainPtr) -> c_int { act(domain, World::destroy) }

@@ -228,6 +228,26 @@ impl World {
         Ok(())
     }
 
+    /// Creates it, and does not let it run.
+    pub(crate) fn create_paused(&mut self, host: usize) -> Answer<usize> {
+        self.call(host, "create")?;
+        if self.hosts[host].copy.is_some() {
+            return Err(ACTIVE);
+        }
+        let copy = self.new_copy(PAUSED, BY_USER);
+        self.hosts[host].copy = Some(copy);
+        Ok(host)
+    }
+
+    /// Lets it run.
+    pub(crate) fn let_run(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "resume")?;
+        let Some(copy) = &mut self.hosts[host].copy else { return Err(NOT_RUNNING) };
+        (copy.state, copy.reason) = (RUNNING, 1);
+        self.watch();
+        Ok(())
+    }
+
     /// Starts it from the definition that is there.
     pub(crate) fn start(&mut self, host: usize) -> Answer<()> {
         self.call(host, "start")?;

@@ -8,6 +8,11 @@ impl World {
         let Some(mut transfer) = self.transfer else { return };
         self.stirred = Some(now());
         match transfer.step {
+            // libvirt has one of that name already.
+            Step::Asked if self.hosts[transfer.to].copy.is_some() => {
+                self.transfer = None;
+                return;
+            }
             Step::Asked => {
                 let copy = self.new_copy(PAUSED, BY_MIGRATION);
                 self.hosts[transfer.to].copy = Some(copy);

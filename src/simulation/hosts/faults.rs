@@ -13,6 +13,7 @@ pub(crate) struct Fault {
 pub(super) const NO_DOMAIN: Fault = Fault { code: sys::VIR_ERR_NO_DOMAIN, part: sys::VIR_FROM_QEMU, text: "Domain not found" };
 pub(super) const NOT_RUNNING: Fault = invalid("Requested operation is not valid: domain is not running");
 pub(super) const RUNS: Fault = invalid("Requested operation is not valid: domain is already running");
+pub(super) const ACTIVE: Fault = invalid("Requested operation is not valid: domain is already active as 'web1'");
 pub(super) const NO_JOB: Fault = invalid("Requested operation is not valid: no job is active on the domain");
 pub(super) const NO_FILE: Fault = Fault {
     code: sys::VIR_ERR_SYSTEM_ERROR,
