@@ -108,17 +108,25 @@ pub fn await_running(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Res
     loop {
         let seen = match status::look(&trace, uri, deadline)? {
             Presence::Absent => return Err(Error::new(Kind::State, format!("{name} is gone"))),
-            Presence::Active(Sight::Process { emulator, trouble }) => format!("{emulator} is there, but {trouble}"),
-            Presence::Active(sight @ Sight::Libvirt { condition, .. }) => match condition.state {
-                _ if condition.runs() => return Ok(sight),
-                _ if condition.will_run() => format!("it is {condition}"),
-                state @ State::NoState => format!("it has {state}"),
-                _ => return Err(Error::new(Kind::State, format!("{name} is {condition}"))),
-            },
+            Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.runs() => return Ok(sight),
+            Presence::Active(sight) => on_its_way(name, &sight)?,
         };
         if !deadline.again(pause) {
             return Err(Error::new(Kind::TimedOut, format!("{name} does not run yet: {seen}")));
         }
         pause = (pause * 2).min(Duration::from_millis(250));
+    }
+}
+
+/// How a guest is seen that does not run yet, in words.
+///
+/// # Errors
+/// `State` if it will not come to run by itself.
+pub fn on_its_way(name: &str, sight: &Sight) -> Result<String> {
+    match sight {
+        Sight::Process { emulator, trouble } => Ok(format!("{emulator} is there, but {trouble}")),
+        Sight::Libvirt { condition, .. } if condition.will_run() => Ok(format!("it is {condition}")),
+        Sight::Libvirt { condition, .. } if condition.state == State::NoState => Ok(format!("it has {}", condition.state)),
+        Sight::Libvirt { condition, .. } => Err(Error::new(Kind::State, format!("{name} is {condition}"))),
     }
 }

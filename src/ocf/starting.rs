@@ -57,6 +57,7 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     {
         return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
     }
+    let mut unseen = false;
     loop {
         match next(call, identity)? {
             Next::Create => match create(call, &definition) {
@@ -65,10 +66,10 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
                     break;
                 }
                 Err(NotCreated::Refused(failure)) => return Err(failure),
+                Err(NotCreated::Failed(error)) if was_in_the_way(call, identity, &error, &mut unseen) => log::warning(error),
                 Err(NotCreated::Failed(error)) => wait_out(call, error).map_err(failed)?,
             },
             Next::Look => {}
-            Next::Await => break,
             Next::Settle => return settle(call, identity, "start"),
             Next::Nothing => return Ok(()),
         }
@@ -92,8 +93,6 @@ enum Next {
     Create,
     /// Look again: it may be another sight by now.
     Look,
-    /// See whether it comes to run.
-    Await,
     /// It runs: see whether its scripts agree.
     Settle,
     /// It is here, and is not to run.
@@ -150,9 +149,29 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
             call.remember(identity, &sight);
             Next::Settle
         }
-        // On its way, or not: that will be seen.
-        Presence::Active(_) => Next::Await,
+        // On its way, or what is left of a move that has failed: that one libvirt ends, and then the guest is created.
+        Presence::Active(sight) => {
+            let seen = creation::on_its_way(name, &sight).map_err(failed)?;
+            if !call.deadline.again(Duration::from_millis(250)) {
+                return Err(failed(Error::new(Kind::TimedOut, format!("{name} does not run yet: {seen}"))));
+            }
+            Next::Look
+        }
     })
+}
+
+/// Whether a guest was not created because a copy of it was in the way that may have gone by now: one that a failed move has left here, which libvirt
+/// ends as soon as it notices. Then it is looked at again. `unseen`: whether that was said before of one that was gone by then; another time it is not
+/// believed.
+fn was_in_the_way(call: &Call, identity: &Identity, error: &Error, unseen: &mut bool) -> bool {
+    if !matches!(error.kind, Kind::State | Kind::NotFound) {
+        return false;
+    }
+    match status::look(&identity.clone().into(), &call.hypervisor, &call.deadline) {
+        Ok(Presence::Active(_)) => true,
+        Ok(Presence::Absent) => !std::mem::replace(unseen, true),
+        Err(_) => false,
+    }
 }
 
 /// Waits before the guest is looked at again that was not created because of `error`.

@@ -10,7 +10,7 @@ use super::super::{Environment, parameters};
 use super::*;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
-use crate::simulation::hosts::{GUEST, Happens, World};
+use crate::simulation::hosts::{GUEST, Happens, Step, World};
 use crate::simulation::{explore, folder, lasted, world};
 use std::collections::BTreeMap;
 
@@ -95,4 +95,24 @@ fn a_libvirt_that_is_lost() {
     for answers in [every_course(true, lost, |world| world.run_on(0)), every_course(false, lost, |_| {})] {
         assert!(answers["runs"] > 0, "{answers:?}");
     }
+}
+
+/// It was being moved here when it was stopped on both nodes. Only now libvirt here makes the copy that it was asked for, and ends it as soon as it
+/// sees that nobody wants it any more.
+///
+/// Fails if such a copy is taken for the guest that is to be started, and its end for the guest's; or if what is in the way of creating the guest for
+/// a moment ends the action.
+#[test]
+fn a_copy_that_comes_late() {
+    let answers = every_course(
+        false,
+        |_, _| false,
+        |world| {
+            world.in_flight = Duration::from_secs(20);
+            world.move_from(1, 0, Step::Asked);
+            let _ = world.destroy(1);
+        },
+    );
+    assert!(answers.keys().eq(["runs"]), "{answers:?}");
+    assert!(answers["runs"] > 5, "{answers:?}");
 }
