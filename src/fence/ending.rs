@@ -9,6 +9,7 @@ use crate::domain::{Error, Kind, Result};
 use crate::log;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use virt::error::ErrorNumber;
 
 /// Quiet rounds in a row that prove a guest off, and those after a migration was in flight: its target may only just be coming up.
 const ROUNDS: u32 = 2;
@@ -240,10 +241,10 @@ impl<'a> Ending<'a> {
         let mut all = Ok(Ended::Proven);
         let mut is_ours = false;
         for (host, (end, stayed)) in self.plug.pool.kill(victims, deadline) {
-            // libvirt that says no has done nothing: what goes away after that has gone by itself, and may be elsewhere.
+            // What goes away after nothing was done has gone by itself, and may be elsewhere.
             let is_none = match &end {
                 End::Gone => true,
-                End::Refused(error) => error.kind == Kind::Refused,
+                End::Refused(error) => is_no(error),
                 End::Ended | End::Unproven(_) => false,
             };
             is_ours |= stayed == Some(false) || !is_none;
@@ -313,8 +314,7 @@ impl<'a> Ending<'a> {
             End::Gone => Ok(Ended::Unseen),
             End::Refused(error) => {
                 self.pending.entry(host).or_insert_with(deadline::now);
-                // One that went away may be doing it.
-                if error.kind == Kind::Refused {
+                if is_no(&error) {
                     self.note.iter_mut().for_each(|note| note.ended(label, before));
                 }
                 Err(Failed::ForNow(error))
@@ -372,7 +372,27 @@ fn known_by(victims: &[Victim]) -> Option<&Victim> {
     best.or(victims.first())
 }
 
+/// Whether libvirt has said no, and has done nothing. One that went away may be doing it; and a system error is also what it says of an emulator
+/// that does not go although it was sent SIGKILL ("Device or resource busy", `virProcessKillPainfullyDelay`).
+fn is_no(error: &Error) -> bool {
+    error.kind == Kind::Refused && !error.is_libvirts(ErrorNumber::SystemError)
+}
+
 /// The ends that are open.
 fn open_ends(note: Option<&Note>) -> Vec<Begun> {
     note.map(|note| note.ends.iter().filter(|end| end.is_open()).cloned().collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulator_that_does_not_go_was_not_refused() {
+        let said = |kind, number, text| is_no(&Error::of_libvirt(kind, Some(number), text));
+        assert!(said(Kind::Refused, ErrorNumber::OperationDenied, "operation forbidden: read only access prevents virDomainDestroyFlags"));
+        let busy = "Failed to terminate process 7 with SIGKILL: Device or resource busy";
+        assert!(!said(Kind::Refused, ErrorNumber::SystemError, busy), "it was sent SIGKILL");
+        assert!(!said(Kind::Unreachable, ErrorNumber::InternalError, "client socket is closed"));
+    }
 }
