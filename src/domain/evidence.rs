@@ -24,10 +24,18 @@ pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -
         return Ok(simulation::world(|world| world.emulators()));
     }
     let wanted = identity.clone();
-    let found = scan(deadline, |silent| status_file::is_anothers(silent, identity), move |process| process.runs(&wanted));
+    let no_matter = |silent: &Path| is_at(silent, known) || status_file::is_anothers(silent, identity);
+    let found = scan(deadline, no_matter, move |process| process.runs(&wanted));
     let mut found = found.map_err(|error| error.context(format_args!("looking for {}", identity.name)))?;
     found.extend(known.filter(|known| !found.contains(known) && !known.is_gone()));
     Ok(found)
+}
+
+/// Whether a process, by its folder in `/proc`, is `known`: that one counts as long as it is there, and its command line need not say so.
+fn is_at(directory: &Path, known: Option<Emulator>) -> bool {
+    let same =
+        |known: Emulator| process::directory(known.pid) == directory && Status::read(directory).is_some_and(|now| now.start == known.start);
+    known.is_some_and(same)
 }
 
 /// Whether an emulator runs on this host that belongs to none of `claimed`.
@@ -92,6 +100,15 @@ mod tests {
 
     fn identity(name: &str, uuid: Option<&str>) -> Identity {
         Identity { name: name.into(), uuid: uuid.map(Into::into) }
+    }
+
+    #[test]
+    fn one_that_is_known_needs_no_command_line() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let (own, start) = (process::directory(pid), Status::read(&process::directory(pid)).unwrap().start);
+        assert!(is_at(&own, Some(Emulator { pid, start })));
+        assert!(!is_at(&own, Some(Emulator { pid, start: start + 1 })), "the number of another");
+        assert!(!is_at(&process::directory(1), Some(Emulator { pid, start })) && !is_at(&own, None));
     }
 
     #[test]
