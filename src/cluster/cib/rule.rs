@@ -85,7 +85,7 @@ mod tests {
         let set = |id: &str, rule: &str, timeout: &str| {
             format!("<meta_attributes id='{id}'>{rule}<nvpair id='{id}-t' name='timeout' value='{timeout}'/></meta_attributes>")
         };
-        let agent = |provider: &str| format!("<rsc_expression id='e{provider}' class='ocf' {provider} type='VirtualDomain'/>");
+        let agent = |provider: &str| format!("<rsc_expression id='e' class='ocf' {provider} type='VirtualDomain'/>");
         let rule = |how: &str, parts: &str| format!("<rule id='r' boolean-op='{how}' score='INFINITY'>{parts}</rule>");
         let (old, new, no) = (agent("provider='heartbeat'"), agent("provider='kvmha'"), agent(""));
         let stop = "<op_expression id='o' name='stop'/>";
