@@ -31,6 +31,7 @@ mod scope;
 pub mod state;
 pub mod status;
 mod status_file;
+pub mod subnet;
 pub mod twin;
 pub mod uri;
 mod walk;

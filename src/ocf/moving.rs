@@ -17,7 +17,7 @@ use crate::domain::migration::policy::Policy;
 use crate::domain::migration::{self, Plan};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight};
-use crate::domain::{Condition, Error, Kind, State, uri};
+use crate::domain::{Condition, Error, Kind, State, subnet, uri};
 use crate::log;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -127,7 +127,7 @@ pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result
     // An address that is found is listened at too: nothing else there is to take the memory.
     let listen = match (written, parameters.migration_network) {
         (None, Some(network)) => {
-            let address = uri::address_in(&host, network, &deadline.within(RESOLVING));
+            let address = subnet::address_in(&host, network, &deadline.within(RESOLVING));
             Some(address.map_err(|text| Failure::generic(format!("migration_network: {text}")))?.to_string())
         }
         _ => None,

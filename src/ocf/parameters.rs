@@ -6,7 +6,8 @@ use crate::domain::ending::ShutdownMode;
 use crate::domain::migration::StorageCheck;
 use crate::domain::migration::policy::Policy;
 use crate::domain::options::Options;
-use crate::domain::uri::{Subnet, Uri};
+use crate::domain::subnet::Subnet;
+use crate::domain::uri::Uri;
 use crate::parameter::{self, Fault};
 use std::path::PathBuf;
 

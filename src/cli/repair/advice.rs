@@ -41,8 +41,10 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
     }
     // It may have run where nothing of it is any more, and its disks have gone on then.
     if running.is_empty() && !found.is_unsure() && found.here().is_some_and(|here| here.held) {
-        let how =
-            found.resource.as_ref().map(|id| format!(": crm_resource --refresh --force --resource {id}; crm_resource --restart --resource {id}"));
+        let how = found
+            .resource
+            .as_ref()
+            .map(|id| format!(": crm_resource --refresh --force --resource {id}; crm_resource --restart --resource {id}"));
         advice.push(format!(
             "{name} is held on this node. Do not let it go on, its memory may be older than its disks, but stop it and start it anew{}",
             how.unwrap_or_default()

@@ -3,7 +3,7 @@
 use super::{NUMBER, SECONDS, number, row};
 use crate::domain::migration::StorageCheck;
 use crate::domain::migration::policy::Policy;
-use crate::domain::uri::Subnet;
+use crate::domain::subnet::Subnet;
 use crate::ocf::parameters::{OutagePolicy, Parameters, PausePolicy};
 use crate::parameter::{Kind, Parameter, choice, set};
 
