@@ -136,7 +136,9 @@ impl Stage {
         self.all_online()?;
         // Forgetting takes its time, and most scenarios leave no failure.
         let clean = |seen: &Membership| seen.failures.is_empty() && seen.resources.iter().all(|resource| resource.id == "fence");
-        if !clean(&self.wait(|seen| seen.dc.is_some())?) {
+        // They outlive the resource that failed, and would keep the next one of that name from a node.
+        let counts = || self.check("cibadmin --query --scope status").map(|status| status.contains("fail-count-"));
+        if !clean(&self.wait(|seen| seen.dc.is_some())?) || counts()? {
             self.check("crm_resource --cleanup")?;
             self.settle()?;
         }
