@@ -11,7 +11,7 @@ use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
 use crate::domain::ending::{self, Manner};
 use crate::domain::record::Record;
-use crate::domain::status::{self, Presence, Sight};
+use crate::domain::status::{self, Presence, Sight, Trace};
 use crate::domain::{Condition, Error, Kind, State, evidence, locks, twin};
 use crate::log;
 use std::time::Duration;
@@ -262,11 +262,24 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
         Some(file) => creation.restore(&file, &call.deadline),
         None => creation.run(&call.deadline),
     };
-    // It may have been created before its lock was found to be held.
-    if result.as_ref().is_err_and(|error| !error.leaves_open() && error.kind != Kind::Locked) {
+    if result.as_ref().is_err_and(|error| leaves_nothing(call, &definition.identity, error)) {
         call.shelf().remove();
     }
     result.map_err(NotCreated::Failed)
+}
+
+/// Whether nothing that a start has asked for is here, or comes yet, after libvirt has answered a request to create the guest with `error`.
+fn leaves_nothing(call: &Call, identity: &Identity, error: &Error) -> bool {
+    match error.kind {
+        // It may have been created before its lock was found to be held.
+        Kind::Locked => false,
+        // What is in the way may come of the request of an earlier start, which has waited in libvirt since, and nobody lets that run.
+        Kind::State => {
+            let trace = Trace { creating: true, ..identity.clone().into() };
+            matches!(status::look(&trace, &call.hypervisor, &call.deadline), Ok(Presence::Absent))
+        }
+        _ => !error.leaves_open(),
+    }
 }
 
 /// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running. One that is paused

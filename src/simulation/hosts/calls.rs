@@ -231,6 +231,12 @@ impl World {
     /// Creates it, and does not let it run.
     pub(crate) fn create_paused(&mut self, host: usize) -> Answer<usize> {
         self.call(host, "create")?;
+        // It carries out what it was asked for before first.
+        if std::mem::take(&mut self.hosts[host].creates) && self.hosts[host].copy.is_none() {
+            tell(|| "  as an earlier request wants it".into());
+            let copy = self.new_copy(PAUSED, BY_USER);
+            self.hosts[host].copy = Some(copy);
+        }
         if self.hosts[host].copy.is_some() {
             return Err(ACTIVE);
         }
