@@ -1,9 +1,9 @@
 //! Whether a host that gave libvirt no answer answers at all: with nothing but a connection to the port that libvirt's goes to.
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Task};
 use crate::domain::Uri;
 use std::io::ErrorKind;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// What a host gets for that. Its kernel answers alone; the first packet may be lost, and the next one comes after 1 s.
@@ -14,15 +14,18 @@ const KNOCK: Duration = Duration::from_secs(2);
 pub(super) fn is_heard(uri: &Uri, deadline: &Deadline) -> bool {
     let Some(port) = port(uri) else { return false };
     let (host, limit) = (uri.host().to_owned(), deadline.within(KNOCK));
-    let heard = limit.run(move || {
-        let Ok(mut addresses) = (host.as_str(), port).to_socket_addrs() else { return false };
-        let answers = |address| match TcpStream::connect_timeout(&address, limit.left().max(Duration::from_millis(1))) {
-            Ok(_) => true,
-            Err(error) => matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset),
-        };
-        addresses.any(answers)
-    });
-    heard.unwrap_or(false)
+    let addresses = limit.run(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+    addresses.is_some_and(|addresses| any_answers(addresses.unwrap_or_default(), limit))
+}
+
+/// Whether one of these does. All are tried at once: each may need all of the time, and one that is dead must not use up that of the others.
+fn any_answers(addresses: Vec<SocketAddr>, limit: Deadline) -> bool {
+    let answers = move |address| match TcpStream::connect_timeout(&address, limit.left().max(Duration::from_millis(1))) {
+        Ok(_) => true,
+        Err(error) => matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset),
+    };
+    let knocks: Vec<_> = addresses.into_iter().map(|address| Task::start(move || answers(address))).collect();
+    knocks.iter().any(|knock| knock.wait(&limit) == Some(true))
 }
 
 /// The port that its connections go to (libvirt `docs/remote.rst`); a transport of the user's own has none.
@@ -90,6 +93,21 @@ mod tests {
         assert!(heard(port), "nobody accepts, the kernel answers");
         drop(listener);
         assert!(heard(port), "refused");
+    }
+
+    #[test]
+    fn an_address_that_is_dead_leaves_time_for_the_next() {
+        // Its queue is full: the kernel drops what comes, as the network does for a host that is gone.
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+        nix::sys::socket::listen(&dead, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let (silent, good) = (dead.local_addr().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut queue = Vec::new();
+        while let Ok(one) = TcpStream::connect_timeout(&silent, Duration::from_millis(200)) {
+            queue.push(one);
+        }
+        assert!(!any_answers(vec![silent], Deadline::after(Duration::from_millis(300))));
+        assert!(any_answers(vec![silent, good.local_addr().unwrap()], Deadline::after(Duration::from_secs(2))));
+        assert!(!any_answers(Vec::new(), Deadline::after(Duration::from_secs(2))));
     }
 
     /// Fails if the record is taken without a look at the port.
