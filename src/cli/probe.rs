@@ -137,8 +137,10 @@ pub(super) fn set_id(resource: &str) -> String {
 pub(super) fn forget(find: &Find) -> anyhow::Result<()> {
     let deadline = Deadline::after(FORGETTING + 2 * CHANGE);
     let forgotten = find.expire(&deadline).and_then(|()| find.forget(&deadline));
-    // As long as something may count the time after which it does not has to stay.
-    let forgotten = forgotten.or_else(|error| find.uncount().and(Err(error)));
+    if let Err(error) = &forgotten {
+        // As long as something may count the time after which it does not has to stay: the next run deletes it.
+        find.uncount().with_context(|| format!("{error:#}"))?;
+    }
     let set = &find.set;
     tool::persist("cibadmin", &["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")], &Deadline::after(CHANGE))?;
     ensure!(!Cib::query(&Deadline::after(CHANGE))?.has(set), "the meta attributes {set} were not deleted");

@@ -117,11 +117,21 @@ impl Journey {
     /// The last step: maintenance ends.
     fn end(&self, node: Option<&str>, deadline: &Deadline) -> anyhow::Result<()> {
         self.step("5 end of maintenance");
-        let forgotten =
-            self.find(node).map_or(Ok(()), |find| self.leave_and_forget(&find, deadline).or_else(|error| find.uncount().and(Err(error))));
-        // A time of its own, and whatever came of that: nothing is to be left.
         let set = set_id(&self.resource);
-        self.leave(&Deadline::after(CHANGE)).with_context(|| format!("its meta attributes {set} are left; run the command again"))?;
+        let left = || format!("its meta attributes {set} are left; run the command again");
+        let mut forgotten = Ok(());
+        if let Some(find) = self.find(node) {
+            forgotten = self.leave_and_forget(&find, deadline);
+            if let Err(error) = &forgotten
+                && let Err(counts) = find.uncount()
+            {
+                // As long as something may count the time after which it does not has to stay; maintenance need not.
+                self.leave_maintenance(&Deadline::after(CHANGE)).with_context(left)?;
+                return Err(counts.context(format!("{}: {error:#}", left())));
+            }
+        }
+        // A time of its own, and whatever came of that: nothing is to be left.
+        self.leave(&Deadline::after(CHANGE)).with_context(left)?;
         forgotten.context("until it is moved or started the next time, changing one of its parameters may restart it")
     }
 
@@ -133,11 +143,16 @@ impl Journey {
 
     /// Ends the maintenance itself, and waits until Pacemaker has forgotten that it did not expect to find the guest.
     fn leave_and_forget(&self, find: &Find, deadline: &Deadline) -> anyhow::Result<()> {
-        modify(&["--delete", "--xml-text", &format!("<nvpair id=\"{}-maintenance\"/>", set_id(&self.resource))], deadline)?;
+        self.leave_maintenance(deadline)?;
         if !find.forget(deadline)? {
             tell(&format!("{}: until it is moved or started the next time, changing one of its parameters restarts it", self.resource));
         }
         Ok(())
+    }
+
+    /// Ends the maintenance alone; the time by which a failure expires stays.
+    fn leave_maintenance(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        modify(&["--delete", "--xml-text", &format!("<nvpair id=\"{}-maintenance\"/>", set_id(&self.resource))], deadline)
     }
 
     /// The way back. Nodes that are gone do not matter, and a guest that has ended may be started.
