@@ -139,12 +139,12 @@ mod tests {
     }
 
     fn emulators(place: &Path, time: Duration) -> io::Result<Vec<i32>> {
-        emulators_but(place, |_| false, time)
+        emulators_but(place, |_| false, Duration::from_millis(100), time)
     }
 
-    fn emulators_but(place: &Path, no_matter: impl Fn(&Path) -> bool, time: Duration) -> io::Result<Vec<i32>> {
+    fn emulators_but(place: &Path, no_matter: impl Fn(&Path) -> bool, patience: Duration, time: Duration) -> io::Result<Vec<i32>> {
         let work = |pid, process: &Process| process.is_emulator().then_some(pid);
-        let mut found = each_of(place, Duration::from_millis(100), &Deadline::after(time), no_matter, work)?;
+        let mut found = each_of(place, patience, &Deadline::after(time), no_matter, work)?;
         found.sort_unstable();
         Ok(found)
     }
@@ -174,11 +174,14 @@ mod tests {
     #[test]
     fn one_that_does_not_matter_is_passed_over() {
         let place = table("qemu-system-x86", Some("/usr/bin/qemu-system-x86_64"), GROUPS, "/run/libvirt/qemu/db.pid");
-        let is = |number: &'static str| move |directory: &Path| directory.ends_with(number);
-        assert_eq!(emulators_but(place.path(), is("12"), Duration::from_secs(60)).unwrap(), [11, 13]);
-        // In as little time as a look has while libvirt hangs.
-        assert_eq!(emulators_but(place.path(), is("12"), Duration::from_millis(150)).unwrap(), [11, 13]);
-        assert_eq!(emulators_but(place.path(), is("11"), Duration::from_millis(500)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let look = |number: &'static str, patience, time| {
+            let no_matter = move |directory: &Path| directory.ends_with(number);
+            emulators_but(place.path(), no_matter, Duration::from_millis(patience), Duration::from_millis(time))
+        };
+        assert_eq!(look("12", 100, 60_000).unwrap(), [11, 13]);
+        // In as little time as a look has while libvirt hangs: not twice its patience.
+        assert_eq!(look("12", 1000, 1500).unwrap(), [11, 13]);
+        assert_eq!(look("11", 100, 500).unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
