@@ -45,6 +45,9 @@ pub struct Record {
     /// Whether its emulator has a ring with writes, see [`super::rings::has`]; unknown in a record of a version that did not look.
     #[serde(default)]
     pub rings: Option<bool>,
+    /// Whether it may have requests of its disks in Linux AIO, see [`super::rings::may_have_aio`]; unknown as above.
+    #[serde(default)]
+    pub aio: Option<bool>,
 }
 
 impl Record {
@@ -58,17 +61,19 @@ impl Record {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
-        Trace { identity: self.identity(), emulator, creating: self.creating, rings: self.rings.unwrap_or(true), place: None }
+        let (rings, aio) = (self.rings.unwrap_or(true), self.aio.unwrap_or(true));
+        Trace { identity: self.identity(), emulator, creating: self.creating, rings, aio, place: None }
     }
 
     /// The same with the emulator that runs it now, if one was found.
     #[must_use]
     pub fn with(self, emulator: Option<Emulator>) -> Self {
         match emulator.filter(|found| self.trace().emulator != Some(*found)) {
-            // A ring of one that was seen before may still have writes under way.
-            Some(Emulator { pid, start }) => {
-                let rings = if rings::has(Emulator { pid, start }) { Some(true) } else { self.rings };
-                Self { pid: Some(pid), start: Some(start), rings, ..self }
+            // One that was seen before may still have writes under way.
+            Some(emulator @ Emulator { pid, start }) => {
+                let rings = if rings::has(emulator) { Some(true) } else { self.rings };
+                let aio = if rings::may_have_aio(emulator) { Some(true) } else { self.aio };
+                Self { pid: Some(pid), start: Some(start), rings, aio, ..self }
             }
             None => self,
         }
@@ -82,7 +87,7 @@ impl Record {
     /// Whether it is `identity`'s and still right: the emulator it names lives, nothing is under way, and nothing was not looked at.
     #[must_use]
     pub fn is_current(&self, identity: &Identity) -> bool {
-        let settled = !self.creating && self.moving.is_none() && self.rings.is_some();
+        let settled = !self.creating && self.moving.is_none() && self.rings.is_some() && self.aio.is_some();
         settled && self.identity() == *identity && self.trace().emulator.is_some_and(|emulator| !emulator.is_dying())
     }
 }
@@ -128,6 +133,7 @@ pub(super) mod tests {
             guessed: false,
             moving: None,
             rings: Some(false),
+            aio: Some(false),
         }
     }
 

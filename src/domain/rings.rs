@@ -9,7 +9,7 @@
 //! (`io_ring_exit_work` in `io_uring/io_uring.c`), which waits for the requests when nothing of the process is left either.
 //!
 //! Whose requests they are cannot be seen. So as long as somebody waits for such, a guest whose emulator may have left them is not
-//! taken for gone.
+//! taken for gone. A guest whose disks have neither is: its stop must not fail, and its node be fenced, for the requests of another.
 
 use super::emulator::Emulator;
 use super::process::{self, Status};
@@ -47,33 +47,45 @@ fn may_be_for_disks(file: Option<StatusFile>) -> bool {
     file.is_none_or(|file| file.may_use_rings)
 }
 
-/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Rings count only `with_rings`.
+/// Whether an emulator may have requests of its disks in Linux AIO. The mapping that would tell (`/[aio]` in `/proc/PID/maps`) is read under
+/// the lock of its memory, which may be held as long as storage hangs; so libvirt's status file has to say that no disk uses it.
+#[must_use]
+pub fn may_have_aio(emulator: Emulator) -> bool {
+    #[cfg(test)]
+    if simulation::is_on() {
+        return false;
+    }
+    StatusFile::of(&process::directory(emulator.pid)).is_none_or(|file| file.may_use_aio)
+}
+
+/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Of rings and AIO what is asked for counts.
 ///
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
-pub fn pending(with_rings: bool, deadline: &Deadline) -> Result<Option<&'static str>, Error> {
+pub fn pending(rings: bool, aio: bool, deadline: &Deadline) -> Result<Option<&'static str>, Error> {
     #[cfg(test)]
     if simulation::is_on() {
         return Ok(None);
     }
-    let look = move || -> io::Result<Option<&'static str>> {
-        for entry in fs::read_dir(process::table()?)? {
-            let directory = entry?.path();
-            let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
-            if with_rings && is_ending(&read("comm"), || read("wchan")) {
-                return Ok(Some("io_uring"));
-            }
-            let mut threads = fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
-            if threads.any(|thread| holds_aio(&thread.path())) {
-                return Ok(Some("AIO"));
-            }
-        }
-        Ok(None)
-    };
     deadline
-        .run(look)
+        .run(move || pending_in(process::table()?, rings, aio))
         .ok_or_else(|| Error::new(Kind::Unresponsive, "the process table could not be read in time"))?
         .map_err(|error| Error::new(Kind::Internal, format!("the process table cannot be read: {error}")))
+}
+
+fn pending_in(table: &Path, rings: bool, aio: bool) -> io::Result<Option<&'static str>> {
+    for entry in fs::read_dir(table)? {
+        let directory = entry?.path();
+        let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
+        if rings && is_ending(&read("comm"), || read("wchan")) {
+            return Ok(Some("io_uring"));
+        }
+        let mut threads = fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
+        if aio && threads.any(|thread| holds_aio(&thread.path())) {
+            return Ok(Some("AIO"));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a thread of the kernel with this name, which waits in this place, takes down a ring.
@@ -121,9 +133,28 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_has_none_does_not_wait_for_anothers() {
+        let table = tempfile::tempdir().unwrap();
+        let found = |rings, aio| pending_in(table.path(), rings, aio).unwrap();
+        fs::write(table.path().join("version"), "no process").unwrap();
+        assert_eq!(found(true, true), None);
+        let thread = table.path().join("7/task/8");
+        fs::create_dir_all(&thread).unwrap();
+        fs::write(thread.join("wchan"), AIO).unwrap();
+        fs::write(thread.join("stat"), "8 (exporter) D 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0").unwrap();
+        assert_eq!((found(false, true), found(true, true)), (Some("AIO"), Some("AIO")));
+        assert_eq!((found(false, false), found(true, false)), (None, None));
+        let worker = table.path().join("9");
+        fs::create_dir_all(&worker).unwrap();
+        fs::write(worker.join("comm"), format!("kworker/u8:1{QUEUE}\n")).unwrap();
+        assert_eq!((found(true, false), found(false, false)), (Some("io_uring"), None));
+    }
+
+    #[test]
     fn a_process_without_a_ring() {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        assert!(!has(Emulator { pid, start: 0 }));
+        let emulator = Emulator { pid: i32::try_from(std::process::id()).unwrap(), start: 0 };
+        assert!(!has(emulator));
+        assert!(may_have_aio(emulator), "nothing is known");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Trace {
     pub creating: bool,
     /// Whether its emulator had a ring whose writes may outlive it, see [`rings::has`].
     pub rings: bool,
+    /// Whether it may have had requests in Linux AIO, which may outlive it, see [`rings::may_have_aio`].
+    pub aio: bool,
     /// What else there is of the resource, if it is one: see [`twin`].
     pub place: Option<Place>,
 }
@@ -55,13 +57,14 @@ impl Trace {
     #[must_use]
     pub fn with(&self, emulators: &[Emulator]) -> Self {
         let rings = self.rings || emulators.iter().any(|emulator| rings::has(*emulator));
-        Self { rings, emulator: self.emulator.or(emulators.first().copied()), ..self.clone() }
+        let aio = self.aio || emulators.iter().any(|emulator| rings::may_have_aio(*emulator));
+        Self { rings, aio, emulator: self.emulator.or(emulators.first().copied()), ..self.clone() }
     }
 }
 
 impl From<Identity> for Trace {
     fn from(identity: Identity) -> Self {
-        Self { identity, emulator: None, creating: false, rings: false, place: None }
+        Self { identity, emulator: None, creating: false, rings: false, aio: false, place: None }
     }
 }
 
@@ -149,13 +152,13 @@ fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     }
 }
 
-/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left. Where no emulator of it was
-/// seen there is none.
+/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left. Where none of it was seen that has
+/// requests that may outlive it there is none.
 ///
 /// # Errors
 /// `TimedOut` if one may be; others: cannot tell.
 pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
-    if !trace.rings && trace.emulator.is_none() {
+    if !trace.rings && !trace.aio {
         return Ok(());
     }
     let settle = deadline.share(SETTLING, 2);
@@ -164,7 +167,7 @@ pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
     loop {
         let more = at_once || settle.pause(Duration::from_millis(50));
         at_once = false;
-        let Some(requests) = rings::pending(trace.rings, deadline)? else { return Ok(()) };
+        let Some(requests) = rings::pending(trace.rings, trace.aio, deadline)? else { return Ok(()) };
         if !more {
             let name = &trace.identity.name;
             return Err(Error::new(

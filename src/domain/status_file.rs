@@ -18,11 +18,23 @@ pub(super) struct StatusFile {
     uuid: String,
     /// Whether a disk may have its requests in an io_uring.
     pub(super) may_use_rings: bool,
+    /// Whether one may have them in Linux AIO.
+    pub(super) may_use_aio: bool,
 }
 
 /// What speaks for such a disk wherever it stands: `io='io_uring'` of a disk, and `aio=io_uring` of what is given to QEMU past libvirt.
 /// What a person has given to QEMU by its monitor stands nowhere, only that there was something (`virDomainTaint`).
-const RINGS: [&str; 2] = ["io_uring", "custom-monitor"];
+const RINGS: [&str; 2] = ["io_uring", UNSEEN];
+/// See [`RINGS`].
+const UNSEEN: &str = "custom-monitor";
+
+/// Whether it speaks for a disk with Linux AIO: `io='native'` of a disk, and `aio=native` or `"aio":"native"` of what is given to QEMU past
+/// libvirt. The word alone does not: it is part of others, which a description may have.
+fn has_aio(text: &str, document: &roxmltree::Document) -> bool {
+    let mut attributes = document.descendants().flat_map(|node| node.attributes());
+    let speaks = |name: &str, value: &str| value.contains("native") && (name == "io" || value.contains("aio"));
+    text.contains(UNSEEN) || attributes.any(|attribute| speaks(attribute.name(), attribute.value()))
+}
 
 impl StatusFile {
     /// That of the guest whose emulator a process is, by its folder in `/proc`, also if it does not show its command line. `None` is also
@@ -58,7 +70,8 @@ impl StatusFile {
         let child = |name: &str| domain.children().find(|node| node.has_tag_name(name)).and_then(|node| node.text());
         let name = child("name").filter(|name| !name.is_empty())?.to_owned();
         let uuid = uuid::canonical(child("uuid")?)?;
-        Some(Self { name, uuid, may_use_rings: RINGS.iter().any(|word| text.contains(word)) })
+        let may_use_rings = RINGS.iter().any(|word| text.contains(word));
+        Some(Self { name, uuid, may_use_rings, may_use_aio: has_aio(text, &document) })
     }
 
     /// Whether this is the guest, by the rule for a command line ([`process::Process::runs`]): the name or the UUID is enough, so that one
@@ -153,16 +166,24 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_disk_may_use_a_ring() {
-        let may = |more: &str| {
+    fn what_a_disk_may_have_its_requests_in() {
+        let file = |more: &str| {
             let text = text("12", "db", UUID).replace("  </domain>", more);
-            StatusFile::parse(&text.replace("</domstatus>", "</domain></domstatus>"), 12).unwrap().may_use_rings
+            StatusFile::parse(&text.replace("</domstatus>", "</domain></domstatus>"), 12).unwrap()
         };
+        let (may, aio) = (|more: &str| file(more).may_use_rings, |more: &str| file(more).may_use_aio);
         let disk = |how: &str| format!("<devices><disk type='file'><driver name='qemu' cache='none'{how}/></disk></devices>");
         assert!(!may("") && !may(&disk("")) && !may(&disk(" io='native'")) && !may(&disk(" io='threads'")));
         assert!(may(&disk(" io='io_uring'")));
         assert!(may("<commandline xmlns='u'><arg value='file,aio=io_uring,filename=/srv/db.img'/></commandline>"));
         assert!(may("<taint flag='custom-monitor'/>"));
+        assert!(!aio("") && !aio(&disk("")) && !aio(&disk(" io='io_uring'")) && !aio(&disk(" io='threads'")));
+        assert!(!aio("<description>native, or an alternative to aio=native</description>"));
+        assert!(aio(&disk(" io='native'")) && aio("<taint flag='custom-monitor'/>"));
+        assert!(aio("<commandline xmlns='u'><arg value='file,aio=native,filename=/srv/db.img'/></commandline>"));
+        assert!(aio(
+            "<commandline xmlns='u'><arg value='{&quot;driver&quot;:&quot;file&quot;,&quot;aio&quot;: &quot;native&quot;}'/></commandline>"
+        ));
     }
 
     #[test]

@@ -228,6 +228,7 @@ mod tests {
             guessed: false,
             moving: None,
             rings: Some(false),
+            aio: Some(false),
         };
         Shelf::new(&place("shelf"), "one").write(&record("twin-three"));
         assert!(found(&copy), "a name that it does not run under says nothing");

@@ -6,6 +6,7 @@ use crate::cluster::cib::{Cib, Part};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
+use crate::domain::emulator::Emulator;
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::{Place, Sight};
 use crate::domain::{Error, Kind, evidence, rings, twin};
@@ -61,6 +62,7 @@ impl Call {
             guessed: false,
             moving: None,
             rings: Some(false),
+            aio: Some(false),
         }
     }
 
@@ -111,11 +113,11 @@ impl Call {
             None => (new.config.clone(), new.hypervisor.clone()),
         };
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
-        // Where none was seen nothing is known of its rings.
+        // Where none was seen nothing is known of its rings and AIO.
         let emulator = evidence::find(&seen, None, &self.part()).ok().and_then(|found| found.first().copied());
-        let rings = emulator.map(rings::has);
+        let (rings, aio) = (emulator.map(rings::has), emulator.map(rings::may_have_aio));
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
-        self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, rings, ..new });
+        self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, rings, aio, ..new });
     }
 
     /// Where something stands about this resource.
@@ -162,18 +164,25 @@ impl Call {
             || self.definition().is_ok_and(|definition| definition.identity.name == identity.name)
     }
 
-    /// The record with what the guest's emulator shows before it is ended; written if it has a ring, which cannot be seen any more later.
+    /// The record with what the guest's emulator shows before it is ended; written if it has a ring or AIO, which cannot be seen any
+    /// more later.
     pub(super) fn with_rings(&self, record: Record) -> Record {
-        if record.rings == Some(true) {
+        if record.rings == Some(true) && record.aio == Some(true) {
             return record;
         }
         let trace = record.trace().of(self.place());
         let found = twin::find(&trace, &self.hypervisor, &self.part()).unwrap_or_default();
-        let Some(emulator) = found.iter().copied().find(|emulator| rings::has(*emulator)) else {
-            // One that was seen without a ring has none that could outlive it.
-            return Record { rings: record.rings.or((!found.is_empty()).then_some(false)), ..record };
+        let news = |known: Option<bool>, has: fn(Emulator) -> bool| {
+            let mut unknown = found.iter().copied().filter(|_| known != Some(true));
+            unknown.find(|emulator| has(*emulator))
         };
-        let record = Record { rings: Some(true), pid: Some(emulator.pid), start: Some(emulator.start), ..record };
+        let (ring, aio) = (news(record.rings, rings::has), news(record.aio, rings::may_have_aio));
+        // One that was seen without has nothing that could outlive it.
+        let without = (!found.is_empty()).then_some(false);
+        let now = |known: Option<bool>, news: Option<Emulator>| if news.is_some() { Some(true) } else { known.or(without) };
+        let record = Record { rings: now(record.rings, ring), aio: now(record.aio, aio), ..record };
+        let Some(emulator) = ring.or(aio) else { return record };
+        let record = Record { pid: Some(emulator.pid), start: Some(emulator.start), ..record };
         self.shelf().write(&record);
         record
     }

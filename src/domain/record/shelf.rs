@@ -168,13 +168,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let shelf = Shelf::new(root.path(), "web1");
         let mut old = serde_json::to_value(record()).unwrap();
-        for name in ["creating", "restoring", "guessed", "moving", "rings"] {
+        for name in ["creating", "restoring", "guessed", "moving", "rings", "aio"] {
             assert!(old.as_object_mut().unwrap().remove(name).is_some(), "{name}");
         }
         fs::write(&shelf.file, serde_json::to_vec(&old).unwrap()).unwrap();
-        // Whether the emulator has a ring is not known then: it is looked at anew.
-        assert_eq!(shelf.read(), Some(Record { rings: None, ..record() }));
-        assert!(shelf.read().unwrap().trace().rings);
+        // Whether the emulator has a ring, or AIO, is not known then: it is looked at anew.
+        assert_eq!(shelf.read(), Some(Record { rings: None, aio: None, ..record() }));
+        let trace = shelf.read().unwrap().trace();
+        assert!(trace.rings && trace.aio);
+        assert!(!record().trace().aio && record().trace().emulator.is_some());
     }
 
     #[test]
