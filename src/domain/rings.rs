@@ -47,8 +47,8 @@ fn may_be_for_disks(file: Option<StatusFile>) -> bool {
     file.is_none_or(|file| file.may_use_rings)
 }
 
-/// Whether an emulator may have requests of its disks in Linux AIO. The mapping that would tell (`/[aio]` in `/proc/PID/maps`) is read under
-/// the lock of its memory, which may be held as long as storage hangs; so libvirt's status file has to say that no disk uses it.
+/// Whether an emulator may have requests of its disks in Linux AIO. The mapping that would tell (`/[aio]` in `/proc/PID/maps`) is read
+/// under the lock of its memory, which may be held as long as storage hangs; so libvirt's status file has to say that no disk uses it.
 #[must_use]
 pub fn may_have_aio(emulator: Emulator) -> bool {
     #[cfg(test)]
@@ -58,7 +58,8 @@ pub fn may_have_aio(emulator: Emulator) -> bool {
     StatusFile::of(&process::directory(emulator.pid)).is_none_or(|file| file.may_use_aio)
 }
 
-/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Of rings and AIO what is asked for counts.
+/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Of rings and AIO those count
+/// that are asked for.
 ///
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.

@@ -152,8 +152,8 @@ fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     }
 }
 
-/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left. Where none of it was seen that has
-/// requests that may outlive it there is none.
+/// Waits, for a short time, until no write of the guest can be in flight: nothing of its emulator is left. If none of it was seen that
+/// could leave requests behind there is none.
 ///
 /// # Errors
 /// `TimedOut` if one may be; others: cannot tell.

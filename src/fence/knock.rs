@@ -18,7 +18,8 @@ pub(super) fn is_heard(uri: &Uri, deadline: &Deadline) -> bool {
     addresses.is_some_and(|addresses| any_answers(addresses.unwrap_or_default(), limit))
 }
 
-/// Whether one of these does. All are tried at once: each may need all of the time, and one that is dead must not use up that of the others.
+/// Whether one of these does. All are tried at once: each may need all of the time, and one that is dead must not use up what the others
+/// need.
 fn any_answers(addresses: Vec<SocketAddr>, limit: Deadline) -> bool {
     let answers = move |address| match TcpStream::connect_timeout(&address, limit.left().max(Duration::from_millis(1))) {
         Ok(_) => true,
