@@ -193,6 +193,8 @@ enum Event {
     Halves(postcopy::Comes),
     /// Both daemons give up a move on whose other side nobody is heard.
     GivesUp,
+    /// In this step the target of the move is lost for good.
+    Lost(Step),
 }
 
 /// All there is.
@@ -243,6 +245,8 @@ pub(crate) struct World {
     moved: Option<Answer<()>>,
     /// Of what looks the same so often, how often that was so, and which calls were made.
     same: Option<(Looks, u32, Vec<&'static str>)>,
+    /// A question that no daemon answers any more.
+    pub(crate) unanswered: Option<&'static str>,
     /// The call that is made.
     pub(crate) calling: &'static str,
     /// Where the program's state files are.
@@ -296,6 +300,7 @@ impl World {
             connects: None,
             moved: None,
             same: None,
+            unanswered: None,
             calling: "",
             notes: PathBuf::new(),
             told: BTreeMap::new(),

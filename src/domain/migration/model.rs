@@ -8,9 +8,10 @@ mod postcopy;
 
 use super::handover::Handover;
 use super::policy::Policy;
+use super::recover::Sides;
 use super::side::{Here, There};
 use super::transfer::Transfer;
-use super::{CONNECTING, Error, Found, Limits, Plan, RESERVE, Result, StorageCheck, carry, connecting};
+use super::{CONNECTING, Error, Found, Kind, Limits, Plan, RESERVE, Result, StorageCheck, carry, connecting};
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
@@ -39,13 +40,8 @@ fn identity() -> Identity {
     Identity { name: text(GUEST), uuid: Some(text(UUID)) }
 }
 
-/// Moves the guest by this policy, or what an earlier move has left half done because of `broken`.
-fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
-    let identity = identity();
-    let deadline = Deadline::after(time);
-    let working = deadline.before(RESERVE);
-    let uri = Uri::parse(HERE).unwrap();
-    let plan = Plan {
+fn plan(policy: Policy) -> Plan {
+    Plan {
         target: "b".into(),
         remote: THERE.into(),
         migrate_uri: None,
@@ -56,7 +52,16 @@ fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
         config: "/srv/web1.xml".into(),
         storage: StorageCheck::Off,
         policy,
-    };
+    }
+}
+
+/// Moves the guest by this policy, or what an earlier move has left half done because of `broken`.
+fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
+    let identity = identity();
+    let deadline = Deadline::after(time);
+    let working = deadline.before(RESERVE);
+    let uri = Uri::parse(HERE).unwrap();
+    let plan = plan(policy);
     let guest = Connection::open(HERE, &working).unwrap().guest(&identity.name, &working).unwrap().unwrap();
     let emulators = evidence::find(&identity, None, &working).unwrap();
     let here = Here { uri: &uri, trace: Trace { emulator: emulators.first().copied(), ..identity.into() } };
@@ -347,4 +352,39 @@ fn a_copy_that_is_left_waiting() {
     };
     let answers = explore(0, create, carry_over, |_, _| Ok(()));
     assert!(answers.keys().eq(["TimedOut"]), "{answers:?}");
+}
+
+/// The answer to the request was lost, the target cannot be asked, and libvirt here says of no job whether it is under way. The guest is handed over
+/// shortly before the time ends: its copy is held.
+///
+/// Fails if the question for the job takes the time of the last look, or what was seen before it counts after it.
+#[test]
+fn a_question_that_is_not_answered_takes_no_time_of_the_last_look() {
+    simulated::install();
+    let create = || {
+        let mut world = World::new(&[HERE, THERE], false);
+        world.move_from(0, 1, Step::Filling);
+        world.unanswered = Some("job");
+        world
+    };
+    let chosen = |step: u64, of: usize| Duration::from_millis(step * u64::try_from(pick(of)).unwrap());
+    let (uri, error) = (Uri::parse(HERE).unwrap(), Error::new(Kind::Internal, "the answer is lost"));
+    let plan = plan(Policy::Plain);
+    let act = || {
+        let time = RESERVE - chosen(250, 20);
+        // The last look needs some of it.
+        let before_the_end = Duration::from_secs(1) + chosen(100, 30);
+        world(|world| world.lose_in(Step::HandedOver, time - before_the_end));
+        let Watch { here, mut there, mut handover, .. } = watch(&uri);
+        let mut sides = Sides { here: &here, there: &mut there, plan: &plan, paused: false, ours: true, begun: true };
+        let answer = sides.recover(&error, &mut handover, &Deadline::after(time));
+        assert!(lasted() <= time + LATE, "{:?}", lasted());
+        world(|world| {
+            if !world.is_held(0) {
+                world.wrong.get_or_insert(format!("the copy here is not held: {answer:?}"));
+            }
+        });
+        "held".into()
+    };
+    explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
 }

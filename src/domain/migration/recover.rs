@@ -107,22 +107,26 @@ impl Sides<'_> {
         let (name, target) = (self.name().to_owned(), self.plan.target.clone());
         let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
         let patience = deadline.within(PATIENCE);
-        let mut idle = false;
+        // A request that was not answered may still be waiting for its turn, whatever is on its way by now.
+        let may_end = self.begun && error.leaves_open() && error.kind != Kind::Unresponsive;
+        let (mut idle, mut asks, mut look) = (false, false, LOOK);
         loop {
+            // Before the look, whose time this does not take, so that what is judged is not older than the answer.
+            if asks && !idle {
+                idle = self.here.is_idle(&deadline.before(look).share(QUESTION, 4));
+            }
             let begin = deadline::now();
             // The other host first: what is seen of this one is the newer then. But some of the time is this one's.
             let there = self.there(&deadline.before(HERE.min(deadline.left() / 2)));
             let here = self.here.side(deadline);
             // What the next look may take: a host that cannot be asked takes all that it is given, and then less was known than before.
-            let look = (deadline::now() - begin).saturating_mul(2).max(LOOK).min(QUESTION);
+            look = (deadline::now() - begin).saturating_mul(2).max(LOOK).min(QUESTION);
             let last = deadline.before(look).left() <= AGAIN;
             // What libvirt here has let go on is not held any more, but where it runs there too.
             if matches!(here, Side::Runs) && !matches!(there, Side::Runs) {
                 handover.release(&name);
             }
-            if matches!((&here, &there), (Side::Runs, Side::Unknown(_))) && self.begun && error.leaves_open() {
-                idle = idle || self.here.is_idle(deadline);
-            }
+            asks = may_end && matches!((&here, &there), (Side::Runs, Side::Unknown(_)));
             let (paused, ours, held) = (self.paused, self.ours, handover.held());
             let known = Known { name: &name, target: &target, error, paused, ours, idle, held, last };
             match judge(&here, &there, &known) {

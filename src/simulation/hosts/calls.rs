@@ -13,6 +13,10 @@ impl World {
         self.between();
         tell(|| format!("{what} at {}", self.hosts[host].uri));
         match self.hosts[host].reach {
+            Reach::Up if self.unanswered == Some(what) => {
+                pass(FOR_EVER);
+                Err(BROKEN)
+            }
             Reach::Up => Ok(()),
             Reach::Down => Err(OUT_OF_REACH),
             Reach::Silent => {

@@ -109,6 +109,7 @@ impl World {
                     _ => {}
                 },
                 Event::GivesUp => self.give_up(),
+                Event::Lost(step) => self.lose(step),
                 Event::Created(host) => self.create(host),
                 Event::Heals(host) => self.heal(host),
                 Event::Halves(comes) => self.come(comes),
@@ -203,6 +204,12 @@ impl World {
     /// In this step of the move to it the second host is lost for good.
     pub(crate) fn lose(&mut self, step: Step) {
         self.part(step, true);
+    }
+
+    /// The second host cannot be asked any more. After this time the move to it comes to this step, and no further.
+    pub(crate) fn lose_in(&mut self, step: Step, time: Duration) {
+        self.hosts[1].reach = Reach::Down;
+        self.events.push((now() + time, Event::Lost(step)));
     }
 
     /// The daemon of the second host is lost when the guest runs there and that was not said: the first hears at once that it is lost. Soon it
