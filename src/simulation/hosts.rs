@@ -245,6 +245,8 @@ pub(crate) struct World {
     moved: Option<Answer<()>>,
     /// Of what looks the same so often, how often that was so, and which calls were made.
     same: Option<(Looks, u32, Vec<&'static str>)>,
+    /// The operation of a job of another kind, which the guest has at the first host.
+    pub(crate) busy: Option<c_int>,
     /// A question that no daemon answers any more.
     pub(crate) unanswered: Option<&'static str>,
     /// The call that is made.
@@ -300,6 +302,7 @@ impl World {
             connects: None,
             moved: None,
             same: None,
+            busy: None,
             unanswered: None,
             calling: "",
             notes: PathBuf::new(),

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long a copy may stand still for the handover of a move that was called off: one that still sends its memory goes on at once.
 const STANDS: Duration = Duration::from_secs(2);
 
+/// How long a job of another kind is waited for. Pacemaker does nothing else meanwhile, not for a node that dies either.
+const TURN: Duration = Duration::from_secs(60);
+
 /// Waits for a migration that an earlier, killed action left in flight; it may yet succeed.
 ///
 /// # Errors
@@ -37,13 +40,13 @@ pub(super) fn settle(here: &Connection, name: &str, working: &Deadline, deadline
     Err(Error::new(Kind::TimedOut, format!("an earlier migration of {name} is still in flight and {end}")))
 }
 
-/// Waits for half of the time at most for the end of a job of another kind, of which libvirt has one at a time for a guest: a backup, a save. What is
-/// there then is said by the checks before the move.
+/// Waits for half of the time, [`TURN`] at most, for the end of a job of another kind, of which libvirt has one at a time for a guest: a backup, a save.
+/// What is there then is said by the checks before the move.
 ///
 /// # Errors
 /// libvirt's own.
 pub(super) fn await_turn(here: &Connection, name: &str, working: &Deadline) -> Result<()> {
-    let patience = working.share(working.left(), 2);
+    let patience = working.share(TURN, 2);
     let mut said = false;
     loop {
         let Some(guest) = here.guest(name, working)? else { return Ok(()) };

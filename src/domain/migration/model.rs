@@ -6,6 +6,7 @@
 
 mod postcopy;
 
+use super::arrival::await_turn;
 use super::handover::Handover;
 use super::policy::Policy;
 use super::recover::Sides;
@@ -20,7 +21,9 @@ use crate::domain::{Connection, Identity, Uri, evidence};
 use crate::simulation::hosts::{GUEST, Happens, KEEPALIVE, Reach, Step, UUID, World};
 use crate::simulation::{FOR_EVER, expect_move, explore, lasted, pass, pick, world};
 use std::collections::BTreeMap;
+use std::ffi::c_int;
 use std::time::Duration;
+use virt::sys::VIR_DOMAIN_JOB_OPERATION_BACKUP;
 
 const HERE: &str = "qemu+tcp://a/system";
 const THERE: &str = "qemu+tcp://b/system";
@@ -387,4 +390,27 @@ fn a_question_that_is_not_answered_takes_no_time_of_the_last_look() {
         "held".into()
     };
     explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+}
+
+/// A backup is under way, whose end is not seen: it is waited for, but as long as a node is waited for that may be lost meanwhile.
+///
+/// Fails if half of a long time is waited.
+#[test]
+fn a_job_without_an_end_is_not_waited_for_long() {
+    simulated::install();
+    for (time, waited) in [(1800, 60), (60, 30)] {
+        let create = || {
+            let mut world = World::new(&[HERE, THERE], false);
+            world.run_on(0);
+            world.busy = c_int::try_from(VIR_DOMAIN_JOB_OPERATION_BACKUP).ok();
+            world
+        };
+        let act = || {
+            let working = Deadline::after(Duration::from_secs(time));
+            await_turn(&Connection::open(HERE, &working).unwrap(), &identity().name, &working).unwrap();
+            lasted().as_secs().to_string()
+        };
+        let answers = explore(0, create, act, |_, _| Ok(()));
+        assert!(answers.keys().eq([&waited.to_string()]), "{time} s: {answers:?}");
+    }
 }

@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// Which operation runs as a job: that of the move at its source; its target does not tell.
+    /// Which operation runs as a job: that of the move at its source, where there may be another one; its target does not tell.
     pub(crate) fn job(&mut self, host: usize) -> Answer<Option<c_int>> {
         self.call(host, "job")?;
         if self.hosts[host].copy.is_none() {
@@ -124,7 +124,7 @@ impl World {
         match self.transfer {
             Some(Move { from, .. }) if from == host => Ok(Some(crate::domain::ffi::OPERATION_MIGRATION_OUT)),
             Some(Move { to, .. }) if to == host => Err(NOT_SOURCE),
-            _ => Ok(None),
+            _ => Ok(self.busy.filter(|_| host == 0)),
         }
     }
 
