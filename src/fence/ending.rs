@@ -2,6 +2,7 @@
 
 use super::note::{self, Begun, Note, ORDINARY};
 use super::power::{Done, LONG_PAUSE, PAUSE, Plug};
+use super::told::TELLING;
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
 use super::victim::{End, Victim};
 use crate::deadline::{self, Deadline};
@@ -22,6 +23,9 @@ const SHORT_PAUSE: Duration = Duration::from_millis(20);
 /// What ending a guest takes on a busy host. Less is not enough to see the end of one that was started again: it would only stay in doubt.
 const AN_END: Duration = Duration::from_secs(2);
 
+/// How long after the time for ending a guest the other nodes can still be told that it was not seen. The caller waits 5 s.
+const AFTER: Duration = Duration::from_secs(4);
+
 /// How often libvirt may refuse to end a guest before that is the answer.
 const REFUSALS: u32 = 5;
 
@@ -38,6 +42,8 @@ pub(super) struct Ending<'a> {
     left_before: bool,
     /// Since when somebody else's end is under way, which nothing proves but that the guest is no longer there.
     unseen: Option<Instant>,
+    /// Whether the other nodes were told of an end that is under way.
+    told: bool,
     /// The rounds.
     progress: Progress,
     /// Whether there was a round in which libvirt ended every copy that was found.
@@ -79,6 +85,7 @@ impl<'a> Ending<'a> {
             note,
             pending: BTreeMap::new(),
             unseen: None,
+            told: false,
             progress: Progress { missing_is_off, needed: ROUNDS, ..Progress::default() },
             ended: false,
             without_memory: Vec::new(),
@@ -92,12 +99,18 @@ impl<'a> Ending<'a> {
     /// # Errors
     /// It is not proven off, and why.
     pub(super) fn run(mut self, deadline: &Deadline) -> Result<Done> {
+        let last = Deadline::after(deadline.left() + AFTER);
         let answer = self.rounds(deadline);
+        let is_open = self.note.as_ref().is_some_and(|note| !note.ends.is_empty());
         // Pacemaker asks another node now.
-        if answer.is_err() && self.note.as_ref().is_some_and(|note| !note.ends.is_empty()) {
-            self.plug.nodes.tell(&self.plug.notes);
-        }
-        answer
+        answer.map_err(|mut error| {
+            if (is_open || self.told)
+                && let Err(text) = self.plug.nodes.tell(&self.plug.notes, &last.within(TELLING))
+            {
+                error.text += &format!("; the other nodes cannot be told of that, and may call it off: {text}");
+            }
+            error
+        })
     }
 
     fn rounds(&mut self, deadline: &Deadline) -> Result<Done> {
@@ -240,7 +253,16 @@ impl<'a> Ending<'a> {
         log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
         let mut all = Ok(Ended::Proven);
         let mut is_ours = false;
-        for (host, (end, stayed)) in self.plug.pool.kill(victims, deadline) {
+        let (nodes, folder) = (&self.plug.nodes, &self.plug.notes);
+        let mut told = false;
+        // This process may be killed before it knows more.
+        let overdue = |limit: &Deadline| match nodes.tell(folder, &limit.within(TELLING)) {
+            Ok(()) => told = true,
+            Err(text) => log::warning(format_args!("the other nodes cannot be told that an end is under way: {text}")),
+        };
+        let ends = self.plug.pool.kill(victims, deadline, overdue);
+        self.told |= told;
+        for (host, (end, stayed)) in ends {
             // What goes away after nothing was done has gone by itself, and may be elsewhere.
             let is_none = match &end {
                 End::Gone => true,
@@ -346,7 +368,7 @@ impl<'a> Ending<'a> {
             }
         }
         if told {
-            self.plug.nodes.tell(folder);
+            self.plug.nodes.correct(folder);
         }
         let fenced: Vec<usize> = (0..answers.len()).filter(|host| matches!(answers[*host], Answer::Fenced { .. })).collect();
         if !fenced.is_empty() {

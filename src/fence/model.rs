@@ -365,6 +365,49 @@ fn an_end_that_another_node_has_not_seen() {
     );
 }
 
+/// The same, where the others cannot be told at the first attempts: the attribute daemon is starting again. Or the first node's agent is killed,
+/// or its node lost, while it waits for the end.
+///
+/// Fails if it is tried once, or only at the end.
+#[test]
+fn an_end_that_another_node_is_told_of_late() {
+    let act = |notes: &Path| {
+        let [one, two] = ["one", "two"].map(|node| notes.join(node));
+        let first = off(&one);
+        pass(Duration::from_secs(90));
+        format!("{first} {}", off(&two))
+    };
+    let create = || {
+        let mut world = hosts(pick(2) == 1);
+        world.run_on(0);
+        world.hang(0, None);
+        // The first is the attempt while the end is under way, of 8 s.
+        world.mute = [0, 3, 18, 22][pick(4)];
+        world
+    };
+    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State State"]);
+}
+
+/// An end is told of while it is under way, and taken back when it is seen.
+///
+/// Fails if it is told of at the end alone, or not taken back.
+#[test]
+fn an_end_that_takes_long_is_told_of_meanwhile() {
+    let act = |notes: &Path| {
+        let answer = off(notes);
+        let told = world(|world| (world.mute, world.told.len()));
+        format!("{answer} {told:?}")
+    };
+    let create = || {
+        let mut world = hosts(true);
+        world.temper.term = Some(Duration::from_secs(12));
+        world.run_on(0);
+        world.mute = 1;
+        world
+    };
+    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["Changed (0, 0)"]);
+}
+
 /// An emulator hangs that somebody else has tried to end for a while. Of an end that libvirt gives up within [`WAITED`] nobody can tell
 /// that it was not an ordinary one.
 ///

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// What an answer may be later than its limits: threads that wait for each other.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// After so long most guests are ended; this action may be itself before a longer end is seen (`pcmk_off_timeout`).
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// All hosts.
 #[derive(Clone)]
 pub(super) struct Pool {
@@ -152,8 +155,14 @@ impl Pool {
         done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| Err(self.silent(host))))
     }
 
-    /// Ends them all, side by side. Also gives for each whether it was still there, if that is known.
-    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline) -> Vec<(usize, (End, Option<bool>))> {
+    /// Ends them all, side by side. Also gives for each whether it was still there, if that is known. If one takes longer than most, `overdue` is
+    /// called meanwhile, with the time for that.
+    pub(super) fn kill(
+        &self,
+        victims: Vec<Victim>,
+        deadline: &Deadline,
+        overdue: impl FnOnce(&Deadline),
+    ) -> Vec<(usize, (End, Option<bool>))> {
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
         let calling_off = if victims.iter().any(|victim| victim.leaving) { CALLING_OFF } else { Duration::ZERO };
         let limit = deadline.within(power + calling_off);
@@ -161,9 +170,16 @@ impl Pool {
             victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit)))).collect();
         let late = Deadline::after(limit.left() + GRACE);
         let unseen = |host: usize| End::Unproven(format!("its end at {} was not seen in time", self.label(host)));
+        let soon = late.within(calling_off + OVERDUE);
+        let tasks: Vec<_> = tasks.into_iter().map(|(host, leaving, task)| (host, leaving, task.wait(&soon), task)).collect();
+        if tasks.iter().any(|(.., end, _)| end.is_none()) {
+            overdue(&limit);
+        }
         tasks
             .into_iter()
-            .map(|(host, leaving, task)| (host, task.wait(&late).unwrap_or_else(|| (unseen(host), leaving.then_some(false)))))
+            .map(|(host, leaving, end, task)| {
+                (host, end.or_else(|| task.wait(&late)).unwrap_or_else(|| (unseen(host), leaving.then_some(false))))
+            })
             .collect()
     }
 

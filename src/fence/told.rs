@@ -18,6 +18,12 @@ pub(super) const NAME: &str = "kvmha-unseen-ends";
 /// For one call of the attribute daemon, on a busy node.
 const CALL: Duration = Duration::from_secs(2);
 
+/// For all attempts to tell the others: the daemon may be starting again.
+pub(super) const TELLING: Duration = Duration::from_secs(8);
+
+/// Between two of them.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// An end that another node has begun and not seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
@@ -79,7 +85,7 @@ impl Nodes {
             }
             own = true;
             if self.value(folder)?.as_ref() != Some(&value) {
-                self.tell(folder);
+                self.correct(folder);
             }
         }
         Ok((others, own))
@@ -91,8 +97,7 @@ impl Nodes {
         if crate::simulation::is_on() {
             return Ok(crate::simulation::world(|world| world.told.clone().into_iter().collect()));
         }
-        // A person may call where no cluster is, and need not wait for a tool that finds that out.
-        if !self.certain && !std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| has_daemon(&sockets)) {
+        if self.is_alone() {
             return Ok(Vec::new());
         }
         let deadline = Deadline::after(CALL);
@@ -102,17 +107,34 @@ impl Nodes {
         }
     }
 
-    /// Tells the others which ends were begun here and not seen.
-    pub(super) fn tell(&self, folder: &Path) {
-        let told = self.value(folder).map_err(|error| error.text).and_then(|value| match set(&self.here, value.as_deref()) {
-            // Nobody is there to be told.
-            Err(Trouble::Missing(_)) => Ok(()),
-            told => told.map_err(|trouble| trouble.to_string()),
-        });
-        match told {
-            Err(text) if self.certain => log::warning(format_args!("the other nodes cannot be told of an end that was not seen: {text}")),
-            Err(text) => log::debug(|| text),
-            Ok(()) => {}
+    /// Whether there is nobody to be asked or told. A person may call where no cluster is, and need not wait for a tool that finds that out.
+    fn is_alone(&self) -> bool {
+        !self.certain && !std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| has_daemon(&sockets))
+    }
+
+    /// Tells the others which ends were begun here and not seen, again until they know: nothing else keeps them from saying "off".
+    ///
+    /// # Errors
+    /// They do not know by the deadline, and why.
+    pub(super) fn tell(&self, folder: &Path, deadline: &Deadline) -> std::result::Result<(), String> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let value = self.value(folder).map_err(|error| error.text)?;
+        loop {
+            match set(&self.here, value.as_deref(), &deadline.within(CALL)) {
+                // Nobody is there to be told.
+                Ok(()) | Err(Trouble::Missing(_)) => return Ok(()),
+                Err(_) if deadline.pause(RETRY) => {}
+                Err(trouble) => return Err(trouble.to_string()),
+            }
+        }
+    }
+
+    /// Tells them that less is unseen than they were told, which can wait for another action of this node.
+    pub(super) fn correct(&self, folder: &Path) {
+        if let Err(text) = self.tell(folder, &Deadline::after(CALL)) {
+            log::warning(format_args!("the other nodes cannot be told which ends were not seen: {text}"));
         }
     }
 
@@ -168,17 +190,23 @@ fn plain(text: &str) -> Option<String> {
 }
 
 /// Has `here` tell it.
-fn set(here: &str, value: Option<&str>) -> std::result::Result<(), Trouble> {
+fn set(here: &str, value: Option<&str>, deadline: &Deadline) -> std::result::Result<(), Trouble> {
     #[cfg(test)]
     if crate::simulation::is_on() {
-        crate::simulation::world(|world| match value {
-            Some(value) => world.told.insert(here.to_owned(), value.to_owned()),
-            None => world.told.remove(here),
+        return crate::simulation::world(|world| {
+            if let Some(left) = world.mute.checked_sub(1) {
+                world.mute = left;
+                return Err(Trouble::Failed(102, "Could not connect to attribute manager".to_owned()));
+            }
+            match value {
+                Some(value) => world.told.insert(here.to_owned(), value.to_owned()),
+                None => world.told.remove(here),
+            };
+            Ok(())
         });
-        return Ok(());
     }
     let _ = here;
-    cluster::set_private(NAME, value, &Deadline::after(CALL))
+    cluster::set_private(NAME, value, deadline)
 }
 
 #[cfg(test)]

@@ -255,6 +255,8 @@ pub(crate) struct World {
     pub(crate) notes: PathBuf,
     /// What the nodes of the program's cluster have told each other.
     pub(crate) told: BTreeMap<String, String>,
+    /// How often from now on a node cannot tell the others anything.
+    pub(crate) mute: u32,
     /// What is wrong.
     pub(crate) wrong: Option<String>,
 }
@@ -307,6 +309,7 @@ impl World {
             calling: "",
             notes: PathBuf::new(),
             told: BTreeMap::new(),
+            mute: 0,
             wrong: None,
         }
     }
