@@ -8,7 +8,7 @@ use super::victim::{End, Victim};
 use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use virt::error::ErrorNumber;
 
@@ -40,6 +40,9 @@ pub(super) struct Ending<'a> {
     pending: BTreeMap<usize, Instant>,
     /// Whether it was noted by an earlier action that it may have left for a host that is not asked.
     left_before: bool,
+    /// The hosts on which libvirt said that it runs, and those on which it was ended and had certainly not left.
+    ran: BTreeSet<usize>,
+    stayed: BTreeSet<usize>,
     /// Since when somebody else's end is under way, which nothing proves but that the guest is no longer there.
     unseen: Option<Instant>,
     /// Whether the other nodes were told of an end that is under way.
@@ -84,6 +87,8 @@ impl<'a> Ending<'a> {
             left_before: note.as_ref().is_some_and(|note| note.left.is_some()),
             note,
             pending: BTreeMap::new(),
+            ran: BTreeSet::new(),
+            stayed: BTreeSet::new(),
             unseen: None,
             told: false,
             progress: Progress { missing_is_off, needed: ROUNDS, ..Progress::default() },
@@ -101,7 +106,7 @@ impl<'a> Ending<'a> {
     pub(super) fn run(mut self, deadline: &Deadline) -> Result<Done> {
         let last = Deadline::after(deadline.left() + AFTER);
         let answer = self.rounds(deadline);
-        let is_open = self.note.as_ref().is_some_and(|note| !note.ends.is_empty());
+        let is_open = self.note.as_ref().is_some_and(|note| !note.ends.is_empty() || note.left.is_some());
         // Pacemaker asks another node now.
         answer.map_err(|mut error| {
             if (is_open || self.told)
@@ -132,7 +137,7 @@ impl<'a> Ending<'a> {
                     if let Some(error) = self.plug.open(self.note.as_ref(), &answers) {
                         return Err(error);
                     }
-                    self.plug.unseen_elsewhere(&answers)?;
+                    self.plug.unseen_elsewhere(&answers, |left| self.is_back(left))?;
                     return Err(self.plug.unclear(&verdict, &answers));
                 }
                 Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
@@ -151,6 +156,7 @@ impl<'a> Ending<'a> {
     fn ask(&mut self, deadline: &Deadline) -> Result<Vec<Answer>> {
         let answers = self.plug.pool.ask(&self.plug.target, deadline);
         self.plug.target.learn(&answers);
+        self.ran.extend(answers.iter().enumerate().filter(|(_, answer)| answer.runs()).map(|(host, _)| host));
         let uuid = self.plug.target.uuid.as_ref();
         if self.note.as_ref().is_some_and(|note| uuid.is_some_and(|uuid| *uuid != note.uuid)) {
             self.note = self.plug.note()?;
@@ -270,6 +276,7 @@ impl<'a> Ending<'a> {
                 End::Ended | End::Unproven(_) => false,
             };
             is_ours |= stayed == Some(false) || !is_none;
+            self.stayed.extend((stayed == Some(true) && !is_none).then_some(host));
             if stayed == Some(true) {
                 self.stayed(host);
             }
@@ -323,6 +330,12 @@ impl<'a> Ending<'a> {
         }
     }
 
+    /// Whether it was found after a move from this host that another node has noted: it ran elsewhere, or was still there.
+    fn is_back(&self, left: &str) -> bool {
+        let label = |host: &usize| self.plug.pool.label(*host);
+        self.ran.iter().any(|host| label(host) != left) || self.stayed.iter().any(|host| label(host) == left)
+    }
+
     /// Takes down how it went on one host; `before` are the ends that were begun in earlier rounds, or by earlier actions.
     fn learn(&mut self, host: usize, end: End, before: &[Begun]) -> std::result::Result<Ended, Failed> {
         let label = self.plug.pool.label(host);
@@ -355,7 +368,7 @@ impl<'a> Ending<'a> {
         if let Some(error) = self.plug.open(self.note.as_ref(), answers) {
             return Err(error);
         }
-        let told = self.plug.unseen_elsewhere(answers)?;
+        let told = self.plug.unseen_elsewhere(answers, |left| self.is_back(left))?;
         if self.unseen.iter().chain(self.pending.values()).any(|since| deadline::now() - *since > ORDINARY) {
             return Err(self.plug.failure("it is gone, but its end took so long that its emulator may hang in the kernel and still write"));
         }

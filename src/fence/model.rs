@@ -171,6 +171,33 @@ fn after_it_left(back: fn(&mut World, usize), then: fn(&mut World, usize)) -> Ve
     every_course_of(0, create, act).into_keys().collect()
 }
 
+/// Another node, which knows nothing of the move, turns it off then. Or a person has it run here again before that.
+///
+/// Fails if the other nodes are not told of it, or do not heed it; or if they heed it when the guest is back.
+#[test]
+fn a_guest_that_left_before_another_node_ends_it() {
+    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
+    let act = |notes: &Path| {
+        let [one, two] = ["one", "two"].map(|node| notes.join(node));
+        let first = off_of(TIMES[0], true, &one);
+        if let Some(place) = [None, Some(0), Some(1)][pick(3)] {
+            world(|world| {
+                world.hosts[2].copy = None;
+                world.run_on(place);
+            });
+        }
+        format!("{first} {}", off_of(TIMES[0], true, &two))
+    };
+    for defined in [false, true] {
+        let create = || {
+            let mut world = World::new(&ALL, defined);
+            world.move_from(0, 2, Step::HandedOver);
+            world
+        };
+        assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State Changed", "State State"]);
+    }
+}
+
 /// A person has it run here again: from then on it is as any other.
 ///
 /// Fails if what was noted of the move outlives that it is seen to run.

@@ -4,7 +4,7 @@ use super::ending::Ending;
 use super::note::{self, Begun, Note};
 use super::pool::Pool;
 use super::sight::Target;
-use super::told::{self, Nodes, Told};
+use super::told::{self, Nodes, Open, Told};
 use super::verdict::{Answer, Verdict, judge};
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
@@ -99,29 +99,38 @@ impl Plug {
         )))
     }
 
-    /// That no other node of the cluster has begun an end of it and not seen it, which would forbid to say "off". Also gives whether this one has
-    /// told of any.
+    /// That no other node of the cluster has begun an end of it and not seen it, or ended it while it may have left, which would forbid to say
+    /// "off". `is_back`: whether this action has found it after it may have left that host. Also gives whether this node has told of any such thing.
     ///
     /// # Errors
     /// One has, or it is not known.
-    pub(super) fn unseen_elsewhere(&self, answers: &[Answer]) -> Result<bool> {
+    pub(super) fn unseen_elsewhere(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<bool> {
         let (others, own) = self.nodes.hear(&self.notes).map_err(|error| self.failure(error))?;
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
         let is_meant = |told: &&Told| told.name == *word || told.uuid == word.to_ascii_lowercase();
-        let absolved = |told: &Told| {
-            let host = self.pool.labelled(&told.host);
-            host.is_some_and(|host| matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > told.begun))
+        let absolved = |told: &Told| match told.open {
+            Open::Left => is_back(&told.host),
+            Open::Unseen(begun) => {
+                let host = self.pool.labelled(&told.host);
+                host.is_some_and(|host| matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > begun))
+            }
         };
-        match others.iter().filter(is_meant).find(|told| !absolved(told)) {
-            None => Ok(own),
-            Some(Told { by, uuid, host, .. }) => Err(self.failure(format_args!(
+        let Some(Told { by, uuid, host, open, .. }) = others.iter().filter(is_meant).find(|told| !absolved(told)) else { return Ok(own) };
+        let what = match open {
+            Open::Unseen(_) => format!(
                 "node {by} began to end it at {host} and did not see its end in time; its emulator may hang in the kernel there and still write. \
-                 When it is certain that none is left (or the host was restarted), remove {}/{uuid}.json on {by} and run there: \
-                 attrd_updater --name {} --delete",
-                note::FOLDER,
-                told::NAME
-            ))),
-        }
+                 When it is certain that none is left (or the host was restarted)"
+            ),
+            Open::Left => format!(
+                "a move from {host} was under way when node {by} ended it there, and no host of uri has it: it may run on another one. When it is \
+                 certain that it does not"
+            ),
+        };
+        Err(self.failure(format_args!(
+            "{what}, remove {}/{uuid}.json on {by} and run there: attrd_updater --name {} --delete",
+            note::FOLDER,
+            told::NAME
+        )))
     }
 
     /// Why a verdict is neither on nor off.
@@ -207,7 +216,7 @@ impl Plug {
             return Err(error);
         }
         if let Verdict::Off(_) | Verdict::Missing = verdict {
-            self.unseen_elsewhere(&answers)?;
+            self.unseen_elsewhere(&answers, |_| false)?;
         }
         match verdict {
             Verdict::Off(_) => Ok(Status::Off),
@@ -221,11 +230,11 @@ impl Plug {
     fn found(&self, before: Option<Note>, answers: &[Answer]) {
         let Some(note) = before.filter(|note| note.left.is_some()) else { return };
         let unchanged = self.note().is_ok_and(|now| now.as_ref() == Some(&note));
-        if unchanged
-            && answers.iter().any(Answer::runs)
-            && let Err(error) = (Note { left: None, ..note }).write(&self.notes)
-        {
-            log::warning(error);
+        if unchanged && answers.iter().any(Answer::runs) {
+            match (Note { left: None, ..note }).write(&self.notes) {
+                Ok(()) => self.nodes.correct(&self.notes),
+                Err(error) => log::warning(error),
+            }
         }
     }
 
@@ -253,7 +262,7 @@ impl Plug {
             return Err(error);
         }
         if let Verdict::Off(_) | Verdict::Missing = verdict {
-            self.unseen_elsewhere(&answers)?;
+            self.unseen_elsewhere(&answers, |_| false)?;
         }
         let before = note.as_ref().and_then(|note| self.pool.labelled(&note.host));
         let (host, xml) = match &verdict {

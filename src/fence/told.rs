@@ -1,4 +1,4 @@
-//! What the nodes of the cluster tell each other of ends that were not seen. The note of such an end is on one node; Pacemaker, whose `off`
+//! What the nodes of the cluster tell each other of ends that were not seen, and of moves that may have led out of sight before the end. The note of such an end is on one node; Pacemaker, whose `off`
 //! failed there, asks the next node, which knows nothing of it (`request_peer_fencing` in Pacemaker's `daemons/fenced/fenced_remote.c`).
 //!
 //! Each node has one attribute for all of them, in the memory of the cluster's attribute daemons alone: it ends with the node's membership.
@@ -24,7 +24,7 @@ pub(super) const TELLING: Duration = Duration::from_secs(8);
 /// Between two of them.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// An end that another node has begun and not seen.
+/// What another node knows of a guest that forbids to say "off".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     /// The node.
@@ -33,11 +33,23 @@ pub(super) struct Told {
     pub(super) name: String,
     /// Its UUID.
     pub(super) uuid: String,
-    /// The host on which it was begun.
+    /// The host on which its end was begun.
     pub(super) host: String,
-    /// When, in seconds since 1970, by that node's clock.
-    pub(super) begun: u64,
+    /// What is open.
+    pub(super) open: Open,
 }
+
+/// What is not known of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Whether its emulator is gone. It was begun then, in seconds since 1970, by that node's clock.
+    Unseen(u64),
+    /// Whether it had left for a host that is not asked.
+    Left,
+}
+
+/// The word for the latter, where the other has its time.
+const LEFT: &str = "left";
 
 /// What this node knows itself, and what it has told.
 #[derive(Clone, Debug)]
@@ -55,7 +67,7 @@ impl Nodes {
         Self { here: here.trim().to_owned(), certain }
     }
 
-    /// The ends that other nodes have not seen, and whether this one has told of any. What it has told is made to be what is in `folder`, where a
+    /// What other nodes have not seen, and whether this one has told of any such thing. What it has told is made to be what is in `folder`, where a
     /// person may have removed something.
     ///
     /// # Errors
@@ -112,7 +124,7 @@ impl Nodes {
         !self.certain && !std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| has_daemon(&sockets))
     }
 
-    /// Tells the others which ends were begun here and not seen, again until they know: nothing else keeps them from saying "off".
+    /// Tells the others what was begun here and not seen, again until they know: nothing else keeps them from saying "off".
     ///
     /// # Errors
     /// They do not know by the deadline, and why.
@@ -144,6 +156,8 @@ impl Nodes {
         for note in Note::all(folder)? {
             let end = |end: &Begun| format!("{} {} {} {}", escaped(&note.name), escaped(&note.uuid), escaped(&end.host), end.begun);
             words.extend(note.ends.iter().map(end));
+            let left = |left: &String| format!("{} {} {} {LEFT}", escaped(&note.name), escaped(&note.uuid), escaped(left));
+            words.extend(note.left.iter().map(left));
         }
         Ok((words.len() > 1).then(|| words.join(",")))
     }
@@ -162,8 +176,9 @@ pub(super) fn read(value: &str) -> Option<(String, Vec<Told>)> {
     let end = |text: &str| {
         let mut words = text.split(' ');
         let mut word = || plain(words.next()?);
-        let told = Told { by: by.clone(), name: word()?, uuid: word()?, host: word()?, begun: word()?.parse().ok()? };
-        words.next().is_none().then_some(told)
+        let (name, uuid, host, open) = (word()?, word()?, word()?, word()?);
+        let open = if open == LEFT { Open::Left } else { Open::Unseen(open.parse().ok()?) };
+        words.next().is_none().then(|| Told { by: by.clone(), name, uuid, host, open })
     };
     let ends = parts.map(end).collect::<Option<Vec<_>>>()?;
     Some((by, ends))
@@ -227,8 +242,12 @@ mod tests {
         let value = nodes.value(folder.path()).unwrap().unwrap();
         assert!(value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && !value.contains(['"', '<', '&', '+']), "{value}");
         let (by, host) = ("node1.example".to_owned(), "qemu+tcp://a/system?x=1,2".to_owned());
-        let told = Told { by: by.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, begun: 1000 };
-        assert_eq!(read(&value), Some((by, vec![told])));
+        let told = Told { by: by.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, open: Open::Unseen(1000) };
+        assert_eq!(read(&value), Some((by.clone(), vec![told.clone()])));
+        let left = Note { left: Some("qemu+tls://b/system".into()), ends: Vec::new(), ..note(&told.name, "u-1", 1000) };
+        left.write(folder.path()).unwrap();
+        let told = Told { host: "qemu+tls://b/system".into(), open: Open::Left, ..told };
+        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((by, vec![told])));
     }
 
     #[test]
@@ -241,8 +260,8 @@ mod tests {
 
     #[test]
     fn mangled_words() {
-        let sample = "node1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7";
-        assert_eq!(read(sample).unwrap().1.len(), 2);
+        let sample = "node1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7,web2 u-2 b left";
+        assert_eq!(read(sample).unwrap().1.len(), 3);
         crate::mangled::texts(&[sample], 4000, |text| read(text).is_some());
         for wrong in ["node1,", "node1,a b c", "node1,a b c d", "node1,a b c 1 2", "node%1", "node%zz"] {
             assert_eq!(read(wrong), None, "{wrong}");
