@@ -6,7 +6,7 @@ use super::options::{Options, Secret, uuid};
 use super::pool::Pool;
 use super::power::{Done, Plug, Status};
 use super::sight::Target;
-use super::told::Nodes;
+use super::told::{Nodes, TELLING};
 use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -36,6 +36,8 @@ pub(super) enum Action {
     ValidateAll,
     /// Print the metadata.
     Metadata,
+    /// Tell the other nodes what this one has not seen: a person has removed a note.
+    Tell,
 }
 
 /// A word of the API.
@@ -64,6 +66,11 @@ pub(super) const ACTIONS: &[Row] = &[
     Row { word: "metadata", action: Action::Metadata, text: "Print the metadata for Pacemaker; no host is asked" },
     Row { word: "manpage", action: Action::Metadata, text: "The same as metadata" },
     Row { word: "validate-all", action: Action::ValidateAll, text: "Check the options; no host is asked" },
+    Row {
+        word: "tell",
+        action: Action::Tell,
+        text: "For a person: tell the other nodes which notes are left on this one; no host is asked",
+    },
 ];
 
 /// The action of a word; `meta-data` is how OCF spells it.
@@ -142,7 +149,7 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
     let asking = limits.login + limits.shell * 2;
     let acting = limits.login + limits.shell + limits.power + options.power_wait;
     match action {
-        Action::ValidateAll | Action::Metadata => Report::default(),
+        Action::ValidateAll | Action::Metadata | Action::Tell => Report::default(),
         Action::Monitor => monitor(&pool, &Deadline::after(asking)),
         Action::List | Action::ListStatus => list(&pool, action, &options.separator, &Deadline::after(asking)),
         Action::Status => {
@@ -174,6 +181,12 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
             report
         }
     }
+}
+
+/// Tells the other nodes what the notes of this one say.
+pub(super) fn tell() -> Report {
+    let told = Nodes::new(false).tell(Path::new(note::FOLDER), &Deadline::after(TELLING));
+    told.map_or_else(|text| failed(&text), |()| Report::said("Success: Told"))
 }
 
 /// The password that a program prints, in its first line. Nothing that it says is told.

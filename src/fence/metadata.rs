@@ -1,7 +1,7 @@
 //! The metadata document, from the table of options and the list of actions. Its form is fence-agents' `lib/metadata.rng`; Pacemaker's
 //! fencer and pcs read it. Nothing is contacted for it.
 
-use super::actions::ACTIONS;
+use super::actions::{ACTIONS, Action};
 use super::options::Row;
 use super::table::TABLE;
 use crate::parameter::Kind;
@@ -38,7 +38,8 @@ pub fn document() -> Vec<u8> {
             }
         });
         agent.element("actions", &[], |actions| {
-            for row in ACTIONS {
+            // What is for a person alone is none of Pacemaker's.
+            for row in ACTIONS.iter().filter(|row| row.action != Action::Tell) {
                 // automatic="1" would be unfencing: Pacemaker would start the guest when its node joins.
                 match row.word {
                     "on" => actions.empty("action", &[("name", "on"), ("automatic", "0")]),

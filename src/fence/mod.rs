@@ -75,6 +75,7 @@ pub fn run(words: &[OsString]) -> u8 {
         Some(action) if action.acts() && given.cut => {
             Report::failed("standard input ends without a newline, so that its last value may have been cut off; nothing is done")
         }
+        Some(Action::Tell) => actions::tell(),
         Some(action) => actions::run(action, &options, caller),
     };
     finish(&report, options.quiet)

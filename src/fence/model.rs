@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use super::limits::{Limits, UNLIMITED};
+use super::note::{Begun, Note};
 use super::options::Options;
 use super::pool::Pool;
 use super::power::{Plug, Status};
 use super::sight::Target;
-use super::told::Nodes;
+use super::told::{Nodes, TELLING};
 use super::victim::CALLING_OFF;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
@@ -390,6 +391,38 @@ fn an_end_that_another_node_has_not_seen() {
         every_course_of(0, create, act).into_keys().collect::<Vec<_>>(),
         ["State State State State State Already Already", "State State State State State State State"]
     );
+}
+
+/// A node has not seen the ends of two guests, and a person has removed the note of one.
+///
+/// Fails if that takes back the word about the other.
+#[test]
+fn of_two_notes_one_is_removed() {
+    let act = |notes: &Path| {
+        let [one, two] = ["one", "two"].map(|node| notes.join(node));
+        for (name, uuid) in [("web1", "u-1"), ("web2", "u-2")] {
+            let ends = vec![Begun { host: HOSTS[0].into(), begun: 1 }];
+            let note = Note { name: name.into(), uuid: uuid.into(), host: HOSTS[0].into(), xml: None, at: 0, left: None, ends };
+            note.write(&one).unwrap();
+        }
+        let tell = || plug(TIMES[0], true, &one).0.nodes.tell(&one, &Deadline::after(TELLING)).unwrap();
+        let mut answers = Vec::new();
+        let mut ask = || {
+            for name in ["web1", "web2"] {
+                let (mut plug, time) = plug(TIMES[0], true, &two);
+                plug.target = Target { word: name.into(), name: Some(name.into()), uuid: None };
+                answers.push(plug.off(&Deadline::after(time)).map_err(|error| error.text.ends_with("fence_kvmha -o tell")));
+            }
+        };
+        tell();
+        ask();
+        std::fs::remove_file(one.join("u-1.json")).unwrap();
+        tell();
+        ask();
+        format!("{answers:?}")
+    };
+    let answers = every_course_of(0, || hosts(false), act);
+    assert_eq!(answers.into_keys().collect::<Vec<_>>(), ["[Err(true), Err(true), Ok(Already), Err(true)]"]);
 }
 
 /// The same, where the others cannot be told at the first attempts: the attribute daemon is starting again. Or the first node's agent is killed,

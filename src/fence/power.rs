@@ -4,7 +4,7 @@ use super::ending::Ending;
 use super::note::{self, Begun, Note};
 use super::pool::Pool;
 use super::sight::Target;
-use super::told::{self, Nodes, Open, Told};
+use super::told::{Nodes, Open, Told};
 use super::verdict::{Answer, Verdict, judge};
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
@@ -126,11 +126,7 @@ impl Plug {
                  certain that it does not"
             ),
         };
-        Err(self.failure(format_args!(
-            "{what}, remove {}/{uuid}.json on {by} and run there: attrd_updater --name {} --delete",
-            note::FOLDER,
-            told::NAME
-        )))
+        Err(self.failure(format_args!("{what}, remove {}/{uuid}.json on {by} and run there: fence_kvmha -o tell", note::FOLDER)))
     }
 
     /// Why a verdict is neither on nor off.

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The attribute.
-pub(super) const NAME: &str = "kvmha-unseen-ends";
+const NAME: &str = "kvmha-unseen-ends";
 
 /// For one call of the attribute daemon, on a busy node.
 const CALL: Duration = Duration::from_secs(2);

@@ -188,18 +188,19 @@ pub fn end_not_seen_by_another_node(lab: &Lab) -> Result<()> {
     let words = ["env", "PCMK_service=pacemaker-fenced", "fence_kvmha", "-U", POOL, "-n", "web1", "--missing-as-off=1", "-o"];
     let call = |node: &str, action| lab.exec(node, &[&words[..], &[action]].concat(), LIMIT);
     for action in ["off", "status", "on"] {
-        let said = call("node2", action)?.fails(&["web1", "node3", "/run/kvmha/fence/", "attrd_updater --name kvmha-unseen-ends"])?;
+        let said = call("node2", action)?.fails(&["web1", "node3", "/run/kvmha/fence/", "fence_kvmha -o tell"])?;
         promised!(!said.stdout.contains("OFF"), "{said:?}");
     }
     ensure!(!check(lab, "cibadmin --query")?.contains("kvmha-unseen-ends"), "it stands in the CIB");
     lab.check(FROM, &["rm", "-r", "/run/kvmha/fence"], SOON)?;
     call("node2", "off")?.fails(&["node3"])?;
-    call(FROM, "off")?.says(0, "Success: Already OFF\n")?;
+    // The words of the message.
+    lab.exec(FROM, &["fence_kvmha", "-o", "tell"], LIMIT)?.says(0, "Success: Told\n")?;
     call("node2", "off")?.says(0, "Success: Already OFF\n")?;
-    // The node of whom a person asks it in the words of the message.
+    call(FROM, "off")?.says(0, "Success: Already OFF\n")?;
     lab.check("node1", &["attrd_updater", "--name", "kvmha-unseen-ends", "--private", "--update", "node1,web1 u h 1"], SOON)?;
     call("node2", "off")?.fails(&["node1"])?;
-    lab.check("node1", &["attrd_updater", "--name", "kvmha-unseen-ends", "--delete"], SOON)?;
+    lab.exec("node1", &["fence_kvmha", "-o", "tell"], LIMIT)?.says(0, "Success: Told\n")?;
     call("node2", "off")?.says(0, "Success: Already OFF\n").map(drop)
 }
 

@@ -58,7 +58,11 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
         advice.push(format!("{} cannot be asked: bring its libvirt back, or turn it off ({why})", place.node));
     }
     for end in found.here().map(|here| &here.unproven[..]).unwrap_or_default() {
-        advice.push(format!("turn the host of {} off, for nobody has seen {name} end there; then rm {}", end.host, end.file.display()));
+        advice.push(format!(
+            "turn the host of {} off, for nobody has seen {name} end there; then rm {}, and run fence_kvmha -o tell",
+            end.host,
+            end.file.display()
+        ));
     }
     advice.extend(outlook.clear.iter().map(|clear| {
         let left = found.constraints.join(", ");
