@@ -122,7 +122,8 @@ impl<'a> Ending<'a> {
         loop {
             let answers = self.ask(deadline)?;
             let verdict = judge(&answers);
-            let mut next = step(&verdict, &mut self.progress, deadline::now());
+            let silent = answers.iter().any(|answer| matches!(answer, Answer::Unknown(_)));
+            let mut next = step(&verdict, silent, &mut self.progress, deadline::now());
             // A round comes after it, so that a start from that memory is seen.
             if self.drop_memory(&verdict, deadline)? && next == Step::Done {
                 next = Step::Again;

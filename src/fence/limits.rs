@@ -89,27 +89,6 @@ mod tests {
         assert!(together < Duration::from_secs(60));
     }
 
-    /// As `step` of `verdict` and the loop of `ending` have it.
-    #[test]
-    fn a_silent_host_fails_the_fencers_second_run_in_time_too() {
-        use super::super::power::LONG_PAUSE;
-        use super::super::verdict::{PATIENCE, RESTART};
-        let (mut took, mut first, mut rounds) = (Duration::ZERO, None, 0);
-        loop {
-            took += UNLIMITED.login;
-            rounds += 1;
-            let since = *first.get_or_insert(took);
-            if rounds >= PATIENCE && took - since >= RESTART {
-                break;
-            }
-            took += LONG_PAUSE * rounds.min(4);
-        }
-        // A second for each start of the agent.
-        let start = Duration::from_secs(1);
-        assert!((took + start) * 2 < Duration::from_secs(60), "{took:?}");
-        assert!((UNLIMITED.login + start) * 2 < Duration::from_secs(20));
-    }
-
     #[test]
     fn a_reboot_ends_before_the_fencer_ends_it() {
         let seconds = Duration::from_secs;

@@ -164,20 +164,21 @@ pub(super) struct Progress {
 pub(super) const PATIENCE: u32 = 3;
 pub(super) const RESTART: Duration = Duration::from_secs(10);
 
-/// The next step. `Progress` is brought up to date with the verdict of a round that was over `now` first.
-pub(super) fn step(verdict: &Verdict, progress: &mut Progress, now: Instant) -> Step {
+/// The next step. `Progress` is brought up to date with the verdict of a round that was over `now` first; `silent`: a host could not be asked in
+/// it, which counts also while the guest is found elsewhere. It has to be said in time for the fencer's second run.
+pub(super) fn step(verdict: &Verdict, silent: bool, progress: &mut Progress, now: Instant) -> Step {
+    if !matches!(verdict, Verdict::Conflict(_)) {
+        progress.unknown = if silent || matches!(verdict, Verdict::Unknown(_)) { progress.unknown + 1 } else { 0 };
+    }
     match verdict {
         Verdict::Off(_) | Verdict::Missing => {
             progress.quiet += 1;
-            progress.unknown = 0;
         }
         Verdict::Unknown(_) => {
             progress.quiet = 0;
-            progress.unknown += 1;
         }
         Verdict::On(_) => {
             progress.quiet = 0;
-            progress.unknown = 0;
             progress.seen = true;
         }
         Verdict::Conflict(_) => progress.quiet = 0,
@@ -284,7 +285,8 @@ mod tests {
                 for (begun, missing_is_off) in [(false, false), (false, true), (true, false), (true, true)] {
                     let mut progress = Progress { begun, missing_is_off, quiet, needed: 2, ..Progress::default() };
                     let verdict = judge(&answers);
-                    if step(&verdict, &mut progress, Instant::now()) == Step::Done {
+                    let silent = at(&answers, |answer| matches!(answer, Answer::Unknown(_)));
+                    if step(&verdict, silent, &mut progress, Instant::now()) == Step::Done {
                         assert!(progress.quiet >= 2 && quiet >= 1, "{answers:?}");
                         match verdict {
                             Verdict::Off(_) => {}
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn a_round_that_is_not_quiet_begins_the_count_again() {
         let mut progress = Progress { begun: true, needed: 2, ..Progress::default() };
-        let mut step = |verdict: &Verdict| step(verdict, &mut progress, Instant::now());
+        let mut step = |verdict: &Verdict| step(verdict, matches!(verdict, Verdict::Unknown(_)), &mut progress, Instant::now());
         let defined = Verdict::Off(vec![0]);
         assert_eq!(step(&defined), Step::Again);
         assert_eq!(step(&Verdict::On(vec![1])), Step::Kill(vec![1]));
@@ -315,15 +317,20 @@ mod tests {
         let mut progress = Progress { begun: true, missing_is_off: true, needed: 2, ..Progress::default() };
         let verdict = Verdict::Unknown(vec![2]);
         let begin = Instant::now();
-        let mut at = |seconds| step(&verdict, &mut progress, begin + Duration::from_secs(seconds));
+        let mut at = |seconds| step(&verdict, true, &mut progress, begin + Duration::from_secs(seconds));
         // As long as a restart may take, and then until it was asked often enough.
         for seconds in [0, 0, 0, 0, 9] {
             assert_eq!(at(seconds), Step::Again);
         }
         assert_eq!(at(10), Step::Unreachable(vec![2]));
         progress = Progress { unknown_since: None, unknown: 0, ..progress };
-        let mut at = |seconds| step(&verdict, &mut progress, begin + Duration::from_secs(seconds));
+        let mut at = |seconds| step(&verdict, true, &mut progress, begin + Duration::from_secs(seconds));
         assert_eq!([at(10), at(21)], [Step::Again, Step::Again], "a host that takes its time was asked twice");
         assert_eq!(at(32), Step::Unreachable(vec![2]));
+        progress = Progress { unknown_since: None, unknown: 0, ..progress };
+        assert_eq!(step(&Verdict::On(vec![0]), true, &mut progress, begin), Step::Kill(vec![0]));
+        let mut at = |seconds| step(&verdict, true, &mut progress, begin + Duration::from_secs(seconds));
+        assert_eq!(at(9), Step::Again);
+        assert_eq!(at(18), Step::Unreachable(vec![2]), "it was silent while the guest was ended elsewhere, too");
     }
 }
