@@ -40,7 +40,7 @@ fn plug(power: u64, missing_as_off: bool, notes: &Path) -> (Plug, Duration) {
         power_wait: Duration::ZERO,
         retry_on: 0,
         notes: notes.to_owned(),
-        nodes: Nodes { here: notes.to_string_lossy().into_owned(), certain: true },
+        nodes: Nodes { here: ("node".to_owned(), notes.to_string_lossy().into_owned()), certain: true },
     };
     (plug, limits.login + limits.shell + limits.power)
 }

@@ -54,8 +54,8 @@ const LEFT: &str = "left";
 /// What this node knows itself, and what it has told.
 #[derive(Clone, Debug)]
 pub(super) struct Nodes {
-    /// How this node calls itself.
-    pub(super) here: String,
+    /// How this node calls itself, and the id of its boot: names can be alike (`localhost`), and containers of one machine have one boot.
+    pub(super) here: (String, String),
     /// Whether it is in a cluster for certain, so that it has to know what the others say.
     pub(super) certain: bool,
 }
@@ -63,8 +63,8 @@ pub(super) struct Nodes {
 impl Nodes {
     /// `certain`: Pacemaker's fencer has called.
     pub(super) fn new(certain: bool) -> Self {
-        let here = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Self { here: here.trim().to_owned(), certain }
+        let of_kernel = |what| std::fs::read_to_string(Path::new("/proc/sys/kernel").join(what)).unwrap_or_default().trim().to_owned();
+        Self { here: (of_kernel("hostname"), of_kernel("random/boot_id")), certain }
     }
 
     /// What other nodes have not seen, and whether this one has told of any such thing. What it has told is made to be what is in `folder`, where a
@@ -134,7 +134,7 @@ impl Nodes {
         }
         let value = self.value(folder).map_err(|error| error.text)?;
         loop {
-            match set(&self.here, value.as_deref(), &deadline.within(CALL)) {
+            match set(&self.id(), value.as_deref(), &deadline.within(CALL)) {
                 // Nobody is there to be told.
                 Ok(()) | Err(Trouble::Missing(_)) => return Ok(()),
                 Err(_) if deadline.pause(RETRY) => {}
@@ -150,9 +150,14 @@ impl Nodes {
         }
     }
 
+    /// How this node begins what it tells.
+    fn id(&self) -> String {
+        format!("{} {}", escaped(&self.here.0), escaped(&self.here.1))
+    }
+
     /// What is to be told.
     fn value(&self, folder: &Path) -> Result<Option<String>> {
-        let mut words = vec![escaped(&self.here)];
+        let mut words = vec![self.id()];
         for note in Note::all(folder)? {
             let end = |end: &Begun| format!("{} {} {} {}", escaped(&note.name), escaped(&note.uuid), escaped(&end.host), end.begun);
             words.extend(note.ends.iter().map(end));
@@ -170,9 +175,10 @@ fn has_daemon(sockets: &str) -> bool {
 }
 
 /// Understands what a node has told: who it is, and the ends.
-pub(super) fn read(value: &str) -> Option<(String, Vec<Told>)> {
+pub(super) fn read(value: &str) -> Option<((String, String), Vec<Told>)> {
     let mut parts = value.split(',');
-    let by = plain(parts.next()?)?;
+    let (by, boot) = parts.next()?.split_once(' ')?;
+    let (by, boot) = (plain(by)?, plain(boot)?);
     let end = |text: &str| {
         let mut words = text.split(' ');
         let mut word = || plain(words.next()?);
@@ -181,7 +187,7 @@ pub(super) fn read(value: &str) -> Option<(String, Vec<Told>)> {
         words.next().is_none().then(|| Told { by: by.clone(), name, uuid, host, open })
     };
     let ends = parts.map(end).collect::<Option<Vec<_>>>()?;
-    Some((by, ends))
+    Some(((by, boot), ends))
 }
 
 /// A word as it can stand in an attribute: nothing in it is special to XML, to a reader of lines, or to the attribute daemon, which counts
@@ -236,18 +242,19 @@ mod tests {
     #[test]
     fn what_is_told_is_understood() {
         let folder = tempfile::tempdir().unwrap();
-        let nodes = Nodes { here: "node1.example".into(), certain: true };
+        let here = ("node1.example".to_owned(), "b-1".to_owned());
+        let nodes = Nodes { here: here.clone(), certain: true };
         assert_eq!(nodes.value(folder.path()), Ok(None));
         note("web 1\"<,ä%", "u-1", 1000).write(folder.path()).unwrap();
         let value = nodes.value(folder.path()).unwrap().unwrap();
         assert!(value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && !value.contains(['"', '<', '&', '+']), "{value}");
-        let (by, host) = ("node1.example".to_owned(), "qemu+tcp://a/system?x=1,2".to_owned());
-        let told = Told { by: by.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, open: Open::Unseen(1000) };
-        assert_eq!(read(&value), Some((by.clone(), vec![told.clone()])));
+        let host = "qemu+tcp://a/system?x=1,2".to_owned();
+        let told = Told { by: here.0.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, open: Open::Unseen(1000) };
+        assert_eq!(read(&value), Some((here.clone(), vec![told.clone()])));
         let left = Note { left: Some("qemu+tls://b/system".into()), ends: Vec::new(), ..note(&told.name, "u-1", 1000) };
         left.write(folder.path()).unwrap();
         let told = Told { host: "qemu+tls://b/system".into(), open: Open::Left, ..told };
-        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((by, vec![told])));
+        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((here, vec![told])));
     }
 
     #[test]
@@ -260,10 +267,10 @@ mod tests {
 
     #[test]
     fn mangled_words() {
-        let sample = "node1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7,web2 u-2 b left";
+        let sample = "node1 b-1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7,web2 u-2 b left";
         assert_eq!(read(sample).unwrap().1.len(), 3);
         crate::mangled::texts(&[sample], 4000, |text| read(text).is_some());
-        for wrong in ["node1,", "node1,a b c", "node1,a b c d", "node1,a b c 1 2", "node%1", "node%zz"] {
+        for wrong in ["node1", "n b,", "n b,a b c", "n b,a b c d", "n b,a b c 1 2", "n% b", "n%zz b"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

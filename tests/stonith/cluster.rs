@@ -198,7 +198,7 @@ pub fn end_not_seen_by_another_node(lab: &Lab) -> Result<()> {
     lab.exec(FROM, &["fence_kvmha", "-o", "tell"], LIMIT)?.says(0, "Success: Told\n")?;
     call("node2", "off")?.says(0, "Success: Already OFF\n")?;
     call(FROM, "off")?.says(0, "Success: Already OFF\n")?;
-    lab.check("node1", &["attrd_updater", "--name", "kvmha-unseen-ends", "--private", "--update", "node1,web1 u h 1"], SOON)?;
+    lab.check("node1", &["attrd_updater", "--name", "kvmha-unseen-ends", "--private", "--update", "node1 boot,web1 u h 1"], SOON)?;
     call("node2", "off")?.fails(&["node1"])?;
     lab.exec("node1", &["fence_kvmha", "-o", "tell"], LIMIT)?.says(0, "Success: Told\n")?;
     call("node2", "off")?.says(0, "Success: Already OFF\n").map(drop)
