@@ -4,13 +4,14 @@
 //! The tests say with which wrong code they were seen to fail.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod nodes;
+
 use super::limits::{Limits, UNLIMITED};
-use super::note::{Begun, Note};
 use super::options::Options;
 use super::pool::Pool;
 use super::power::{Plug, Status};
 use super::sight::Target;
-use super::told::{Nodes, TELLING};
+use super::told::Nodes;
 use super::victim::CALLING_OFF;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
@@ -170,33 +171,6 @@ fn after_it_left(back: fn(&mut World, usize), then: fn(&mut World, usize)) -> Ve
         world
     };
     every_course_of(0, create, act).into_keys().collect()
-}
-
-/// Another node, which knows nothing of the move, turns it off then. Or a person has it run here again before that.
-///
-/// Fails if the other nodes are not told of it, or do not heed it; or if they heed it when the guest is back.
-#[test]
-fn a_guest_that_left_before_another_node_ends_it() {
-    const ALL: [&str; 3] = [HOSTS[0], HOSTS[1], "qemu+tcp://c/system"];
-    let act = |notes: &Path| {
-        let [one, two] = ["one", "two"].map(|node| notes.join(node));
-        let first = off_of(TIMES[0], true, &one);
-        if let Some(place) = [None, Some(0), Some(1)][pick(3)] {
-            world(|world| {
-                world.hosts[2].copy = None;
-                world.run_on(place);
-            });
-        }
-        format!("{first} {}", off_of(TIMES[0], true, &two))
-    };
-    for defined in [false, true] {
-        let create = || {
-            let mut world = World::new(&ALL, defined);
-            world.move_from(0, 2, Step::HandedOver);
-            world
-        };
-        assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State Changed", "State State"]);
-    }
 }
 
 /// A person has it run here again: from then on it is as any other.
@@ -392,114 +366,6 @@ fn a_libvirt_that_does_not_do_as_it_is_told() {
     };
     let answers = every_course_of(2, create, twice);
     assert!(answers.keys().any(|answer| answer.starts_with("Changed")) && answers.keys().any(|answer| answer.starts_with("State")));
-}
-
-/// An emulator hangs, `off` has failed on one node, and Pacemaker asks the next one, which has no note of it, unless libvirt shows the guest still
-/// and it begins an end of its own. Then a person has removed the note of the first.
-///
-/// Fails if the other nodes are not told, or not asked.
-#[test]
-fn an_end_that_another_node_has_not_seen() {
-    let act = |notes: &Path| {
-        let [one, two] = ["one", "two"].map(|node| notes.join(node));
-        let mut answers = vec![off(&one)];
-        pass([Duration::ZERO, Duration::from_secs(90)][pick(2)]);
-        answers.push(off(&two));
-        pass(Duration::from_secs(90));
-        answers.push(off(&two));
-        answers.push(look_or_start(pick(2) == 1, &two));
-        // The host was restarted.
-        world(|world| world.hosts[0].forgotten.clear());
-        answers.push(off(&two));
-        let _ = std::fs::remove_dir_all(&one);
-        answers.extend([off(&one), off(&two)]);
-        answers.join(" ")
-    };
-    let create = || {
-        let mut world = hosts(pick(2) == 1);
-        world.run_on(0);
-        world.hang(0, None);
-        world
-    };
-    assert_eq!(
-        every_course_of(0, create, act).into_keys().collect::<Vec<_>>(),
-        ["State State State State State Already Already", "State State State State State State State"]
-    );
-}
-
-/// A node has not seen the ends of two guests, and a person has removed the note of one.
-///
-/// Fails if that takes back the word about the other.
-#[test]
-fn of_two_notes_one_is_removed() {
-    let act = |notes: &Path| {
-        let [one, two] = ["one", "two"].map(|node| notes.join(node));
-        for (name, uuid) in [("web1", "u-1"), ("web2", "u-2")] {
-            let ends = vec![Begun { host: HOSTS[0].into(), begun: 1 }];
-            let note = Note { name: name.into(), uuid: uuid.into(), host: HOSTS[0].into(), xml: None, at: 0, left: None, ends };
-            note.write(&one).unwrap();
-        }
-        let tell = || plug(TIMES[0], true, &one).0.nodes.tell(&one, &Deadline::after(TELLING)).unwrap();
-        let mut answers = Vec::new();
-        let mut ask = || {
-            for name in ["web1", "web2"] {
-                let (mut plug, time) = plug(TIMES[0], true, &two);
-                plug.target = Target { word: name.into(), name: Some(name.into()), uuid: None };
-                answers.push(plug.off(&Deadline::after(time)).map_err(|error| error.text.ends_with("fence_kvmha -o tell")));
-            }
-        };
-        tell();
-        ask();
-        std::fs::remove_file(one.join("u-1.json")).unwrap();
-        tell();
-        ask();
-        format!("{answers:?}")
-    };
-    let answers = every_course_of(0, || hosts(false), act);
-    assert_eq!(answers.into_keys().collect::<Vec<_>>(), ["[Err(true), Err(true), Ok(Already), Err(true)]"]);
-}
-
-/// The same, where the others cannot be told at the first attempts: the attribute daemon is starting again. Or the first node's agent is killed,
-/// or its node lost, while it waits for the end.
-///
-/// Fails if it is tried once, or only at the end.
-#[test]
-fn an_end_that_another_node_is_told_of_late() {
-    let act = |notes: &Path| {
-        let [one, two] = ["one", "two"].map(|node| notes.join(node));
-        let first = off(&one);
-        pass(Duration::from_secs(90));
-        format!("{first} {}", off(&two))
-    };
-    let create = || {
-        let mut world = hosts(pick(2) == 1);
-        world.run_on(0);
-        world.hang(0, None);
-        // The first is the attempt while the end is under way, of 8 s.
-        world.mute = [0, 3, 18, 22][pick(4)];
-        world
-    };
-    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State State"]);
-}
-
-/// An end is told of while it is under way, and taken back when it is seen.
-///
-/// Fails if it is told of at the end alone, or not taken back.
-#[test]
-fn an_end_that_takes_long_is_told_of_meanwhile() {
-    let act = |notes: &Path| {
-        let answer = off(notes);
-        let told = world(|world| (world.mute, world.told.len()));
-        format!("{answer} {told:?}")
-    };
-    let create = || {
-        let mut world = hosts(true);
-        world.temper.term = Some(Duration::from_secs(12));
-        world.run_on(0);
-        world.mute = 1;
-        world
-    };
-    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["Changed (0, 0)"]);
 }
 
 /// An emulator hangs that somebody else has tried to end for a while. Of an end that libvirt gives up within [`WAITED`] nobody can tell
