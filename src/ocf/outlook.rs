@@ -1,5 +1,8 @@
 //! Where a guest could be moved to, kept as node attributes that a constraint can use (`migration_check_interval`).
 //!
+//! What is a matter of the guest here alone is left out, such as a backup that is under way: every other node would have the same answer, and it would
+//! be wrong where the guest is recovered.
+//!
 //! It costs what `kvmha check` costs, for each other node; so it is off unless wanted, and what was seen is noted beside the state file. A
 //! service to the placement, as the utilization is: nothing that goes wrong here is the guest's, or makes an action fail.
 
@@ -8,7 +11,7 @@ use super::{Call, moving};
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
-use crate::domain::migration::preflight::{self, Subject, Verdict};
+use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::record;
 use crate::domain::{Connection, Definition};
 use crate::domain::{Kind, Result};
@@ -79,7 +82,7 @@ impl Call {
             match obstacle {
                 obstacle if before.get(node) == Some(obstacle) => {}
                 Some(text) => log::warning(format_args!("{} could not be moved to {node}: {text}", record.name)),
-                None => log::info(format_args!("{} could be moved to {node}", record.name)),
+                None => log::info(format_args!("nothing on {node} is in the way of a move of {}", record.name)),
             }
         }
         self.note_outlook(&Note { at: now, outlook });
@@ -125,11 +128,7 @@ impl Call {
         match Connection::open(&plan.remote, deadline) {
             Err(error) if error.kind == Kind::Unresponsive => None,
             Err(error) => Some(Some(format!("target: {error}"))),
-            Ok(there) => {
-                let checks = preflight::with(subject, &plan, &there, deadline);
-                let first = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
-                Some(first.map(|check| format!("{}: {}", check.name, check.text)))
-            }
+            Ok(there) => Some(preflight::of_target(subject, &plan, &there, deadline)),
         }
     }
 }

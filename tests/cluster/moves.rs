@@ -172,7 +172,7 @@ pub fn outlook(stage: &Stage) -> Result<String> {
     stage.lab.start(&other, "libvirtd")?;
     all("ok")?;
     // A constraint can use it, and it keeps nobody from going where it says ok.
-    stage.check("pcs constraint location vm1 rule score=-1000 kvmha-check-vm1 eq refuse")?;
+    stage.check("pcs constraint location vm1 rule score=50 kvmha-check-vm1 eq ok")?;
     guest.move_to(&other)?;
     guest.runs(1)?;
     until("the new home has ok", || value(&other).is_ok_and(|word| word == "ok"))?;

@@ -130,9 +130,12 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             "Seconds between two looks at where the guest could be moved to",
             "Every so many seconds a recurring monitor of a healthy guest looks at each other node of the cluster as migrate_to does before it \
             touches the guest, for at most 5 seconds, and keeps what it finds as that node's attribute kvmha-check-RESOURCE: ok, or refuse if \
-            something would surely make the move fail (the log has the reason), so that a constraint can prefer nodes that would take the guest. The \
-            node that it runs on has ok. If a node does not answer in time, or the guest is stopped, the old value stays. It may be wrong, so do not use \
-            it with a score of -INFINITY. 0: nothing is looked at. Needs migration_transport or remoteuri.",
+            something there would surely make the move fail (the log has the reason), so that a constraint can prefer nodes that would take the guest. \
+            What is a matter of the guest alone is left out, such as a backup that is under way, a snapshot, or a device with which no guest is \
+            moved. The node that it runs on has ok. If a node does not answer in time, or the guest is stopped, the old value stays. It may be wrong, \
+            so use it only in a rule for ok with a positive score below the guest's resource-stickiness: a negative score, however small, can \
+            keep the guest stopped when its node dies, and a greater one can draw a healthy guest elsewhere. 0: nothing is looked at. Needs \
+            migration_transport or remoteuri.",
         ],
         set!(migration_check_interval = number),
     ),

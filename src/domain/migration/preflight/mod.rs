@@ -25,7 +25,7 @@ use needs::Needs;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
-use target::Target;
+use target::{Matter, Target};
 
 /// How long all questions together may take, and never more than half of the time.
 const TIME: Duration = Duration::from_secs(10);
@@ -130,9 +130,19 @@ pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadl
 /// What would keep the guest from being started there: of these questions those that are no matter of a move alone.
 #[must_use]
 pub fn of_start(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Option<String> {
-    let checks = target(subject, plan, there).ask(|of_start| of_start, deadline);
-    let refused = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
-    refused.map(|check| format!("{}: {}", check.name, check.text))
+    refused(target(subject, plan, there).ask(|matter| matter == Matter::Start, deadline))
+}
+
+/// What would keep the guest from being moved to that target: without what is a matter of the guest here alone, which says nothing about a host.
+#[must_use]
+pub fn of_target(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Option<String> {
+    refused(target(subject, plan, there).ask(|matter| matter != Matter::Guest, &deadline.share(TIME, 2)))
+}
+
+/// The first refusal.
+fn refused(checks: Vec<Check>) -> Option<String> {
+    let first = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
+    first.map(|check| format!("{}: {}", check.name, check.text))
 }
 
 fn target(subject: &Subject, plan: &Plan, there: &Connection) -> Target {
@@ -143,5 +153,50 @@ fn target(subject: &Subject, plan: &Plan, there: &Connection) -> Target {
         plan: plan.clone(),
         needs: Needs::of(&subject.definition.xml, subject.definition.platform()),
         xml: subject.definition.xml.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::migration::{StorageCheck, policy::Policy};
+    use std::fs;
+
+    /// Two hosts of libvirt's test driver, which needs no daemon, and has no snapshots but those that are made here.
+    #[test]
+    fn what_is_wrong_with_the_guest_here_says_nothing_about_another_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let deadline = Deadline::after(Duration::from_secs(20));
+        let open = |name: &str, domain: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, format!("<node>{domain}</node>")).unwrap();
+            Connection::open(&format!("test://{}", path.display()), &deadline)
+        };
+        let guest = "<domain type='test'><name>web1</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+        let Ok(here) = open("here", guest) else { return };
+        let there = open("there", "").unwrap();
+        let snapshot = |domain: &virt::domain::Domain| Ok(domain.create_snapshot_xml("<domainsnapshot/>", 0).map(drop)?);
+        let web1 = here.guest("web1", &deadline).unwrap().unwrap();
+        // That driver does not say whether one that runs has a job.
+        web1.call("ending", &deadline, |domain| Ok(domain.destroy()?)).unwrap();
+        web1.call("making a snapshot of", &deadline, snapshot).unwrap();
+        let definition = Definition::running(&here, "web1", &deadline).unwrap().unwrap();
+        let subject = Subject { identity: &definition.identity, definition: &definition, here: &here };
+        let plan = Plan {
+            target: "b".into(),
+            remote: there.uri().into(),
+            migrate_uri: None,
+            listen: None,
+            options: Default::default(),
+            speed: 0,
+            downtime: 0,
+            config: "/srv/web1.xml".into(),
+            storage: StorageCheck::Off,
+            policy: Policy::Plain,
+        };
+        let all = with(&subject, &plan, &there, &deadline);
+        let refusals: Vec<&str> = all.iter().filter(|check| check.verdict == Verdict::Refuse).map(|check| check.name).collect();
+        assert_eq!(refusals, ["job"], "{all:?}");
+        assert_eq!(of_target(&subject, &plan, &there, &deadline), None);
     }
 }

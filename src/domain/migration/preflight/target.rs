@@ -36,19 +36,31 @@ const VIRTIOFS_MOVES: Version = Version::of(10, 5);
 
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
 
-/// Each with its name, and whether a start at the target has it too.
-const QUESTIONS: &[(&str, bool, Question)] = &[
-    ("name", true, Target::name),
-    ("version", false, Target::version),
-    ("machine", true, Target::machine),
-    ("cpu", true, Target::cpu),
-    ("memory", true, Target::memory),
-    ("network", true, Target::networks),
-    ("storage", true, Target::pools),
-    ("job", false, job::question),
-    ("storage", false, shared::question),
-    ("ports", false, way::question),
-    ("tls", false, tls::question),
+/// Of what a question is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Matter {
+    /// The target, for a start there too.
+    Start,
+    /// The way to this target, or a move there.
+    Move,
+    /// The guest here alone: the answer is the same for every target, and another one when the guest was started elsewhere.
+    Guest,
+}
+
+/// Each with its name.
+const QUESTIONS: &[(&str, Matter, Question)] = &[
+    ("name", Matter::Start, Target::name),
+    ("version", Matter::Move, Target::version),
+    ("devices", Matter::Guest, Target::virtiofs),
+    ("machine", Matter::Start, Target::machine),
+    ("cpu", Matter::Start, Target::cpu),
+    ("memory", Matter::Start, Target::memory),
+    ("network", Matter::Start, Target::networks),
+    ("storage", Matter::Start, Target::pools),
+    ("job", Matter::Guest, job::question),
+    ("storage", Matter::Move, shared::question),
+    ("ports", Matter::Move, way::question),
+    ("tls", Matter::Move, tls::question),
 ];
 
 impl Target {
@@ -57,13 +69,13 @@ impl Target {
         is_here(&self.here)
     }
 
-    /// The answers to those that are `wanted`, by whether a start has them too, in the order of the questions.
-    pub(super) fn ask(self, wanted: impl Fn(bool) -> bool, deadline: &Deadline) -> Vec<Check> {
+    /// The answers to those of which the matter is `wanted`, in the order of the questions.
+    pub(super) fn ask(self, wanted: impl Fn(Matter) -> bool, deadline: &Deadline) -> Vec<Check> {
         let shared = Arc::new(self);
         let transport = Check::ok("target", format!("{} answers", shared.plan.remote));
         let tasks: Vec<_> = QUESTIONS
             .iter()
-            .filter(|(_, of_start, _)| wanted(*of_start))
+            .filter(|(_, matter, _)| wanted(*matter))
             .map(|(name, _, question)| {
                 let (target, deadline, question) = (Arc::clone(&shared), *deadline, *question);
                 (*name, Task::start(move || question(&target, &deadline)))
@@ -118,10 +130,6 @@ impl Target {
         let way = Way::of(&self.xml, self.plan.policy, self.plan.options.is_encrypted());
         let warn = |defect: &Defect| Check::warning("version", format!("{text}: {}", defect.text), defect.remedy());
         let mut checks: Vec<Check> = defects::met(&way, &here, &there).map(warn).collect();
-        if self.needs.virtiofs && here.libvirt < VIRTIOFS_MOVES {
-            let text = format!("a folder of the host by virtiofs, which libvirt {} here does not move", here.libvirt);
-            checks.push(Check::refuse("devices", text, "take it out of the guest before it is moved"));
-        }
         if there.qemu < here.qemu {
             checks.push(Check::warning(
                 "version",
@@ -133,6 +141,21 @@ impl Target {
             checks.push(Check::ok("version", text));
         }
         checks
+    }
+
+    /// A folder that libvirt here does not move.
+    fn virtiofs(&self, deadline: &Deadline) -> Vec<Check> {
+        if !self.needs.virtiofs {
+            return Vec::new();
+        }
+        match self.here.call("asking the version", deadline, virt::connect::Connect::lib_version).map(Version) {
+            Ok(here) if here < VIRTIOFS_MOVES => {
+                let text = format!("a folder of the host by virtiofs, which libvirt {here} here does not move");
+                vec![Check::refuse("devices", text, "take it out of the guest before it is moved")]
+            }
+            Ok(_) => Vec::new(),
+            Err(error) => vec![unanswered("devices", &error)],
+        }
     }
 
     /// Emulator, architecture, machine type, domain type, firmware.
@@ -156,7 +179,7 @@ impl Target {
                     "install the same firmware package there",
                 )]
             }
-            Err(error) if error.kind == Kind::Refused => {
+            Err(error) if error.kind == Kind::Refused && !error.is_libvirts(ErrorNumber::NoSupport) => {
                 vec![Check::refuse("machine", error.text, "install the same emulator there, or one that has this machine type")]
             }
             Err(error) => vec![unanswered("machine", &error)],
