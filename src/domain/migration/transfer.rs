@@ -312,7 +312,9 @@ fn without(extra: u32, error: &Error) -> Option<(u32, &'static str)> {
         return None;
     }
     if extra & sys::VIR_MIGRATE_POSTCOPY != 0 {
-        let what = "post-copy; an emulator that does not run as root needs vm.unprivileged_userfaultfd=1 for it, on both hosts";
+        // From libvirt 10.1 on an emulator of any user has that device (its NEWS).
+        let what = "post-copy; an emulator that does not run as root needs vm.unprivileged_userfaultfd=1 for it, on both hosts, with libvirt before \
+                    10.1 or a kernel without /dev/userfaultfd";
         return Some((extra & !sys::VIR_MIGRATE_POSTCOPY, what));
     }
     Some((0, "what the policy adds"))
