@@ -2,7 +2,8 @@
 
 use super::limits::{Caller, Limits, for_start, is_unlimited};
 use super::note;
-use super::options::{Options, Secret, uuid};
+use super::options::{Options, uuid};
+use super::password::printed;
 use super::pool::Pool;
 use super::power::{Done, Plug, Status};
 use super::sight::Target;
@@ -10,7 +11,6 @@ use super::told::{Nodes, TELLING};
 use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
-use crate::program::{self, Outcome};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -187,22 +187,6 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
 pub(super) fn tell() -> Report {
     let told = Nodes::new(false).tell(Path::new(note::FOLDER), &Deadline::after(TELLING));
     told.map_or_else(|text| failed(&text), |()| Report::said("Success: Told"))
-}
-
-/// The password that a program prints, in its first line. Nothing that it says is told.
-fn printed(file: &Path, deadline: &Deadline) -> std::result::Result<Secret, String> {
-    let failed = |text: &str| format!("password_script {}: {text}", file.display());
-    let finished = program::run(file, &[] as &[&str], deadline).map_err(|error| failed(&error.to_string()))?;
-    match finished.outcome {
-        Outcome::Late => return Err(failed("no answer in time")),
-        Outcome::Exited(0) => {}
-        Outcome::Exited(code) => return Err(failed(&format!("exit code {code}"))),
-    }
-    let text = String::from_utf8(finished.stdout).map_err(|_| failed("what it prints is no UTF-8"))?;
-    match text.lines().next().filter(|line| !line.is_empty()) {
-        Some(line) => Ok(Secret(line.to_owned())),
-        None => Err(failed("it prints nothing")),
-    }
 }
 
 fn failed(text: &str) -> Report {

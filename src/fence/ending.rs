@@ -1,16 +1,15 @@
 //! Ending one guest, wherever it is, and proving it off everywhere: round by round, and what is known from one to the next.
 
-use super::note::{self, Begun, Note, ORDINARY};
+use super::note::{self, Begun, Note, ORDINARY, open_ends};
 use super::power::{Done, LONG_PAUSE, PAUSE, Plug};
 use super::told::TELLING;
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
-use super::victim::{End, Victim};
+use super::victim::{End, Victim, is_no, known_by};
 use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use virt::error::ErrorNumber;
 
 /// Quiet rounds in a row that prove a guest off, and those after a migration was in flight: its target may only just be coming up.
 const ROUNDS: u32 = 2;
@@ -260,16 +259,12 @@ impl<'a> Ending<'a> {
         log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
         let mut all = Ok(Ended::Proven);
         let mut is_ours = false;
-        let (nodes, folder) = (&self.plug.nodes, &self.plug.notes);
-        let mut told = false;
         // This process may be killed before it knows more.
-        let overdue = |limit: &Deadline| match nodes.tell(folder, &limit.within(TELLING)) {
-            Ok(()) => told = true,
+        let overdue = |limit: &Deadline| match self.plug.nodes.tell(&self.plug.notes, &limit.within(TELLING)) {
+            Ok(()) => self.told = true,
             Err(text) => log::warning(format_args!("the other nodes cannot be told that an end is under way: {text}")),
         };
-        let ends = self.plug.pool.kill(victims, deadline, overdue);
-        self.told |= told;
-        for (host, (end, stayed)) in ends {
+        for (host, (end, stayed)) in self.plug.pool.kill(victims, deadline, overdue) {
             // What goes away after nothing was done has gone by itself, and may be elsewhere.
             let is_none = match &end {
                 End::Gone => true,
@@ -399,36 +394,5 @@ impl<'a> Ending<'a> {
         };
         let why = self.refused.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         Error::new(Kind::TimedOut, format!("{}: Timed out waiting to power OFF, {place}{why}", self.plug.target.word))
-    }
-}
-
-/// The copy that a guest is known by: the source of a migration, or one whose definition can be had.
-fn known_by(victims: &[Victim]) -> Option<&Victim> {
-    let best = victims.iter().find(|victim| victim.leaving).or_else(|| victims.iter().find(|victim| victim.xml.is_some()));
-    best.or(victims.first())
-}
-
-/// Whether libvirt has said no, and has done nothing. One that went away may be doing it; and a system error is also what it says of an emulator
-/// that does not go although it was sent SIGKILL ("Device or resource busy", `virProcessKillPainfullyDelay`).
-fn is_no(error: &Error) -> bool {
-    error.kind == Kind::Refused && !error.is_libvirts(ErrorNumber::SystemError)
-}
-
-/// The ends that are open.
-fn open_ends(note: Option<&Note>) -> Vec<Begun> {
-    note.map(|note| note.ends.iter().filter(|end| end.is_open()).cloned().collect()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_emulator_that_does_not_go_was_not_refused() {
-        let said = |kind, number, text| is_no(&Error::of_libvirt(kind, Some(number), text));
-        assert!(said(Kind::Refused, ErrorNumber::OperationDenied, "operation forbidden: read only access prevents virDomainDestroyFlags"));
-        let busy = "Failed to terminate process 7 with SIGKILL: Device or resource busy";
-        assert!(!said(Kind::Refused, ErrorNumber::SystemError, busy), "it was sent SIGKILL");
-        assert!(!said(Kind::Unreachable, ErrorNumber::InternalError, "client socket is closed"));
     }
 }

@@ -17,6 +17,7 @@ mod metadata;
 mod model;
 mod note;
 mod options;
+mod password;
 mod pool;
 mod power;
 mod sight;

@@ -182,6 +182,11 @@ impl Note {
     }
 }
 
+/// The ends in a note that are open.
+pub(super) fn open_ends(note: Option<&Note>) -> Vec<Begun> {
+    note.map(|note| note.ends.iter().filter(|end| end.is_open()).cloned().collect()).unwrap_or_default()
+}
+
 /// An end that `fence_kvmha` has begun on this node and not seen: nothing proves that the emulator there is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unproven {

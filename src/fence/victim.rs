@@ -7,6 +7,7 @@ use crate::domain::{Condition, Error, Guest, Kind, Result};
 use crate::log;
 use std::time::Duration;
 use virt::domain::Domain;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 /// What is given to libvirt to call a migration off, and to end its job at the source: it asks the target for that first.
@@ -162,9 +163,30 @@ fn judge_end(answer: Result<()>, took: Duration, expired: bool) -> End {
     }
 }
 
+/// The copy that a guest is known by: the source of a migration, or one whose definition can be had.
+pub(super) fn known_by(victims: &[Victim]) -> Option<&Victim> {
+    let best = victims.iter().find(|victim| victim.leaving).or_else(|| victims.iter().find(|victim| victim.xml.is_some()));
+    best.or(victims.first())
+}
+
+/// Whether libvirt has said no, and has done nothing. One that went away may be doing it; and a system error is also what it says of an emulator
+/// that does not go although it was sent SIGKILL ("Device or resource busy", `virProcessKillPainfullyDelay`).
+pub(super) fn is_no(error: &Error) -> bool {
+    error.kind == Kind::Refused && !error.is_libvirts(ErrorNumber::SystemError)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emulator_that_does_not_go_was_not_refused() {
+        let said = |kind, number, text| is_no(&Error::of_libvirt(kind, Some(number), text));
+        assert!(said(Kind::Refused, ErrorNumber::OperationDenied, "operation forbidden: read only access prevents virDomainDestroyFlags"));
+        let busy = "Failed to terminate process 7 with SIGKILL: Device or resource busy";
+        assert!(!said(Kind::Refused, ErrorNumber::SystemError, busy), "it was sent SIGKILL");
+        assert!(!said(Kind::Unreachable, ErrorNumber::InternalError, "client socket is closed"));
+    }
 
     #[test]
     fn what_a_destroy_is_worth() {
