@@ -101,7 +101,15 @@ impl Lab {
     /// Starts a daemon of a node again, one that is gone; libvirtd must answer then.
     pub fn start(&self, node: &str, daemon: &str) -> Result<()> {
         self.launch(node, daemon)?;
-        if daemon == "libvirtd" { self.wait_libvirt(node) } else { Ok(()) }
+        if daemon != "libvirtd" {
+            return Ok(());
+        }
+        // A child of the one before that was killed before it became another program holds the pid file for a moment; who finds it so ends.
+        let ended = || self.processes(node, daemon).is_ok_and(|processes| processes.is_empty());
+        if wait_until(Duration::from_secs(1), Duration::from_millis(50), || ended() || self.answers(node)) && ended() {
+            self.launch(node, daemon)?;
+        }
+        self.wait_libvirt(node)
     }
 
     /// Kills a daemon of a node and starts it again.
@@ -140,9 +148,13 @@ impl Lab {
 
     /// Waits until a node's libvirt answers.
     pub fn wait_libvirt(&self, node: &str) -> Result<()> {
-        let answers = || self.exec(node, &["virsh", "-q", "version"], Duration::from_secs(5)).is_ok_and(|output| output.ok());
+        let answers = || self.answers(node);
         ensure!(wait_until(Duration::from_secs(90), Duration::from_millis(50), answers), "libvirtd on {node} does not answer");
         Ok(())
+    }
+
+    fn answers(&self, node: &str) -> bool {
+        self.exec(node, &["virsh", "-q", "version"], Duration::from_secs(5)).is_ok_and(|output| output.ok())
     }
 
     /// Cuts a node's cable of a network, at the switch. It stays cut over a power cycle.
