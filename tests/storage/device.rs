@@ -92,7 +92,9 @@ pub fn formatted(lab: &Lab) -> Result<()> {
         }
         let outcome = (|| {
             on_device(&guest)?;
-            guest.edit(|text| text.replace("type='raw'", &format!("type='{format}'")))?;
+            if format != "raw" {
+                guest.edit(|text| text.replace("type='raw'", &format!("type='{format}'")))?;
+            }
             guest.begin(HERE)?;
             moves(&loose(&guest), None)?;
             guest.with("force_stop", "true").end(THERE, 60)?;
