@@ -45,13 +45,14 @@ pub fn set_private(name: &str, value: Option<&str>, deadline: &Deadline) -> Resu
 pub fn attribute(name: &str, deadline: &Deadline) -> Result<Vec<(String, String)>, tool::Trouble> {
     match tool::run("attrd_updater", &["--name", name, "--query", "--all"], deadline) {
         Ok(text) => parse_values(&text),
-        Err(tool::Trouble::Failed(NO_SUCH, _)) => Ok(Vec::new()),
+        Err(tool::Trouble::Failed(code, _)) if NO_SUCH.contains(&code) => Ok(Vec::new()),
         Err(trouble) => Err(trouble),
     }
 }
 
-/// The code of Pacemaker's tools for what is not there: `CRM_EX_NOSUCH` in its `include/crm/common/results.h`.
-const NO_SUCH: i32 = 105;
+/// The codes of `attrd_updater` for an attribute that no node has ever had: `CRM_EX_NOSUCH` of Pacemaker's `include/crm/common/results.h`, and
+/// `CRM_EX_CONFIG`, which version 2.1.5 gives ("attribute does not exist") and gives for nothing else.
+const NO_SUCH: [i32; 2] = [105, 78];
 
 /// Of each line `name="…" host="NODE" value="VALUE"` (`do_query` in Pacemaker's `tools/attrd_updater.c`). What was removed has an empty value.
 fn parse_values(text: &str) -> Result<Vec<(String, String)>, tool::Trouble> {
