@@ -1,4 +1,4 @@
-//! start.
+//! start: the guest is created if it is proven to be nowhere, and seen to run; and what start and the arrival of a move end with.
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod model;

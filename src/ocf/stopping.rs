@@ -1,4 +1,4 @@
-//! stop.
+//! stop: whatever may be this resource's guest here is ended, and proven gone.
 
 use super::Call;
 use super::exit::Failure;
