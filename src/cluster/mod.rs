@@ -50,9 +50,8 @@ pub fn attribute(name: &str, deadline: &Deadline) -> Result<Vec<(String, String)
     }
 }
 
-/// The codes of `attrd_updater` for an attribute that no node has ever had. The daemon has answered then, and its answer has no values, which the
-/// tool calls `pcmk_err_schema_validation` (`tools/attrd_updater.c`): `CRM_EX_CONFIG` of `include/crm/common/results.h`, seen with 2.1.5 ("attribute
-/// does not exist"; older versions have other words for it). Or it says that there is no such thing, `CRM_EX_NOSUCH`.
+/// The codes of `attrd_updater` for an attribute that no node has ever had: `CRM_EX_CONFIG`, from `pcmk_rc_schema_validation` of Pacemaker
+/// 2.1.5 to 3.0 ("attribute does not exist" in `tools/attrd_updater.c`, seen with 2.1.5), and `CRM_EX_NOSUCH`, from the `ENXIO` of 2.1.0.
 const NO_VALUES: [i32; 2] = [78, 105];
 
 /// Of each line `name="…" host="NODE" value="VALUE"` (`do_query` in Pacemaker's `tools/attrd_updater.c`). What was removed has an empty value.

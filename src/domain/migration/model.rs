@@ -12,7 +12,7 @@ use super::policy::Policy;
 use super::recover::Sides;
 use super::side::{Here, There};
 use super::transfer::Transfer;
-use super::{CONNECTING, Error, Found, Kind, Limits, Plan, RESERVE, Result, StorageCheck, carry, connecting};
+use super::{CONNECTING, Error, Found, Kind, Limits, Plan, RESERVE, Result, carry, connecting};
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
@@ -44,18 +44,7 @@ fn identity() -> Identity {
 }
 
 fn plan(policy: Policy) -> Plan {
-    Plan {
-        target: "b".into(),
-        remote: THERE.into(),
-        migrate_uri: None,
-        listen: None,
-        options: Default::default(),
-        speed: 0,
-        downtime: 0,
-        config: "/srv/web1.xml".into(),
-        storage: StorageCheck::Off,
-        policy,
-    }
+    Plan { policy, ..Plan::to(THERE) }
 }
 
 /// Moves the guest by this policy, or what an earlier move has left half done because of `broken`.

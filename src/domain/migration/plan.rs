@@ -48,3 +48,22 @@ impl StorageCheck {
     /// The choices by their words.
     pub const NAMES: &'static [(&'static str, Self)] = &[("proven", Self::Proven), ("different", Self::Different), ("off", Self::Off)];
 }
+
+#[cfg(test)]
+impl Plan {
+    /// One for tests: a plain move to the libvirt at this URI.
+    pub(super) fn to(remote: &str) -> Self {
+        Self {
+            target: "b".into(),
+            remote: remote.into(),
+            migrate_uri: None,
+            listen: None,
+            options: Options::default(),
+            speed: 0,
+            downtime: 0,
+            config: "/srv/web1.xml".into(),
+            storage: StorageCheck::Off,
+            policy: Policy::Plain,
+        }
+    }
+}

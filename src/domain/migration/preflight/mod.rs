@@ -159,7 +159,6 @@ fn target(subject: &Subject, plan: &Plan, there: &Connection) -> Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::migration::{StorageCheck, policy::Policy};
     use std::fs;
 
     /// Two hosts of libvirt's test driver, which needs no daemon, and has no snapshots but those that are made here.
@@ -182,18 +181,7 @@ mod tests {
         web1.call("making a snapshot of", &deadline, snapshot).unwrap();
         let definition = Definition::running(&here, "web1", &deadline).unwrap().unwrap();
         let subject = Subject { identity: &definition.identity, definition: &definition, here: &here };
-        let plan = Plan {
-            target: "b".into(),
-            remote: there.uri().into(),
-            migrate_uri: None,
-            listen: None,
-            options: Default::default(),
-            speed: 0,
-            downtime: 0,
-            config: "/srv/web1.xml".into(),
-            storage: StorageCheck::Off,
-            policy: Policy::Plain,
-        };
+        let plan = Plan::to(there.uri());
         let all = with(&subject, &plan, &there, &deadline);
         let refusals: Vec<&str> = all.iter().filter(|check| check.verdict == Verdict::Refuse).map(|check| check.name).collect();
         assert_eq!(refusals, ["job"], "{all:?}");
