@@ -21,6 +21,9 @@ const CLOSING: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(500);
 const SPREAD: u64 = 500;
 
+/// What is kept of the time for a last try. One with less would only say that there was no time.
+const LAST_TRY: Duration = Duration::from_secs(1);
+
 /// What passes after so many tries: actions that begin together do not come together again.
 pub(super) fn spread(tries: u64) -> Duration {
     AGAIN + Duration::from_millis((u64::from(std::process::id()) * 97 + tries * 389) % SPREAD)
@@ -59,18 +62,9 @@ impl Connection {
     /// does an sshd at which many arrive at once (`MaxStartups`).
     ///
     /// # Errors
-    /// As for [`Connection::open`], of the last try.
+    /// As for [`Connection::open`], of the last try; if that was not answered, with what the one before it was told.
     pub fn open_again(uri: &str, patience: &Deadline, deadline: &Deadline) -> Result<Self> {
-        let mut tries = 0;
-        loop {
-            match Self::open(uri, deadline) {
-                Err(error) if error.may_pass() && patience.pause(spread(tries)) => {
-                    tries += 1;
-                    log::info(format_args!("{error}; trying again"));
-                }
-                other => return other,
-            }
-        }
+        again(&patience.within(deadline.before(LAST_TRY).left()), || Self::open(uri, deadline))
     }
 
     /// The same as [`Connection::open`], with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
@@ -181,6 +175,23 @@ fn explained(error: Error) -> Error {
     Error::new(error.kind, format!("{}: nobody can be asked for a password, or about a host key that is not known", error.text))
 }
 
+/// Opens what may be there a moment later, until `patience` is over.
+fn again<T>(patience: &Deadline, open: impl Fn() -> Result<T>) -> Result<T> {
+    let (mut tries, mut told) = (0, None);
+    loop {
+        match open() {
+            Err(error) if error.may_pass() && patience.pause(spread(tries)) => {
+                tries += 1;
+                log::info(format_args!("{error}; trying again"));
+                told = Some(error);
+            }
+            // Who has to mend it is helped by an answer, not by how long there was none.
+            Err(error) if error.is_silence() => return Err(told.map_or(error.clone(), |told| told.unanswered_again(&error))),
+            other => return other,
+        }
+    }
+}
+
 /// Runs `call` in a thread until the deadline.
 pub(super) fn bounded<T, F>(what: &str, deadline: &Deadline, call: F) -> Result<T>
 where
@@ -216,6 +227,27 @@ mod tests {
         let error = explained(Error::new(Kind::Unreachable, text));
         assert!(error.kind == Kind::Unreachable && error.text.starts_with(text) && error.text.contains("host key"), "{error}");
         assert_eq!(explained(Error::new(Kind::Refused, "no")).text, "no");
+    }
+
+    #[test]
+    fn an_answer_outlives_the_silence_after_it() {
+        let refused = || Error::new(Kind::Unreachable, "connection to qemu+ssh://b/system: Connection refused");
+        let silence = || Error::silence("connection to qemu+ssh://b/system: libvirt gave no answer in the 57 ms that were left");
+        let said = |answers: Vec<Error>| {
+            let act = move || {
+                let answers = std::cell::RefCell::new(answers.clone().into_iter());
+                let open = || Err::<(), _>(answers.borrow_mut().next().unwrap());
+                again(&Deadline::after(Duration::from_secs(10)), open).unwrap_err().text
+            };
+            let seen = crate::simulation::explore(0, || World::new(&["qemu:///system"], false), act, |_, _| Ok(()));
+            seen.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(said(vec![silence()]), [silence().text]);
+        let both = format!("{}; asked again: {}", refused().text, silence().text);
+        assert_eq!(said(vec![refused(), refused(), silence()]), [both]);
+        assert_eq!(said(vec![refused(), Error::new(Kind::Refused, "no")]), ["no"]);
+        let error = refused().unanswered_again(&silence());
+        assert!(error.kind == Kind::Unresponsive && error.is_silence());
     }
 
     #[test]

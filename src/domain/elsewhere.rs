@@ -11,10 +11,8 @@ use crate::deadline::{Deadline, Task};
 use crate::log;
 use std::time::Duration;
 
-/// How long a libvirt that cannot be reached is tried again, and what is kept of its time for the last try: it may be restarted at this moment. One
-/// with little time, because it is lost, is not.
-const RESTART: Duration = Duration::from_secs(3);
-const LAST_TRY: Duration = Duration::from_secs(1);
+/// How long a libvirt that cannot be reached is tried again: it may be restarted at this moment. One with little time, because it is lost, is not.
+const RESTART: Duration = Duration::from_secs(2);
 
 /// Another host.
 #[derive(Clone, Debug)]
@@ -63,7 +61,7 @@ fn ask(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> impl Itera
 }
 
 fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<String>, Error> {
-    let connection = Connection::open_again(&host.uri, &deadline.within(RESTART).before(LAST_TRY), deadline)?;
+    let connection = Connection::open_again(&host.uri, &deadline.within(RESTART), deadline)?;
     match ask_through(&connection, identity, deadline)? {
         Some((condition, uuid)) if condition.is_active() => {
             if identity.is_another(&uuid) {

@@ -103,7 +103,15 @@ impl Error {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         let refused = [ErrorNumber::AuthFailed, ErrorNumber::AuthCancelled, ErrorNumber::AuthUnavailable];
-        self.kind == Kind::Unreachable && !refused.into_iter().any(|number| self.is_libvirts(number))
+        // ssh's own words, which are not translated: a key does not become known by itself.
+        let stranger = self.text.contains("Host key verification failed");
+        self.kind == Kind::Unreachable && !stranger && !refused.into_iter().any(|number| self.is_libvirts(number))
+    }
+
+    /// This error, after which the same question was not answered: the kind is that of the silence.
+    #[must_use]
+    pub fn unanswered_again(self, silence: &Self) -> Self {
+        Self { text: format!("{}; asked again: {}", self.text, silence.text), ..silence.clone() }
     }
 
     /// Whether what was asked for may be done nevertheless, now or later: there was no answer, or the daemon was lost.
@@ -154,6 +162,9 @@ mod tests {
         let says = |kind, number| Error::of_libvirt(kind, Some(number), "no").may_pass();
         assert!(says(Kind::Unreachable, ErrorNumber::SystemError) && says(Kind::Unreachable, ErrorNumber::UnknownHost));
         assert!(!says(Kind::Unreachable, ErrorNumber::AuthFailed) && !says(Kind::Refused, ErrorNumber::SystemError));
+        let ssh = |text| Error::of_libvirt(Kind::Unreachable, Some(ErrorNumber::SystemError), text).may_pass();
+        assert!(!ssh("Cannot recv data: Host key verification failed.: Connection reset by peer"));
+        assert!(ssh("Cannot recv data: kex_exchange_identification: read: Connection reset by peer"));
     }
 
     #[test]
