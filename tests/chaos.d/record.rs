@@ -221,7 +221,8 @@ impl Recorder {
             let Some((_, node)) = spaces.iter().find(|(known, _)| *known == space) else { continue };
             let now = self.now();
             let mut history = locked(&self.history);
-            history.emulators.push(Emulator { guest, node: node.clone(), process: identity.to_string(), first: now, last: now });
+            let (node, process, incoming) = (node.clone(), identity.to_string(), arguments(pid).iter().any(|word| word == "-incoming"));
+            history.emulators.push(Emulator { guest, node, process, incoming, first: now, last: now });
             known.insert((identity.pid, identity.start), history.emulators.len() - 1);
         }
         known.retain(|(pid, start), number| {

@@ -3,7 +3,7 @@
 use crate::plan::{Round, Script};
 use anyhow::{Context, Result};
 use lab::history::{FaultKind, History, Outcome};
-use lab::judge::{Verdict, Violation};
+use lab::judge::{Verdict, Violation, broken_kernels};
 use lab::scene::Stage;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -64,9 +64,9 @@ impl Report {
         }
         let boots: usize = history.guests.iter().map(|guest| guest.boots.len()).sum();
         println!("  boots {boots}, fencings {}, faults {}", history.fencings.len(), faults(history));
-        let panics = panics(history);
-        if panics > 0 {
-            println!("  {panics} times a guest's kernel said that it is broken: QEMU without KVM does that in a move, see docs/chaos.md");
+        let broken = broken_kernels(history);
+        if broken > 0 {
+            println!("  {broken} boots were a guest's kernel's own, which broke: QEMU without KVM does that in a move, see docs/chaos.md");
         }
         for guest in history.guests.iter().filter(|guest| guest.unread > 0) {
             println!("  {} looks at the disk of {} failed: nobody knows what it did then", guest.unread, guest.name);
@@ -113,16 +113,11 @@ impl Report {
         let text = json!({
             "name": name, "unit": "violations", "ours": summary, "rivals": {}, "seed": self.script.seed, "guests": self.script.guests,
             "operations": self.work, "faults": self.faults, "actions": history.actions.len(), "late": late,
-            "fencings": history.fencings.len(), "panics": panics(history), "violations": counts,
+            "fencings": history.fencings.len(), "broken_kernels": broken_kernels(history), "violations": counts,
         });
         let path = folder.join(format!("{name}.json"));
         fs::write(&path, format!("{text:#}\n")).with_context(|| format!("failed to write {}", path.display()))
     }
-}
-
-/// How often a guest's kernel broke.
-fn panics(history: &History) -> usize {
-    history.guests.iter().map(|guest| guest.panics.len()).sum()
 }
 
 /// Faults that came to pass, by their kind.

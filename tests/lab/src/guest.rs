@@ -114,6 +114,7 @@ impl Lab {
         // What an earlier guest of this name has said is not its doing.
         for node in 1..=self.nodes() {
             let _ = fs::remove_file(self.console_log(node, name));
+            let _ = fs::remove_file(self.emulator_log(node, name));
         }
         File::create_new(&image).and_then(|file| file.set_len(RING)).with_context(|| format!("failed to make {}", image.display()))?;
         let used = options.busy + options.pattern;
@@ -145,21 +146,36 @@ impl Lab {
         self.layout().on_disk(node, &format!("/var/log/libvirt/console-{name}.log"))
     }
 
+    fn emulator_log(&self, node: u32, name: &str) -> PathBuf {
+        self.layout().on_disk(node, &format!("/var/log/libvirt/qemu/{name}.log"))
+    }
+
     /// What a guest has said on its console in a node.
     #[must_use]
     pub fn console(&self, node: u32, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.console_log(node, name)).unwrap_or_default()).into_owned()
     }
 
-    /// What its kernel has said if it broke. QEMU without KVM loses a guest's write now and then while it is moved on a busy machine: a store that
-    /// was under way when its page was sent. 3 kernels broke in 142 moves by virsh alone.
+    /// What its kernel has said if it broke, or that it was reset without a word if it has booted so often. QEMU without KVM loses a guest's write
+    /// now and then while it is moved on a busy machine: a store that was under way when its page was sent. 3 kernels broke in 142 moves by virsh
+    /// alone; one whose page tables are wrong cannot say so, the emulated CPU is reset (a triple fault).
     #[must_use]
-    pub fn last_words(&self, name: &str) -> String {
+    pub fn last_words(&self, name: &str, boots: usize) -> String {
         let broken = |line: &&str| ["Kernel panic", "Oops: ", "BUG: "].iter().any(|word| line.contains(word));
         let consoles = (1..=self.nodes()).map(|node| self.console(node, name));
         let mut said =
             consoles.filter_map(|text| text.lines().find(broken).map(|line| format!(", after its kernel said: {}", line.trim())));
-        said.next().unwrap_or_default()
+        said.next().unwrap_or_else(|| match self.creations(name) {
+            // Where no log is left nothing is known.
+            made @ 1.. if made < boots => format!(", in {made} emulators: one was reset, and its kernel said nothing"),
+            _ => String::new(),
+        })
+    }
+
+    /// How many emulators libvirt has started for it, those apart that waited for the memory of another: so often it was booted from outside.
+    fn creations(&self, name: &str) -> usize {
+        let logs = (1..=self.nodes()).filter_map(|node| fs::read_to_string(self.emulator_log(node, name)).ok());
+        logs.map(|log| creations(&log)).sum()
     }
 
     /// Changes a guest's definition, which must not be what it was.
@@ -218,6 +234,12 @@ fn uuid(name: &str) -> String {
     format!("{}-{}-4{}-8{}-{}", &text[0..8], &text[8..12], &text[13..16], &text[17..20], &text[20..32])
 }
 
+/// The same, of one log of libvirt's: what is said of each start ends at the next.
+fn creations(log: &str) -> usize {
+    let starts = log.split(": starting up libvirt version: ").skip(1);
+    starts.filter(|start| !start.lines().any(|line| line.starts_with("-incoming"))).count()
+}
+
 /// A definition of the lab's whose guest is paused when its storage fails.
 #[must_use]
 pub fn stopping_at_errors(definition: &str) -> String {
@@ -239,5 +261,19 @@ mod tests {
         let one = uuid("vm1");
         assert_eq!(one.len(), 36);
         assert_ne!(one, uuid("vm2"));
+    }
+
+    #[test]
+    fn one_that_waits_for_memory_was_not_booted() {
+        let start = |more: &str| {
+            format!(
+                "2026-11-27 06:40:08.544+0000: starting up libvirt version: 9.0.0, package: 9\nLC_ALL=C \\\n-S \\\n{more}-msg timestamp=on\n"
+            )
+        };
+        let (booted, waits) = (start(""), start("-incoming defer \\\n"));
+        let ended = "2026-11-27 06:40:25.076+0000: shutting down, reason=migrated\n";
+        assert_eq!(creations(&format!("{booted}{ended}{waits}{ended}{waits}")), 1);
+        assert_eq!(creations(&format!("{waits}{ended}{booted}{ended}{booted}")), 2);
+        assert_eq!(creations(""), 0);
     }
 }

@@ -212,6 +212,8 @@ pub struct Emulator {
     pub node: String,
     /// Pid and start time.
     pub process: String,
+    /// Whether it waited for the memory of another: no guest was booted in it but by a reset.
+    pub incoming: bool,
     /// When it was seen first.
     pub first: f64,
     /// When any thread of it was seen last.

@@ -195,7 +195,8 @@ fn judge(stage: &Stage, name: &str, watch: &Watch, boots: usize) -> Result<()> {
     promised!(watch.two_writers.is_none(), "{name} ran twice: {:?}", watch.two_writers);
     promised!(watch.lost == 0, "{name} has lost {} beats", watch.lost);
     ensure!(watch.errors.0 == 0, "the heartbeat of {name} could not be read: {}", watch.errors.1);
-    let (seen, words) = (watch.boots(), stage.lab.last_words(name));
+    let seen = watch.boots();
+    let words = stage.lab.last_words(name, seen.len());
     let wrong = format!("{name} should have booted {boots} times, not {}: {seen:x?}{words}", seen.len());
     // One boot too many is a memory that is lost, unless it is the emulation's doing.
     promised!(seen.len() <= boots || !words.is_empty(), "{wrong}");

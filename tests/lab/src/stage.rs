@@ -193,7 +193,7 @@ impl<'a> Resource<'a> {
         let on = wait_until(SOON, Duration::from_millis(20), || self.ring().is_ok_and(|ring| ring.newest.sequence > before.sequence + 2));
         ensure!(on, "{} does not beat any more", self.name);
         let ring = self.ring()?;
-        let words = self.lab.last_words(&self.instance);
+        let words = self.lab.last_words(&self.instance, ring.boots.len());
         ensure!(ring.newest.boot == boot || words.is_empty(), "{} was booted again{words}", self.name);
         promised!(ring.newest.boot == boot, "{} was booted again", self.name);
         promised!(ring.two_writers.is_none(), "{}: {:?}", self.name, ring.two_writers);

@@ -10,7 +10,7 @@ fn boot(id: u64, first: f64, last: f64) -> Boot {
 }
 
 fn emulator(node: &str, process: &str, first: f64, last: f64) -> Emulator {
-    Emulator { guest: "vm1".to_owned(), node: node.to_owned(), process: process.to_owned(), first, last }
+    Emulator { guest: "vm1".to_owned(), node: node.to_owned(), process: process.to_owned(), incoming: false, first, last }
 }
 
 fn action(name: &str, node: &str, begin: f64, end: f64, outcome: Outcome) -> Action {
@@ -169,6 +169,7 @@ fn who_takes_turns_was_not_restarted() {
     let mut history = quiet();
     history.guests[0].boots = (0..20_u32).map(|turn| boot(u64::from(turn % 2), f64::from(turn), f64::from(turn))).collect();
     history.guests[0].two_writers = Some((1.0, "beat 7 was overwritten".to_owned()));
+    history.emulators.push(emulator("node2", "2", 0.5, 20.0));
     history.operations.push(request(Request::Off, 0.0, 1.0));
     assert_eq!(violations(&history), [Violation::DoubleRun]);
 }
@@ -180,18 +181,34 @@ fn a_move_keeps_the_memory() {
     history.actions.push(action("migrate_from", "node2", 97.0, 98.0, Outcome::Done));
     assert_eq!(violations(&history), [Violation::MemoryLost]);
     assert!(!judge(&history)[0].text.contains("from inside"));
-    history.emulators[1].first = 92.0;
-    assert!(judge(&history)[0].text.contains("from inside"));
-    // A request that would explain another emulator's end does not explain this.
     history.operations.push(Operation { ok: false, ..request(Request::Off, 94.0, 96.0) });
+    assert_eq!(violations(&history), []);
+    // A request that would explain an emulator's end does not explain a reset in one.
+    history.emulators.pop();
     assert_eq!(violations(&history), [Violation::MemoryLost]);
+    assert!(judge(&history)[0].text.contains("from inside"));
     history.guests[0].panics.push(80.0);
     assert_eq!(violations(&history), [Violation::MemoryLost]);
     history.guests[0].panics.push(96.0);
     assert_eq!(violations(&history), []);
+    assert_eq!(broken_kernels(&history), 1);
     history.operations.clear();
     history.guests[0].boots = vec![boot(1, 0.0, 200.0)];
     assert_eq!(violations(&history), []);
+    assert_eq!(broken_kernels(&history), 0);
+}
+
+/// A kernel whose page tables are wrong cannot say so: it is reset in the emulator into which it was moved.
+#[test]
+fn a_guest_may_break_without_a_word() {
+    let mut history = restarted();
+    history.emulators[1].incoming = true;
+    history.actions.push(action("migrate_to", "node1", 90.0, 97.0, Outcome::Done));
+    assert_eq!((violations(&history), broken_kernels(&history)), (vec![], 1));
+    // One that was not moved in this boot has no such reason.
+    history.emulators[1].incoming = false;
+    history.emulators[0].incoming = true;
+    assert_eq!((violations(&history), broken_kernels(&history)), (vec![Violation::MemoryLost], 0));
 }
 
 #[test]
