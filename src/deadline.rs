@@ -119,6 +119,15 @@ pub fn seconds_since_boot() -> i64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec())
 }
 
+/// Why a task has given no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It has not finished in time.
+    Late,
+    /// It never will: no thread could be made for it, or it has panicked.
+    Never,
+}
+
 /// Work in a thread of its own.
 ///
 /// libvirt's calls have no time limit of their own: opening a connection to a daemon that was stopped blocks for ever.
@@ -157,11 +166,22 @@ impl<T: Send + 'static> Task<T> {
     /// Waits until it has finished, or until the deadline. A finished task is seen also when the deadline has passed.
     #[must_use]
     pub fn wait(&self, deadline: &Deadline) -> Option<T> {
+        self.answer(deadline).ok()
+    }
+
+    /// The same, for who has to know why there is no answer.
+    ///
+    /// # Errors
+    /// Whether it may still come.
+    pub fn answer(&self, deadline: &Deadline) -> Result<T, Unanswered> {
         #[cfg(test)]
         if let Some(task) = &self.simulated {
-            return task.wait(deadline.end);
+            return task.wait(deadline.end).ok_or(Unanswered::Late);
         }
-        self.answer.recv_timeout(deadline.left()).ok()
+        self.answer.recv_timeout(deadline.left()).map_err(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => Unanswered::Late,
+            mpsc::RecvTimeoutError::Disconnected => Unanswered::Never,
+        })
     }
 }
 
@@ -195,7 +215,8 @@ mod tests {
     #[test]
     fn work_that_blocks_is_left_behind() {
         let (never, wait) = mpsc::channel::<()>();
-        assert_eq!(Deadline::after(Duration::from_millis(20)).run(move || wait.recv()), None);
+        let task = Task::start(move || wait.recv());
+        assert_eq!(task.answer(&Deadline::after(Duration::from_millis(20))), Err(Unanswered::Late));
         drop(never);
         assert_eq!(Deadline::after(Duration::from_secs(60)).run(|| 42), Some(42));
     }
@@ -204,5 +225,7 @@ mod tests {
     fn work_that_panics_is_no_answer() {
         let answer: Option<()> = Deadline::after(Duration::from_secs(60)).run(|| panic!("on purpose"));
         assert_eq!(answer, None);
+        let task: Task<()> = Task::start(|| panic!("on purpose"));
+        assert_eq!(task.answer(&Deadline::after(Duration::from_secs(60))), Err(Unanswered::Never));
     }
 }

@@ -4,7 +4,7 @@ use super::chain;
 use super::item::{self, Item, Source};
 use super::kind::Kind;
 use super::look::{self, Facts, Sight};
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, Unanswered};
 use crate::log;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// How long a look at one thing may take.
 pub const LOOK: Duration = Duration::from_secs(2);
+
+/// How many things are looked at at the same time: each takes a thread and a process, and with many the last of them would not be begun in time.
+const AT_ONCE: usize = 32;
 
 /// Where a volume of a pool (the two names) is: libvirt knows.
 pub type Volumes<'a> = &'a dyn Fn(&str, &str) -> Option<PathBuf>;
@@ -91,16 +94,32 @@ pub fn look(xml: &str, volumes: Volumes, deadline: &Deadline) -> Vec<Finding> {
 }
 
 fn look_at(items: Vec<Item>, volumes: Volumes, deadline: &Deadline) -> Vec<Finding> {
-    let tasks: Vec<_> = items
-        .into_iter()
-        .map(|item| {
+    let mut findings = Vec::with_capacity(items.len());
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        // A look that is cut short would say of storage that it does not answer.
+        let is_in_time = findings.is_empty() || deadline.left() > LOOK;
+        let begin = |item: Item| {
             let path = path(&item, volumes);
-            let (wanted, deadline) = (path.clone(), deadline.within(LOOK));
-            (item, path, wanted.map(|path| Task::start(move || look::look(&path, &deadline))))
-        })
-        .collect();
-    let answer = |task: Task<Sight>| task.wait(deadline).unwrap_or(Sight::Silent);
-    tasks.into_iter().map(|(item, path, task)| Finding { item, path, sight: task.map(answer), same: None }).collect()
+            let (wanted, limit) = (path.clone(), deadline.within(LOOK));
+            let task = wanted.map(|path| is_in_time.then(|| Task::start(move || look::look(&path, &limit))));
+            (item, path, task)
+        };
+        let tasks: Vec<_> = items.by_ref().take(AT_ONCE).map(begin).collect();
+        let seen = |task: Option<Task<Sight>>| {
+            task.map_or_else(|| Sight::Untold("there was no time to look".into()), |task| sight(task.answer(deadline)))
+        };
+        findings.extend(tasks.into_iter().map(|(item, path, task)| Finding { item, path, sight: task.map(seen), same: None }));
+    }
+    findings
+}
+
+/// What was seen. Who could not be sent has not asked the storage.
+fn sight(answer: Result<Sight, Unanswered>) -> Sight {
+    answer.unwrap_or_else(|unanswered| match unanswered {
+        Unanswered::Late => Sight::Silent,
+        Unanswered::Never => Sight::Untold("nobody could be sent to look".into()),
+    })
 }
 
 /// Where a thing is for the host whose volumes these are.
@@ -110,5 +129,33 @@ pub fn path(item: &Item, volumes: Volumes) -> Option<PathBuf> {
         Source::Path(path) => Some(path.clone()),
         Source::Volume { pool, volume } => volumes(pool, volume),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_could_not_be_sent_has_not_seen_a_silence() {
+        let soon = Deadline::after(Duration::from_secs(60));
+        let never = Task::start(|| -> Sight { panic!("on purpose") });
+        assert_eq!(sight(never.answer(&soon)), Sight::Untold("nobody could be sent to look".into()));
+        // Nor is it one when the time is over.
+        assert!(matches!(sight(never.answer(&soon.within(Duration::ZERO))), Sight::Untold(_)));
+        assert_eq!(sight(Err(Unanswered::Late)), Sight::Silent);
+        assert_eq!(sight(Ok(Sight::Missing("i/o error".into()))), Sight::Missing("i/o error".into()));
+    }
+
+    #[test]
+    fn many_are_looked_at_in_turns_and_those_without_time_are_not_called_silent() {
+        let disk = |number: usize| format!("<disk type='file'><source file='/nonexistent/{number}'/><target dev='v{number}'/></disk>");
+        let count = 2 * AT_ONCE + 1;
+        let xml = format!("<domain><devices>{}</devices></domain>", (0..count).map(disk).collect::<String>());
+        let look = |time| look_at(item::items(&xml), &|_, _| None, &Deadline::after(time));
+        let findings = look(LOOK / 2);
+        assert_eq!(findings.len(), count);
+        let untold = |finding: &Finding| matches!(&finding.sight, Some(Sight::Untold(text)) if text == "there was no time to look");
+        assert!(!findings.iter().take(AT_ONCE).any(untold) && findings.iter().skip(AT_ONCE).all(untold), "{findings:?}");
     }
 }
