@@ -20,7 +20,7 @@ const NAME: &str = "ports";
 /// anybody listens.
 const LAST_PORT: u16 = 49215;
 
-/// How long an answer may take.
+/// How long an answer may take, once it is known whom to ask.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// After what silence the question is put once more. The kernel sends a SYN again after one and three seconds (RFC 6298), which is too seldom for a
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How long one connection is tried: not long enough for the kernel to send a second SYN, which could come when the port is in use.
 const ONE: Duration = Duration::from_millis(900);
 
-/// What is kept of it for looking at the other addresses of a name, of which the first kept silent.
+/// What is kept of the time for saying what was found.
 const LAST: Duration = Duration::from_millis(300);
 
 const ADVICE: &str = "open the ports of qemu.conf for this host there (libvirt's are 49152 to 49215), or see migration_network";
@@ -49,18 +49,36 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         Ok(true) => return vec![Check::ok(NAME, format!("{name} was not tried: another guest is on its way there"))],
         Err(error) => return vec![unanswered(NAME, &error)],
     }
-    let limit = deadline.within(PATIENCE);
-    // The resolver has no time limit of the caller's.
-    let answer = Task::start(move || reach(&host, tried, &limit.before(LAST)));
-    let text = match answer.wait(&limit) {
-        Some(Ok(())) => return vec![Check::ok(NAME, format!("{name} is reached"))],
-        Some(Err(error)) if error.kind() == ErrorKind::TimedOut => "no answer".to_owned(),
-        Some(Err(error)) => error.to_string(),
-        None => "no answer".to_owned(),
+    // The resolver has no time limit of the caller's, and asks a second name server after 5 seconds.
+    let limit = deadline.before(LAST);
+    let answer = Task::start(move || reach(&host, tried, &limit)).wait(deadline);
+    vec![verdict(&name, port.is_some(), answer)]
+}
+
+/// Why a place is not reached.
+#[derive(Debug)]
+enum Obstacle {
+    /// Its addresses were tried to the end, or somebody has said that there is no way.
+    Closed(Error),
+    /// It was not tried as it would have to be.
+    Untold(Error),
+}
+
+/// What follows of a try, if that has ended. `is_sure`: a port or an address that libvirt chooses may be another one.
+fn verdict(name: &str, is_sure: bool, answer: Option<Result<(), Obstacle>>) -> Check {
+    let closed = |text: &str| {
+        let text = format!("{name}, where the memory is to go, is not reached: {text}");
+        if is_sure { Check::refuse(NAME, text, ADVICE) } else { Check::warning(NAME, text, ADVICE) }
     };
-    // A port or an address that libvirt chooses may be another one.
-    let text = format!("{name}, where the memory is to go, is not reached: {text}");
-    vec![if port.is_some() { Check::refuse(NAME, text, ADVICE) } else { Check::warning(NAME, text, ADVICE) }]
+    let untold =
+        |text: &str| Check::warning(NAME, format!("whether {name}, where the memory is to go, is reached cannot be told: {text}"), "");
+    match answer {
+        Some(Ok(())) => Check::ok(NAME, format!("{name} is reached")),
+        Some(Err(Obstacle::Closed(error))) if error.kind() == ErrorKind::TimedOut => closed("no answer"),
+        Some(Err(Obstacle::Closed(error))) => closed(&error.to_string()),
+        Some(Err(Obstacle::Untold(error))) => untold(&error.to_string()),
+        None => untold("there was no time to try it, or to resolve the name"),
+    }
 }
 
 /// Whether an emulator waits for the memory of a guest there. What cannot be told of one is not told of it.
@@ -70,39 +88,80 @@ fn is_any_awaited(connect: &Connect) -> Result<bool, virt::error::Error> {
     Ok(paused.iter().any(|domain| ffi::state(domain).is_ok_and(awaited)))
 }
 
-/// Whether one of the addresses answers, as QEMU tries them all: each in a task of its own, since one may keep silent. Those that do are asked
-/// over and over, as a lost SYN is no firewall.
-fn reach(host: &str, port: u16, limit: &Deadline) -> Result<(), Error> {
-    let connect = |address: SocketAddr| {
-        Task::start(move || match TcpStream::connect_timeout(&address, ONE) {
-            Err(error) if error.kind() == ErrorKind::TimedOut => None,
-            // Somebody has said that nobody listens.
-            Err(error) if error.kind() != ErrorKind::ConnectionRefused => Some(Err(error)),
-            _ => Some(Ok(())),
-        })
-    };
-    let mut silent: Vec<_> = (host, port).to_socket_addrs()?.map(|address| (address, Vec::new())).collect();
-    let mut last = Error::other("the name has no address");
+/// Whether one of the addresses answers, as QEMU tries them all.
+fn reach(host: &str, port: u16, deadline: &Deadline) -> Result<(), Obstacle> {
+    let found = (host, port).to_socket_addrs();
+    let found = found.map_err(|error| Obstacle::Untold(Error::other(format!("the name is not resolved: {error}"))))?;
+    let (limit, is_whole) = (deadline.within(PATIENCE), deadline.left() >= PATIENCE);
+    match reach_one(found.collect(), &limit) {
+        Err(Obstacle::Closed(error)) if error.kind() == ErrorKind::TimedOut && !is_whole => Err(no_time()),
+        reached => reached,
+    }
+}
+
+/// There was not enough time to say anything.
+fn no_time() -> Obstacle {
+    Obstacle::Untold(Error::other("there was no time to try it"))
+}
+
+/// An address that keeps silent.
+struct Silent {
+    address: SocketAddr,
+    tasks: Vec<Task<Tried>>,
+    /// Whether it has let one try pass to its end.
+    tried: bool,
+}
+
+/// What became of one try: nothing was heard, or somebody has answered.
+type Tried = Option<Result<(), Error>>;
+
+/// Each is asked in a task of its own, since one may keep silent. Those that do are asked over and over, as a lost SYN is no firewall.
+fn reach_one(addresses: Vec<SocketAddr>, limit: &Deadline) -> Result<(), Obstacle> {
+    let mut silent: Vec<Silent> = addresses.into_iter().map(|address| Silent { address, tasks: Vec::new(), tried: false }).collect();
+    let mut obstacle = None;
     while !silent.is_empty() {
         let round = limit.within(AGAIN);
-        for (address, tasks) in &mut silent {
-            tasks.push(connect(*address));
+        for one in &mut silent {
+            one.tasks.push(connect(one.address));
         }
         let mut still = Vec::new();
-        for (address, tasks) in silent {
-            match tasks.iter().find_map(|task| task.wait(&round).flatten()) {
+        for mut one in silent {
+            let answers: Vec<Tried> = one.tasks.iter().filter_map(|task| task.wait(&round)).collect();
+            one.tried |= answers.iter().any(Option::is_none);
+            match answers.into_iter().flatten().next() {
                 Some(Ok(())) => return Ok(()),
-                Some(Err(error)) => last = error,
-                None => still.push((address, tasks)),
+                // QEMU may get through by an address of which nothing is known.
+                Some(Err(error)) if is_no_way(&error) => obstacle = obstacle.or(Some(Obstacle::Closed(error))),
+                Some(Err(error)) => obstacle = Some(Obstacle::Untold(error)),
+                None => still.push(one),
             }
         }
         silent = still;
         // A task that could not be made is not waited for above.
         if !silent.is_empty() && !round.pause(AGAIN) && limit.expired() {
-            return Err(ErrorKind::TimedOut.into());
+            return Err(match obstacle {
+                Some(untold @ Obstacle::Untold(_)) => untold,
+                _ if silent.iter().all(|one| one.tried) => Obstacle::Closed(ErrorKind::TimedOut.into()),
+                _ => no_time(),
+            });
         }
     }
-    Err(last)
+    Err(obstacle.unwrap_or_else(|| Obstacle::Untold(Error::other("the name has no address"))))
+}
+
+fn connect(address: SocketAddr) -> Task<Tried> {
+    Task::start(move || match TcpStream::connect_timeout(&address, ONE) {
+        Err(error) if error.kind() == ErrorKind::TimedOut => None,
+        // Somebody has said that nobody listens.
+        Err(error) if error.kind() != ErrorKind::ConnectionRefused => Some(Err(error)),
+        _ => Some(Ok(())),
+    })
+}
+
+/// Whether somebody has said that there is no way, or may not be: this host's routes and firewall, a router, or the firewall there. All others may
+/// be this host's trouble of the moment.
+fn is_no_way(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::PermissionDenied)
 }
 
 /// The host and the port that the memory goes to, as far as they are known, if it goes by TCP.
@@ -129,7 +188,41 @@ pub(super) fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Verdict;
     use super::*;
+
+    #[test]
+    fn only_what_was_tried_is_refused() {
+        let closed = |kind: ErrorKind| Some(Err(Obstacle::Closed(kind.into())));
+        let untold =
+            || Some(Err(Obstacle::Untold(Error::other("failed to lookup address information: Temporary failure in name resolution"))));
+        let says = |is_sure, answer| verdict("node2:49160", is_sure, answer).verdict;
+        assert_eq!(says(true, Some(Ok(()))), Verdict::Ok);
+        for kind in [ErrorKind::TimedOut, ErrorKind::HostUnreachable] {
+            assert_eq!(says(true, closed(kind)), Verdict::Refuse, "{kind}");
+            assert_eq!(says(false, closed(kind)), Verdict::Warning, "{kind}");
+        }
+        assert_eq!(says(true, untold()), Verdict::Warning);
+        assert_eq!(says(true, None), Verdict::Warning);
+    }
+
+    #[test]
+    fn a_name_without_an_answer_and_a_try_without_time_say_nothing() {
+        let (soon, late) = (Deadline::after(Duration::from_secs(60)), Deadline::after(Duration::ZERO));
+        assert!(matches!(reach("name.invalid", 1, &soon), Err(Obstacle::Untold(_))));
+        assert!(matches!(reach_one(Vec::new(), &soon), Err(Obstacle::Untold(_))));
+        // 192.0.2.0/24 is nobody's (RFC 5737). A host without a route says so at once.
+        let nobody = vec!["192.0.2.1:1".parse().unwrap()];
+        assert!(!matches!(reach_one(nobody, &late), Ok(()) | Err(Obstacle::Closed(_))));
+    }
+
+    #[test]
+    fn who_says_that_nobody_listens_is_reached() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(reach_one(vec![address], &Deadline::after(Duration::from_secs(60))).is_ok());
+    }
 
     #[test]
     fn where_the_memory_goes() {
