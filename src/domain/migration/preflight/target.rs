@@ -162,10 +162,17 @@ impl Target {
     fn machine(&self, deadline: &Deadline) -> Vec<Check> {
         let platform = self.needs.platform.clone();
         let machine = platform.machine.clone().unwrap_or_default();
-        let answer = self.there.call("asking for the machine type", deadline, move |connect| {
+        let what = "asking for the machine type";
+        let answer = self.there.call(what, deadline, move |connect| {
             let [emulator, architecture, machine, kind] = [&platform.emulator, &platform.architecture, &platform.machine, &platform.kind];
-            connect.domain_capabilities(emulator.as_deref(), architecture.as_deref(), machine.as_deref(), kind.as_deref(), 0)
+            let answer = connect.domain_capabilities(emulator.as_deref(), architecture.as_deref(), machine.as_deref(), kind.as_deref(), 0);
+            let is_gone = answer.is_err() && ffi::is_not_there();
+            Ok(answer.map_err(|error| (ffi::error(&error), is_gone)))
         });
+        let answer = match answer {
+            Ok(answer) => answer.map_err(|(error, is_gone)| (error.context(format_args!("{what} at {}", self.there.uri())), is_gone)),
+            Err(error) => Err((error, false)),
+        };
         match answer {
             Ok(_) if self.needs.loader.is_none() => vec![Check::ok("machine", format!("{machine} is there"))],
             Ok(text) => {
@@ -179,10 +186,10 @@ impl Target {
                     "install the same firmware package there",
                 )]
             }
-            Err(error) if error.kind == Kind::Refused && !error.is_libvirts(ErrorNumber::NoSupport) => {
+            Err((error, is_gone)) if is_gone || lacks_the_machine(&error) => {
                 vec![Check::refuse("machine", error.text, "install the same emulator there, or one that has this machine type")]
             }
-            Err(error) => vec![unanswered("machine", &error)],
+            Err((error, _)) => vec![unanswered("machine", &error)],
         }
     }
 
@@ -279,6 +286,12 @@ impl Target {
     }
 }
 
+/// Whether libvirt says that there is no such emulator, architecture, machine or domain type (`virQEMUCapsCacheLookupDefault`). That a probe of the
+/// emulator has failed (`virQEMUCapsInitQMP`) may be for a moment, as on a host without memory for one more process.
+fn lacks_the_machine(error: &Error) -> bool {
+    [ErrorNumber::InvalidArg, ErrorNumber::ConfigUnsupported].into_iter().any(|number| error.is_libvirts(number))
+}
+
 /// A network or pool, which must be there and active.
 fn thing(kind: &'static str, name: &str, active: Result<bool, Error>) -> Check {
     match active {
@@ -298,6 +311,19 @@ pub(super) fn unanswered(name: &'static str, error: &Error) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emulator_that_could_not_be_asked_is_not_one_that_lacks_the_machine() {
+        let lacks = |number, text: &str| lacks_the_machine(&Error::of_libvirt(Kind::Refused, Some(number), text));
+        assert!(lacks(
+            ErrorNumber::InvalidArg,
+            "invalid argument: the machine 'pc-99' is not supported by emulator '/usr/bin/qemu-system-x86_64'"
+        ));
+        assert!(lacks(ErrorNumber::ConfigUnsupported, "unsupported configuration: Emulator does not support virt type 'kvm'"));
+        assert!(!lacks(ErrorNumber::InternalError, "internal error: Failed to probe QEMU binary with QMP: "));
+        assert!(!lacks(ErrorNumber::SystemError, "cannot fork child process: Cannot allocate memory"));
+        assert!(!lacks(ErrorNumber::NoSupport, "this function is not supported by the connection driver"));
+    }
 
     #[test]
     fn what_is_missing_is_refused_and_what_cannot_be_told_is_not() {
