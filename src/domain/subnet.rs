@@ -2,6 +2,7 @@
 
 use crate::deadline::Deadline;
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 
 /// A network by address and length of its prefix: `10.1.2.0/24`, `fd00:1::/64`.
@@ -50,9 +51,19 @@ impl fmt::Display for Subnet {
 /// # Errors
 /// The name stands for nothing, or for no address in the network; or there was no answer in time.
 pub fn address_in(host: &str, network: Subnet, deadline: &Deadline) -> Result<IpAddr, String> {
+    address_by(|name| Ok((name, 0).to_socket_addrs()?.map(|socket| socket.ip()).collect()), host, network, deadline)
+}
+
+/// The same by this resolver.
+pub(crate) fn address_by(
+    resolve: impl FnOnce(&str) -> io::Result<Vec<IpAddr>> + Send + 'static,
+    host: &str,
+    network: Subnet,
+    deadline: &Deadline,
+) -> Result<IpAddr, String> {
     let name = host.to_owned();
     // The resolver has no time limit of the caller's.
-    let found = deadline.run(move || (name.as_str(), 0).to_socket_addrs().map(|list| list.map(|socket| socket.ip()).collect::<Vec<_>>()));
+    let found = deadline.run(move || resolve(&name));
     let found = found.ok_or_else(|| format!("the name {host} is not resolved in time"))?;
     let found = found.map_err(|error| format!("the name {host} is not resolved: {error}"))?;
     found.into_iter().find(|address| network.holds(*address)).ok_or_else(|| format!("the name {host} has no address in {network}"))

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 /// Where the records of the moves from this host are.
 pub const HISTORY: &str = "/run/kvmha/migrations";
 
-/// How long the resolver may take.
-const RESOLVING: Duration = Duration::from_secs(5);
+/// How long the resolver may take: a second name server is asked after 5 seconds, for each search domain.
+const RESOLVING: Duration = Duration::from_secs(15);
 
 /// How long migrate_from waits for a guest of which nothing is to be seen: it is there before migrate_to ends.
 const GRACE: Duration = Duration::from_secs(2);
@@ -127,7 +127,7 @@ pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result
     // An address that is found is listened at too: nothing else there is to take the memory.
     let listen = match (written, parameters.migration_network) {
         (None, Some(network)) => {
-            let address = subnet::address_in(&host, network, &deadline.within(RESOLVING));
+            let address = subnet::address_in(&host, network, &resolving(deadline));
             Some(address.map_err(|text| Failure::generic(format!("migration_network: {text}")))?.to_string())
         }
         _ => None,
@@ -150,6 +150,11 @@ pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result
         storage: parameters.migration_storage_check,
         policy: parameters.migration_policy,
     })
+}
+
+/// Until when the resolver may take its time.
+fn resolving(deadline: &Deadline) -> Deadline {
+    deadline.share(RESOLVING, 3)
 }
 
 /// The URI of the libvirt of `node`.
@@ -285,7 +290,7 @@ mod tests {
         let (mut parameters, faults) = parameters::read(&environment);
         assert_eq!(faults, []);
         let hypervisor = parameters.hypervisor.take().unwrap();
-        let deadline = Deadline::after(Duration::from_secs(1));
+        let deadline = Deadline::after(Duration::from_secs(60));
         plan(&Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline })
     }
 
@@ -325,6 +330,23 @@ mod tests {
             let plan = planned(&[pairs, &[node]].concat()).unwrap();
             assert_eq!((plan.remote.as_str(), plan.migrate_uri.as_deref()), (remote, migrate_uri), "{pairs:?}");
         }
+    }
+
+    /// By a clock that is made up.
+    #[test]
+    fn a_second_name_server_is_waited_for() {
+        let network = subnet::Subnet::parse("10.0.0.0/8").unwrap();
+        let find = || {
+            let slow = |_: &str| {
+                let _ = Deadline::after(Duration::from_secs(60)).pause(Duration::from_secs(6));
+                Ok(vec!["10.0.0.2".parse().unwrap()])
+            };
+            subnet::address_by(slow, "node2", network, &resolving(&Deadline::after(Duration::from_secs(60))))
+                .map_or_else(|text| text, |address| address.to_string())
+        };
+        let answers =
+            crate::simulation::explore(0, || crate::simulation::hosts::World::new(&["qemu:///system"], false), find, |_, _| Ok(()));
+        assert_eq!(answers.into_keys().collect::<Vec<_>>(), ["10.0.0.2"]);
     }
 
     #[test]
