@@ -4,8 +4,10 @@
 mod model;
 
 use super::exit::Failure;
+use super::stopping::AGAIN;
 use super::{Call, moving};
 use crate::cluster::{self, Peer, fencing};
+use crate::deadline::Deadline;
 use crate::domain::creation::{self, Creation};
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::elsewhere::{self, Host};
@@ -42,11 +44,12 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
 /// Starts the guest and sees it run, scripts included.
 pub(super) fn start(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
+    let half = call.deadline.within(call.deadline.left() / 2);
     let record = call.record();
     let definition = match (call.definition(), &record) {
         (Ok(definition), _) => definition,
         (Err(error), Some(record)) => return start_without_definition(call, record, error),
-        (Err(error), None) => return Err(call.failure(error)),
+        (Err(error), None) => definition_yet(call, error, &half).map_err(|error| call.failure(error))?,
     };
     let identity = &definition.identity;
     let name = &identity.name;
@@ -212,6 +215,22 @@ fn start_without_definition(call: &Call, record: &Record, error: Error) -> Resul
         }
         _ => Err(call.failure(error)),
     }
+}
+
+/// The definition that could not be read because of `error`, once it can: an NFS server that fails over answers nobody for a minute and more, and a
+/// start that fails meanwhile on every node leaves the guest down.
+///
+/// # Errors
+/// It is not there or not usable, or not to be had by `half` of the time.
+fn definition_yet(call: &Call, mut error: Error, half: &Deadline) -> Result<Definition, Error> {
+    while error.kind != Kind::Definition && half.again(AGAIN) {
+        log::info(format_args!("{error}, the start waits for it"));
+        error = match call.definition_within(half.left()) {
+            Err(error) => error,
+            found => return found,
+        };
+    }
+    Err(error)
 }
 
 /// Why a guest was not created.

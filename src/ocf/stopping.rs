@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The most that one look takes at a guest that another resource may have.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// How long a probe, or a stop whose definition does not answer, waits before it looks again.
+/// How long a probe, or a start or stop whose definition does not answer, waits before it looks again.
 pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
 /// Ends the guest and proves it gone: whatever here may be this resource's, by its state file, its definition, its name, or the `config` that

@@ -78,6 +78,24 @@ pub fn answers_again(lab: &Lab) -> Result<()> {
     nothing_stays(lab, HERE)
 }
 
+/// The same for a start, which leaves time for what comes after it.
+pub fn answers_a_start_again(lab: &Lab) -> Result<()> {
+    let guest = resource(lab, "awaited")?.with("force_stop", "true");
+    let held = Faulty::hold(lab, HERE)?;
+    thread::scope(|scope| -> Result<()> {
+        let call = scope.spawn(|| guest.call(HERE, "start", 40));
+        thread::sleep(Duration::from_secs(15));
+        let over = call.is_finished();
+        drop(held);
+        call.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
+        ensure!(!over, "it did not wait");
+        Ok(())
+    })?;
+    promised!(guest.lives(HERE), "it does not run");
+    guest.end(HERE, 20)?;
+    nothing_stays(lab, HERE)
+}
+
 /// However often a file is asked for, at most one process waits for it, and the answer is there in time.
 pub fn stuck_readers(lab: &Lab) -> Result<()> {
     let absent = resource(lab, "asked")?;

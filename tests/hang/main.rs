@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         scenarios: lab::scenarios! {
             gone: write_in_flight;
             asynchronous: native io_uring;
-            config: all_actions answers_again stuck_readers stuck_scripts;
+            config: all_actions answers_again answers_a_start_again stuck_readers stuck_scripts;
             errors: stop report;
             frozen: monitors;
         },
