@@ -1,15 +1,25 @@
 //! What a guest needs of libvirt besides itself: the networks and storage pools that its definition names.
+//!
+//! A pool that is active is left alone as long as it knows the guest's volumes: a refresh that fails has libvirt stop it, under all guests that use it,
+//! and forget it if it is transient (`storagePoolRefresh` in libvirt's `src/storage/storage_driver.c`).
 
-use super::{Connection, Result, ffi};
+use super::{Connection, Error, Kind, Result};
 use crate::deadline::Deadline;
 use crate::log;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+use virt::connect::Connect;
+use virt::error::{Error as VirtError, ErrorNumber};
+
+/// What passes before something is asked for again that could not be started.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// The names in a definition, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Storage pools, of disks.
-    pub pools: BTreeSet<String>,
+    /// Storage pools, of disks, each with the volumes in it.
+    pub pools: BTreeMap<String, BTreeSet<String>>,
     /// Networks, of interfaces.
     pub networks: BTreeSet<String>,
 }
@@ -19,48 +29,171 @@ impl Needs {
     #[must_use]
     pub fn of(xml: &str) -> Self {
         let Ok(document) = roxmltree::Document::parse(xml) else { return Self::default() };
-        let named = |attribute: &str| {
-            let sources = document.descendants().filter(|node| node.has_tag_name("source"));
-            sources.filter_map(|node| node.attribute(attribute)).filter(|name| !name.is_empty()).map(Into::into).collect()
-        };
-        Self { pools: named("pool"), networks: named("network") }
+        let mut needs = Self::default();
+        for source in document.descendants().filter(|node| node.has_tag_name("source")) {
+            let named = |attribute: &str| source.attribute(attribute).filter(|name| !name.is_empty()).map(str::to_owned);
+            if let Some(pool) = named("pool") {
+                needs.pools.entry(pool).or_default().extend(named("volume"));
+            }
+            needs.networks.extend(named("network"));
+        }
+        needs
     }
 
-    /// Starts what is not active, at the libvirt at `uri`, and refreshes the pools that are.
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty() && self.networks.is_empty()
+    }
+
+    /// Starts what is not active, at this libvirt, and refreshes a pool that is and does not know a volume of the guest's.
     ///
     /// # Errors
-    /// The first that is not there or cannot be started. A pool that cannot be refreshed is only logged: it is active.
-    pub fn start(&self, uri: &str, deadline: &Deadline) -> Result<()> {
-        if self.pools.is_empty() && self.networks.is_empty() {
-            return Ok(());
-        }
-        let connection = Connection::open(uri, deadline)?;
-        for name in &self.pools {
-            let wanted = name.clone();
-            let refreshed = connection.call(&format!("starting storage pool {name}"), deadline, move |connect| {
-                let pool = connect.lookup_storage_pool_by_name(&wanted)?;
-                if pool.is_active()? { Ok(pool.refresh(0).err()) } else { pool.create(0).map(|()| None) }
-            });
-            match refreshed? {
-                Some(error) => log::warning(format_args!("storage pool {name} cannot be refreshed: {}", ffi::error(&error))),
-                None => log::debug(|| format!("storage pool {name} is active")),
+    /// The first that is not there or cannot be started.
+    pub fn start(&self, libvirt: &Connection, deadline: &Deadline) -> Result<()> {
+        for (name, volumes) in &self.pools {
+            let pool = Thing::Pool(name.clone());
+            if !pool.start(libvirt, deadline)? && lacks(libvirt, name, volumes, deadline) {
+                refresh(libvirt, name, deadline)?;
             }
         }
-        for name in &self.networks {
-            let wanted = name.clone();
-            let started = connection.call(&format!("starting network {name}"), deadline, move |connect| {
-                let network = connect.lookup_network_by_name(&wanted)?;
-                if network.is_active()? { Ok(()) } else { network.create() }
-            });
-            started?;
+        self.networks.iter().try_for_each(|name| Thing::Network(name.clone()).start(libvirt, deadline).map(drop))
+    }
+}
+
+/// Whether a pool that is active does not know one of these volumes. Where that cannot be told it is not: if one is missing, libvirt will say which.
+fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline: &Deadline) -> bool {
+    let (name, volumes) = (pool.to_owned(), volumes.clone());
+    let looked = libvirt.call(&format!("looking up the volumes in storage pool {pool}"), &quarter(deadline), move |connect| {
+        let pool = connect.lookup_storage_pool_by_name(&name)?;
+        for volume in &volumes {
+            match pool.lookup_storage_vol_by_name(volume) {
+                Ok(_) => {}
+                Err(error) if error.code().known() == Some(ErrorNumber::NoStorageVolume) => return Ok(true),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        Ok(false)
+    });
+    looked.unwrap_or_else(|error| {
+        log::warning(format_args!("storage pool {pool}: {error}"));
+        false
+    })
+}
+
+/// Refreshes a pool that is active.
+///
+/// # Errors
+/// It is not active any more by that, and cannot be started again.
+fn refresh(libvirt: &Connection, pool: &str, deadline: &Deadline) -> Result<()> {
+    let name = pool.to_owned();
+    let refreshed = libvirt.call(&format!("refreshing storage pool {pool}"), &quarter(deadline), move |connect| {
+        connect.lookup_storage_pool_by_name(&name)?.refresh(0).map(drop)
+    });
+    match refreshed {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind == Kind::Unresponsive => {
+            log::warning(format_args!("storage pool {pool} is active, but is not refreshed in time: {error}"));
+            Ok(())
+        }
+        Err(error) => {
+            log::warning(error);
+            // Others may use it, and it is this that has stopped it: what has kept it from being read may pass.
+            Thing::Pool(pool.to_owned())
+                .start_after(libvirt, |error| error.kind == Kind::State || error.kind == Kind::Refused, deadline)
+                .map(drop)
+        }
+    }
+}
+
+/// What one step may take that may also be left out.
+fn quarter(deadline: &Deadline) -> Deadline {
+    deadline.within(deadline.left() / 4)
+}
+
+/// Something of libvirt's that can be active.
+#[derive(Clone)]
+enum Thing {
+    Pool(String),
+    Network(String),
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(name) => write!(f, "storage pool {name}"),
+            Self::Network(name) => write!(f, "network {name}"),
+        }
+    }
+}
+
+impl Thing {
+    fn is_active(&self, connect: &Connect) -> std::result::Result<bool, VirtError> {
+        match self {
+            Self::Pool(name) => connect.lookup_storage_pool_by_name(name)?.is_active(),
+            Self::Network(name) => connect.lookup_network_by_name(name)?.is_active(),
+        }
+    }
+
+    fn create(&self, connect: &Connect) -> std::result::Result<(), VirtError> {
+        match self {
+            Self::Pool(name) => connect.lookup_storage_pool_by_name(name)?.create(0),
+            Self::Network(name) => connect.lookup_network_by_name(name)?.create(),
+        }
+    }
+
+    /// Starts it if it is not active; says whether it was not.
+    ///
+    /// # Errors
+    /// It is not there or cannot be started.
+    fn start(&self, libvirt: &Connection, deadline: &Deadline) -> Result<bool> {
+        // That it is active already, or just being started, for another guest that comes at the same time.
+        self.start_after(libvirt, |error| error.kind == Kind::State, deadline)
+    }
+
+    /// The same; it is asked for again while an error `may_pass`.
+    fn start_after(&self, libvirt: &Connection, may_pass: impl Fn(&Error) -> bool, deadline: &Deadline) -> Result<bool> {
+        let ask = || {
+            let thing = self.clone();
+            libvirt.call(&format!("looking at {self}"), deadline, move |connect| thing.is_active(connect))
+        };
+        let create = || {
+            let thing = self.clone();
+            libvirt.call(&format!("starting {self}"), deadline, move |connect| thing.create(connect))
+        };
+        let started = started(ask, create, may_pass, &deadline.within(deadline.left() / 2))?;
+        log::debug(|| format!("{self} is active"));
+        Ok(started)
+    }
+}
+
+/// Has something started that is not active; says whether it was not. The two steps are not one: what another has started in between is active too.
+fn started(
+    is_active: impl Fn() -> Result<bool>,
+    create: impl Fn() -> Result<()>,
+    may_pass: impl Fn(&Error) -> bool,
+    patience: &Deadline,
+) -> Result<bool> {
+    if is_active()? {
+        return Ok(false);
+    }
+    loop {
+        let Err(error) = create() else { return Ok(true) };
+        if is_active().unwrap_or(false) {
+            return Ok(true);
+        }
+        if !may_pass(&error) || !patience.again(AGAIN) {
+            return Err(error);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulation::{explore, hosts::World};
+    use std::cell::Cell;
+    use virt::storage_vol::StorageVol;
 
     #[test]
     fn named_in_a_definition() {
@@ -69,8 +202,53 @@ mod tests {
             <interface type='network'><source network='front'/></interface><interface><source network=\"b&amp;b\"/></interface>\
             </devices></domain>";
         let needs = Needs::of(xml);
-        assert_eq!(needs.pools.iter().collect::<Vec<_>>(), ["vms"]);
+        let volumes = ["a", "b"].map(str::to_owned).into();
+        assert_eq!(needs.pools, [("vms".to_owned(), volumes)].into());
         assert_eq!(needs.networks.iter().collect::<Vec<_>>(), ["b&b", "front"]);
         assert_eq!(Needs::of("no xml"), Needs::default());
+    }
+
+    /// It is not active when it is asked for, another guest's action has it started meanwhile, and libvirt refuses the second request. By a clock
+    /// that is made up: it is active after so many seconds.
+    #[test]
+    fn what_another_has_started_is_active() {
+        let said = |active_after: u64, kind: Kind| {
+            let act = move || {
+                let begun = Cell::new(None);
+                let is_active = || Ok(begun.get().is_some_and(|begin| crate::deadline::now() - begin >= Duration::from_secs(active_after)));
+                let create = || {
+                    if begun.get().is_none() {
+                        begun.set(Some(crate::deadline::now()));
+                    }
+                    Err(Error::new(kind, "storage pool 'vms' is starting up"))
+                };
+                let answer = started(is_active, create, |error| error.kind == Kind::State, &Deadline::after(Duration::from_secs(10)));
+                answer.map_or_else(|error| error.text, |started| started.to_string())
+            };
+            explore(0, || World::new(&["qemu:///system"], false), act, |_, _| Ok(())).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(said(0, Kind::State), ["true"], "it is active by now");
+        assert_eq!(said(0, Kind::Refused), ["true"], "whatever is said of the request");
+        assert_eq!(said(5, Kind::State), ["true"], "it is being started");
+        assert_eq!(said(5, Kind::Refused), ["storage pool 'vms' is starting up"]);
+        assert_eq!(said(60, Kind::State), ["storage pool 'vms' is starting up"]);
+    }
+
+    /// libvirt's test driver, which needs no daemon: an active pool that knows the volume is not refreshed.
+    #[test]
+    fn a_volume_that_is_known_is_not_looked_for() {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let Ok(libvirt) = Connection::open("test:///default", &deadline) else { return };
+        let volume = "<volume><name>a</name><capacity>1024</capacity></volume>";
+        let made = libvirt.call("making a volume", &deadline, move |connect| {
+            StorageVol::create_xml(&connect.lookup_storage_pool_by_name("default-pool")?, volume, 0).map(drop)
+        });
+        made.unwrap();
+        let lacks = |names: &[&str]| lacks(&libvirt, "default-pool", &names.iter().map(|name| (*name).to_owned()).collect(), &deadline);
+        assert!(!lacks(&["a"]) && !lacks(&[]) && lacks(&["a", "b"]));
+        let needs = Needs::of("<domain><source pool='default-pool' volume='b'/><source network='default'/></domain>");
+        needs.start(&libvirt, &deadline).unwrap();
+        let none = Needs::of("<domain><source pool='nowhere' volume='b'/></domain>");
+        assert!(none.start(&libvirt, &deadline).unwrap_err().text.contains("storage pool nowhere"));
     }
 }

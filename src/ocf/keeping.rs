@@ -4,12 +4,12 @@ use super::Call;
 use super::actions::Action;
 use super::exit::{Code, Failure};
 use crate::domain::definition::{Definition, Identity};
-use crate::domain::migration::Plan;
+use crate::domain::migration::{self, Plan};
 use crate::domain::overlay::{self, Recipe};
 use crate::domain::record::{Record, Slot};
 use crate::domain::resources::Needs;
 use crate::domain::status::{self, Trace};
-use crate::domain::{Condition, Error, Kind, files, live, saved_state};
+use crate::domain::{Condition, Connection, Error, Kind, files, live, saved_state};
 use crate::log;
 use crate::program::{self, Outcome};
 use std::ffi::OsStr;
@@ -181,10 +181,12 @@ impl Call {
 
     /// What comes before the start of a guest that is proven not to be here: what it needs is started.
     pub(super) fn start_needs(&self, definition: &Definition) -> Result<(), Error> {
-        if !self.parameters.start_resources {
+        let needs = Needs::of(&definition.xml);
+        if !self.parameters.start_resources || needs.is_empty() {
             return Ok(());
         }
-        Needs::of(&definition.xml).start(&self.hypervisor.to_string(), &self.deadline)
+        let here = Connection::open_again(&self.hypervisor.to_string(), &migration::connecting(&self.deadline), &self.deadline)?;
+        needs.start(&here, &self.deadline)
     }
 
     /// Its image is made, unless it is restored.
@@ -208,13 +210,20 @@ impl Call {
         if !self.parameters.start_resources {
             return Ok(());
         }
-        let seen = status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)).map_err(|error| self.failure(error))?;
-        if seen.is_none_or(|(condition, _)| !condition.is_active()) {
-            return Ok(());
+        match status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)) {
+            Ok(seen) if !seen.as_ref().is_some_and(|(condition, _)| condition.is_active()) => return Ok(()),
+            Ok(_) => {}
+            // The move asks again, with more patience; what it needs there does no harm if it then stays.
+            Err(error) => log::warning(format_args!("whether {} runs here is not known yet: {error}", identity.name)),
         }
         let Ok(definition) = self.definition().inspect_err(|error| log::warning(error)) else { return Ok(()) };
-        Needs::of(&definition.xml)
-            .start(&plan.remote, &self.deadline.within(self.deadline.left() / 2))
+        let needs = Needs::of(&definition.xml);
+        if needs.is_empty() {
+            return Ok(());
+        }
+        let limit = self.deadline.within(self.deadline.left() / 2);
+        migration::target(plan, &limit)
+            .and_then(|there| needs.start(&there, &limit))
             .map_err(|error| Failure::generic(format!("{} still runs here, not moved to {}: {}", identity.name, plan.target, error.text)))
     }
 

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             saved: stopped_and_gone_on failed_by_a_script cannot_be_saved cannot_be_restored older_than_the_disk older_than_what_it_is_compared_with
                 set_again_while_it_runs ran_on_without_it
                 not_written_to_its_end not_written_to_its_end_in_japanese restored_and_never_let_run;
-            needs: networks_and_pools at_the_target image_on_a_base image_anew copied_in_by_a_stand_in_for_virt_copy_in;
+            needs: networks_and_pools at_the_target two_at_once pool_that_cannot_be_read image_on_a_base image_anew copied_in_by_a_stand_in_for_virt_copy_in;
             numbers: written_and_left_alone removed traced;
             moves: the_way_to_the_target the_way_of_the_memory speed_and_downtime;
             tools: wrong_values reloaded;

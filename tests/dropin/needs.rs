@@ -1,7 +1,7 @@
 //! `start_resources`, `backingfile`, `stateless`, `copyindirs`: what a guest needs is there when it starts.
 
 use crate::props::{PATH, shared, stand_in};
-use crate::stage::{HERE, Resource, SOON, THERE};
+use crate::stage::{HERE, Resource, SOON, THERE, together};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::process::replace;
@@ -73,6 +73,62 @@ pub fn at_the_target(lab: &Lab) -> Result<()> {
     guest.call(HERE, "stop", 60)?.is(0)?;
     guest.with("force_stop", "true").end(THERE, 60)?;
     Ok(())
+}
+
+/// Two guests come at once to a target where what they need is not active: each finds it so, and only one can start it.
+pub fn two_at_once(lab: &Lab) -> Result<()> {
+    let guests =
+        ["first", "second"].map(|name| guest(lab, name).map(|guest| guest.with("start_resources", "true").with("force_stop", "true")));
+    let guests = guests.into_iter().collect::<Result<Vec<_>>>()?;
+    for node in [HERE, THERE] {
+        define(lab, node)?;
+    }
+    guests.iter().try_for_each(|guest| guest.begin(HERE).map(drop))?;
+    ensure!(active(lab, THERE)? == (false, false), "it is active there already");
+    let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE)];
+    type Task<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+    let moves = guests.iter().map(|guest| -> Task { Box::new(move || guest.call_with(HERE, "migrate_to", 120, &target)?.is(0).map(drop)) });
+    together(moves.collect())?;
+    ensure!(active(lab, THERE)? == (true, true), "not started at the target");
+    for guest in &guests {
+        guest.call(HERE, "stop", 60)?.is(0)?;
+        guest.end(THERE, 60)?;
+    }
+    Ok(())
+}
+
+/// A pool that is active is not lost by a start: one whose folder is away is left alone if it knows the volume, and where it has to be read anew, and
+/// cannot be for a moment, it is started again.
+pub fn pool_that_cannot_be_read(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "pooled")?.with("start_resources", "true").with("force_stop", "true");
+    guest.edit(|text| {
+        let text = text.replace("<disk type='file'", "<disk type='volume'");
+        text.replace("<source file='/srv/vms/pooled.img'/>", "<source pool='later' volume='pooled.img'/>")
+    })?;
+    let shell = |script: &str| lab.check(HERE, &["sh", "-ec", script], SOON);
+    let pool = "<pool type='dir'><name>later</name><target><path>/run/later</path></target></pool>";
+    shell(&format!("mkdir /run/later; echo \"{pool}\" >/run/later.xml; virsh -q pool-define /run/later.xml; virsh -q pool-start later"))?;
+    let (take, give) = (|| shell("mv /run/later /run/away"), || shell("mv /run/away /run/later"));
+    let is_active = || -> Result<bool> { Ok(shell("virsh -q pool-list --name")?.contains("later")) };
+    // What comes into it by another way than libvirt's is not known to it.
+    shell("cp /srv/vms/pooled.img /run/later")?;
+    take()?;
+    std::thread::scope(|scope| -> Result<()> {
+        let call = scope.spawn(|| guest.call(HERE, "start", 60));
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        give()?;
+        call.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0).map(drop)
+    })?;
+    ensure!(is_active()?, "it is not active any more");
+    guest.end(HERE, 60)?;
+    take()?;
+    let refused = guest.call(HERE, "start", 60);
+    give()?;
+    refused?.is(1)?;
+    ensure!(is_active()?, "it was refreshed");
+    guest.begin(HERE)?;
+    guest.end(HERE, 60)?;
+    shell("virsh -q pool-destroy later; virsh -q pool-undefine later; rm -r /run/later /run/later.xml").map(drop)
 }
 
 /// A guest whose disk is an image on a base.

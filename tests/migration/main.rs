@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         preflight: name_and_uuid network machine_and_target unsafe_place jobs records;
         busy: converges gentle_stays postcopy_arrives postcopy_not_allowed network_by_address;
         clients: connection_and_memory;
-        transports: ssh tls unix refused_for_a_moment filtered another_is_awaited no_room_for_its_end;
+        transports: ssh tls unix refused_for_a_moment refused_before_its_pool filtered slow_names another_is_awaited no_room_for_its_end;
         begin: agent target_libvirt;
         prepare: source_libvirt target_libvirt target_emulator;
         perform: agent source_libvirt target_libvirt source_emulator target_emulator target_full;

@@ -41,6 +41,29 @@ pub fn ssh(lab: &Lab) -> Result<()> {
 /// The target's libvirt is restarted when the move is wanted: it is waited for.
 pub fn refused_for_a_moment(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "patient")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    restarted_at_the_target(lab, &guest)
+}
+
+/// So it is where a storage pool is to be started there first.
+pub fn refused_before_its_pool(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "stored")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
+    guest.edit(|text| {
+        let text = text.replace("<disk type='file'", "<disk type='volume'");
+        text.replace("<source file='/srv/vms/stored.img'/>", "<source pool='vms' volume='stored.img'/>")
+    })?;
+    let pool = "<pool type='dir'><name>vms</name><target><path>/srv/vms</path></target></pool>";
+    for node in [HERE, THERE] {
+        shell(lab, node, &format!("echo \"{pool}\" >/run/pool.xml; virsh -q pool-define /run/pool.xml"))?;
+    }
+    restarted_at_the_target(lab, &guest.with("start_resources", "true"))?;
+    guest.with("force_stop", "true").end(THERE, 60)?;
+    for node in [HERE, THERE] {
+        shell(lab, node, "virsh -q pool-destroy vms; virsh -q pool-undefine vms")?;
+    }
+    Ok(())
+}
+
+fn restarted_at_the_target(lab: &Lab, guest: &Resource) -> Result<()> {
     let boot = guest.boot(HERE)?;
     lab.kill(THERE, "libvirtd")?;
     let moved = std::thread::scope(|scope| {
@@ -48,12 +71,12 @@ pub fn refused_for_a_moment(lab: &Lab) -> Result<()> {
             std::thread::sleep(Duration::from_secs(3));
             lab.start(THERE, "libvirtd")
         });
-        let moved = migrate_to(&guest);
+        let moved = migrate_to(guest);
         comes.join().map_err(|_| anyhow::anyhow!("panicked"))??;
         moved
     });
     moved?.is(0)?;
-    arrived(&guest, boot)
+    arrived(guest, boot)
 }
 
 /// The connection and the memory by TLS. What is missing, has expired or is of another host is named before the guest is touched.
@@ -125,6 +148,21 @@ pub fn filtered(lab: &Lab) -> Result<()> {
     guest.beats(boot)?;
     migrate_to(&known)?.is(0)?;
     arrived(&guest, boot)
+}
+
+/// A name server that says nothing is no firewall: nothing is sure then, and a move would not be refused.
+pub fn slow_names(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "named")?.with("force_stop", "true");
+    guest.boot(HERE)?;
+    shell(lab, HERE, "cp /etc/resolv.conf /run/resolv.conf; echo nameserver 192.0.2.1 >/etc/resolv.conf")?;
+    let set =
+        ["migration_transport=tcp", "migrateuri=tcp://far.example.com:49160", "migrate_options=--unsafe"].map(|value| ["--set", value]);
+    let words = [["kvmha", "check", "/srv/vms/named.xml", "--to", THERE].as_slice(), &set.concat()].concat();
+    let said = lab.exec(HERE, &words, Duration::from_secs(60));
+    shell(lab, HERE, "cat /run/resolv.conf >/etc/resolv.conf")?;
+    let said = said?;
+    ensure!(said.code == Some(0) && said.stdout.contains("far.example.com:49160") && said.stdout.contains("cannot be told"), "{said:?}");
+    guest.end(HERE, 60).map(drop)
 }
 
 /// At the moment when an emulator at the target waits for the memory of one guest, another is asked whether it could move there, through the same

@@ -44,8 +44,17 @@ const CONNECTING: Duration = Duration::from_secs(15);
 
 /// Until when a libvirt that cannot be reached is tried again before a move: nothing is lost by that yet, and a move that fails is a guest that is
 /// restarted.
-fn connecting(working: &Deadline) -> Deadline {
+#[must_use]
+pub fn connecting(working: &Deadline) -> Deadline {
     working.share(CONNECTING, 3)
+}
+
+/// The target's libvirt, for what is done there before a move.
+///
+/// # Errors
+/// As for [`Connection::open_again`].
+pub fn target(plan: &Plan, deadline: &Deadline) -> Result<Connection> {
+    There::new(&plan.remote).connection_again(&connecting(deadline), &deadline.within(CONNECTING))
 }
 
 /// Moves the guest; succeeds only if it runs at the target. A guest that is there already is success. `begin` is called right before
