@@ -41,10 +41,10 @@ pub fn ssh(lab: &Lab) -> Result<()> {
 /// The target's libvirt is restarted when the move is wanted: it is waited for.
 pub fn refused_for_a_moment(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "patient")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
-    restarted_at_the_target(lab, &guest)
+    restarted(lab, &guest, &[THERE])
 }
 
-/// So it is where a storage pool is to be started there first.
+/// So it is, and the libvirt here, where a storage pool is to be started there first.
 pub fn refused_before_its_pool(lab: &Lab) -> Result<()> {
     let guest = Resource::new(lab, "stored")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
     guest.edit(|text| {
@@ -55,7 +55,7 @@ pub fn refused_before_its_pool(lab: &Lab) -> Result<()> {
     for node in [HERE, THERE] {
         shell(lab, node, &format!("echo \"{pool}\" >/run/pool.xml; virsh -q pool-define /run/pool.xml"))?;
     }
-    restarted_at_the_target(lab, &guest.with("start_resources", "true"))?;
+    restarted(lab, &guest.with("start_resources", "true"), &[HERE, THERE])?;
     guest.with("force_stop", "true").end(THERE, 60)?;
     for node in [HERE, THERE] {
         shell(lab, node, "virsh -q pool-destroy vms; virsh -q pool-undefine vms")?;
@@ -63,13 +63,14 @@ pub fn refused_before_its_pool(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn restarted_at_the_target(lab: &Lab, guest: &Resource) -> Result<()> {
+/// Moves it while the libvirt of these nodes is restarted.
+fn restarted(lab: &Lab, guest: &Resource, nodes: &[&str]) -> Result<()> {
     let boot = guest.boot(HERE)?;
-    lab.kill(THERE, "libvirtd")?;
+    nodes.iter().try_for_each(|node| lab.kill(node, "libvirtd"))?;
     let moved = std::thread::scope(|scope| {
         let comes = scope.spawn(|| {
             std::thread::sleep(Duration::from_secs(3));
-            lab.start(THERE, "libvirtd")
+            nodes.iter().try_for_each(|node| lab.start(node, "libvirtd"))
         });
         let moved = migrate_to(guest);
         comes.join().map_err(|_| anyhow::anyhow!("panicked"))??;
