@@ -126,7 +126,9 @@ pub struct GuestText<'a> {
     pub card: Option<u32>,
 }
 
-/// The XML of a guest. `cache='none'`: what the guest has written is on the shared storage and nowhere else, so it may migrate.
+/// The XML of a guest. `pti=on`: its kernel changes page tables, and with it the emulated CPU forgets what it may write without saying so, whenever
+/// it is entered. QEMU before 9.0 does not take that back itself when it asks what was written (`cpu_physical_memory_sync_dirty_bitmap`), so that
+/// writes were lost in a move; there is nothing of the kind with KVM. `cache='none'`: what the guest has written is on the shared storage and nowhere else, so it may migrate.
 #[must_use]
 pub fn guest(guest: &GuestText<'_>) -> String {
     let GuestText { name, uuid, memory, arguments, card } = guest;
@@ -152,7 +154,7 @@ pub fn guest(guest: &GuestText<'_>) -> String {
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>/boot/vmlinuz</kernel>
     <initrd>/boot/initrd</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 mitigations=off {arguments}</cmdline>
+    <cmdline>console=ttyS0 quiet panic=-1 mitigations=off pti=on {arguments}</cmdline>
   </os>
   <features>
     <acpi/>

@@ -157,8 +157,8 @@ impl Lab {
     }
 
     /// What its kernel has said if it broke, or that it was reset without a word if it has booted so often. QEMU without KVM loses a guest's write
-    /// now and then while it is moved on a busy machine: a store that was under way when its page was sent. 3 kernels broke in 142 moves by virsh
-    /// alone; one whose page tables are wrong cannot say so, the emulated CPU is reset (a triple fault).
+    /// now and then while it is moved (see [`config::guest`]); a kernel whose page tables are wrong cannot say so, its CPU is reset (a triple
+    /// fault).
     #[must_use]
     pub fn last_words(&self, name: &str, boots: usize) -> String {
         let broken = |line: &&str| ["Kernel panic", "Oops: ", "BUG: "].iter().any(|word| line.contains(word));
