@@ -46,6 +46,19 @@ pub enum Sharing {
     Unique,
 }
 
+/// What a parameter is about, which decides what can be done without its right value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concerns {
+    /// Which guest it is.
+    Guest,
+    /// Which libvirt runs the guest.
+    Libvirt,
+    /// Where and how the guest is moved.
+    Move,
+    /// Anything else.
+    Other,
+}
+
 /// One row of a table of parameters that fills a `T`.
 pub struct Parameter<T: 'static> {
     /// The name, as users write it.
@@ -58,6 +71,8 @@ pub struct Parameter<T: 'static> {
     pub sharing: Sharing,
     /// What a change of a live resource's value means.
     pub change: Change,
+    /// What it is about.
+    pub concerns: Concerns,
     /// The value when none is given, as text; it goes through `set` like any other, so the documented default is the real one.
     pub default: Option<&'static str>,
     /// One line for lists, without a full stop.
@@ -90,6 +105,8 @@ pub(crate) use set;
 pub struct Fault {
     /// The parameter.
     pub name: &'static str,
+    /// What the parameter is about.
+    pub concerns: Concerns,
     /// What is wrong, for a person.
     pub text: String,
     /// Whether the parameter was not given at all.
@@ -113,20 +130,21 @@ pub fn read<'a, T: Default + 'static>(
     let mut values = T::default();
     let mut faults = Vec::new();
     for row in table {
+        let fault = |text, missing| Fault { name: row.name, concerns: row.concerns, text, missing };
         if let Some(default) = row.default
             && let Err(text) = check(row.kind, default).and_then(|()| (row.set)(&mut values, default))
         {
-            faults.push(Fault { name: row.name, text: format!("default {default:?}: {text}"), missing: false });
+            faults.push(fault(format!("default {default:?}: {text}"), false));
         }
         match given.get(row.name).map(String::as_str) {
             None | Some("") => {
                 if row.required {
-                    faults.push(Fault { name: row.name, text: "required parameter not set".into(), missing: true });
+                    faults.push(fault("required parameter not set".into(), true));
                 }
             }
             Some(value) => {
                 if let Err(text) = check(row.kind, value).and_then(|()| (row.set)(&mut values, value)) {
-                    faults.push(Fault { name: row.name, text, missing: false });
+                    faults.push(fault(text, false));
                 }
             }
         }
@@ -218,6 +236,7 @@ mod tests {
             required: false,
             sharing: Sharing::Shared,
             change: Change::Reloads,
+            concerns: Concerns::Other,
             default: Some("80"),
             short: "",
             long: "",
@@ -232,6 +251,7 @@ mod tests {
             required: true,
             sharing: Sharing::Shared,
             change: Change::Restarts,
+            concerns: Concerns::Other,
             default: None,
             short: "",
             long: "",

@@ -4,15 +4,15 @@
 //! is changed into one of this agent by its address alone.
 
 use super::options::{Effect, Options, Row, Secret, uuid};
-use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, integer, set};
+use crate::parameter::{Change, Concerns, Kind, Parameter, Sharing, boolean, integer, set};
 use std::time::Duration;
 
 type Setter = fn(&mut Options, &str) -> Result<(), String>;
 
 /// A row with the most frequent properties; the others are changed at the row.
 const fn row(name: &'static str, value: &'static str, kind: Kind, default: Option<&'static str>, short: &'static str, set: Setter) -> Row {
-    let parameter =
-        Parameter { name, kind, required: false, sharing: Sharing::Shared, change: Change::Reloads, default, short, long: "", set };
+    let (sharing, change, concerns) = (Sharing::Shared, Change::Reloads, Concerns::Other);
+    let parameter = Parameter { name, kind, required: false, sharing, change, concerns, default, short, long: "", set };
     Row { parameter, letter: None, value, obsoletes: None, aliases: &[], advertised: true, effect: Effect::Works }
 }
 

@@ -127,6 +127,7 @@ fn code(action: Action, kind: Kind) -> Code {
 mod tests {
     use super::super::actions::{ACTIONS, Row};
     use super::*;
+    use crate::parameter::Concerns;
 
     #[test]
     fn nothing_that_bans_comes_from_a_running_system() {
@@ -152,7 +153,7 @@ mod tests {
     fn a_migration_never_says_what_leaves_the_guest_stopped() {
         for action in [Action::MigrateTo, Action::MigrateFrom] {
             for missing in [false, true] {
-                let fault = Fault { name: "config", text: String::new(), missing };
+                let fault = Fault { name: "config", concerns: Concerns::Guest, text: String::new(), missing };
                 assert_eq!(Failure::of_fault(action, &fault).code, Code::Generic);
             }
         }

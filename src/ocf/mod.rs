@@ -39,7 +39,7 @@ pub use moving::HISTORY;
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Uri, evidence};
 use crate::log;
-use crate::parameter::Fault;
+use crate::parameter::{Concerns, Fault};
 use actions::{ACTIONS, Action};
 use exit::{Code, Failure};
 use parameters::Parameters;
@@ -111,7 +111,7 @@ impl Call {
     /// # Errors
     /// `hypervisor` is wrong, or another host's.
     fn usable_hypervisor(&self) -> Result<(), Failure> {
-        match self.faults.iter().find(|fault| fault.name == "hypervisor") {
+        match self.faults.iter().find(|fault| fault.concerns == Concerns::Libvirt) {
             Some(fault) => Err(Failure::of_fault(self.action, fault)),
             None => self.insist_on_this_host(),
         }
@@ -152,7 +152,8 @@ impl Call {
         let other_hypervisor = hypervisor.to_string() != self.hypervisor.to_string();
         let stale = missing || other_config && names_another() || (other_config || other_hypervisor) && self.was_reconfigured();
         // Without an answer from Pacemaker at least what cannot be right.
-        let unusable = self.faults.iter().any(|fault| fault.name == "hypervisor") || !self.hypervisor.is_on(&self.environment.host);
+        let unusable =
+            self.faults.iter().any(|fault| fault.concerns == Concerns::Libvirt) || !self.hypervisor.is_on(&self.environment.host);
         if !stale && !unusable {
             return;
         }
@@ -162,7 +163,7 @@ impl Call {
             self.parameters.config = record.config;
         }
         self.hypervisor = hypervisor;
-        self.faults.retain(|fault| !fault.missing && fault.name != "hypervisor");
+        self.faults.retain(|fault| !fault.missing && fault.concerns != Concerns::Libvirt);
     }
 
     /// The `config` that a stop was called with, if it is not the one it goes by.

@@ -19,6 +19,7 @@ use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight};
 use crate::domain::{Condition, Error, Kind, State, subnet, uri};
 use crate::log;
+use crate::parameter::Concerns;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -37,9 +38,7 @@ const READING: Duration = Duration::from_secs(5);
 /// Moves the guest to the node that Pacemaker names; success only if it runs there.
 pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
     // For a word that has nothing to do with a move the guest would be stopped, and then not be started.
-    call.insist_on(|fault| {
-        fault.name.starts_with("migrat") || matches!(fault.name, "config" | "hypervisor" | "remoteuri" | "start_resources")
-    })?;
+    call.insist_on(|fault| fault.concerns != Concerns::Other)?;
     let plan = plan(call)?;
     let record = record(call)?;
     let identity = record.identity();
@@ -278,20 +277,51 @@ fn await_arrival(call: &Call, identity: &Identity, mut seen: Option<Presence>) -
 #[cfg(test)]
 mod tests {
     use super::super::actions::Action;
+    use super::super::parameters::tests::WRONG;
     use super::super::{Environment, parameters};
     use super::*;
     use crate::deadline::Deadline;
 
-    fn planned(pairs: &[(&str, &str)]) -> Result<Plan, Failure> {
+    fn call(pairs: &[(&str, &str)]) -> Call {
         let mut variables: std::collections::BTreeMap<String, String> =
             pairs.iter().map(|(name, value)| (format!("OCF_RESKEY_{name}"), (*value).to_owned())).collect();
-        variables.insert("OCF_RESKEY_config".into(), "/srv/web1.xml".into());
+        variables.entry("OCF_RESKEY_config".into()).or_insert("/srv/web1.xml".into());
         let environment = Environment::new(&variables);
         let (mut parameters, faults) = parameters::read(&environment);
-        assert_eq!(faults, []);
         let hypervisor = parameters.hypervisor.take().unwrap();
         let deadline = Deadline::after(Duration::from_secs(60));
-        plan(&Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline })
+        Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline }
+    }
+
+    fn planned(pairs: &[(&str, &str)]) -> Result<Plan, Failure> {
+        let call = call(pairs);
+        assert_eq!(call.faults, []);
+        plan(&call)
+    }
+
+    #[test]
+    fn only_a_wrong_value_that_a_move_needs_keeps_the_guest_where_it_is() {
+        let needed = [
+            "config",
+            "hypervisor",
+            "migration_transport",
+            "migration_user",
+            "migration_downtime",
+            "migration_speed",
+            "migration_network_suffix",
+            "migrateuri",
+            "migrate_options",
+            "migrateport",
+            "remoteuri",
+            "migration_policy",
+            "migration_storage_check",
+            "migration_network",
+        ];
+        for (name, value) in WRONG {
+            let reason = migrate_to(&call(&[(name, value)])).unwrap_err().reason.unwrap_or_default();
+            let begins = if needed.contains(name) { format!("{name}: ") } else { "migrate_to: no target node given".to_owned() };
+            assert!(reason.starts_with(&begins), "{name}={value}: {reason}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::domain::migration::policy::Policy;
 use crate::domain::options::Options;
 use crate::domain::subnet::Subnet;
 use crate::domain::uri::Uri;
-use crate::parameter::{self, Fault};
+use crate::parameter::{self, Concerns, Fault};
 use std::path::PathBuf;
 
 /// The values of one resource.
@@ -158,7 +158,8 @@ pub fn read(environment: &Environment) -> (Parameters, Vec<Fault>) {
     let (mut values, mut faults) = parameter::read(rows(), &given);
     for row in rows().filter(|row| environment.unreadable.iter().any(|name| name == row.name)) {
         faults.retain(|fault| fault.name != row.name);
-        faults.push(Fault { name: row.name, text: "value is not valid UTF-8".into(), missing: row.required });
+        let text = "value is not valid UTF-8".into();
+        faults.push(Fault { name: row.name, concerns: row.concerns, text, missing: row.required });
     }
     faults.extend(contradictions(&mut values));
     (values, faults)
@@ -167,7 +168,7 @@ pub fn read(environment: &Environment) -> (Parameters, Vec<Fault>) {
 /// Parameters that are right each for itself and make no sense together; the first named is then as if it were not set.
 fn contradictions(values: &mut Parameters) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut fault = |name, text: &str| faults.push(Fault { name, text: text.into(), missing: false });
+    let mut fault = |name, text: &str| faults.push(Fault { name, concerns: Concerns::Other, text: text.into(), missing: false });
     if values.force_stop && values.snapshot.take().is_some() {
         fault("snapshot", "a guest cannot be saved with force_stop, set one of the two");
     }
@@ -178,9 +179,47 @@ fn contradictions(values: &mut Parameters) -> Vec<Fault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::ocf) mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    /// A wrong value of each parameter that can have one.
+    pub(in crate::ocf) const WRONG: &[(&str, &str)] = &[
+        ("config", "vm1.xml"),
+        ("hypervisor", "vbox:///session"),
+        ("force_stop", "Yes"),
+        ("migration_transport", "a b"),
+        ("migration_user", "-oProxyCommand=x"),
+        ("migration_downtime", "fast"),
+        ("migration_speed", "-1"),
+        ("migration_network_suffix", " -mig"),
+        ("migrateuri", "tcp://a b"),
+        ("migrate_options", "--unheard-of"),
+        ("autoset_utilization_cpu", "maybe"),
+        ("autoset_utilization_host_memory", "maybe"),
+        ("autoset_utilization_hv_memory", "maybe"),
+        ("unset_utilization_cpu", "maybe"),
+        ("unset_utilization_host_memory", "maybe"),
+        ("unset_utilization_hv_memory", "maybe"),
+        ("migrateport", "65536"),
+        ("remoteuri", "http://%n/"),
+        ("save_config_on_stop", "maybe"),
+        ("sync_config_on_stop", "maybe"),
+        ("snapshot", "states"),
+        ("backingfile", "base.img"),
+        ("stateless", "maybe"),
+        ("copyindirs", "/x y"),
+        ("shutdown_mode", "acpi,shout"),
+        ("start_resources", "maybe"),
+        ("pause_policy", "panic"),
+        ("outage_policy", "pray"),
+        ("outage_delay", "soon"),
+        ("guest_agent_failures", "often"),
+        ("migration_policy", "hope"),
+        ("migration_storage_check", "hope"),
+        ("migration_network", "10.0.0.0"),
+        ("migration_check_interval", "5m"),
+    ];
 
     fn of(pairs: &[(&str, &str)]) -> (Parameters, Vec<Fault>) {
         let mut variables: BTreeMap<String, String> = [("OCF_RESKEY_config".to_owned(), "/srv/web1.xml".to_owned())].into();
@@ -213,48 +252,12 @@ mod tests {
 
     #[test]
     fn a_wrong_value_for_every_parameter_is_named() {
-        let wrong = [
-            ("config", "vm1.xml"),
-            ("hypervisor", "vbox:///session"),
-            ("force_stop", "Yes"),
-            ("migration_transport", "a b"),
-            ("migration_user", "-oProxyCommand=x"),
-            ("migration_downtime", "fast"),
-            ("migration_speed", "-1"),
-            ("migration_network_suffix", " -mig"),
-            ("migrateuri", "tcp://a b"),
-            ("migrate_options", "--unheard-of"),
-            ("autoset_utilization_cpu", "maybe"),
-            ("autoset_utilization_host_memory", "maybe"),
-            ("autoset_utilization_hv_memory", "maybe"),
-            ("unset_utilization_cpu", "maybe"),
-            ("unset_utilization_host_memory", "maybe"),
-            ("unset_utilization_hv_memory", "maybe"),
-            ("migrateport", "65536"),
-            ("remoteuri", "http://%n/"),
-            ("save_config_on_stop", "maybe"),
-            ("sync_config_on_stop", "maybe"),
-            ("snapshot", "states"),
-            ("backingfile", "base.img"),
-            ("stateless", "maybe"),
-            ("copyindirs", "/x y"),
-            ("shutdown_mode", "acpi,shout"),
-            ("start_resources", "maybe"),
-            ("pause_policy", "panic"),
-            ("outage_policy", "pray"),
-            ("outage_delay", "soon"),
-            ("guest_agent_failures", "often"),
-            ("migration_policy", "hope"),
-            ("migration_storage_check", "hope"),
-            ("migration_network", "10.0.0.0"),
-            ("migration_check_interval", "5m"),
-        ];
-        for (name, value) in wrong {
+        for (name, value) in WRONG {
             let (_, faults) = of(&[(name, value)]);
-            assert_eq!(faults.iter().map(|fault| fault.name).collect::<Vec<_>>(), [name], "{name}={value}");
+            assert_eq!(faults.iter().map(|fault| fault.name).collect::<Vec<_>>(), [*name], "{name}={value}");
         }
         // monitor_scripts takes any words; a script that is not there makes monitor fail with its name.
-        assert_eq!(wrong.len() + 1, rows().count());
+        assert_eq!(WRONG.len() + 1, rows().count());
     }
 
     #[test]

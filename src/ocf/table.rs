@@ -4,7 +4,7 @@ mod inherited;
 mod own;
 
 use super::parameters::Parameters;
-use crate::parameter::{Change, Kind, Parameter, Sharing, integer};
+use crate::parameter::{Change, Concerns, Kind, Parameter, Sharing, integer};
 
 /// The parameters, in the order of the metadata.
 pub fn rows() -> impl Iterator<Item = &'static Parameter<Parameters>> {
@@ -20,7 +20,19 @@ const fn row(
     set: Setter,
 ) -> Parameter<Parameters> {
     let [short, long] = texts;
-    Parameter { name, kind, required: false, sharing: Sharing::Shared, change: Change::Reloads, default, short, long, set }
+    let (sharing, change, concerns) = (Sharing::Shared, Change::Reloads, Concerns::Other);
+    Parameter { name, kind, required: false, sharing, change, concerns, default, short, long, set }
+}
+
+/// The same of a parameter that a move needs: without its right value the guest would be moved elsewhere, or in another way, than was asked for.
+const fn of_move(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    texts: [&'static str; 2],
+    set: Setter,
+) -> Parameter<Parameters> {
+    Parameter { concerns: Concerns::Move, ..row(name, kind, default, texts, set) }
 }
 
 /// Puts a value into its field.

@@ -1,11 +1,11 @@
 //! The parameters of `ocf:heartbeat:VirtualDomain`, by its names.
 
-use super::{NUMBER, number, row};
+use super::{NUMBER, number, of_move, row};
 use crate::domain::ending::ShutdownMode;
 use crate::domain::options::Options;
 use crate::domain::uri::{self, Uri};
 use crate::ocf::parameters::Parameters;
-use crate::parameter::{Change, Kind, Parameter, Sharing, boolean, choice, set};
+use crate::parameter::{Change, Concerns, Kind, Parameter, Sharing, boolean, choice, set};
 use std::path::PathBuf;
 
 const PORT: Kind = Kind::Integer { min: 1, max: u16::MAX as u64 };
@@ -15,6 +15,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         required: true,
         sharing: Sharing::Unique,
         change: Change::Restarts,
+        concerns: Concerns::Guest,
         ..row(
             "config",
             Kind::Text,
@@ -29,6 +30,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
     },
     Parameter {
         change: Change::Restarts,
+        concerns: Concerns::Libvirt,
         ..row(
             "hypervisor",
             Kind::Text,
@@ -48,7 +50,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         set!(force_stop = boolean),
     ),
-    row(
+    of_move(
         "migration_transport",
         Kind::Text,
         None,
@@ -65,7 +67,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row(
+    of_move(
         "migration_user",
         Kind::Text,
         None,
@@ -79,7 +81,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row(
+    of_move(
         "migration_downtime",
         NUMBER,
         Some("0"),
@@ -89,14 +91,14 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         set!(migration_downtime = number),
     ),
-    row(
+    of_move(
         "migration_speed",
         NUMBER,
         Some("0"),
         ["Greatest bandwidth of a migration (MiB/s)", "Greatest bandwidth of a migration, in MiB/s. 0 leaves libvirt's default."],
         set!(migration_speed = number),
     ),
-    row(
+    of_move(
         "migration_network_suffix",
         Kind::Text,
         None,
@@ -114,7 +116,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row(
+    of_move(
         "migrateuri",
         Kind::Text,
         None,
@@ -129,7 +131,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             Ok(())
         },
     ),
-    row(
+    of_move(
         "migrate_options",
         Kind::Text,
         None,
@@ -222,7 +224,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         set!(utilization.hv_memory.unset = boolean),
     ),
-    row(
+    of_move(
         "migrateport",
         PORT,
         None,
@@ -233,7 +235,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         set!(migrateport = Some(port)),
     ),
-    row(
+    of_move(
         "remoteuri",
         Kind::Text,
         None,

@@ -1,6 +1,6 @@
 //! The parameters that `ocf:heartbeat:VirtualDomain` has not got.
 
-use super::{NUMBER, SECONDS, number, row};
+use super::{NUMBER, SECONDS, number, of_move, row};
 use crate::domain::migration::StorageCheck;
 use crate::domain::migration::policy::Policy;
 use crate::domain::subnet::Subnet;
@@ -80,7 +80,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         set!(guest_agent_failures = number),
     ),
-    row(
+    of_move(
         "migration_policy",
         Kind::Select(Policy::WORDS),
         Some("converge"),
@@ -95,7 +95,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         choice!(migration_policy: Policy),
     ),
-    row(
+    of_move(
         "migration_storage_check",
         Kind::Select(StorageCheck::WORDS),
         Some("different"),
@@ -110,7 +110,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         ],
         choice!(migration_storage_check: StorageCheck),
     ),
-    row(
+    of_move(
         "migration_network",
         Kind::Text,
         None,
