@@ -58,7 +58,7 @@ fn clear(id: &str, then: Result<Option<String>, Trouble>) -> String {
 pub(super) fn refreshing(view: &View, cib: &Cib, id: &str, node: &str) -> Option<String> {
     let deadline = Deadline::after(FORESIGHT);
     let plans = scheduler::plan_for(cib, &deadline)
-        .and_then(|before| scheduler::plan_for(&cib.as_found(id, node), &deadline).map(|after| (before, after)));
+        .and_then(|before| scheduler::plan_for(&cib.as_found(id, Some(node)), &deadline).map(|after| (before, after)));
     let by_hand = format!("crm_resource --refresh --force --resource {id}");
     let what = match plans {
         Ok((before, after)) => consequence(&before, &after, id)?,
@@ -66,6 +66,52 @@ pub(super) fn refreshing(view: &View, cib: &Cib, id: &str, node: &str) -> Option
     };
     let (why, remedy) = cause(view, cib, id, node);
     Some(format!("{id} has failed, and without that Pacemaker would {what}, {why}: {remedy} first; or, if that may be, {by_hand}"))
+}
+
+/// What Pacemaker would do with a resource that has failed and is nowhere, without its failures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It is started on this node.
+    Starts(String),
+    /// It stays stopped: why.
+    Stays(String),
+}
+
+/// What Pacemaker would do with a resource that is nowhere if it forgot its failures.
+///
+/// # Errors
+/// Why it should not be made to, and what to do.
+pub(super) fn cleaning(view: &View, cib: &Cib, id: &str) -> Result<Then, String> {
+    let deadline = Deadline::after(FORESIGHT);
+    let plans = scheduler::plan_for(cib, &deadline)
+        .and_then(|before| scheduler::plan_for(&cib.as_found(id, None), &deadline).map(|after| (before, after)));
+    let by_hand = cleanup(id);
+    let (before, after) =
+        plans.map_err(|trouble| format!("{by_hand}, if that may be: what Pacemaker does then cannot be foreseen ({trouble})"))?;
+    if let Some(what) = consequence(&before, &after, id) {
+        return Err(format!("{id} has failed, and without that Pacemaker would {what}: if that may be, {by_hand}"));
+    }
+    Ok(match after.into_iter().find(|step| step.operation == "start" && step.resource.as_deref() == Some(id)) {
+        Some(start) => Then::Starts(start.node),
+        None => Then::Stays(stays(view, cib, id)),
+    })
+}
+
+/// What has Pacemaker forget the failures of a resource, and look for it again where they were.
+pub(super) fn cleanup(id: &str) -> String {
+    format!("crm_resource --cleanup --resource {id}")
+}
+
+/// Why a resource without failures would not be started.
+fn stays(view: &View, cib: &Cib, id: &str) -> String {
+    if cib.meta(id, "target-role").is_some_and(|role| role.eq_ignore_ascii_case("Stopped")) {
+        return "it has target-role=Stopped".to_owned();
+    }
+    let placed = view.resource(id);
+    if view.maintenance || placed.is_some_and(|placed| !placed.managed && !placed.blocked) {
+        return "Pacemaker does not manage it".to_owned();
+    }
+    "crm_simulate --live-check --show-scores tells why".to_owned()
 }
 
 /// What would be done to a resource that is found running, or to others because of that.

@@ -6,6 +6,7 @@
 mod advice;
 
 use super::interruption::Interruption;
+use super::outlook::Then;
 use super::overview::OURS;
 use super::probe::{self, Find};
 use super::whereabouts::{Place, Whereabouts};
@@ -31,6 +32,8 @@ const QUESTION: Duration = Duration::from_secs(15);
 const ENDING: Duration = Duration::from_secs(60);
 /// For Pacemaker to look for the guest on all nodes.
 const LOOKING: Duration = Duration::from_secs(120);
+/// For a start, which may wait for the locks that a lost node has left.
+const STARTING: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
 #[command(
@@ -56,6 +59,8 @@ enum Step {
     ForgetMove { guest: String },
     /// Pacemaker keeps a failure of a guest that runs here, and nowhere else.
     Refresh { resource: String, reason: String },
+    /// Pacemaker keeps a failure of a guest that is nowhere, and may leave it alone for that.
+    Cleanup { resource: String, reason: String, then: Then },
     /// Pacemaker would restart the guest at the next change of a parameter, since it did not expect to find it.
     ForgetFind(Find),
 }
@@ -72,6 +77,13 @@ impl fmt::Display for Step {
             }
             Self::Refresh { resource, reason } => {
                 write!(f, "have Pacemaker forget the failure of {resource} and look for it anew: it runs on this node alone ({reason})")
+            }
+            Self::Cleanup { resource, reason, then } => {
+                write!(f, "have Pacemaker forget the failure of {resource}, which runs nowhere: ")?;
+                match then {
+                    Then::Starts(node) => write!(f, "it then starts it on {node} ({reason})"),
+                    Then::Stays(why) => write!(f, "it then stays stopped, for {why} ({reason})"),
+                }
             }
             Self::ForgetFind(Find { resource, .. }) => {
                 write!(
@@ -141,9 +153,12 @@ fn plan(found: &Whereabouts, outlook: &Outlook) -> Vec<Step> {
         }
     }
     if let Some(id) = &found.resource {
+        let reasons = failures(found).map(|failure| format!("{}: {}", failure.key, failure.reason));
+        let reason = reasons.collect::<Vec<_>>().join("; ");
         if has_to_be_refreshed(found, here) && outlook.refresh.is_none() {
-            let reasons = failures(found).map(|failure| format!("{}: {}", failure.key, failure.reason));
-            steps.push(Step::Refresh { resource: id.clone(), reason: reasons.collect::<Vec<_>>().join("; ") });
+            steps.push(Step::Refresh { resource: id.clone(), reason });
+        } else if let Some(then) = outlook.then.clone().filter(|_| has_to_be_cleaned(found)) {
+            steps.push(Step::Cleanup { resource: id.clone(), reason, then });
         }
         steps.extend(find(found, here).filter(|_| !has_failed(found)).map(Step::ForgetFind));
     }
@@ -164,6 +179,27 @@ fn has_failed(found: &Whereabouts) -> bool {
 /// at once.
 fn has_to_be_refreshed(found: &Whereabouts, here: &Place) -> bool {
     has_failed(found) && found.pending.is_none() && is_alone(found, here) && found.constraints.is_empty()
+}
+
+/// Whether Pacemaker keeps a failure of a guest that is nowhere.
+fn has_to_be_cleaned(found: &Whereabouts) -> bool {
+    has_failed(found) && found.pending.is_none() && is_nowhere(found) && agent(found) == Some(OURS)
+}
+
+/// Whether every node was asked, and has nothing of the guest. Of other nodes only their libvirts were: the agent's own probe, which has to be where
+/// the failure was before Pacemaker starts anything, looks for its processes too.
+fn is_nowhere(found: &Whereabouts) -> bool {
+    let is_absent = |place: &Place| {
+        let asked = place.trouble.is_none() || place.off.is_some();
+        place.copy == Some(false) && asked && place.emulators.is_empty() && place.unproven.is_empty()
+    };
+    !found.is_unsure() && found.places.iter().all(is_absent)
+}
+
+/// The agent that Pacemaker calls for it.
+fn agent(found: &Whereabouts) -> Option<&str> {
+    let (view, id) = (found.view.as_ref()?, found.resource.as_ref()?);
+    view.resource(id).map(|placed| placed.agent.as_str())
 }
 
 /// What Pacemaker has to forget, where it knows the guest to be: only where this agent, which can reload, was asked. What other nodes have
@@ -229,6 +265,7 @@ fn carry_out(step: &Step, found: &Whereabouts) -> anyhow::Result<()> {
             Ok(())
         }
         Step::Refresh { resource, .. } => refresh(resource, found).and_then(|node| forget_find(resource, node)),
+        Step::Cleanup { resource, then, .. } => clean_up(resource, then, found),
         Step::ForgetFind(find) => probe::forget(find),
     }
 }
@@ -302,6 +339,28 @@ fn refresh<'a>(id: &str, found: &'a Whereabouts) -> anyhow::Result<&'a str> {
             return Ok(here);
         }
         ensure!(deadline.pause(Duration::from_millis(500)), "Pacemaker does not find {id} on {here}, see crm_mon");
+    }
+}
+
+/// Has Pacemaker forget the failures of a guest that is nowhere, and waits for what it then does with it.
+fn clean_up(id: &str, then: &Then, found: &Whereabouts) -> anyhow::Result<()> {
+    let before: Vec<&Failure> = failures(found).collect();
+    tool::run("crm_resource", &["--cleanup", "--resource", id], &Deadline::after(LOOKING))?;
+    let deadline = Deadline::after(STARTING);
+    loop {
+        let view = View::query(&deadline.within(QUESTION))?;
+        let left: Vec<&Failure> = view.failures.iter().filter(|failure| failure.is_of(id)).collect();
+        if let Some(again) = left.iter().find(|failure| !before.contains(failure)) {
+            bail!("it has failed again: {} on {}: {}", again.key, again.node, again.reason);
+        }
+        let started = view.resource(id).is_some_and(|placed| {
+            let rests = placed.pending.as_deref().is_none_or(view::is_look);
+            rests && (!placed.nodes.is_empty() || matches!(then, Then::Stays(_)))
+        });
+        if left.is_empty() && started {
+            return Ok(());
+        }
+        ensure!(deadline.pause(Duration::from_millis(500)), "Pacemaker has not started {id} yet, see crm_mon");
     }
 }
 

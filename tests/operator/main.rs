@@ -6,6 +6,7 @@
 
 mod doctor;
 mod manual;
+mod nowhere;
 mod repair;
 mod seen;
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         doctor: each_broken_set_up_is_found remedies_do_what_they_say;
         repair: copies_and_files a_copy_that_begins_to_run a_copy_that_is_held interrupted_while_it_holds a_failed_move a_move_mark
             found_by_a_refresh;
+        nowhere: after_a_stop_that_failed after_starts_that_failed;
         manual: the_two_node_guide the_other_pages;
     };
     let mut agent = Some(lab::program::under_test());

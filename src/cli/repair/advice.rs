@@ -1,8 +1,9 @@
 //! What is said to a person: what is amiss and not for this program to do.
 
-use super::has_to_be_refreshed;
-use crate::cli::outlook;
-use crate::cli::whereabouts::Whereabouts;
+use super::{agent, has_failed, has_to_be_cleaned, has_to_be_refreshed, is_nowhere};
+use crate::cli::outlook::{self, Then};
+use crate::cli::overview::OURS;
+use crate::cli::whereabouts::{Place, Whereabouts};
 
 /// What Pacemaker would do if what it keeps were taken away.
 #[derive(Default)]
@@ -11,15 +12,20 @@ pub(super) struct Outlook {
     pub(super) clear: Option<String>,
     /// Why its failures are not forgotten.
     pub(super) refresh: Option<String>,
+    /// What it does with a guest that is nowhere without its failures.
+    pub(super) then: Option<Then>,
 }
 
 impl Outlook {
     pub(super) fn take(found: &Whereabouts) -> Self {
         let (Some(view), Some(cib), Some(id)) = (&found.view, &found.cib, &found.resource) else { return Self::default() };
         let failed = found.here().filter(|here| has_to_be_refreshed(found, here));
+        let cleaned = has_to_be_cleaned(found).then(|| outlook::cleaning(view, cib, id));
+        let (then, objection) = cleaned.map_or((None, None), |cleaned| (cleaned.clone().ok(), cleaned.err()));
         Self {
             clear: outlook::clearing(view, cib, id, &found.constraints),
-            refresh: failed.and_then(|here| outlook::refreshing(view, cib, id, &here.node)),
+            refresh: failed.and_then(|here| outlook::refreshing(view, cib, id, &here.node)).or(objection),
+            then,
         }
     }
 }
@@ -48,6 +54,21 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
         advice.push(format!(
             "{name} is held on this node. Do not let it go on, its memory may be older than its disks, but stop it and start it anew{}",
             how.unwrap_or_default()
+        ));
+    }
+    let stands = |place: &&&Place| !place.runs && !place.held;
+    if let Some(place) = found.copies().iter().find(stands).filter(|_| running.is_empty() && found.pending.is_none() && has_failed(found)) {
+        let state = place.state.as_deref().unwrap_or("an emulator lives");
+        advice.push(format!(
+            "{name} has failed, and is still on {} ({state}): when it has ended there, run this again. One that hangs on its storage ends when that \
+             answers again, or when the node is turned off",
+            place.node
+        ));
+    }
+    if let Some(id) = found.resource.as_ref().filter(|_| has_failed(found) && is_nowhere(found) && agent(found) != Some(OURS)) {
+        advice.push(format!(
+            "{name} has failed, and no libvirt has it; its agent does not look for processes: see that no node has one, then {}",
+            outlook::cleanup(id)
         ));
     }
     for place in found.places.iter().filter(|place| !place.here && place.copy == Some(true) && !place.runs && !running.is_empty()) {
@@ -80,11 +101,11 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
 mod tests {
     use super::super::{QUESTION, Step, plan};
     use super::*;
-    use crate::cli::overview::OURS;
-    use crate::cli::whereabouts::Place;
+    use crate::cli::whereabouts::Process;
     use crate::cluster::cib::Cib;
     use crate::cluster::view::{self, Failure, View};
     use crate::deadline::Deadline;
+    use crate::fence;
     use crate::ocf::Asked;
     use std::collections::BTreeMap;
 
@@ -124,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_move_that_is_over() {
-        let outlook = Outlook { clear: Some("crm_resource --clear --resource web1".to_owned()), refresh: None };
+        let outlook = Outlook { clear: Some("crm_resource --clear --resource web1".to_owned()), refresh: None, then: None };
         let [advice] = &advice(&drawn("Started"), &outlook)[..] else { panic!() };
         assert!(advice.starts_with("crm_resource --clear --resource web1") && advice.contains("cli-prefer-web1"), "{advice}");
     }
@@ -144,8 +165,81 @@ mod tests {
         });
         let [Step::Refresh { reason, .. }] = &plan(&found, &Outlook::default())[..] else { panic!() };
         assert_eq!(reason, "web1_migrate_to_0: no route");
-        let outlook = Outlook { clear: None, refresh: Some("n1 is in standby".to_owned()) };
+        let outlook = Outlook { clear: None, refresh: Some("n1 is in standby".to_owned()), then: None };
         assert_eq!(plan(&found, &outlook), []);
         assert_eq!(advice(&found, &outlook), ["n1 is in standby"]);
+    }
+    /// A guest whose stop has failed and is blocked, of which no node has anything any more.
+    fn blocked(nodes: &[Place]) -> Whereabouts {
+        let mut found = drawn("Started");
+        found.constraints.clear();
+        found.view = found.view.map(|mut view| {
+            (view.resources[0].failed, view.resources[0].blocked) = (true, true);
+            let failure = ("web1_stop_0".to_owned(), "n1".to_owned(), "9".to_owned(), "it hangs".to_owned());
+            let (key, node, call, reason) = failure;
+            View { failures: vec![Failure { key, node, call, reason }], ..view }
+        });
+        found.places = nodes.to_vec();
+        found
+    }
+
+    fn absent(node: &str) -> Place {
+        Place { node: node.to_owned(), here: node == "n1", copy: Some(false), ..Place::default() }
+    }
+
+    #[test]
+    fn a_failure_of_a_guest_that_is_nowhere_is_forgotten() {
+        let outlook = Outlook { then: Some(Then::Starts("n2".to_owned())), ..Outlook::default() };
+        let found = blocked(&[absent("n1"), absent("n2")]);
+        let steps = plan(&found, &outlook);
+        let [step @ Step::Cleanup { .. }] = &steps[..] else { panic!("{steps:?}") };
+        let text = step.to_string();
+        assert!(text.contains("runs nowhere: it then starts it on n2 (web1_stop_0: it hangs)"), "{text}");
+        assert_eq!(advice(&found, &outlook), [""; 0]);
+        // One that is off for certain has nothing, whatever could not be asked there.
+        let off = Place { off: Some(1), trouble: Some("no answer".to_owned()), ..absent("n2") };
+        assert_eq!(plan(&blocked(&[absent("n1"), off]), &outlook), steps);
+        // What Pacemaker would do to others is for a person to decide.
+        assert_eq!(plan(&found, &Outlook::default()), []);
+        let stays = Outlook { then: Some(Then::Stays("it has target-role=Stopped".to_owned())), ..Outlook::default() };
+        assert!(plan(&found, &stays)[0].to_string().contains("stays stopped, for it has target-role=Stopped"));
+    }
+
+    #[test]
+    fn a_failure_is_kept_as_long_as_the_guest_may_be_somewhere() {
+        let outlook = Outlook { then: Some(Then::Starts("n2".to_owned())), ..Outlook::default() };
+        let unseen = fence::Unproven { host: "n2".to_owned(), begun: 1, file: "/run/note".into() };
+        let process = Process { pid: 7, since: None, ending: true };
+        for there in [
+            Place { copy: None, trouble: Some("no answer".to_owned()), ..absent("n2") },
+            Place { trouble: Some("libvirt hangs".to_owned()), ..absent("n1") },
+            Place { unproven: vec![unseen], ..absent("n1") },
+            Place { emulators: vec![process], ..absent("n1") },
+            Place { copy: Some(true), state: Some("shut off".to_owned()), ..absent("n2") },
+        ] {
+            let other = absent(if there.node == "n1" { "n2" } else { "n1" });
+            let found = blocked(&[there.clone(), other]);
+            assert!(!plan(&found, &outlook).iter().any(|step| matches!(step, Step::Cleanup { .. })), "{there:?}");
+        }
+        let mut pending = blocked(&[absent("n1"), absent("n2")]);
+        pending.pending = Some("Starting".to_owned());
+        assert_eq!(plan(&pending, &outlook), []);
+        let mut guessed = blocked(&[absent("n1"), absent("n2")]);
+        guessed.troubles.push("it is a guess".to_owned());
+        assert_eq!(plan(&guessed, &outlook), []);
+        let mut well = blocked(&[absent("n1"), absent("n2")]);
+        well.view = well.view.map(|mut view| {
+            view.resources[0].failed = false;
+            View { failures: Vec::new(), ..view }
+        });
+        assert_eq!(plan(&well, &outlook), []);
+    }
+
+    #[test]
+    fn what_keeps_a_failure_from_being_forgotten_is_said() {
+        let hung = Place { copy: Some(true), state: Some("emulator 7 lives".to_owned()), ..absent("n2") };
+        let found = blocked(&[absent("n1"), hung]);
+        let [advice] = &advice(&found, &Outlook::take(&found))[..] else { panic!() };
+        assert!(advice.contains("still on n2 (emulator 7 lives)") && advice.contains("run this again"), "{advice}");
     }
 }

@@ -30,12 +30,13 @@ impl Cib {
         self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
     }
 
-    /// The CIB as it would be if all nodes had forgotten what they know of a resource, and its failures, and `node` had then found it running.
+    /// The CIB as it would be if all nodes had forgotten what they know of a resource, and its failures, and `node`, if any, had then found it
+    /// running.
     ///
     /// There it is known by a recurring monitor: what is remembered of any other operation is compared with the parameters by a digest, and
     /// without one Pacemaker would restart the resource (`pcmk__check_action_config`, pacemaker 2.1.5).
     #[must_use]
-    pub fn as_found(&self, resource: &str, node: &str) -> Self {
+    pub fn as_found(&self, resource: &str, node: Option<&str>) -> Self {
         let edits = self.with(|document| {
             let features = document.root_element().attribute("crm_feature_set").unwrap_or("3.16.2");
             let key = "1:1:0:00000000-0000-0000-0000-000000000000";
@@ -49,7 +50,8 @@ impl Cib {
                 document.descendants().filter(|entry| entry.has_tag_name("lrm_resource") && entry.attribute("id") == Some(resource))
             {
                 let state = entry.ancestors().find(|parent| parent.has_tag_name("node_state"));
-                if state.and_then(|state| state.attribute("uname")) != Some(node) {
+                let place = state.and_then(|state| state.attribute("uname"));
+                if node.is_none() || place != node {
                     edits.push((entry.range(), String::new()));
                     continue;
                 }
@@ -130,7 +132,7 @@ mod tests {
             <nvpair id='b' name='last-failure-web1#migrate_to_0' value='1'/><nvpair id='c' name='fail-count-web10#stop_0' value='1'/>\
             </instance_attributes></transient_attributes></node_state><node_state id='2' uname='n2'><lrm><lrm_resources><lrm_resource id='web1'>\
             <lrm_rsc_op id='web1_last_0' operation='stop' rc-code='0'/></lrm_resource></lrm_resources></lrm></node_state></status></cib>";
-        let found = Cib::parse(text.to_owned()).unwrap().as_found("web1", "n1");
+        let found = Cib::parse(text.to_owned()).unwrap().as_found("web1", Some("n1"));
         let ran: Vec<_> = found.ran().into_iter().map(|ran| (ran.node, ran.resource, ran.key, ran.code)).collect();
         assert_eq!(ran, [("n1".to_owned(), "web1".to_owned(), "web1_monitor_10000".to_owned(), 0)]);
         assert!(found.has("web10_last_failure_0") && found.has("c") && !found.has("a") && !found.has("b"), "{}", found.text());
