@@ -13,6 +13,7 @@ mod journey;
 mod libvirt;
 mod mark;
 mod survey;
+mod way;
 
 use super::interruption::Interruption;
 use super::print;

@@ -5,6 +5,7 @@
 
 use super::super::overview::is_guest;
 use super::super::print;
+use super::way::Way;
 use crate::cluster::cib::{Cib, Primitive};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
@@ -41,8 +42,8 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
     let view = View::query(&deadline).context("Pacemaker does not run on this node")?;
     let cib = Cib::query(&deadline)?;
     ensure!(!cib.has(&name), "the cluster's configuration has something called {name} already");
-    let mut named = cib.resources().into_iter().filter(is_guest);
-    if let Some(resource) = named.find(|resource| is_it(resource, &guest.definition.identity, config, &deadline)) {
+    let guests: Vec<Primitive> = cib.resources().into_iter().filter(is_guest).collect();
+    if let Some(resource) = guests.iter().find(|resource| is_it(resource, &guest.definition.identity, config, &deadline)) {
         let path = resource.parameters.get("config").map(String::as_str).unwrap_or_default();
         bail!("{domain} seems to be in the cluster already: resource {} has config={path}", resource.id);
     }
@@ -50,12 +51,14 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
     let there = files::look(&[Path::new(config)], &deadline)?.pop().flatten().is_some();
     ensure!(!there, "{config} is there already: move it away, or name another file with --config");
     let movable = movable(&guest.definition.xml);
-    let parameters: BTreeMap<String, String> =
+    let way = Way::of(&guests);
+    let mut parameters: BTreeMap<String, String> =
         [("config", config), ("hypervisor", URI)].map(|(name, value)| (name.into(), value.into())).into();
+    parameters.extend(way.parameters());
     if let Some(fault) = ocf::faults(&parameters).first() {
         bail!("{fault}");
     }
-    print(&format!("{}\n", script(&guest, &name, domain, config, movable.as_deref(), &view)));
+    print(&format!("{}\n", script(&guest, &name, domain, config, movable.as_deref(), &way, &view)));
     Ok(())
 }
 
@@ -110,7 +113,7 @@ fn movable(xml: &str) -> Option<String> {
     Some(format!("it has a device of this host ({})", device.attribute("type").unwrap_or("hostdev")))
 }
 
-fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&str>, view: &View) -> String {
+fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&str>, way: &Way, view: &View) -> String {
     let mut lines = vec![format!("# {domain} runs on this node. These commands put it under the cluster; none of them stops it.")];
     let nodes: Vec<&str> = view.nodes.iter().map(|node| node.name.as_str()).collect();
     lines.push(format!("# Every node that may run it ({}) must have these, under the same names:", nodes.join(", ")));
@@ -131,14 +134,19 @@ fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&
     if guest.persistent {
         lines.push(format!("#    libvirt keeps its definition; from now on the guest is changed in {config}"));
     }
-    let parameters = format!("config={config} hypervisor={URI} migration_transport=tls");
-    let operations = "op start timeout=90s op stop timeout=90s op monitor interval=10s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
+    let parameters = format!("config={config} hypervisor={URI} {}", way.words());
+    // An NFS 4 server keeps the locks of a node that was lost for 90 s, and the first start after that has to wait for them: one that fails bans
+    // the node (start-failure-is-fatal), which may be the last one.
+    let operations = "op start timeout=150s op stop timeout=90s op monitor interval=10s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
     // What else is said of stickiness in the CIB need not concern this resource, and may be nothing.
     let meta = format!("allow-migrate={} resource-stickiness=INFINITY is-managed=false", fixed.is_none());
-    lines.push(
-        "# 3. the resource, which Pacemaker only looks at yet (migration_transport is how libvirt reaches the other nodes: tls, ssh, tcp)"
-            .into(),
-    );
+    lines.push("# 3. the resource, which Pacemaker only looks at yet".into());
+    lines.push(if way.taken {
+        "#    It is moved as the other guests of the cluster are.".into()
+    } else {
+        "#    migration_transport is how libvirt reaches the other nodes: ssh (root must be able to log in without a question), tls, tcp"
+            .into()
+    });
     lines.push("#    with pcs:".into());
     lines.push(format!("pcs resource create {name} ocf:kvmha:VirtualDomain {parameters} {operations} meta {meta}"));
     lines.push("#    or with crm:".into());
@@ -185,6 +193,17 @@ mod tests {
 
     #[test]
     fn it_stays_where_it_is_until_somebody_says_otherwise() {
+        let text = printed(&Way::default());
+        let created: Vec<&str> = text.lines().filter(|line| line.contains(" meta allow-migrate=true ")).collect();
+        assert_eq!(created.len(), 2);
+        assert!(created.iter().all(|line| line.contains(" resource-stickiness=INFINITY is-managed=false")), "{text}");
+        // Else the first change of a parameter, migration_transport for one, would restart it.
+        let at = |word: &str| text.find(word).unwrap_or_default();
+        assert!(at("\nkvmha repair web1 --yes") > at("crm resource manage web1"), "{text}");
+    }
+
+    /// What is printed for web1.
+    fn printed(way: &Way) -> String {
         let definition = Definition::parse(Path::new("/srv/vms/web1.xml"), b"<domain><name>web1</name></domain>".to_vec()).unwrap();
         let guest = Guest { definition, persistent: true, autostart: false };
         let view = View {
@@ -196,13 +215,61 @@ mod tests {
             resources: Vec::new(),
             failures: Vec::new(),
         };
-        let text = script(&guest, "web1", "web1", "/srv/vms/web1.xml", None, &view);
-        let created: Vec<&str> = text.lines().filter(|line| line.contains(" meta allow-migrate=true ")).collect();
-        assert_eq!(created.len(), 2);
-        assert!(created.iter().all(|line| line.contains(" resource-stickiness=INFINITY is-managed=false")), "{text}");
-        // Else the first change of a parameter, migration_transport for one, would restart it.
-        let at = |word: &str| text.find(word).unwrap_or_default();
-        assert!(at("\nkvmha repair web1 --yes") > at("crm resource manage web1"), "{text}");
+        script(&guest, "web1", "web1", "/srv/vms/web1.xml", None, way, &view)
+    }
+
+    #[test]
+    fn the_guide_has_the_same_resource() {
+        const GUIDE: &str = include_str!("../../../docs/two-node.md");
+        let resource = |text: &str| {
+            let line = text.lines().find(|line| line.starts_with("pcs resource create web1 ")).unwrap_or_default();
+            line.split_once(" meta ").unwrap_or_default().0.to_owned()
+        };
+        let text = resource(&printed(&Way::default()));
+        assert_eq!(text, resource(GUIDE));
+        assert!(text.contains(" migration_transport=ssh ") && text.contains(" op start timeout=150s "), "{text}");
+    }
+
+    /// Guests of the cluster, each with these parameters.
+    fn way(guests: &[&[(&str, &str)]]) -> Way {
+        let guest = |(number, given): (usize, &&[(&str, &str)])| Primitive {
+            id: format!("vm{number}"),
+            agent: "ocf:heartbeat:VirtualDomain".to_owned(),
+            parameters: given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Primitive::default()
+        };
+        Way::of(&guests.iter().enumerate().map(guest).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn it_is_moved_as_the_other_guests_are() {
+        let ssh = "migration_transport=ssh";
+        let tls = [("migration_transport", "tls"), ("migration_network", "10.1.2.0/24"), ("config", "/srv/vms/a.xml")];
+        for (guests, words) in [
+            (&[][..], ssh),
+            (&[&[("config", "/srv/vms/a.xml")][..]], ssh),
+            (&[&tls], "migration_transport=tls migration_network=10.1.2.0/24"),
+            (&[&tls, &[("snapshot", "/srv")], &tls], "migration_transport=tls migration_network=10.1.2.0/24"),
+            (&[&tls, &tls[..1]], ssh),
+            (&[&[("remoteuri", "qemu+tls://%n/system?no_verify=1")]], "'remoteuri=qemu+tls://%n/system?no_verify=1'"),
+            (
+                &[&[("migration_transport", "tcp"), ("migration_user", ""), ("migrateport", "49160")]],
+                "migration_transport=tcp migrateport=49160",
+            ),
+            // Of these options only that is no matter of a guest alone.
+            (
+                &[&[("migration_transport", "tcp"), ("migrate_options", "--unsafe --tls --bandwidth=9")]],
+                "migration_transport=tcp migrate_options=--tls",
+            ),
+            // What cannot be one word of a command is nobody's choice to be copied.
+            (&[&[("remoteuri", "qemu://%n/system?a='b'")]], ssh),
+        ] {
+            let way = way(guests);
+            assert_eq!(way.words(), words, "{guests:?}");
+            assert_eq!(way.taken, words != ssh, "{guests:?}");
+            let text = printed(&way);
+            assert_eq!(text.matches(&format!(" hypervisor=qemu:///system {words} op start ")).count(), 2, "{text}");
+        }
     }
 
     #[test]
