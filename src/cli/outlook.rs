@@ -97,9 +97,14 @@ pub(super) fn cleaning(view: &View, cib: &Cib, id: &str) -> Result<Then, String>
     })
 }
 
-/// What has Pacemaker forget the failures of a resource, and look for it again where they were.
+/// What has Pacemaker forget the failures of a resource, and look for it again where they were. Without `--force` those of its whole group.
 pub(super) fn cleanup(id: &str) -> String {
-    format!("crm_resource --cleanup --resource {id}")
+    format!("crm_resource {}", cleanup_words(id).join(" "))
+}
+
+/// The same without the tool's name.
+pub(super) fn cleanup_words(id: &str) -> [&str; 4] {
+    ["--cleanup", "--force", "--resource", id]
 }
 
 /// Why a resource without failures would not be started.

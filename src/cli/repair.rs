@@ -6,7 +6,7 @@
 mod advice;
 
 use super::interruption::Interruption;
-use super::outlook::Then;
+use super::outlook::{self, Then};
 use super::overview::OURS;
 use super::probe::{self, Find};
 use super::whereabouts::{Place, Whereabouts};
@@ -345,7 +345,7 @@ fn refresh<'a>(id: &str, found: &'a Whereabouts) -> anyhow::Result<&'a str> {
 /// Has Pacemaker forget the failures of a guest that is nowhere, and waits for what it then does with it.
 fn clean_up(id: &str, then: &Then, found: &Whereabouts) -> anyhow::Result<()> {
     let before: Vec<&Failure> = failures(found).collect();
-    tool::run("crm_resource", &["--cleanup", "--resource", id], &Deadline::after(LOOKING))?;
+    tool::run("crm_resource", &outlook::cleanup_words(id), &Deadline::after(LOOKING))?;
     let deadline = Deadline::after(STARTING);
     loop {
         let view = View::query(&deadline.within(QUESTION))?;

@@ -85,7 +85,10 @@ pub fn after_a_stop_that_failed(lab: &Lab) -> Result<()> {
     let unsure = unsure?;
     says(&unsure, 1, &[&format!("by hand: {other} cannot be asked")])?;
     promised!(!unsure.stdout.contains("have Pacemaker forget"), "a node was not asked: {unsure:?}");
+    let probes = || Ok::<_, anyhow::Error>(stage.log(&node)?.matches("Result of probe operation for vm1").count());
+    let before = probes()?;
     follow(lab, &guest, &other)?;
+    ensure!(probes()? > before, "the agent was not asked whether it lives where its stop failed");
     promised!(stage.fences() == 0, "a node was fenced");
     guest.end(2).map(drop)
 }
