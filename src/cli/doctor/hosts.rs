@@ -157,6 +157,12 @@ pub(super) fn autostart(patient: &Patient, found: &mut Found) {
     }
 }
 
+/// Whether this node's libvirt has a definition of its own of a guest of the cluster.
+pub(super) fn is_defined_here(patient: &Patient) -> bool {
+    let here = answered(patient).filter(|(host, _)| host.node == patient.here);
+    here.flat_map(|(_, about)| &about.guests).any(|held| held.as_ref().is_some_and(|held| held.persistent))
+}
+
 /// Guests that write to other disks than their next start would give them: a block copy or a snapshot has gone on elsewhere, or one was plugged in.
 pub(super) fn disks(patient: &Patient, found: &mut Found) {
     let cases: Vec<(&Case, &Definition)> = patient.guests.iter().filter_map(|case| Some((case, case.definition.as_ref().ok()?))).collect();

@@ -116,6 +116,7 @@ const CHECKS: &[Check] = &[
     Check { name: "emulator's user", ok: "the same numbers everywhere", look: hosts::owner },
     Check { name: "autostart", ok: "no libvirt starts a guest of the cluster by itself", look: hosts::autostart },
     Check { name: "libvirt-guests", ok: "does not start guests of the cluster", look: power::libvirt_guests },
+    Check { name: "auto_shutdown", ok: "libvirt leaves guests to Pacemaker when the host goes down", look: power::auto_shutdown },
     Check { name: "shutdown order", ok: "Pacemaker is done before libvirt ends", look: power::order },
 ];
 

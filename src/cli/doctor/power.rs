@@ -1,6 +1,6 @@
 //! What this node does with guests when it comes up and when it goes down, by its own files.
 
-use super::{Found, Patient};
+use super::{Found, Patient, hosts};
 use crate::cluster::tool;
 use crate::deadline::Deadline;
 use std::fs;
@@ -13,6 +13,11 @@ const SYSTEMD: Duration = Duration::from_secs(5);
 const DEPENDENCIES: &str = "resource-agents-deps.target";
 /// What libvirt has its guests end after.
 const GUESTS: &str = "virt-guest-shutdown.target";
+
+/// QEMU's settings of libvirt, of libvirtd and virtqemud alike.
+pub(super) const SETTINGS: &str = "etc/libvirt/qemu.conf";
+/// What libvirt does with guests itself when the host goes down, from version 11 on; each is "none" for the system's daemon if nothing is said.
+const AUTOMATIC: [&str; 3] = ["auto_shutdown_try_save", "auto_shutdown_try_shutdown", "auto_shutdown_poweroff"];
 
 /// Whether systemd rules here, as sd_booted(3) asks.
 fn is_booted() -> bool {
@@ -61,6 +66,42 @@ pub(super) fn libvirt_guests(patient: &Patient, found: &mut Found) {
             ),
         );
     }
+}
+
+/// The value of one of libvirt's settings, without its quotes.
+pub(super) fn setting<'a>(name: &str, settings: &'a str) -> Option<&'a str> {
+    let mut values = settings.lines().filter_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix('='));
+    let value = values.next_back()?.trim();
+    let quoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.split(*quote).next());
+    Some(quoted.unwrap_or(value))
+}
+
+/// libvirt that ends guests itself, while Pacemaker still moves them: those it has a definition of, or all.
+pub(super) fn auto_shutdown(patient: &Patient, found: &mut Found) {
+    let settings = fs::read_to_string(Path::new("/").join(SETTINGS)).unwrap_or_default();
+    ended(&settings, &patient.here, hosts::is_defined_here(patient), found);
+}
+
+/// `defined`: libvirt here has a definition of a guest of the cluster, which then is one of the persistent ones, and may be started again.
+fn ended(settings: &str, node: &str, defined: bool, found: &mut Found) {
+    let does = |name: &&str| match setting(name, settings) {
+        None | Some("none") => false,
+        Some("persistent") => defined,
+        Some(_) => true,
+    };
+    let names: Vec<&str> = AUTOMATIC.into_iter().filter(does).collect();
+    if names.is_empty() {
+        return;
+    }
+    let names = names.join(" and ");
+    let restored = defined && setting("auto_shutdown_restore", settings) != Some("0");
+    let boot = if restored { ", and starts them again at boot, wherever they run then" } else { "" };
+    found.problem(
+        format!(
+            "libvirt of {node} ends guests itself when the host goes down, while Pacemaker still moves them{boot}: {names} in qemu.conf"
+        ),
+        format!("{names} = \"none\" in /{SETTINGS}, then systemctl restart virtqemud where that runs, else libvirtd (guests run on)"),
+    );
 }
 
 /// What systemd says of a unit's property; empty if it cannot be asked.
@@ -121,6 +162,36 @@ mod tests {
         ] {
             assert_eq!(last("ON_BOOT", script, settings), value, "{settings:?}");
         }
+    }
+
+    #[test]
+    fn a_setting_of_libvirts() {
+        assert_eq!(setting("user", ""), None);
+        assert_eq!(setting("user", "#user = \"root\"\nuser_x = 1\n"), None);
+        assert_eq!(setting("user", " user=\"a\"\nuser = 'b' # not root\n"), Some("b"));
+        assert_eq!(setting("auto_shutdown_restore", "auto_shutdown_restore = 0\n"), Some("0"));
+        assert_eq!(setting("security_driver", "security_driver = [ \"none\" ]\n"), Some("[ \"none\" ]"));
+    }
+
+    #[test]
+    fn libvirt_that_ends_guests_itself_is_found() {
+        let said = |settings: &str, defined| {
+            let mut found = Found::default();
+            ended(settings, "node1", defined, &mut found);
+            found.0.into_iter().map(|(_, text, remedy)| (text, remedy)).collect::<Vec<_>>()
+        };
+        assert_eq!(said("", true), []);
+        assert_eq!(said("#auto_shutdown_try_shutdown = \"all\"\nauto_shutdown_poweroff = \"none\"\nauto_shutdown_restore = 1\n", true), []);
+        let all = said("auto_shutdown_try_shutdown = \"all\"\nauto_shutdown_poweroff = \"transient\"\n", false);
+        assert_eq!(all.len(), 1, "{all:?}");
+        let (text, remedy) = &all[0];
+        assert!(text.contains("node1") && text.contains("auto_shutdown_try_shutdown and auto_shutdown_poweroff"), "{text}");
+        assert!(!text.contains("at boot"), "nothing is started that it has no definition of: {text}");
+        assert!(remedy.contains("\"none\" in /etc/libvirt/qemu.conf") && remedy.contains("virtqemud"), "{remedy}");
+        let persistent = "auto_shutdown_try_save = \"persistent\"\n";
+        assert_eq!(said(persistent, false), [], "Pacemaker's guests are not persistent");
+        assert!(said(persistent, true)[0].0.contains("starts them again at boot"));
+        assert!(!said(&format!("{persistent}auto_shutdown_restore = 0\n"), true)[0].0.contains("at boot"));
     }
 
     #[test]
