@@ -5,6 +5,7 @@ mod hosts;
 mod power;
 mod quorum;
 mod resources;
+mod selinux;
 
 use super::overview::{here, is_guest};
 use super::print;
@@ -111,6 +112,7 @@ const CHECKS: &[Check] = &[
     Check { name: "constraints", ok: "no move has left one", look: resources::constraints },
     Check { name: "disk locks", ok: "something keeps a second emulator from each disk", look: resources::locks },
     Check { name: "disks", ok: "guests run on those that their definitions name", look: hosts::disks },
+    Check { name: "SELinux", ok: "keeps no emulator from its disks", look: selinux::booleans },
     Check { name: "libvirt", ok: "all that can be asked answer", look: hosts::reach },
     Check { name: "versions", ok: "the same everywhere, without a defect that matters here", look: hosts::versions },
     Check { name: "emulator's user", ok: "the same numbers everywhere", look: hosts::owner },
