@@ -74,7 +74,11 @@ pub(super) fn reach(patient: &Patient, found: &mut Found) {
                     format!("as root: ssh {} true has to work without a question (key in authorized_keys, host in known_hosts)", host.node)
                 }
                 "tcp" => {
-                    format!("auth_tcp in libvirtd.conf of {node}, and there: {}; it is not encrypted", listening("tcp"), node = host.node)
+                    format!(
+                        "auth_tcp in libvirtd.conf of {node} (virtproxyd.conf where virtqemud runs), and there: {}; it is not encrypted",
+                        listening("tcp"),
+                        node = host.node
+                    )
                 }
                 "tls" => format!("certificates of both nodes in /etc/pki, and on {}: {}", host.node, listening("tls")),
                 _ => format!("virsh -c '{}' list shows why", host.uri),

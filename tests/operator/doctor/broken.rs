@@ -285,7 +285,11 @@ pub const BROKEN: &[Broken] = &[
     Broken {
         make: &[Kill("node2")],
         mend: &[Start("node2")],
-        found: &[("libvirt", "libvirt of node2 cannot be asked", "auth_tcp in libvirtd.conf of node2")],
+        found: &[(
+            "libvirt",
+            "libvirt of node2 cannot be asked",
+            "auth_tcp in libvirtd.conf of node2 (virtproxyd.conf where virtqemud runs)",
+        )],
     },
     Broken {
         make: &[Freeze("node2")],
