@@ -146,7 +146,11 @@ fn examine(asked: &Asked, to: Option<&str>, deadline: &Deadline) -> anyhow::Resu
     // What runs may have another disk in it than its file says. Without libvirt the file and the kernel have to do.
     let running = here.as_ref().ok().and_then(|here| Definition::running(here, &guest, deadline).ok().flatten());
     let definition = running.unwrap_or(config);
-    let mut findings = finding::look(&definition.xml, &|pool, volume| here.as_ref().ok()?.volume(pool, volume, deadline), deadline);
+    let mut findings = finding::look(
+        &definition.xml,
+        &|pool, volume| here.as_ref().map_err(|error| error.text.clone())?.volume(pool, volume, deadline),
+        deadline,
+    );
     if let Some(node) = to {
         let plan = asked.plan().map_err(anyhow::Error::msg)?;
         let there = Connection::open(&plan.remote, deadline).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;

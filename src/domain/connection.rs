@@ -117,13 +117,15 @@ impl Connection {
         }
     }
 
-    /// Where a volume of a storage pool is; `None` if it is not found.
-    #[must_use]
-    pub fn volume(&self, pool: &str, volume: &str, deadline: &Deadline) -> Option<PathBuf> {
-        self.find_volume(pool, volume, deadline).ok()
+    /// Where a volume of a storage pool is, or a text for a person.
+    ///
+    /// # Errors
+    /// Why that is not known: libvirt has another daemon for pools, which may not be there where the one for guests is.
+    pub fn volume(&self, pool: &str, volume: &str, deadline: &Deadline) -> std::result::Result<PathBuf, String> {
+        self.find_volume(pool, volume, deadline).map_err(|error| unfound(&error))
     }
 
-    /// The same, for who has to know why it is not found.
+    /// The same, for who has to know what kind of error it is.
     ///
     /// # Errors
     /// libvirt's, or `Unresponsive` at the deadline.
@@ -140,6 +142,11 @@ impl Connection {
     pub fn with(&self, name: &str, domain: Domain) -> Guest {
         Guest { connection: self.clone(), domain: Arc::new(domain), name: name.to_owned() }
     }
+}
+
+/// Why it is not known where a volume is.
+fn unfound(error: &Error) -> String {
+    if error.leaves_open() { format!("libvirt's storage daemon cannot be asked: {error}") } else { error.text.clone() }
 }
 
 /// A guest on a connection.
@@ -227,6 +234,13 @@ mod tests {
         let error = explained(Error::new(Kind::Unreachable, text));
         assert!(error.kind == Kind::Unreachable && error.text.starts_with(text) && error.text.contains("host key"), "{error}");
         assert_eq!(explained(Error::new(Kind::Refused, "no")).text, "no");
+    }
+
+    #[test]
+    fn a_storage_daemon_that_is_not_there_has_lost_no_volume() {
+        let socket = "looking up the volume: Failed to connect socket to '/var/run/libvirt/virtstoraged-sock': Connection refused";
+        assert_eq!(unfound(&Error::new(Kind::Unreachable, socket)), format!("libvirt's storage daemon cannot be asked: {socket}"));
+        assert_eq!(unfound(&Error::new(Kind::NotFound, "no such pool")), "no such pool");
     }
 
     #[test]

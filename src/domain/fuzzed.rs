@@ -36,7 +36,7 @@ pub fn definition(data: &[u8]) {
     let _ = Way::of(&definition.xml, Policy::Plain, false);
     let _ = resources::Needs::of(&definition.xml);
     drop((agent::devices(&definition.xml), agent::is_closed(&definition.xml)));
-    let _ = locks::unlocked(&definition.xml, &|_, volume| Some(volume.into()));
+    let _ = locks::unlocked(&definition.xml, &|_, volume| Ok(volume.into()));
     let _ = crate::storage::item::items(&definition.xml);
 }
 

@@ -73,7 +73,7 @@ pub(super) fn unlocked(xml: &str, volumes: Volumes) -> Vec<String> {
             "block" => Some(format!("{target} ({})", source.attribute("dev")?)),
             "volume" => {
                 let (pool, volume) = (source.attribute("pool")?, source.attribute("volume")?);
-                let path = volumes(pool, volume)?;
+                let path = volumes(pool, volume).ok()?;
                 // Of a pool on the network that is no path, and says nothing.
                 path.starts_with("/dev").then(|| format!("{target} ({pool}/{volume}, {})", path.display()))
             }
@@ -113,9 +113,9 @@ mod tests {
             <disk type='volume'><source pool='gone' volume='web1'/><target dev='vdg'/></disk>\
             <disk type='block'><target dev='hdc'/></disk></devices></domain>";
         let volumes = |pool: &str, volume: &str| match pool {
-            "vg" => Some(Path::new("/dev/vg").join(volume)),
-            "folder" => Some(Path::new("/srv/vms").join(volume)),
-            _ => None,
+            "vg" => Ok(Path::new("/dev/vg").join(volume)),
+            "folder" => Ok(Path::new("/srv/vms").join(volume)),
+            _ => Err("there is no such pool".to_owned()),
         };
         assert_eq!(unlocked(xml, &volumes), ["vdb (/dev/mapper/b)", "vdc (iscsi iqn:t/1)", "vde (vg/web1, /dev/vg/web1)"]);
     }

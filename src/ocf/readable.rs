@@ -59,8 +59,13 @@ impl Call {
         // Pools are libvirt's to know; who cannot ask it gets its own error from the start. One that hangs leaves the time for a look.
         let soon = deadline.before(LOOK);
         let asks = item::items(&definition.xml).iter().any(|item| matches!(item.source, Source::Volume { .. }));
-        let here = asks.then(|| Connection::open(&self.hypervisor.to_string(), &soon).ok()).flatten();
-        finding::look(&definition.xml, &|pool, volume| here.as_ref()?.volume(pool, volume, &soon), deadline)
+        let here = asks.then(|| Connection::open(&self.hypervisor.to_string(), &soon));
+        let volume = |pool: &str, volume: &str| match &here {
+            Some(Ok(here)) => here.volume(pool, volume, &soon),
+            Some(Err(error)) => Err(error.text.clone()),
+            None => Err("it is in no pool".to_owned()),
+        };
+        finding::look(&definition.xml, &volume, deadline)
     }
 }
 

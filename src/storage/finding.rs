@@ -16,8 +16,8 @@ pub const LOOK: Duration = Duration::from_secs(2);
 /// How many things are looked at at the same time: each takes a thread and a process, and with many the last of them would not be begun in time.
 const AT_ONCE: usize = 32;
 
-/// Where a volume of a pool (the two names) is: libvirt knows.
-pub type Volumes<'a> = &'a dyn Fn(&str, &str) -> Option<PathBuf>;
+/// Where a volume of a pool (the two names) is: libvirt knows, or why that is not known.
+pub type Volumes<'a> = &'a dyn Fn(&str, &str) -> Result<PathBuf, String>;
 
 /// What is known about a thing on another node, each with a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -101,15 +101,23 @@ fn look_at(items: Vec<Item>, volumes: Volumes, deadline: &Deadline) -> Vec<Findi
         let is_in_time = findings.is_empty() || deadline.left() > LOOK;
         let begin = |item: Item| {
             let path = path(&item, volumes);
-            let (wanted, limit) = (path.clone(), deadline.within(LOOK));
-            let task = wanted.map(|path| is_in_time.then(|| Task::start(move || look::look(&path, &limit))));
+            let task = path.clone().map(|path| {
+                let (path, limit) = (path?, deadline.within(LOOK));
+                if !is_in_time {
+                    return Err("there was no time to look".to_owned());
+                }
+                Ok(Task::start(move || look::look(&path, &limit)))
+            });
             (item, path, task)
         };
         let tasks: Vec<_> = items.by_ref().take(AT_ONCE).map(begin).collect();
-        let seen = |task: Option<Task<Sight>>| {
-            task.map_or_else(|| Sight::Untold("there was no time to look".into()), |task| sight(task.answer(deadline)))
-        };
-        findings.extend(tasks.into_iter().map(|(item, path, task)| Finding { item, path, sight: task.map(seen), same: None }));
+        let seen = |task: Result<Task<Sight>, String>| task.map_or_else(Sight::Untold, |task| sight(task.answer(deadline)));
+        findings.extend(tasks.into_iter().map(|(item, path, task)| Finding {
+            item,
+            path: path.and_then(Result::ok),
+            sight: task.map(seen),
+            same: None,
+        }));
     }
     findings
 }
@@ -122,12 +130,12 @@ fn sight(answer: Result<Sight, Unanswered>) -> Sight {
     })
 }
 
-/// Where a thing is for the host whose volumes these are.
+/// Where a thing is for the host whose volumes these are, or why that is not known; `None` for what has no path.
 #[must_use]
-pub fn path(item: &Item, volumes: Volumes) -> Option<PathBuf> {
+pub fn path(item: &Item, volumes: Volumes) -> Option<Result<PathBuf, String>> {
     match &item.source {
-        Source::Path(path) => Some(path.clone()),
-        Source::Volume { pool, volume } => volumes(pool, volume),
+        Source::Path(path) => Some(Ok(path.clone())),
+        Source::Volume { pool, volume } => Some(volumes(pool, volume)),
         _ => None,
     }
 }

@@ -221,7 +221,7 @@ pub(super) fn constraints(patient: &Patient, found: &mut Found) {
 pub(super) fn locks(patient: &Patient, found: &mut Found) {
     for case in &patient.guests {
         let Ok(definition) = &case.definition else { continue };
-        match locks::unprotected(&definition.xml, &|_, _| None) {
+        match locks::unprotected(&definition.xml, &|_, _| Err(String::new())) {
             Ok(disks) if disks.is_empty() => {}
             Ok(disks) => found.warning(
                 format!("{}: nothing locks {}: only fencing keeps a second emulator from them", case.id(), disks.join(", ")),

@@ -39,8 +39,10 @@ pub(super) fn booleans(patient: &Patient, found: &mut Found) {
     }
     for case in &patient.guests {
         let (Ok(asked), Ok(definition)) = (&case.asked, &case.definition) else { continue };
-        let volume =
-            |pool: &str, name: &str| Connection::open(&asked.hypervisor().to_string(), &deadline).ok()?.volume(pool, name, &deadline);
+        let volume = |pool: &str, name: &str| {
+            let here = Connection::open(&asked.hypervisor().to_string(), &deadline).map_err(|error| error.text)?;
+            here.volume(pool, name, &deadline)
+        };
         kept(root, &patient.here, case.id(), &finding::look(&definition.xml, &volume, &deadline), found);
     }
 }

@@ -197,7 +197,7 @@ mod tests {
     fn what_cannot_be_seen_gets_no_nonce() {
         let root = tempfile::tempdir().unwrap();
         let xml = format!("<domain><devices><disk type='file'><source file='{}/a'/></disk></devices></domain>", root.path().display());
-        let findings = finding::look(&xml, &|_, _| None, &soon());
+        let findings = finding::look(&xml, &|_, _| Err(String::new()), &soon());
         let identity = Identity { name: "a".into(), uuid: None };
         assert!(Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).is_err());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_volume_that_is_not_looked_up_gets_no_nonce() {
         let xml = "<domain><devices><disk type='volume'><source pool='p' volume='v'/></disk></devices></domain>";
-        let findings = finding::look(xml, &|_, _| None, &soon());
+        let findings = finding::look(xml, &|_, _| Err(String::new()), &soon());
         let identity = Identity { name: "a".into(), uuid: None };
         let left = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon());
         assert_eq!(left.unwrap_err(), format!("{} is not seen", findings[0].item));
@@ -219,7 +219,7 @@ mod tests {
         };
         let xml = |disks: &[String]| format!("<domain><devices>{}</devices></domain>", disks.concat());
         let (old, new, disc) = (disk("vda", "p/a"), disk("vdb", "p/b"), disk("sda", "p/c").replace("device='sda'", "device='cdrom'"));
-        let findings = finding::look(&xml(std::slice::from_ref(&old)), &|_, _| None, &soon());
+        let findings = finding::look(&xml(std::slice::from_ref(&old)), &|_, _| Err(String::new()), &soon());
         let identity = Identity { name: "a".into(), uuid: None };
         let marks = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).unwrap();
         assert_eq!(marks.lack(&xml(std::slice::from_ref(&old))), None);
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn disks_on_the_network_have_no_folder() {
         let xml = "<domain><devices><disk type='network'><source protocol='rbd' name='p/i'/></disk></devices></domain>";
-        let findings = finding::look(xml, &|_, _| None, &soon());
+        let findings = finding::look(xml, &|_, _| Err(String::new()), &soon());
         let identity = Identity { name: "a".into(), uuid: None };
         let marks = Marks::leave(&findings, Path::new("/srv/a.xml"), &identity, &soon()).unwrap();
         assert!(marks.nonces.is_empty() && marks.disks.len() == 1 && marks.disks[0].facts.is_none());

@@ -108,12 +108,12 @@ struct Asked {
 
 /// Fills in what is known at the target.
 pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
-    let places: Vec<Option<PathBuf>> =
+    let places: Vec<Option<Result<PathBuf, String>>> =
         findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();
     let mut folders: BTreeMap<(PathBuf, PathBuf), u32> = BTreeMap::new();
     let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
     for (finding, place) in findings.iter().zip(&places) {
-        if let (Some(facts), Some(place)) = (finding.facts(), place) {
+        if let (Some(facts), Some(Ok(place))) = (finding.facts(), place) {
             if is_of_its_folder(&finding.item) && !facts.block {
                 // Not looked at by a link: that host would keep what it read of an image in its page cache.
                 for pair in pairs(finding, facts, place) {
@@ -148,7 +148,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         name: &plan.target,
     };
     for (finding, place) in findings.iter_mut().zip(&places) {
-        finding.same = Some(target.verdict(finding, place.as_deref(), deadline));
+        finding.same = Some(target.verdict(finding, place.as_ref(), deadline));
     }
     for nonce in asked.iter().filter_map(|asked| asked.nonce.as_ref()) {
         if let Err(text) = nonce.take(&deadline.within(LOOK)) {
@@ -210,16 +210,15 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    fn verdict(&self, finding: &Finding, place: Option<&Path>, deadline: &Deadline) -> Same {
+    fn verdict(&self, finding: &Finding, place: Option<&Result<PathBuf, String>>, deadline: &Deadline) -> Same {
         if let Source::Network { hosts, .. } = &finding.item.source {
             return servers::compare(hosts, self.hosts, self.name, deadline);
         }
-        let Some(place) = place else {
-            return match &finding.item.source {
-                // The pool itself is asked for apart; it may only have to be refreshed there.
-                Source::Volume { .. } => Same::Unknown(format!("cannot be found in that pool on {}", self.name)),
-                _ => Same::Unknown("is of a kind that cannot be looked at".to_owned()),
-            };
+        let place = match place {
+            Some(Ok(place)) => place,
+            // The pool itself is asked for apart; it may only have to be refreshed there.
+            Some(Err(text)) => return Same::Unknown(format!("cannot be found in that pool on {}: {text}", self.name)),
+            None => return Same::Unknown("is of a kind that cannot be looked at".to_owned()),
         };
         match &finding.sight {
             Some(Sight::Facts(facts)) if facts.block => self.device(finding, facts, place, deadline),
@@ -361,6 +360,22 @@ mod tests {
         let Same::Different(text) = said(Kind::Lvm) else { panic!() };
         assert_eq!(text, "has another size on node2: 1 bytes there, 2 here; if it was extended, run lvchange --refresh for it there");
         assert_eq!(said(Kind::Iscsi), Same::Different("is another device on node2: 1 bytes there, 2 here".into()));
+    }
+
+    #[test]
+    fn who_cannot_say_where_a_volume_is_is_named() {
+        let xml = "<domain><devices><disk type='volume'><source pool='p' volume='a'/><target dev='vda'/></disk></devices></domain>";
+        let text = "libvirt's storage daemon cannot be asked: no socket";
+        let soon = Deadline::after(std::time::Duration::from_secs(20));
+        let at = At { asked: &[], hosts: None, seen: Ok(Vec::new()), name: "node2" };
+        let look = |answer: Result<PathBuf, String>| look(xml, &move |_, _| answer.clone(), &soon).remove(0);
+        let said = |here: &Finding, there| match at.verdict(here, Some(&there), &soon) {
+            Same::Unknown(text) => text,
+            other => panic!("{other:?}"),
+        };
+        let (silent, missing) = (look(Err(text.to_owned())), look(Ok("/nothing/is/here".into())));
+        assert_eq!(said(&silent, Ok("/srv/a".into())), format!("cannot be looked at here: {text}"));
+        assert_eq!(said(&missing, Err(text.to_owned())), format!("cannot be found in that pool on node2: {text}"));
     }
 
     #[test]

@@ -95,9 +95,12 @@ impl<'a> Inquiry<'a> {
         let late = Cell::new(false);
         let find = |pool: &str, volume: &str| {
             let found = self.there.find_volume(pool, volume, self.deadline);
-            found.inspect_err(|error| late.set(error.kind == Kind::Unresponsive)).ok()
+            found.map_err(|error| {
+                late.set(error.kind == Kind::Unresponsive);
+                error.text
+            })
         };
-        path(item, &find).ok_or_else(|| {
+        path(item, &find).and_then(Result::ok).ok_or_else(|| {
             if late.get() {
                 Doubt::Silent(format!("{} gives no answer about {item}", self.node))
             } else {
