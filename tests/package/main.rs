@@ -17,7 +17,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut scenarios = lab::scenarios! {
         deb: suites_have_what_they_need complete linted listed copyright_is_whole pages_link_to_each_other at_home in_force_at_once completed guest_runs_on nothing_left;
-        rpm: built_without_dpkg held_as_the_other complete bundles linted built_as_on_fedora life;
+        rpm: billed_by_an_old_python named_as_each_distribution_has_them built_without_dpkg held_as_the_other
+            complete bundles linted built_as_on_fedora life;
     };
     if std::env::var_os("KVMHA_PACKAGE_LONG").is_some() {
         scenarios

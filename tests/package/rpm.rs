@@ -167,6 +167,36 @@ pub fn held_as_the_other(_: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// RHEL 9, SLES 15 and Ubuntu 22.04 have a Python without `tomllib`; that of SLES is 3.6. What a module has got since then shows only there.
+pub fn billed_by_an_old_python(_: &Lab) -> Result<()> {
+    let read = "import ast, sys
+tree = ast.parse(open(sys.argv[1]).read(), feature_version=(3, 6))
+print(*[name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names])";
+    let bill = project().join("packaging/bill");
+    let modules = check(&["python3", "-c", read, &bill.to_string_lossy()], PATIENCE)?;
+    ensure!(modules.contains("json") && !modules.contains("tomllib"), "packaging/bill imports {modules}");
+    let spec = fs::read_to_string(project().join("packaging/kvmha.spec"))?;
+    ensure!(spec.lines().any(|line| line.split_whitespace().eq(["BuildRequires:", "python3"])), "the spec wants a certain python3");
+    Ok(())
+}
+
+/// openSUSE and SLES have other names for some packages than Fedora and RHEL.
+pub fn named_as_each_distribution_has_them(_: &Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("kvmha.bundled"), "")?;
+    let (sources, spec) = (format!("_sourcedir {}", folder.path().display()), project().join("packaging/kvmha.spec"));
+    let query = |tag: &str| {
+        let format = format!("[%{{{tag}}}\n]");
+        check(&["rpmspec", "-q", "--define", &sources, "--queryformat", &format, &spec.to_string_lossy()], PATIENCE)
+    };
+    let (recommends, requires) = (query("RECOMMENDNAME")?, query("REQUIRENAME")?);
+    let emulator = "(libvirt-daemon-kvm or libvirt-daemon-qemu)";
+    for (said, name) in [(&recommends, emulator), (&requires, emulator), (&requires, "(iproute or iproute2)")] {
+        ensure!(said.lines().any(|line| line == name), "{name} is not among these:\n{said}");
+    }
+    Ok(())
+}
+
 /// rpmbuild packs it also where the distribution wants a package of the sources, and no list that is empty: Fedora and RHEL.
 pub fn built_as_on_fedora(_: &Lab) -> Result<()> {
     rpm()?;
