@@ -14,7 +14,8 @@ pub fn read(resource: &str, deadline: &Deadline) -> Result<BTreeMap<String, Stri
         return Err(Trouble::Nonsense(format!("{resource:?} is no name of a resource")));
     }
     let path = format!("//primitive[@id='{resource}']");
-    let text = tool::run("cibadmin", &["--query", "--local", "--xpath", &path], deadline)?;
+    // This node's own copy answers, whatever Pacemaker's version: a question without a node's name goes nowhere else.
+    let text = tool::run("cibadmin", &["--query", "--xpath", &path], deadline)?;
     parse(&text).ok_or_else(|| Trouble::Nonsense(format!("cibadmin: what it says of {resource} is not understood")))
 }
 

@@ -353,8 +353,8 @@ pub fn guest_runs_on(lab: &Lab) -> Result<()> {
         gone(&format!("KVMHA_REMOVE=yes dpkg {word}"))?;
     }
     // A stub that knows a configuration in which all guests have the other agent by now, and a device has the fence agent; a node that is off has the
-    // history of before.
-    let stub = "#!/bin/sh\ncase \"$*\" in *' /cib/configuration//*'*provider*) exit 105 ;; esac\n";
+    // history of before. It is as strict as a cibadmin will be that has lost its `--local`, which Pacemaker 3 hides and does not look at.
+    let stub = "#!/bin/sh\ncase \"$*\" in *--local*) exit 64 ;; *' /cib/configuration//*'*provider*) exit 105 ;; esac\n";
     fs::write(lab.layout().shared().join("cibadmin"), stub)?;
     ok(lab, "install -m 755 /srv/vms/cibadmin /usr/local/bin/cibadmin && rm /srv/vms/cibadmin")?;
     let said = gone("dpkg --remove")?;
