@@ -50,8 +50,9 @@ pub(super) fn booleans(patient: &Patient, found: &mut Found) {
 /// Whether SELinux enforces, and libvirt has emulators confined by it.
 fn confines(root: &Path) -> bool {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let drivers = |settings: &str| setting("security_driver", settings).map(str::to_owned);
-    read("sys/fs/selinux/enforce").trim() == "1" && !drivers(&read(SETTINGS)).is_some_and(|names| names.contains("none"))
+    let settings = read(SETTINGS);
+    let confined = setting("security_driver", &settings).is_none_or(|names| !names.contains("none"));
+    confined && read("sys/fs/selinux/enforce").trim() == "1"
 }
 
 /// Whether a boolean is off now; after it stands what it is once a change is committed. One that this policy has not says nothing.
