@@ -264,6 +264,15 @@ pub const BROKEN: &[Broken] = &[
             ("shutdown order", "node1 has no drop-in", "50-kvmha.conf"),
         ],
     },
+    Broken {
+        make: &[Line("node1", "echo 'auto_shutdown_try_shutdown = \"all\"' >>/etc/libvirt/qemu.conf")],
+        mend: &[Line("node1", "sed -i /^auto_shutdown/d /etc/libvirt/qemu.conf")],
+        found: &[(
+            "auto_shutdown",
+            "libvirt of node1 ends guests itself",
+            "auto_shutdown_try_shutdown = \"none\" in /etc/libvirt/qemu.conf",
+        )],
+    },
     // A stub of systemctl: no node has systemd. The package was installed while Pacemaker ran.
     Broken {
         make: &[
