@@ -160,7 +160,7 @@ mod tests {
         let disk = |number: usize| format!("<disk type='file'><source file='/nonexistent/{number}'/><target dev='v{number}'/></disk>");
         let count = 2 * AT_ONCE + 1;
         let xml = format!("<domain><devices>{}</devices></domain>", (0..count).map(disk).collect::<String>());
-        let look = |time| look_at(item::items(&xml), &|_, _| None, &Deadline::after(time));
+        let look = |time| look_at(item::items(&xml), &|_, _| Err("no pool".to_owned()), &Deadline::after(time));
         let findings = look(LOOK / 2);
         assert_eq!(findings.len(), count);
         let untold = |finding: &Finding| matches!(&finding.sight, Some(Sight::Untold(text)) if text == "there was no time to look");
