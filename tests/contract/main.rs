@@ -30,10 +30,12 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test waits for what it started with a limit of its own")]
 #![allow(clippy::print_stderr, missing_docs, reason = "a test talks to a person")]
 
+mod advice;
 mod call;
 mod case;
 mod output;
 mod pages;
+mod reasons;
 mod stdin;
 
 use anyhow::Context;

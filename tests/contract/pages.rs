@@ -1,87 +1,11 @@
-//! The pages of the manual below `docs`: every exit reason stands there, and nothing that no source says; links lead somewhere; pictures are current.
+//! The pages of the manual: links lead somewhere, pictures are current, and the commands and options that they name exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn project() -> &'static Path {
+/// The project's folder.
+pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The models are tests that have files of their own.
-fn is_model(path: &Path) -> bool {
-    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("model" | "model.rs")))
-}
-
-/// All sources of the rooms whose sentences become exit reasons, without their tests and without what breaks a long line.
-fn sources() -> Vec<String> {
-    let mut folders = vec![project().join("src/ocf"), project().join("src/domain")];
-    let mut texts = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") && !is_model(&path) {
-                let text = fs::read_to_string(&path).unwrap();
-                let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-                let mut parts = text.split("\\\n");
-                let first = parts.next().unwrap_or_default().to_owned();
-                texts.push(parts.fold(first, |text, part| text + part.trim_start()));
-            }
-        }
-    }
-    texts
-}
-
-/// The literals with which failures and errors are made, `…` for what is put in.
-fn reasons(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for begin in ["Failure::generic(", "Error::new("] {
-        for rest in text.split(begin).skip(1) {
-            let mut rest = rest.trim_start();
-            if rest.starts_with("Kind::") {
-                rest = rest.split_once(',').map_or("", |(_, rest)| rest).trim_start();
-            }
-            rest = rest.trim_start_matches('&');
-            rest = rest.strip_prefix("format!(").unwrap_or(rest).trim_start();
-            let Some(literal) = rest.strip_prefix('"') else { continue };
-            let end = literal.char_indices().find(|(at, letter)| *letter == '"' && !literal[..*at].ends_with('\\')).map(|(at, _)| at);
-            found.extend(end.map(|end| with_dots(&literal[..end])).filter(|reason| reason.chars().any(char::is_alphabetic)));
-        }
-    }
-    found
-}
-
-fn with_dots(literal: &str) -> String {
-    let mut text = String::new();
-    let mut inside = false;
-    for letter in literal.chars() {
-        match letter {
-            '{' => {
-                inside = true;
-                text.push('…');
-            }
-            '}' => inside = false,
-            letter if !inside => text.push(letter),
-            _ => {}
-        }
-    }
-    text
-}
-
-#[test]
-fn every_exit_reason_is_explained() {
-    let page = fs::read_to_string(project().join("docs/exit-reasons.md")).unwrap();
-    let sources = sources();
-    let reasons: Vec<String> = sources.iter().flat_map(|text| reasons(text)).collect();
-    assert!(reasons.len() > 50, "the sources are not understood any more: {reasons:?}");
-    let missing: Vec<&String> = reasons.iter().filter(|reason| !page.contains(&format!("- `{reason}`"))).collect();
-    assert!(missing.is_empty(), "docs/exit-reasons.md does not have: {missing:#?}");
-    for listed in page.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`')) {
-        for part in listed.split('…').map(str::trim).filter(|part| part.len() > 3) {
-            assert!(sources.iter().any(|text| text.contains(part)), "docs/exit-reasons.md has {listed:?}, but nothing says {part:?}");
-        }
-    }
 }
 
 #[test]
@@ -100,8 +24,19 @@ fn links_lead_somewhere() {
             let file = link.split('#').next().unwrap_or_default();
             let there = file.is_empty() || file.starts_with("https://") || page.parent().is_some_and(|folder| folder.join(file).exists());
             assert!(there, "{}: {link} leads nowhere", page.display());
+            let Some((file, anchor)) = link.split_once('#').filter(|(file, _)| !file.contains("://")) else { continue };
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            let anchors = anchors(&fs::read_to_string(target).unwrap());
+            assert!(anchors.iter().any(|known| known == anchor), "{}: {link}: there are only {anchors:?}", page.display());
         }
     }
+}
+
+/// By which the headings of a page are reached.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let plain = |heading: String| heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter)).collect::<String>();
+    headings.map(|heading| plain(heading).replace(' ', "-")).collect()
 }
 
 /// What `--help` says of these words.
@@ -196,59 +131,6 @@ fn manual_pages_name_only_pages_that_there_are() {
     }
 }
 
-/// `systemctl disable --now` runs its ExecStop, which shuts down every guest of the host, those of the cluster too (ON_SHUTDOWN of its script).
-#[test]
-fn nobody_is_told_to_stop_libvirt_guests() {
-    let (mut files, mut folders) = (vec![project().join("README.md")], vec![project().join("src"), project().join("docs")]);
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
-            if path.is_dir() { &mut folders } else { &mut files }.push(path);
-        }
-    }
-    assert!(files.len() > 100, "{files:?}");
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let told = ["--now libvirt-guests", "stop libvirt-guests", "libvirt-guests stop", "libvirt-guests.service --now"];
-        assert!(!told.iter().any(|line| text.contains(line)), "{}", file.display());
-    }
-}
-
-/// The pages that a person follows.
-fn pages() -> Vec<(PathBuf, String)> {
-    let mut pages: Vec<PathBuf> = fs::read_dir(project().join("docs")).unwrap().flatten().map(|entry| entry.path()).collect();
-    pages.push(project().join("README.md"));
-    pages.retain(|page| page.extension().is_some_and(|end| end == "md"));
-    pages.into_iter().map(|page| (page.clone(), fs::read_to_string(page).unwrap())).collect()
-}
-
-/// Without `--security-info` libvirt leaves the passwords of the consoles out, and the guest has none after its next start.
-#[test]
-fn a_definition_is_written_with_its_passwords() {
-    let pages = pages();
-    let lines = || pages.iter().flat_map(|(page, text)| text.lines().filter(|line| line.contains("dumpxml")).map(move |line| (page, line)));
-    assert!(lines().count() > 1, "nobody is told to write a definition");
-    for (page, line) in lines() {
-        let right = line.contains("--security-info") && line.contains("umask 077");
-        assert!(right, "{}: {line}", page.display());
-    }
-}
-
-#[test]
-fn a_group_of_reasons_holds_what_its_remedy_mends() {
-    let page = fs::read_to_string(project().join("docs/exit-reasons.md")).unwrap();
-    let group = |of: &str| {
-        let at = page.find(of).unwrap_or_else(|| panic!("{of}"));
-        let (begin, end) = (page[..at].rfind("\n## ").unwrap(), page[at..].find("\n## ").map_or(page.len(), |end| at + end));
-        page[begin..end].to_owned()
-    };
-    // A libvirt that has a definition is well: its restart mends nothing.
-    let persistent = group("- `libvirt also has a persistent definition of it`");
-    assert!(!persistent.contains("systemctl") && persistent.contains("virsh undefine"), "{persistent}");
-    assert!(!group("- `it wants a … (SASL)").contains("systemctl"), "a password is not mended by a restart");
-    assert!(!group("- `the URI has a NUL in it`").contains("systemctl"), "a wrong parameter is not mended by a restart");
-    assert!(group("- `libvirt gave no answer within … s`").contains("systemctl"), "where it does not answer");
-}
-
 /// What stands in the metadata of the fence agent for Pacemaker stands in the manual and in `--help` for a person.
 #[test]
 fn a_person_is_told_the_actions_and_defaults_of_the_fence_agent() {
@@ -282,14 +164,5 @@ fn a_person_is_told_the_actions_and_defaults_of_the_fence_agent() {
                 text.split_once("[possible values: ").and_then(|(_, rest)| rest.split_once(']')).unwrap_or_else(|| panic!("{name}")).0;
             assert!(list.split(", ").any(|word| word == action), "{name} has no action {action}: {list}");
         }
-    }
-}
-
-/// A timer that is dead writes nothing, and its last file says for ever that all is well.
-#[test]
-fn the_metrics_page_has_its_units_and_looks_at_their_age() {
-    let page = fs::read_to_string(project().join("docs/metrics.md")).unwrap();
-    for part in ["kvmha-metrics.service", "kvmha-metrics.timer", "OnCalendar=", "Type=oneshot", "node_textfile_mtime_seconds"] {
-        assert!(page.contains(part), "docs/metrics.md has no {part}");
     }
 }
