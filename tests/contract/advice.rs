@@ -41,6 +41,31 @@ fn a_definition_is_written_with_its_passwords() {
     }
 }
 
+/// libvirt's plain tcp asks nobody for a name: it is for the lab.
+#[test]
+fn nobody_is_told_to_move_guests_over_plain_tcp() {
+    for (page, text) in pages().iter().filter(|(page, _)| !page.ends_with("chaos.md")) {
+        assert!(!text.contains("migration_transport=tcp"), "{}", page.display());
+    }
+}
+
+/// Pacemaker's probe would find a guest that runs already, and the next change of a parameter would restart it.
+#[test]
+fn a_guest_is_down_before_pacemaker_gets_it() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        let text = text.replace("\\\n", " ");
+        let makes =
+            |line: &str| ["pcs resource create ", "crm configure primitive "].iter().any(|begin| line.trim_start().starts_with(begin));
+        let Some(line) = text.lines().find(|line| makes(line) && line.contains("VirtualDomain")) else { continue };
+        let before = text.split(line).next().unwrap_or_default();
+        let told = before.contains("virsh shutdown") || before.contains("--from-libvirt");
+        assert!(told, "{}: nothing before {line}", page.display());
+        seen += 1;
+    }
+    assert!(seen > 1, "only {seen} pages make a resource");
+}
+
 /// A timer that is dead writes nothing, and its last file says for ever that all is well.
 #[test]
 fn the_metrics_page_has_its_units_and_looks_at_their_age() {
