@@ -1,5 +1,8 @@
 //! `kvmha metrics`: the guests and the moves for Prometheus, in its text format, as node exporter's textfile collector reads it.
 
+#[cfg(test)]
+mod alerts;
+
 use super::overview::{Guest, Overview};
 use super::print;
 use crate::domain::migration::history::{self, Entry};
