@@ -157,7 +157,7 @@ fn device(document: &Document<'_>, primitive: Node<'_, '_>) -> Option<Device> {
         }
     }
     if children("meta_attributes").any(|set| set.has_children()) {
-        remarks.push("its meta attributes have to be repeated by hand".into());
+        remarks.push("its meta attributes have to be repeated manually".into());
     }
     let clone = primitive.parent_element().filter(|parent| parent.has_tag_name("clone"));
     if clone.is_some() {
@@ -169,7 +169,7 @@ fn device(document: &Document<'_>, primitive: Node<'_, '_>) -> Option<Device> {
             || (element.tag_name().name().starts_with("rsc_") && element.attributes().any(|attribute| attribute.value() == id))
     };
     if document.descendants().any(|element| names(&element)) {
-        remarks.push("constraints or fencing levels name it, and have to be changed by hand".into());
+        remarks.push("constraints or fencing levels name it, and have to be changed manually".into());
     }
     let operations = children("operations").flat_map(|operations| operations.children());
     let monitor =

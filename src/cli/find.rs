@@ -8,8 +8,8 @@ use serde::Serialize;
 
 #[derive(Args)]
 #[command(
-    after_help = "The code is 0 if there is exactly one copy, 1 if there is none, 2 if there are more, or it cannot be told: a node that cannot be \
-asked may have one. A node that Pacemaker has proven to be off has none.\n\nExamples:\n  kvmha where web1\n  kvmha where web1 --json\n  \
+    after_help = "The code is 0 if there is exactly one copy, 1 if there is none, 2 if there are several, or a node could not be asked: it \
+may have one. A node that Pacemaker has proven to be off has none.\n\nExamples:\n  kvmha where web1\n  kvmha where web1 --json\n  \
 kvmha where /srv/vms/web1.xml --set migration_transport=ssh --node node2"
 )]
 pub(super) struct Arguments {

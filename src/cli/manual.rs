@@ -24,7 +24,7 @@ const BESIDE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "/run/kvmha",
-                "What the agents of this node know of their guests. It is empty after a boot; nothing in it is to be removed by hand unless a message says so.",
+                "What the agents of this node know of their guests. It is empty after a boot. Do not remove anything in it manually, unless a message says so.",
             ),
             ("/run/kvmha/migrations", "The newest moves that began on this node, a file each: kvmha migrations."),
         ],

@@ -40,8 +40,8 @@ use std::sync::OnceLock;
 #[derive(Parser)]
 #[command(name = "kvmha", version, about, disable_help_subcommand = true, disable_version_flag = true, arg_required_else_help = true)]
 #[command(
-    after_help = "The code is 0 if it is well or was done, 1 if it is not, or could not be done or asked, 2 if these are no words of kvmha's; \
-where has 2 also for what it cannot tell. agent and fence have the codes of their protocols.\n\nExamples:\n  kvmha doctor\n  kvmha status --watch\n  kvmha where web1\n  \
+    after_help = "The code is 0 if all is well or was done, 1 if it is not, or could not be done or asked, 2 if the command line is wrong; \
+where also has 2 if a guest has several copies, or a node could not be asked. agent and fence have the codes of their protocols.\n\nExamples:\n  kvmha doctor\n  kvmha status --watch\n  kvmha where web1\n  \
 kvmha check web1 --to node2 && kvmha migrate web1 node2"
 )]
 pub(crate) struct Command {
@@ -72,15 +72,15 @@ kvmha fence --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 -
     },
     /// Change running resources from ocf:heartbeat:VirtualDomain to ocf:kvmha:VirtualDomain, or back, without stopping a guest
     Adopt(adopt::Arguments),
-    /// Say whether a guest can be moved to a node, and what is in the way: 0 it can, 1 it cannot
+    /// Say whether a guest can be moved to a node, and what would make the move fail: 0 it can, 1 it cannot
     Check(check::Arguments),
     /// Have Pacemaker move a guest live, and show how far it is; Ctrl-C leaves the guest where it was
     Migrate(migrate::Arguments),
-    /// List what became of the moves from this node
+    /// List the results of the moves from this node
     Migrations(migrations::Arguments),
     /// Show every guest of the cluster: where it is, how it is and since when, its last move and its last failure
     Status(status::Arguments),
-    /// Ask every node where a guest is and what is left of it: 0 one copy, 1 none, 2 more or cannot tell
+    /// Ask every node where a guest is and what is left of it: 0 exactly one copy, 1 none, 2 several, or a node could not be asked
     Where(find::Arguments),
     /// Say what of a guest has to be cleaned up on this node, and do it with --yes; the last running copy is never touched
     Repair(repair::Arguments),

@@ -85,6 +85,9 @@ mod tests {
         assert_eq!(Limits::of(&given, Caller::Fencer).power, UNLIMITED.power);
         let given = options(&[("power_timeout", "7"), ("disable_timeout", "false")]);
         assert_eq!(Limits::of(&given, Caller::Fencer).power, Duration::from_secs(7));
+        let said = super::super::options::row_of("disable_timeout").unwrap().parameter.short;
+        let [login, shell, power] = [UNLIMITED.login, UNLIMITED.shell, UNLIMITED.power].map(|time| time.as_secs());
+        assert!(said.contains(&format!("{login}, {shell} and {power} seconds")), "{said}");
         let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
         assert!(together < Duration::from_secs(60));
     }

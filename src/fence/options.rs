@@ -200,7 +200,7 @@ mod tests {
     fn the_texts_say_what_has_no_effect() {
         for row in TABLE {
             let says = |words: &str| row.parameter.short.starts_with(words);
-            let said = match (says("Without effect"), says("Refused")) {
+            let said = match (says("Ignored"), says("Refused")) {
                 (true, _) => Effect::None,
                 (_, true) => Effect::Refused,
                 _ => Effect::Works,

@@ -241,18 +241,32 @@ pub(super) static TABLE: &[Row] = &[
         "seconds",
         SECONDS,
         Some("40"),
-        "Test X seconds for status change after ON/OFF; libvirt needs up to 15 to end a guest by force",
+        "Test X seconds for status change after ON/OFF; libvirt needs up to 15 to end a guest by force. Ignored under Pacemaker, see disable_timeout",
         set!(power_timeout = seconds),
     ),
     row("power_wait", "seconds", SECONDS, Some("0"), "Wait X seconds after issuing ON/OFF", set!(power_wait = seconds)),
-    row("shell_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the answer of a host", set!(shell_timeout = seconds)),
-    row("login_timeout", "seconds", SECONDS, Some("5"), "Wait X seconds for the connection to a host", set!(login_timeout = seconds)),
+    row(
+        "shell_timeout",
+        "seconds",
+        SECONDS,
+        Some("5"),
+        "Wait X seconds for the answer of a host. Ignored under Pacemaker, see disable_timeout",
+        set!(shell_timeout = seconds),
+    ),
+    row(
+        "login_timeout",
+        "seconds",
+        SECONDS,
+        Some("5"),
+        "Wait X seconds for the connection to a host. Ignored under Pacemaker, see disable_timeout",
+        set!(login_timeout = seconds),
+    ),
     row(
         "disable_timeout",
         "true/false",
         Kind::Boolean,
         None,
-        "Let the caller decide how long to wait, within a minute (default: true when run from Pacemaker)",
+        "Ignore login_timeout, shell_timeout and power_timeout, and use 8, 7 and 38 seconds (default: true when run from Pacemaker)",
         set!(disable_timeout = Some(boolean)),
     ),
     row("retry_on", "attempts", Kind::Integer { min: 0, max: 100 }, Some("1"), "Count of attempts to retry power on", |values, value| {
@@ -300,7 +314,7 @@ pub(super) static TABLE: &[Row] = &[
             "prompt",
             Kind::Text,
             None,
-            "Without effect: no shell is used on the hosts",
+            "Ignored: no shell is used on the hosts",
             without_effect!("command_prompt is not used: there is no shell on the hosts"),
         )
     },
@@ -311,41 +325,30 @@ pub(super) static TABLE: &[Row] = &[
             "options",
             Kind::Text,
             None,
-            "Without effect: use the ssh configuration of this node's root",
+            "Ignored: use the ssh configuration of this node's root",
             without_effect!("ssh_options is not used: put them into the ssh configuration of the user that runs the agent"),
         )
     },
     Row {
         obsoletes: Some("sudo"),
         effect: Effect::None,
-        ..row(
-            "use_sudo",
-            "",
-            Kind::Boolean,
-            Some("0"),
-            "Without effect: the user needs libvirt's permission, not root's",
-            |values, value| {
-                if boolean(value)? {
-                    values.without_effect.push("use_sudo is not used: the user needs libvirt's permission (polkit), not root's".into());
-                }
-                Ok(())
-            },
-        )
+        ..row("use_sudo", "", Kind::Boolean, Some("0"), "Ignored: the user needs libvirt's permission, not root's", |values, value| {
+            if boolean(value)? {
+                values.without_effect.push("use_sudo is not used: the user needs libvirt's permission (polkit), not root's".into());
+            }
+            Ok(())
+        })
     },
+    Row { advertised: false, effect: Effect::None, ..row("sudo_path", "path", Kind::Text, None, "Ignored, as use_sudo", |_, _| Ok(())) },
     Row {
         advertised: false,
         effect: Effect::None,
-        ..row("sudo_path", "path", Kind::Text, None, "Without effect, as use_sudo", |_, _| Ok(()))
-    },
-    Row {
-        advertised: false,
-        effect: Effect::None,
-        ..row("stonith_status_sleep", "seconds", SECONDS, None, "Without effect: the hosts are asked at once and often", |_, _| Ok(()))
+        ..row("stonith_status_sleep", "seconds", SECONDS, None, "Ignored: the hosts are asked at once and often", |_, _| Ok(()))
     },
     Row {
         letter: Some('4'),
         effect: Effect::None,
-        ..row("inet4_only", "", Kind::Boolean, Some("0"), "Without effect: give addresses instead of names", |values, value| {
+        ..row("inet4_only", "", Kind::Boolean, Some("0"), "Ignored. To force IPv4 or IPv6, give addresses", |values, value| {
             if boolean(value)? {
                 values.without_effect.push("inet4_only is not used: give an address instead of a name".into());
             }
@@ -355,7 +358,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         letter: Some('6'),
         effect: Effect::None,
-        ..row("inet6_only", "", Kind::Boolean, Some("0"), "Without effect: give addresses instead of names", |values, value| {
+        ..row("inet6_only", "", Kind::Boolean, Some("0"), "Ignored. To force IPv4 or IPv6, give addresses", |values, value| {
             if boolean(value)? {
                 values.without_effect.push("inet6_only is not used: give an address instead of a name".into());
             }

@@ -32,7 +32,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "Migration is peer-to-peer: the source's libvirtd must reach the target's by the URI that the agent uses. It is called off in time and \
         verified on both hosts. `migrate_options` is understood by the agent, and what makes no sense for a guest of a cluster is refused.",
     ),
-    row(6, "The exit reason is the cause; VirtualDomain ends with a general sentence, and only the last reason is shown."),
+    row(6, "The exit reason names the cause. VirtualDomain's last message is a generic one, and Pacemaker shows only the last."),
     row(
         7,
         "A persistent definition of the guest in libvirt stays, NVRAM and saved state with it, only its autostart is turned off: VirtualDomain \
@@ -64,7 +64,7 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         18,
         "A saved state (`snapshot`) that is older than the guest's disks is refused. If the guest has run since without it, the state is set aside: \
-        memory and disks would not belong together.",
+        memory and disks would not belong together. A guest that has failed is shut down instead of saved.",
     ),
     row(
         19,

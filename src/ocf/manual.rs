@@ -58,7 +58,8 @@ pub fn page() -> Result<String, String> {
          the situations that it tries.",
     )]);
     for difference in DIFFERENCES {
-        item(&mut page, &format!("{}.", difference.number), difference.text);
+        page.control("TP", []).text([bold(format!("{}.", difference.number))]);
+        page.text(marked(difference.text));
     }
     page.control("SH", ["SEE ALSO"]).text([bold("kvmha"), roman("(8), "), bold("fence_kvmha"), roman("(8), pcs(8), crm(8)")]);
     Ok(page.to_roff())
@@ -84,6 +85,11 @@ fn parameter<T>(page: &mut Roff, row: &Parameter<T>) {
 fn item(page: &mut Roff, head: &str, text: &str) {
     page.control("TP", []).text([bold(head)]);
     page.text([roman(text)]);
+}
+
+/// A text with the marks of Markdown, in which what stands between backticks is bold.
+fn marked(text: &str) -> Vec<Inline> {
+    text.split('`').enumerate().map(|(at, part)| if at % 2 == 0 { roman(part) } else { bold(part) }).collect()
 }
 
 /// A condition: actions that answer the same stand together.
@@ -131,5 +137,6 @@ mod tests {
         for condition in answers::conditions().unwrap() {
             assert!(page.contains(condition.text), "{}", condition.text);
         }
+        assert!(!page.contains('`'), "a person would see Markdown");
     }
 }

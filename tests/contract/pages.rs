@@ -131,6 +131,16 @@ fn manual_pages_name_only_pages_that_there_are() {
     }
 }
 
+/// The page has each difference from VirtualDomain as the manual has it, and no other.
+#[test]
+fn the_differences_are_those_of_the_manual() {
+    let page = fs::read_to_string(project().join("docs/from-virtualdomain.md")).unwrap();
+    let (_, list) = page.split_once("\n1. ").unwrap();
+    let list = format!("1. {}", list.split_whitespace().collect::<Vec<_>>().join(" "));
+    let wanted = kvmha::ocf::differences::DIFFERENCES.iter().map(|known| format!("{}. {}", known.number, known.text));
+    assert_eq!(list, wanted.collect::<Vec<_>>().join(" "));
+}
+
 /// What stands in the metadata of the fence agent for Pacemaker stands in the manual and in `--help` for a person.
 #[test]
 fn a_person_is_told_the_actions_and_defaults_of_the_fence_agent() {

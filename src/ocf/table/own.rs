@@ -46,8 +46,9 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             stops it and starts it where it can, whether that node reads the disk or not: for storage that one node may lose alone. relocate: the \
             same as stop, but the guest is given up only if another node reads its disks now and Pacemaker would run it there, and once in ten \
             minutes at most; otherwise it stays, paused, and the node attribute kvmha-outage-RESOURCE says why. Another node is asked through \
-            libvirt for a word that lies in a folder .kvmha-mark-… beside each image, and beside config for a device, which the definition has to \
-            call by its name below /dev/disk/by-id that holds its WWID or UUID; a copy of the folder has the word too, and disks that QEMU reaches by itself over the network keep the guest here. \
+            libvirt for a marker that lies in a folder .kvmha-mark-… beside each image, and beside config for a device, which the definition has to \
+            call by its name below /dev/disk/by-id that holds its WWID or UUID; a replica of the folder (rsync, zfs send) contains the marker too \
+            and is mistaken for the same storage, and disks that QEMU reaches by itself over the network keep the guest here. \
             With relocate a start is refused where a disk cannot be read, or does not answer for half of the time; so nothing that libvirt calls \
             at the start (a hook) may have to bring it up. With stop and relocate set the meta attribute failure-timeout, or a node on which a \
             start has failed is not tried again, and leave start-failure-is-fatal as it is. An emulator that hangs on another disk cannot be \
