@@ -103,6 +103,7 @@ const COMPOSED: &[(&str, &[&str], &str)] = &[
     ("web1 is paused (unknown)", &["{name} is {condition}", "\"unknown\""], STANDS),
     ("web1 is paused (api error)", &["{name} is {condition}", "\"api error\""], STANDS),
     ("web1 is crashed (panicked)", &["{name} is {condition}", "\"panicked\""], STANDS),
+    ("web1 is pmsuspended (unknown)", &["{name} is {condition}", "\"pmsuspended\""], STANDS),
     ("web1 is paused (post-copy failed)", &["{name} is {condition}", "\"post-copy failed\""], LEFT),
     ("web1 is running (post-copy failed)", &["{name} is {condition}", "\"post-copy failed\""], LEFT),
     (
