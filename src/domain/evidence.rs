@@ -9,19 +9,38 @@ use super::emulator::Emulator;
 use super::process::{self, Process, Status};
 use super::{Error, Kind, status_file, walk};
 use crate::deadline::Deadline;
+use crate::log;
 #[cfg(test)]
 use crate::simulation;
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// How often a look that could not be made is made again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// The emulators of a guest on this host, dying ones included, and `known`, one that was seen before, if it is not gone.
 ///
+/// A look for which there is no thread, file descriptor or memory to be had is made again: that passes, and a stop that fails for it costs the node its
+/// power.
+///
 /// # Errors
-/// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
+/// `Unresponsive` or `Internal`: the process table cannot be read in time, so nothing is known.
 pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
+    loop {
+        match look(identity, known, deadline) {
+            Err(error) if error.kind == Kind::Internal && deadline.again(RETRY) => log::warning(error),
+            found => return found,
+        }
+    }
+}
+
+fn look(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
     #[cfg(test)]
     if simulation::is_on() {
-        return Ok(simulation::world(|world| world.emulators()));
+        let seen = simulation::world(|world| world.seen_emulators());
+        return seen.ok_or_else(|| unreadable("no thread"));
     }
     let wanted = identity.clone();
     let no_matter = |silent: &Path| is_at(silent, known) || status_file::is_anothers(silent, identity);
@@ -88,15 +107,18 @@ where
     });
     found.map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => Error::new(Kind::Unresponsive, error.to_string()),
-        _ => Error::new(Kind::Internal, format!("the process table cannot be read: {error}")),
+        _ => unreadable(error),
     })
+}
+
+fn unreadable(error: impl Display) -> Error {
+    Error::new(Kind::Internal, format!("the process table cannot be read: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::emulator::tests::{impostor, reap};
     use super::*;
-    use std::time::Duration;
 
     fn identity(name: &str, uuid: Option<&str>) -> Identity {
         Identity { name: name.into(), uuid: uuid.map(Into::into) }

@@ -221,6 +221,8 @@ pub(crate) struct World {
     pub(crate) temper: Temper,
     /// From when until when an emulator of another guest ends on the first host, which may be this guest's for all that can be told.
     pub(crate) stranger: Option<(Instant, Instant)>,
+    /// From when until when the process table of the first host cannot be read.
+    pub(crate) unread: Option<(Instant, Instant)>,
     /// Whether the program is to end the guest, wherever it runs.
     pub(crate) ends: bool,
     /// Whether something has happened that need not have.
@@ -292,6 +294,7 @@ impl World {
             filling: CLEARING,
             temper: Temper::default(),
             stranger: None,
+            unread: None,
             ends: false,
             disturbed: false,
             stirred: None,

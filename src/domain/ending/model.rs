@@ -123,6 +123,22 @@ fn another_emulator_that_ends_slowly() {
     assert!(answers["stopped"] > 0, "{answers:?}");
 }
 
+/// For a moment the process table cannot be read: there is no thread, or no memory, to be had.
+///
+/// Fails if the first such look at the emulators is the end of the stop, before the guest is asked, or when its end is to be proven.
+#[test]
+fn a_process_table_that_cannot_be_read_for_a_moment() {
+    let answers = every_course(1, false, || {
+        let (begin, lasts) = ([Duration::ZERO, Duration::from_millis(100), SOON, LATER][pick(4)], [SOON, STUCK][pick(2)]);
+        let (asked, listed) = [(Some(SOON), Duration::ZERO), (None, LATER)][pick(2)];
+        let mut world = host(true, comes_and_goes);
+        world.temper = Temper { asked, term: Some(SOON), kill: SOON, listed };
+        world.unread = Some((now() + begin, now() + begin + lasts));
+        world
+    });
+    assert!(answers["stopped"] > 0, "{answers:?}");
+}
+
 /// The emulator is long in the kernel at its end, and the time is long, too: as much of it is kept for that.
 ///
 /// Fails if the time that is kept does not grow with the whole.

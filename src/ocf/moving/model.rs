@@ -9,6 +9,7 @@
 use super::super::actions::Action;
 use super::super::{Environment, parameters};
 use super::*;
+use crate::deadline::now;
 use crate::domain::ffi::simulated;
 use crate::simulation::hosts::{GUEST, Happens, Reach, Step, UUID, World};
 use crate::simulation::{explore, folder, lasted, pick, world};
@@ -128,6 +129,20 @@ fn a_guest_that_has_come() {
         });
         assert!(["here", "is not coming", "ran and is gone"].iter().all(|answer| answers[*answer] > 0), "{answers:?}");
     }
+}
+
+/// The process table cannot be read for a moment, before libvirt has let the guest run.
+///
+/// Fails if the first such look is the end of the action.
+#[test]
+fn a_process_table_that_cannot_be_read_for_a_moment() {
+    let answers = every_course(Bounds { budget: 1, time: USUAL }, false, comes_and_goes, |world| {
+        world.filling = CALM;
+        world.move_from(1, 0, Step::Asked);
+        world.unread = Some((now(), now() + [CALM / 2, CALM * 3][pick(2)]));
+    });
+    assert!(answers.keys().all(|answer| ["here", "is not coming", "does not run here yet"].contains(&answer.as_str())), "{answers:?}");
+    assert!(answers["here"] > 0, "{answers:?}");
 }
 
 /// It was paused when it was moved, or is by now, by a person (1), an I/O error (5), the watchdog (6) or a snapshot (9).

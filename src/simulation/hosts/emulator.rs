@@ -50,6 +50,13 @@ impl World {
         self.hosts[0].forgotten.iter().copied().chain(known).chain(stranger).map(emulator).collect()
     }
 
+    /// The same as the program sees them; none if it cannot read the process table.
+    pub(crate) fn seen_emulators(&mut self) -> Option<Vec<Emulator>> {
+        let found = self.emulators();
+        let now = now();
+        self.unread.is_none_or(|(begin, end)| !(begin..end).contains(&now)).then_some(found)
+    }
+
     /// One of them gets a signal.
     pub(crate) fn signal(&mut self, to: &Emulator, signal: Signal) {
         if !self.emulators().contains(to) {
