@@ -83,6 +83,16 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
     Ok(seen.is_ok_and(Condition::runs))
 }
 
+/// As a start does with what libvirt has of the guest before it creates it, for one that runs already: its host must not start it by itself, beside
+/// the copy that the cluster has started elsewhere since.
+///
+/// # Errors
+/// libvirt's: it may still do so.
+pub fn take_over(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let guest = Connection::open(&uri.to_string(), deadline)?.guest(&identity.name, deadline)?;
+    guest.map_or(Ok(()), |guest| turn_autostart_off(&guest, deadline))
+}
+
 /// What is done with a persistent definition of the guest that libvirt has: it stays, since undefining it would delete its file,
 /// which may be the very one `config` names, and saved state could go with it; but the host must not start the guest by itself.
 /// The guest then runs from `config` all the same, and is defined and shut off again when it ends.

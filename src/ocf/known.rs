@@ -9,13 +9,17 @@ use crate::domain::definition::{Definition, Identity};
 use crate::domain::emulator::Emulator;
 use crate::domain::record::{Record, Shelf};
 use crate::domain::status::{Place, Sight};
-use crate::domain::{Error, Kind, evidence, rings, twin};
+use crate::domain::{Error, Kind, creation, evidence, rings, twin};
+use crate::log;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 /// This agent, as Pacemaker calls it.
 const AGENT: &str = "ocf:kvmha:VirtualDomain";
+
+/// How long what libvirt would do with a guest by itself is looked at when this resource first sees it.
+const TAKING_OVER: Duration = Duration::from_secs(3);
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
 pub(super) const STATE_DIRECTORY: &str = "/run/kvmha";
@@ -106,6 +110,8 @@ impl Call {
         let creating = !runs && old.as_ref().is_some_and(|record| record.creating);
         let restoring = creating && old.as_ref().is_some_and(|record| record.restoring);
         let guessed = old.as_ref().is_some_and(|record| record.guessed);
+        // What a start of its own has created, that start has seen to.
+        let taken_over = !guessed && !old.as_ref().is_some_and(|record| record.creating);
         // The parameters too are those under which it was started or has come, and not what is written in the configuration meanwhile.
         let new = self.new_record(&seen);
         let (config, hypervisor) = match old.as_ref().filter(|record| glance && !record.guessed) {
@@ -118,6 +124,12 @@ impl Call {
         let (rings, aio) = (emulator.map(rings::has), emulator.map(rings::may_have_aio));
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
         self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, rings, aio, ..new });
+        if taken_over
+            && matches!(sight, Sight::Libvirt { .. })
+            && let Err(error) = creation::take_over(&seen, &self.hypervisor, &self.deadline.share(TAKING_OVER, 4))
+        {
+            log::warning(format_args!("whether this host would start {} by itself is not known: {error}", seen.name));
+        }
     }
 
     /// Where something stands about this resource.

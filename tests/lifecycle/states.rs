@@ -70,6 +70,23 @@ pub fn leftover_definition(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The same of one that runs already when the resource is made for it: after a power cut its host would start it beside the copy that the cluster
+/// has started elsewhere.
+pub fn autostart_of_one_that_runs(lab: &Lab) -> Result<()> {
+    for (name, action) in [("taken-a", "monitor"), ("taken-b", "recurring"), ("taken-c", "start")] {
+        let guest = Resource::empty(lab, name)?;
+        lab.check(HERE, &["virsh", "define", &format!("/srv/vms/{name}.xml")], crate::stage::SOON)?;
+        guest.virsh(HERE, "autostart", &[])?;
+        guest.virsh(HERE, "start", &[])?;
+        guest.call(HERE, action, 20)?.is(0)?;
+        let about = guest.virsh(HERE, "dominfo", &[])?;
+        ensure!(about.contains("Autostart:      disable"), "the host would still start it after {action}: {about}");
+        guest.with("force_stop", "true").end(HERE, 30)?;
+        ensure!(guest.virsh(HERE, "domstate", &[])? == "shut off", "the definition is lost");
+    }
+    Ok(())
+}
+
 /// `config` names libvirt's own file of the persistent definition, as many clusters have it.
 pub fn config_of_libvirt_itself(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "inside")?;
