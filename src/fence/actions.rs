@@ -8,12 +8,16 @@ use super::pool::Pool;
 use super::power::{Done, Plug, Status};
 use super::sight::Target;
 use super::told::{Nodes, TELLING};
+use crate::cluster::view::View;
 use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+
+/// How long Pacemaker may take to say which nodes there are.
+const ALONE: Duration = Duration::from_secs(2);
 
 /// The actions of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +135,13 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
     };
     if caller == Caller::Fencer {
         match pool.own_libvirt() {
+            // No libvirt but that of its own host knows the guest, and "not known here" would be "off".
+            Ok(Some(oddity)) if options.missing_as_off && !is_alone() => {
+                return Report::failed(format!(
+                    "{oddity}; with missing_as_off=1 a guest that runs would be \"off\" on any other node. If all guests are on one host, name it \
+                     (qemu+ssh://HOST/system)"
+                ));
+            }
             Ok(oddity) if action.acts() || action == Action::Monitor => oddity.iter().for_each(log::warning),
             Ok(_) => {}
             Err(text) => return Report::failed(text),
@@ -181,6 +192,11 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
             report
         }
     }
+}
+
+/// Whether Pacemaker says that the cluster has one node, Pacemaker Remote nodes aside: the fencer is always on the same host then.
+fn is_alone() -> bool {
+    View::query(&Deadline::after(ALONE)).is_ok_and(|view| view.nodes.iter().filter(|node| !node.remote).count() == 1)
 }
 
 /// Tells the other nodes what the notes of this one say.
@@ -361,6 +377,27 @@ mod tests {
         }
         for uri in ["qemu:///system", "qemu+tls://a/system,qemu+tls://b/system", "qemu+unix:///system?socket=/a,qemu+tls://b/system"] {
             assert_eq!(of(uri, Caller::Fencer).code, 0, "{uri}");
+        }
+    }
+
+    #[test]
+    fn no_guest_is_off_because_the_libvirt_of_whatever_node_does_not_know_it() {
+        let of = |action, missing: &str, caller| {
+            run(
+                action,
+                &options(&[("uri", "qemu+unix:///system?socket=/run/libvirt/none"), ("plug", "web1"), ("missing_as_off", missing)]),
+                caller,
+            )
+        };
+        for action in [Action::Off, Action::Reboot, Action::On, Action::Status, Action::Monitor, Action::ValidateAll] {
+            let report = of(action, "1", Caller::Fencer);
+            let text = report.complaints.concat();
+            assert!(
+                report.code == 1 && text.contains("missing_as_off") && text.contains("qemu+ssh://HOST/system"),
+                "{action:?}: {report:?}"
+            );
+            assert!(!of(action, "0", Caller::Fencer).complaints.concat().contains("missing_as_off"), "{action:?}");
+            assert!(!of(action, "1", Caller::Person).complaints.concat().contains("missing_as_off"), "a person knows where he is");
         }
     }
 

@@ -128,7 +128,12 @@ impl<'a> Ending<'a> {
                 next = Step::Again;
             }
             let pause = match next {
-                Step::Done => return self.verdict(&answers),
+                Step::Done => {
+                    if verdict == Verdict::Missing && !self.progress.begun {
+                        self.plug.insist_on_letters(self.note.as_ref(), deadline)?;
+                    }
+                    return self.verdict(&answers);
+                }
                 Step::Kill(hosts) => self.round(&hosts, &verdict, deadline)?,
                 Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE * self.progress.unknown.min(4),
                 Step::Again if self.ended && self.unseen.is_none() && self.progress.needed == ROUNDS => SHORT_PAUSE,

@@ -129,6 +129,30 @@ impl Plug {
         Err(self.failure(format_args!("{what}, remove {}/{uuid}.json on {by} and run there: fence_kvmha -o tell", note::FOLDER)))
     }
 
+    /// That no guest runs which the plug may mean in other letters: libvirt's names have case, and with `missing_as_off` a slip in one letter would
+    /// make a guest "off" for ever. Not for one that was ended from here, or whose UUID is known.
+    ///
+    /// # Errors
+    /// One does, and what it is called.
+    pub(super) fn insist_on_letters(&self, note: Option<&Note>, deadline: &Deadline) -> Result<()> {
+        let Some(name) = self.target.name.as_ref().filter(|_| self.target.uuid.is_none() && !note.is_some_and(Note::is_fresh)) else {
+            return Ok(());
+        };
+        for (host, list) in self.pool.list(deadline).into_iter().enumerate() {
+            // It has said by now that it does not know the plug.
+            let Ok(list) = list.inspect_err(|error| log::warning(error)) else { continue };
+            if let Some(entry) = list.iter().find(|entry| entry.active && entry.name.to_lowercase() == name.to_lowercase()) {
+                return Err(self.failure(format_args!(
+                    "no host knows a guest of this name, but {} runs {}: the letters of the plug have to be those of the name (or pin another guest's \
+                     UUID with uuid_map)",
+                    self.pool.label(host),
+                    entry.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Why a verdict is neither on nor off.
     pub(super) fn unclear(&self, verdict: &Verdict, answers: &[Answer]) -> Error {
         let renamed = answers.iter().enumerate().find_map(|(host, answer)| match answer {
@@ -216,7 +240,10 @@ impl Plug {
         }
         match verdict {
             Verdict::Off(_) => Ok(Status::Off),
-            Verdict::Missing if self.missing_as_off || note.as_ref().is_some_and(Note::is_fresh) => Ok(Status::Off),
+            Verdict::Missing if self.missing_as_off || note.as_ref().is_some_and(Note::is_fresh) => {
+                self.insist_on_letters(note.as_ref(), deadline)?;
+                Ok(Status::Off)
+            }
             other => Err(self.unclear(&other, &answers)),
         }
     }

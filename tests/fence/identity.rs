@@ -18,6 +18,21 @@ pub fn absent(lab: &Lab) -> Result<()> {
     output.says(0, "Success: Rebooted\n").map(drop)
 }
 
+/// libvirt's names have case, and a guest that runs is not off because the plug was written in other letters.
+pub fn other_letters(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "letters")?;
+    guest.run("node2")?;
+    let wrong = [("plug", "Letters"), ("missing_as_off", "1")];
+    for action in ["off", "status"] {
+        guest.fence(action, &wrong)?.fails(&["Letters", "node2", "letters"])?;
+    }
+    guest.lives("node2")?;
+    // A guest of its own that has such a name is known by its UUID.
+    guest.fence("off", &[wrong.as_slice(), &[("uuid_map", &format!("Letters:{OTHER}"))]].concat())?.says(0, "Success: Already OFF\n")?;
+    guest.lives("node2")?;
+    guest.fence("off", &[])?.says(0, "Success: Powered OFF\n").map(drop)
+}
+
 /// `missing_as_off=false` does not switch it on, as it does with fence_virsh 4.12.
 pub fn missing_as_off_is_read_by_its_value(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "nobody")?;
