@@ -6,7 +6,7 @@ mod model;
 use super::definition::Identity;
 use super::emulator::{Emulator, are_held};
 use super::status::{self, Presence, Sight, Trace};
-use super::{Condition, Connection, Error, Kind, Result, State, Uri, evidence, holding, migration, twin};
+use super::{Condition, Connection, Error, Kind, Result, State, Uri, evidence, holding, migration, sleep, twin};
 use crate::deadline::{Deadline, now};
 use crate::log;
 use std::time::Duration;
@@ -165,7 +165,7 @@ pub(super) fn end_copy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> R
 }
 
 /// Asks the guest to shut down until it has, or until the deadline. Says whether libvirt no longer runs it; a guest that cannot
-/// shut down (its CPUs are stopped, or it crashed) is not waited for.
+/// shut down (its CPUs are stopped, or it crashed) is not waited for. One that sleeps is woken, once.
 fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadline) -> bool {
     let name = &identity.name;
     // While the guest is being migrated away, by an agent that was killed, libvirt takes no request.
@@ -175,6 +175,7 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
     let wanted = modes.iter().fold(0, |flags, mode| flags | mode.flag());
     let mut requests = 0_u32;
     let mut next_request = Deadline::after(Duration::ZERO);
+    let mut woken = false;
     let begin = now();
     while !deadline.expired() {
         match status::ask(identity, uri, &deadline.within(Duration::from_secs(10))) {
@@ -183,6 +184,13 @@ fn ask(identity: &Identity, uri: &Uri, modes: &[ShutdownMode], deadline: &Deadli
             // As one that is dumped or recorded live looks to libvirt.
             Ok(Some((Condition::PAUSED_UNKNOWN, _)))
                 if holding::stands_for_a_job(identity, uri, &deadline.within(REQUEST)) != Some(false) => {}
+            Ok(Some((Condition { state: State::Suspended, .. }, _))) if !woken => {
+                woken = true;
+                log::info(format_args!("{name} is asleep, waking it so that it can shut down"));
+                if let Err(error) = wake(identity, uri, &deadline.within(REQUEST)) {
+                    log::warning(error);
+                }
+            }
             Ok(Some((condition, _))) if matches!(condition.state, State::Paused | State::Crashed | State::Suspended) => {
                 log::info(format_args!("{name} is {condition} and cannot shut down"));
                 return false;
@@ -217,6 +225,11 @@ fn request(identity: &Identity, uri: &Uri, flags: u32, deadline: &Deadline) -> R
         Some(guest) => guest.call("shutdown request to", deadline, move |domain| Ok(domain.shutdown_flags(flags)?)),
         None => Ok(()),
     }
+}
+
+fn wake(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    connection.guest(&identity.name, deadline)?.map_or(Ok(()), |guest| sleep::wake(&guest, deadline))
 }
 
 fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {

@@ -155,6 +155,12 @@ impl Condition {
         self.state == State::Paused && !self.will_run()
     }
 
+    /// Whether it stands still until somebody does something about it, or it is woken.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        self.stays_paused() || self.state == State::Suspended
+    }
+
     /// Whether it may still be coming in by a move. At the source it looks the same for the moment of the handover.
     #[must_use]
     pub fn is_incoming(self) -> bool {
@@ -257,6 +263,7 @@ mod tests {
         assert!(!of(3, 10).is_postcopy() && !of(5, 13).is_postcopy());
         assert!(of(3, 2).will_run() && of(3, 2).is_incoming() && !of(1, 2).will_run() && !of(9, 2).will_run() && !of(5, 2).is_incoming());
         assert!(of(3, 5).is_fault() && !of(1, 5).is_fault() && !of(1, 10).is_fault());
+        assert!(of(3, 1).stands() && of(7, 0).stands() && !of(3, 2).stands() && !of(1, 0).stands() && !of(6, 1).stands());
         assert!(of(3, 1).stays_paused() && of(3, 99).stays_paused() && !of(3, 9).stays_paused() && !of(6, 1).stays_paused());
     }
 }

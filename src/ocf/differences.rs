@@ -110,4 +110,9 @@ pub const DIFFERENCES: &[Difference] = &[
         27,
         "`monitor_scripts` are not run for a guest that is paused: what runs in it cannot answer, and VirtualDomain has Pacemaker restart it then.",
     ),
+    row(
+        28,
+        "A guest that sleeps by its own power management (S3) is shown as degraded (`pause_policy`), and goes on when it is woken; a stop and a move wake it \
+        first. With VirtualDomain its monitor fails, and Pacemaker has it destroyed and booted.",
+    ),
 ];

@@ -61,7 +61,7 @@ fn observe(call: &Call) -> Result<Option<Found>, Error> {
     }
 }
 
-/// Is the guest there, and do the scripts agree? 0, 7 (proven not there) or 1; 190 for a guest that a fault has paused, or one with a
+/// Is the guest there, and do the scripts agree? 0, 7 (proven not there) or 1; 190 for a guest that a fault has paused, that sleeps, or one with a
 /// parameter that is wrong.
 pub(super) fn monitor(call: &Call) -> Result<(), Failure> {
     let seen = running(call)?;
@@ -95,7 +95,7 @@ enum Seen {
     Runs(String),
     /// It exists.
     Exists,
-    /// libvirt says that it is paused.
+    /// libvirt says that it is paused, or asleep.
     Stands,
     /// It runs again after it stood still: what is in it may need a moment.
     GoesOn,
@@ -159,7 +159,9 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                     _ if condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
                     State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
                     State::NoState | State::ShuttingDown => Ok(Seen::Exists),
-                    _ => Err(Failure::generic(seen)),
+                    // A wake-up brings it back as it was, and of a state that nobody here knows nothing says that a restart is needed.
+                    State::Suspended | State::Unknown(_) => judge_fault(call, seen).map(|()| Seen::Stands),
+                    State::Crashed | State::ShutOff => Err(Failure::generic(seen)),
                 };
             }
             Presence::Active(Sight::Process { .. }) if trace.creating && asks_again(call) => {}
@@ -212,7 +214,7 @@ fn judge_lost(call: &Call, seen: String) -> Result<Seen, Failure> {
     Ok(Seen::Exists)
 }
 
-/// What is said of a guest that a fault has paused. It is there: a probe and a person's question get that answer.
+/// What is said of a guest that a fault has paused, or that sleeps. It is there: a probe and a person's question get that answer.
 fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
     match call.parameters.pause_policy {
         _ if call.action != Action::Monitor || call.environment.probe => Ok(()),

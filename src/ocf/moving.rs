@@ -257,12 +257,12 @@ fn await_arrival(call: &Call, identity: &Identity, mut seen: Option<Presence>) -
                 return Ok(());
             }
             Presence::Active(Sight::Process { trouble, .. }) => doubt.clone().unwrap_or(trouble),
-            Presence::Active(Sight::Libvirt { condition, .. }) if condition.stays_paused() => {
-                log::warning(format_args!("{name} is {condition}, as it was where it came from"));
+            Presence::Active(Sight::Libvirt { condition, .. }) if condition.stands() => {
+                log::warning(format_args!("{name} has come and is {condition}"));
                 return Ok(());
             }
             Presence::Active(Sight::Libvirt { condition, .. }) => {
-                if matches!(condition.state, State::Crashed | State::Suspended) {
+                if condition.state == State::Crashed {
                     return Err(Error::new(Kind::State, format!("{name} is {condition}")));
                 }
                 doubt.insert(condition.to_string()).clone()

@@ -133,7 +133,7 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
             }
             Next::Look
         }
-        Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.stays_paused() => {
+        Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.stands() => {
             log::info(format_args!("{name} is here already, {condition}"));
             call.remember(identity, &sight);
             Next::Nothing
@@ -301,7 +301,7 @@ fn leaves_nothing(call: &Call, identity: &Identity, error: &Error) -> bool {
     }
 }
 
-/// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running. One that is paused
+/// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running. One that is paused or asleep
 /// by then is healthy, or a monitor shows what it has; its scripts could not agree.
 pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(), Failure> {
     let name = &identity.name;
@@ -313,7 +313,7 @@ pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(
             Sight::Libvirt { condition, .. } => Some(condition),
             Sight::Process { .. } => None,
         };
-        if condition.is_some_and(|condition| condition.state == State::Paused) {
+        if condition.is_some_and(|condition| matches!(condition.state, State::Paused | State::Suspended)) {
             return Ok(());
         }
         match call.scripts() {

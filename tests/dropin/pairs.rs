@@ -192,6 +192,7 @@ const ELSEWHERE: &[(u8, &str)] = &[
     (23, "dropin tools::reloaded"),
     (25, "migration preflight::network, transports::filtered, transports::tls; storage tpm::of_both_nodes"),
     (26, "storage same::folder"),
+    (28, "truth suspended::monitor; lifecycle states::asleep"),
 ];
 
 impl<'a> Side<'a> {

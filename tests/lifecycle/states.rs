@@ -87,6 +87,36 @@ pub fn autostart_of_one_that_runs(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// It sleeps by its own power management: it is there, and no action ends it or wakes it but a stop, which has it shut down.
+pub fn asleep(lab: &Lab) -> Result<()> {
+    let guest = Resource::new(lab, "asleep")?.with("monitor_scripts", "/bin/true");
+    let boot = guest.boot(HERE)?;
+    sleep(&guest)?;
+    let asked = guest.with("monitor_scripts", "/bin/false");
+    asked.call(HERE, "recurring", 20)?.says(190, &["pmsuspended"])?;
+    for action in ["monitor", "status", "start"] {
+        asked.call(HERE, action, 20)?.is(0)?;
+    }
+    guest.with("pause_policy", "ignore").call(HERE, "recurring", 20)?.is(0)?;
+    ensure!(guest.virsh(HERE, "domstate", &[])? == "pmsuspended", "an action woke it");
+    guest.virsh(HERE, "dompmwakeup", &[])?;
+    crate::stage::soon("it is awake", || guest.virsh(HERE, "domstate", &[]).is_ok_and(|state| state == "running"))?;
+    guest.call(HERE, "recurring", 20)?.is(0)?;
+    // Its kernel did not ask for the sleep, so it begins anew: the machine does so that finds nowhere to go on.
+    crate::stage::soon("it beats again", || guest.ring().is_ok_and(|ring| ring.newest.boot != boot))?;
+    sleep(&guest)?;
+    guest.end(HERE, 120)?.at_once(Duration::from_secs(60))?;
+    ensure!(guest.console(HERE)?.contains("power button"), "it was not asked to shut down");
+    Ok(())
+}
+
+/// Has the guest write to the port of its sleep control, as its kernel would: S3.
+fn sleep(guest: &Resource) -> Result<()> {
+    let output = guest.virsh(HERE, "qemu-monitor-command", &["--hmp", "o/w 0x604 0x2400"])?;
+    ensure!(output.is_empty(), "the monitor says {output}");
+    crate::stage::soon("it sleeps", || guest.virsh(HERE, "domstate", &[]).is_ok_and(|state| state == "pmsuspended"))
+}
+
 /// `config` names libvirt's own file of the persistent definition, as many clusters have it.
 pub fn config_of_libvirt_itself(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "inside")?;

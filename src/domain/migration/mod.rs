@@ -24,7 +24,7 @@ use super::connection::Connection;
 use super::definition::{Definition, Identity};
 use super::emulator::Emulator;
 use super::status::{Trace, ask_through};
-use super::{Condition, Error, Kind, Result, Uri, evidence, ffi};
+use super::{Condition, Error, Kind, Result, State, Uri, evidence, ffi, sleep};
 use crate::deadline::Deadline;
 use crate::log;
 use handover::Handover;
@@ -81,7 +81,7 @@ pub fn leave(
         arrival::await_turn(&connection, name, &working).map_err(unknown)?;
         seen = ask_through(&connection, identity, &working).map_err(unknown)?;
     }
-    let mut broken = None;
+    let (mut broken, mut asleep) = (None, false);
     let (paused, uuid) = match seen {
         Some((_, uuid)) if identity.is_another(&uuid) => {
             return Err(unknown(Error::new(Kind::State, format!("the guest {name} here is another one, UUID {uuid}"))));
@@ -98,6 +98,10 @@ pub fn leave(
         }
         Some((condition, uuid)) if condition.runs() => (false, uuid),
         Some((condition, uuid)) if condition.stays_paused() => (true, uuid),
+        Some((Condition { state: State::Suspended, .. }, uuid)) => {
+            asleep = true;
+            (false, uuid)
+        }
         Some((condition, _)) if condition.is_active() => return Err(unknown(Error::new(Kind::State, format!("{name} is {condition}")))),
         _ => return arrived(identity, uri, plan, &working),
     };
@@ -111,6 +115,10 @@ pub fn leave(
         None => free_target(&connection, identity, plan, &working).map_err(still_here)?,
         Some(_) => There::new(&plan.remote),
     };
+    if asleep {
+        log::info(format_args!("{name} is asleep, waking it for its move to {target}"));
+        sleep::wake(&guest, &working).map_err(still_here)?;
+    }
     let emulators = evidence::find(identity, None, &working).map_err(still_here)?;
     let trace = Trace { emulator: emulators.first().copied(), ..identity.clone().into() };
     begin(trace.emulator);
