@@ -112,7 +112,9 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     // A request to create it may be waiting its turn in a daemon that answers questions already.
     let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
     loop {
-        match status::look(trace, uri, &deadline.within(patience.left().clamp(LEAST, MOST))) {
+        // Such a request is waited for: what is asked after it is not to be given up early, and asked anew at the end of the queue.
+        let most = if trace.creating { MOST } else { patience.left().clamp(LEAST, MOST) };
+        match status::look(trace, uri, &deadline.within(most)) {
             Ok(Presence::Absent) if pending.is_zero() => return Ok(()),
             Ok(Presence::Absent) if deadline.pause(pending) => pending = Duration::ZERO,
             Ok(Presence::Absent) => {
@@ -138,7 +140,8 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     }
     // From now on libvirt may forget the guest at any moment, and with it who its emulator was.
     let emulators = twin::find(trace, uri, deadline)?;
-    let trace = &trace.with(&emulators);
+    // What a start that was not finished has asked for is such an emulator.
+    let trace = &Trace { creating: trace.creating && emulators.is_empty(), ..trace.with(&emulators) };
     // One that is held, as a move that nobody could settle leaves it, takes no request, nor does libvirt before it has given up waiting for it.
     if let Manner::Ask(modes) = manner
         && !are_held(&emulators)

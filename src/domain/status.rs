@@ -113,8 +113,7 @@ impl Sight {
 /// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
-    // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
-    match ask(&trace.identity, uri, &deadline.share(ANSWER, 2)) {
+    match word(trace, uri, deadline) {
         Ok(Some((condition, uuid))) if condition.is_active() => Ok(Presence::Active(Sight::Libvirt { condition, uuid })),
         Ok(_) => {
             prove_absent(trace, uri, deadline)?;
@@ -134,6 +133,36 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
             }
         },
     }
+}
+
+/// libvirt's word for [`look`]. That it has no such guest counts only when a request to create it can wait in the daemon no more: with all ordinary
+/// workers taken such a request waits, while the questions about name and state are answered.
+fn word(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
+    // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
+    let limit = || deadline.share(ANSWER, 2);
+    let answer = ask(&trace.identity, uri, &limit())?;
+    if !trace.creating || answer.as_ref().is_some_and(|(condition, _)| condition.is_active()) {
+        return Ok(answer);
+    }
+    await_turn(uri, &limit())?;
+    ask(&trace.identity, uri, &limit())
+}
+
+/// Waits until libvirt has taken up all that it was asked to do before, see [`wire::turn`].
+///
+/// # Errors
+/// As for [`ask`].
+fn await_turn(uri: &Uri, deadline: &Deadline) -> Result<()> {
+    if let Some(socket) = wire::socket(Some(&uri.to_string())) {
+        match wire::turn(&socket, wire::SYSTEM, deadline).map_err(told) {
+            Ok(()) => return Ok(()),
+            Err(Some(error)) => return Err(error),
+            Err(None) => {}
+        }
+    }
+    // This one has no priority either.
+    let connection = Connection::open(&uri.to_string(), deadline)?;
+    connection.call("waiting for what was asked for before", deadline, |connect| connect.capabilities()).map(drop)
 }
 
 /// Waits, for a short time, until no emulator of the guest is left.
@@ -240,14 +269,19 @@ pub fn name_of(uuid: &str, uri: &Uri, deadline: &Deadline) -> Result<Option<Stri
 /// It gave no answer; without an error: it has to be asked through libvirt's own client.
 fn over_socket(look: Look, uri: &Uri, deadline: &Deadline) -> std::result::Result<Option<wire::Answer>, Option<Error>> {
     let socket = wire::socket(Some(&uri.to_string())).ok_or(None)?;
-    wire::state(&socket, wire::SYSTEM, look, deadline).map_err(|trouble| match trouble {
+    wire::state(&socket, wire::SYSTEM, look, deadline).map_err(told)
+}
+
+/// What there is to say of a daemon that gave no answer over its own socket; nothing if it has to be asked through libvirt's own client.
+fn told(trouble: Trouble) -> Option<Error> {
+    match trouble {
         Trouble::Unreachable(text) => Some(Error::new(Kind::Unreachable, text)),
         Trouble::Unresponsive(text) => Some(Error::new(Kind::Unresponsive, text)),
         Trouble::Unexpected(text) => {
             log::debug(|| format!("{text}; asking through libvirt's own client"));
             None
         }
-    })
+    }
 }
 
 /// [`ask`] on a connection that stands.

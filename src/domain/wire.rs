@@ -178,6 +178,17 @@ fn converse<T>(
     about(Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }, driver, question)
 }
 
+/// Waits until the daemon has taken up whatever it was asked to do before, by anybody: its ordinary workers take requests up as they come, one to create a
+/// guest among them, also of a client that is gone by then (`virNetServerHandleJob`). It keeps workers for what has `@priority: high` in libvirt's
+/// `remote_protocol.x`, as all questions of [`state`] have; the one that is asked here has not, and any answer will do.
+///
+/// # Errors
+/// See [`Trouble`].
+pub fn turn(socket: &Path, driver: &str, deadline: &Deadline) -> Result<(), Trouble> {
+    let stream = connect(socket, deadline)?;
+    Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }.turn(driver)
+}
+
 /// What a guest agent said to a ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pulse {
@@ -256,6 +267,14 @@ impl Conversation<'_> {
         let size = self.ask(Call::Info(&domain), message::size)?.map_err(|(_, text)| self.unexpected(&text))?;
         self.farewell();
         Ok(Some(size))
+    }
+
+    fn turn(mut self, driver: &str) -> Result<(), Trouble> {
+        self.begin(Call::Open(driver))?;
+        let nobody = Domain { name: "nobody".to_owned(), uuid: [0; uuid::LENGTH], id: -1 };
+        let _any = self.ask(Call::Info(&nobody), message::size)?;
+        self.farewell();
+        Ok(())
     }
 
     fn ping(mut self, driver: &str, name: &str, seconds: i32) -> Result<Pulse, Trouble> {

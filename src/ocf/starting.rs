@@ -108,7 +108,15 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
     let failed = failing(call, name);
     let record = call.record().filter(|record| record.name == *name);
     let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).of(call.place());
-    Ok(match status::look(&trace, &call.hypervisor, &call.deadline).map_err(failed)? {
+    let presence = match status::look(&trace, &call.hypervisor, &call.deadline) {
+        // What an earlier start has asked for may have its turn yet.
+        Err(error) if trace.creating && error.kind == Kind::Unresponsive && call.deadline.again(Duration::from_millis(500)) => {
+            log::warning(error);
+            return Ok(Next::Look);
+        }
+        presence => presence.map_err(failed)?,
+    };
+    Ok(match presence {
         Presence::Absent => Next::Create,
         // What a start left that was not finished never ran; its view of the disks is as old as it is.
         Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, condition) => {

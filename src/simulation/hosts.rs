@@ -117,6 +117,8 @@ pub(crate) struct Host {
     queued: bool,
     /// Whether it has one to create the guest.
     pub(crate) creates: bool,
+    /// Until when its ordinary workers are all taken: what it is asked to do waits, and only questions with priority are answered.
+    taken: Option<Instant>,
 }
 
 /// How far a move is.
@@ -278,6 +280,7 @@ impl World {
             ran_until: None,
             queued: false,
             creates: false,
+            taken: None,
         };
         Self {
             hosts: uris.iter().map(host).collect(),

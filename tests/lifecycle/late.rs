@@ -1,7 +1,7 @@
 //! Starts that are still under way in libvirt when the agent's time is over. Pacemaker then calls stop, and when that says 0 it starts the
 //! guest on another node; so what libvirt still does after that must not be the start.
 
-use crate::stage::{HERE, Resource, inside};
+use crate::stage::{HERE, Resource, inside, soon};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use std::fs::{self, Permissions};
@@ -57,6 +57,29 @@ pub fn frozen_in_preparation(lab: &Lab) -> Result<()> {
     hook(lab, "[ \"$1.$2\" = halfway.prepare ] && { kill -STOP $PPID; sleep 1; }\nexit 0")?;
     guest.call(HERE, "start", 10)?.says(1, &["halfway"])?;
     stop_is_the_end(&guest, 10, || drop(lab.thaw(HERE, "libvirtd")))
+}
+
+/// libvirt's only ordinary worker is held up by another guest's start: the request waits for it, while libvirt says at once that there is no such guest.
+pub fn queued_behind_another(lab: &Lab) -> Result<()> {
+    let taker = Resource::empty(lab, "taker")?.with("force_stop", "true");
+    let guest = Resource::empty(lab, "queued")?.with("force_stop", "true");
+    let settings = inside(lab, HERE, "/etc/libvirt/libvirtd.conf")?;
+    let old = fs::read_to_string(&settings)?;
+    fs::write(&settings, format!("{old}\nmin_workers = 1\nmax_workers = 1\n"))?;
+    // Longer than the start and the stop take, and not as long as the guest is watched after that.
+    hook(lab, "[ \"$1.$2\" = taker.prepare ] && sleep 18\nexit 0")?;
+    let ended = thread::scope(|scope| -> Result<()> {
+        let taking = scope.spawn(|| taker.call(HERE, "start", 90));
+        soon("the worker is taken", || lab.processes(HERE, "sleep").is_ok_and(|found| !found.is_empty()))?;
+        let started = guest.call(HERE, "start", 8).and_then(|answer| answer.says(1, &["queued"]));
+        let ended = started.and_then(|_| stop_is_the_end(&guest, 8, || {}));
+        taking.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
+        taker.end(HERE, 30)?;
+        ended
+    });
+    fs::write(&settings, old)?;
+    lab.restart(HERE, "libvirtd")?;
+    ended
 }
 
 /// The number of `REMOTE_PROC_DOMAIN_CREATE_XML`, the third word of a message after its length.

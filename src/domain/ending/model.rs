@@ -221,6 +221,19 @@ fn a_guest_that_is_still_to_be_created_at_the_end_of_the_time() {
     assert!(answers["Unresponsive"] > 0, "{answers:?}");
 }
 
+/// A start was begun whose request waits in a daemon of which all ordinary workers are taken: it says at once that there is no such guest.
+///
+/// Fails if that is believed before a question has had its turn that comes after the request.
+#[test]
+fn a_guest_that_a_busy_daemon_is_still_to_create() {
+    let answers = every_course(1, true, || {
+        let mut world = host(false, comes_and_goes);
+        world.hold_creation(0, [LATER, Duration::from_secs(20)][pick(2)]);
+        world
+    });
+    assert!(answers["stopped"] > 0 && answers["Unresponsive"] > 0, "{answers:?}");
+}
+
 /// It was handed over in a move whose agent was killed, and the daemon of the target says nothing: it may run there by now, and libvirt here lets it go
 /// on when it gives up.
 ///

@@ -120,6 +120,10 @@ functions! {
             0
         }))
     }
+    fn virConnectGetCapabilities(connect: sys::virConnectPtr) -> *mut c_char {
+        // SAFETY: a string that ends with NUL; the copy is the caller's to free.
+        pointer(world(|world| world.capabilities(host(connect))).map(|()| unsafe { libc::strdup(c"<capabilities/>".as_ptr()) }))
+    }
     fn virGetLastError() -> sys::virErrorPtr { LAST.with_borrow_mut(|(_, error)| &raw mut *error) }
     fn virConnectListAllDomains(connect: sys::virConnectPtr, domains: *mut *mut sys::virDomainPtr, flags: c_uint) -> c_int {
         let _ = (connect, flags);

@@ -34,6 +34,7 @@ pub fn wire(data: &[u8]) {
     }
     let _ = conversation().size(SYSTEM, Call::Uuid(&[7; 16]));
     let _ = conversation().ping(SYSTEM, "web1", 1);
+    let _ = conversation().turn(SYSTEM);
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = socket(Some(text));
     }

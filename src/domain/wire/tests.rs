@@ -64,6 +64,25 @@ fn a_daemon_that_is_well() {
     assert_eq!(hearing(&daemon(false)[..3].concat()), Ok(None));
 }
 
+/// Any answer of an ordinary worker's is one; silence is none, however well the rest is answered.
+#[test]
+fn a_turn_that_comes_or_does_not() {
+    let turn = |messages: &[Vec<u8>], time| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&messages.concat()).unwrap();
+        let deadline = Deadline::after(time);
+        Conversation { stream: ours, peer: Path::new("test"), deadline, serial: 0, unread: Vec::new() }.turn(SYSTEM)
+    };
+    let mut messages = daemon(true)[..2].to_vec();
+    assert!(matches!(turn(&messages, SHORT), Err(Trouble::Unresponsive(_))));
+    for code in [NO_DOMAIN, 88] {
+        let error = reply(16, 3, false, |writer| not_there(writer, code));
+        assert_eq!(turn(&[&messages[..], &[error, reply(2, 4, true, |_| {})]].concat(), LONG), Ok(()));
+    }
+    messages.push(reply(16, 3, true, |_| {}));
+    assert!(matches!(turn(&messages, LONG), Err(Trouble::Unexpected(_))), "an answer that is not understood");
+}
+
 #[test]
 fn events_and_signs_of_life_in_between() {
     let mut bytes = Vec::new();

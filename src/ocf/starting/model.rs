@@ -126,3 +126,12 @@ fn a_copy_of_an_earlier_request() {
     let answers = every_course(false, |_, _| false, |world| world.hosts[0].creates = true);
     assert!(answers.keys().eq(["runs"]), "{answers:?}");
 }
+
+/// The request of an earlier start, which nobody has stopped since, waits in a daemon of which all ordinary workers are taken.
+///
+/// Fails if that start's copy is taken for the guest, or if no time is left for waiting.
+#[test]
+fn a_copy_that_a_busy_daemon_is_still_to_create() {
+    let answers = every_course(true, |_, _| false, |world| world.hold_creation(0, Duration::from_secs(20)));
+    assert!(answers.keys().eq(["runs"]), "{answers:?}");
+}

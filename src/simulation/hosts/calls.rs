@@ -232,9 +232,16 @@ impl World {
         Ok(())
     }
 
+    /// A question that the daemon takes up in its turn.
+    pub(crate) fn capabilities(&mut self, host: usize) -> Answer<()> {
+        self.call(host, "capabilities")?;
+        self.wait_in_turn(host)
+    }
+
     /// Creates it, and does not let it run.
     pub(crate) fn create_paused(&mut self, host: usize) -> Answer<usize> {
         self.call(host, "create")?;
+        self.wait_in_turn(host)?;
         // It carries out what it was asked for before first.
         if std::mem::take(&mut self.hosts[host].creates) && self.hosts[host].copy.is_none() {
             tell(|| "  as an earlier request wants it".into());
@@ -252,6 +259,7 @@ impl World {
     /// Lets it run.
     pub(crate) fn let_run(&mut self, host: usize) -> Answer<()> {
         self.call(host, "resume")?;
+        self.wait_in_turn(host)?;
         let Some(copy) = &mut self.hosts[host].copy else { return Err(NOT_RUNNING) };
         (copy.state, copy.reason) = (RUNNING, 1);
         self.watch();

@@ -117,6 +117,21 @@ impl World {
         }
     }
 
+    /// All ordinary workers of a daemon are taken for this time, and a request to create the guest waits for one.
+    pub(crate) fn hold_creation(&mut self, host: usize, time: Duration) {
+        let end = now() + time;
+        self.hosts[host].taken = Some(end);
+        self.events.push((end + CREATION, Event::Created(host)));
+    }
+
+    /// Waits until one is free.
+    pub(super) fn wait_in_turn(&mut self, host: usize) -> Answer<()> {
+        let Some(end) = self.hosts[host].taken else { return Ok(()) };
+        pass(end.saturating_duration_since(now()));
+        self.catch_up();
+        if self.hosts[host].reach == Reach::Up { Ok(()) } else { Err(BROKEN) }
+    }
+
     /// It does: paused, as the program asks for it.
     pub(super) fn create(&mut self, host: usize) {
         match self.hosts[host].reach {
@@ -132,6 +147,7 @@ impl World {
     /// A daemon has ended: what it was asked to create is not created any more.
     pub(super) fn crash(&mut self, host: usize) {
         self.hosts[host].creates = false;
+        self.hosts[host].taken = None;
         self.events.retain(|(_, event)| !matches!(event, Event::Created(created) if *created == host));
     }
 
