@@ -78,6 +78,10 @@ pub struct Peer {
 /// which corosync does not know (`crm_mon`); or none if Pacemaker does not say.
 #[must_use]
 pub fn peers(deadline: &Deadline) -> Vec<Peer> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return crate::simulation::world(|world| world.peers.clone());
+    }
     let limit = *deadline;
     // Side by side: each start waits for this.
     let view = Task::start(move || View::query(&limit));

@@ -5,7 +5,7 @@ use super::status::{self, Presence, Sight};
 use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, saved_state};
 use crate::deadline::Deadline;
 use crate::log;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A guest that is about to be created.
@@ -27,39 +27,56 @@ impl<'a> Creation<'a> {
         Ok(Self { definition, connection })
     }
 
-    /// Creates the guest as a transient domain, and then lets it run.
+    /// Creates the guest as a transient domain, paused.
     ///
-    /// It is created paused: a daemon that hangs may carry out a request long after this action, and whoever relied on its end, is
-    /// gone; a late copy must not run.
+    /// A daemon that hangs may carry out a request long after this action, and whoever relied on its end, is gone: a late copy must not run.
     ///
     /// # Errors
     /// libvirt's own words. If the error [leaves it open](Error::leaves_open), a paused copy may be there, or come yet.
-    pub fn run(self, deadline: &Deadline) -> Result<()> {
+    pub fn create(self, deadline: &Deadline) -> Result<Copy> {
         let name = &self.definition.identity.name;
         let xml = self.definition.xml.clone();
         let paused = virt::sys::VIR_DOMAIN_START_PAUSED;
         let domain = self.connection.call(&format!("creating {name}"), deadline, move |connect| connect.create_domain_xml(&xml, paused))?;
-        let guest = self.connection.with(name, domain);
-        let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
-        result.map_err(Error::of_a_copy)
+        Ok(Copy { guest: self.connection.with(name, domain), state: None })
+    }
+
+    /// Creates the guest from its saved state instead.
+    ///
+    /// # Errors
+    /// As for [`Creation::create`].
+    pub fn restore(self, file: &Path, deadline: &Deadline) -> Result<Copy> {
+        let guest = saved_state::restore(&self.definition.identity, &self.connection, file, deadline)?;
+        Ok(Copy { guest, state: Some(file.to_owned()) })
     }
 }
 
-impl Creation<'_> {
-    /// Creates the guest from its saved state instead, and then lets it go on. The state is used up by that.
+/// A guest that was created, and does not run yet.
+pub struct Copy {
+    guest: Guest,
+    /// The saved state that it was created from. It is not used up.
+    state: Option<PathBuf>,
+}
+
+impl Copy {
+    /// Lets it run. Its state is used up by that.
     ///
     /// # Errors
-    /// As for [`Creation::run`]. The state is not used up.
-    pub fn restore(self, file: &Path, deadline: &Deadline) -> Result<()> {
-        let guest = saved_state::restore(&self.definition.identity, &self.connection, file, deadline)?;
+    /// libvirt's own words. The copy may be there, paused.
+    pub fn let_run(self, deadline: &Deadline) -> Result<()> {
+        let Self { guest, state } = self;
         // Before it runs: from then on the state and the disks do not belong together any more.
-        if let Err(error) = saved_state::use_up(file, deadline) {
+        if let Some(file) = &state
+            && let Err(error) = saved_state::use_up(file, deadline)
+        {
             guest.call("destroying", deadline, |domain| Ok(domain.destroy()?))?;
             return Err(Error::new(Kind::Internal, error.text));
         }
         let result = guest.call("letting run", deadline, |domain| Ok(domain.resume()?));
         result.map_err(Error::of_a_copy)?;
-        saved_state::clear(file, deadline);
+        if let Some(file) = &state {
+            saved_state::clear(file, deadline);
+        }
         Ok(())
     }
 }

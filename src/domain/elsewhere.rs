@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Connection, Error, Kind};
+use super::{Connection, Error, Kind, State};
 use crate::deadline::{Deadline, Task};
 use crate::log;
 use std::time::Duration;
@@ -25,13 +25,51 @@ pub struct Host {
     pub patience: Duration,
 }
 
-/// Asks all `hosts` at once; gives the names of those that have the guest, each with a sentence about that. One that does not answer is passed
-/// over.
+/// A host that is asked, and the connection on which it has answered: another question takes no new one.
+pub struct Asked {
+    host: Host,
+    connection: Option<Connection>,
+}
+
+impl Asked {
+    /// The host's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.host.name
+    }
+}
+
+/// A host that has the guest.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The host's name.
+    pub host: String,
+    /// A sentence about that.
+    pub text: String,
+    /// Whether it is paused there.
+    pub paused: bool,
+}
+
+/// What a host says, and on which connection.
+type Word = (Connection, Option<Found>);
+
+/// Asks all `hosts` at once; gives those that have the guest, and all that have answered. One that does not answer is passed over.
 #[must_use]
-pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Vec<(String, String)> {
-    let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
-    let answers = names.into_iter().zip(ask(identity, hosts, deadline));
-    answers.filter_map(|(name, answer)| Some((name, answer.ok()??))).collect()
+pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> (Vec<Found>, Vec<Asked>) {
+    find_again(identity, hosts.into_iter().map(unasked).collect(), deadline)
+}
+
+/// The same of hosts that have answered before.
+#[must_use]
+pub fn find_again(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -> (Vec<Found>, Vec<Asked>) {
+    let (mut all, mut answered) = (Vec::new(), Vec::new());
+    for (host, answer) in ask(identity, hosts, deadline) {
+        if let Ok((connection, found)) = answer {
+            all.extend(found);
+            answered.push(Asked { host, connection: Some(connection) });
+        }
+    }
+    (all, answered)
 }
 
 /// Sees to it that none of `hosts` has the guest.
@@ -39,36 +77,55 @@ pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Vec<(
 /// # Errors
 /// A sentence about one that has it, or that does not say.
 pub fn nowhere(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Result<(), String> {
-    ask(identity, hosts, deadline).try_for_each(|answer| answer?.map_or(Ok(()), Err))
+    let hosts = hosts.into_iter().map(unasked).collect();
+    ask(identity, hosts, deadline).try_for_each(|(_, answer)| answer?.1.map_or(Ok(()), |found| Err(found.text)))
 }
 
-/// A sentence about each that has the guest; errors are about those that do not say.
-fn ask(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> impl Iterator<Item = Result<Option<String>, String>> {
+fn unasked(host: Host) -> Asked {
+    Asked { host, connection: None }
+}
+
+/// What each host says; errors are about those that do not say.
+fn ask(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -> impl Iterator<Item = (Host, Result<Word, String>)> {
     let guest = identity.name.clone();
-    let start = |host: Host| {
-        let (name, identity, deadline) = (host.name.clone(), identity.clone(), deadline.within(host.patience));
-        (name, deadline, Task::start(move || seen_at(&identity, &host, &deadline)))
+    let start = |Asked { host, connection }: Asked| {
+        let (asked, identity, deadline) = (host.clone(), identity.clone(), deadline.within(host.patience));
+        (host, deadline, Task::start(move || seen_at(&identity, &asked, connection, &deadline)))
     };
     // All are started before the first is waited for.
     let tasks: Vec<_> = hosts.into_iter().map(start).collect();
-    tasks.into_iter().map(move |(name, deadline, task)| {
+    tasks.into_iter().map(move |(host, deadline, task)| {
         let answer = task.wait(&deadline).unwrap_or_else(|| Err(Error::new(Kind::Unresponsive, "no answer in time")));
-        answer.map_err(|error| {
-            log::info(format_args!("{name} cannot be asked whether it runs {guest}: {error}"));
-            format!("{name} does not say whether it runs {guest}")
-        })
+        let answer = answer.map_err(|error| {
+            log::info(format_args!("{} cannot be asked whether it runs {guest}: {error}", host.name));
+            format!("{} does not say whether it runs {guest}", host.name)
+        });
+        (host, answer)
     })
 }
 
-fn seen_at(identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<String>, Error> {
+fn seen_at(identity: &Identity, host: &Host, before: Option<Connection>, deadline: &Deadline) -> Result<Word, Error> {
+    if let Some(connection) = before {
+        match seen_through(&connection, identity, host, deadline) {
+            // Its libvirt may have been restarted since.
+            Err(error) if !error.is_silence() => log::debug(|| format!("{error}; asking on a new connection")),
+            answer => return answer.map(|found| (connection, found)),
+        }
+    }
     let connection = Connection::open_again(&host.uri, &deadline.within(RESTART), deadline)?;
-    match ask_through(&connection, identity, deadline)? {
+    seen_through(&connection, identity, host, deadline).map(|found| (connection, found))
+}
+
+fn seen_through(connection: &Connection, identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<Found>, Error> {
+    let found = |text: String, paused| Some(Found { host: host.name.clone(), text, paused });
+    let (guest, node) = (&identity.name, &host.name);
+    match ask_through(connection, identity, deadline)? {
         Some((condition, uuid)) if condition.is_active() => {
             // The definition may have been given another UUID while it ran. What another guest of that name would be, a person has to say.
             let other = if identity.is_another(&uuid) { format!(" under another UUID, {uuid}") } else { String::new() };
-            Ok(Some(format!("{} is on {}{other}, {condition}", identity.name, host.name)))
+            Ok(found(format!("{guest} is on {node}{other}, {condition}"), condition.state == State::Paused))
         }
-        _ => renamed(identity, host, &connection, deadline),
+        _ => Ok(renamed(identity, host, connection, deadline)?.and_then(|text| found(text, false))),
     }
 }
 
@@ -129,7 +186,7 @@ mod tests {
             let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into(), patience: PATIENCE }).to_vec();
             let found = find(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
             let alone = nowhere(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
-            format!("{} {}", found.len() == 1, alone.is_err())
+            format!("{} {}", found.0.len() == 1, alone.is_err())
         };
         let judge = |_: &mut World, answer: &str| if answer == "true true" { Ok(()) } else { Err(answer.to_owned()) };
         assert_eq!(explore(0, create, act, judge)["true true"], 216);

@@ -41,6 +41,8 @@ pub struct Environment {
     pub probe: bool,
     /// `OCF_RESKEY_CRM_meta_on_node`: this node's name in the cluster. Only Pacemaker says it.
     pub node: Option<String>,
+    /// `OCF_RESKEY_CRM_meta_clone_max`: how many instances the resource has, if it is a clone.
+    pub clone_max: Option<u32>,
     /// `OCF_RESKEY_CRM_meta_migrate_target`.
     pub migrate_target: Option<String>,
     /// `OCF_RESKEY_CRM_meta_migrate_source`.
@@ -99,6 +101,7 @@ impl Environment {
                 .min(LONGEST_TIMEOUT),
             probe: meta("interval").and_then(|text| text.parse().ok()).unwrap_or(0_u64) == 0,
             node: meta("on_node").map(Into::into),
+            clone_max: meta("clone_max").and_then(|text| text.parse().ok()),
             migrate_target: meta("migrate_target").map(Into::into),
             migrate_source: meta("migrate_source").map(Into::into),
             parameters: variables

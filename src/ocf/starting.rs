@@ -2,15 +2,15 @@
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod model;
+mod others;
 
+use self::others::Others;
+use super::Call;
 use super::exit::Failure;
 use super::stopping::AGAIN;
-use super::{Call, moving};
-use crate::cluster::{self, Peer, fencing};
 use crate::deadline::Deadline;
 use crate::domain::creation::{self, Creation};
 use crate::domain::definition::{Definition, Identity};
-use crate::domain::elsewhere::{self, Host};
 use crate::domain::ending::{self, Manner};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
@@ -18,28 +18,11 @@ use crate::domain::{Condition, Error, Kind, State, evidence, locks, twin};
 use crate::log;
 use std::time::Duration;
 
-/// How long a start waits for the answers of other nodes: one that hangs must not keep a guest down.
+/// How long libvirt here may take to say whose the guest's UUID is.
 const ASKING: Duration = Duration::from_secs(3);
-
-/// The same for those that have left the cluster: most of them are off, and a failover waits for this.
-const ASKING_THE_LOST: Duration = Duration::from_secs(1);
 
 /// How often a start that found a lock held tries again.
 const LEASE_POLL: Duration = Duration::from_secs(2);
-
-/// The other nodes of the cluster that can be asked about guests, if the parameters say how to reach their libvirt, as they do for guests that
-/// are moved; and the names of those that are not in this partition. They are asked too: one that nobody fenced may have kept a guest that its
-/// cluster has let go of.
-fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
-    let Some(here) = call.environment.node.as_ref().filter(|_| call.reaches_others()) else { return (Vec::new(), Vec::new()) };
-    let peers = cluster::peers(&call.deadline.within(ASKING));
-    let lost = peers.iter().filter(|peer| !peer.member).map(|peer| peer.name.clone()).collect();
-    let host = |peer: Peer| {
-        let patience = if peer.member { ASKING } else { ASKING_THE_LOST };
-        Host { uri: moving::remote(call, &peer.name), name: peer.name, patience }
-    };
-    (peers.into_iter().filter(|peer| peer.name != *here).map(host).collect(), lost)
-}
 
 /// Starts the guest and sees it run, scripts included.
 pub(super) fn start(call: &Call) -> Result<(), Failure> {
@@ -264,18 +247,13 @@ impl From<Error> for NotCreated {
 /// Creates the guest if no other node has it.
 fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     let name = &definition.identity.name;
+    call.insist_on_one_instance().map_err(|why| Failure::generic(format!("start of {name} refused: {why}")))?;
     // libvirt would refuse it too, in words that do not say what to do.
     if let Ok(Some(other)) = twin::other(&definition.identity, &call.hypervisor, &call.deadline.within(ASKING)) {
         return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")).into());
     }
-    let (others, lost) = other_nodes(call);
-    for (node, place) in elsewhere::find(&definition.identity, others, &call.deadline.within(ASKING)) {
-        // What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too.
-        if !lost.contains(&node) || !fencing::was_fenced(&node, &call.deadline.within(ASKING)) {
-            return Err(Failure::generic(format!("start of {name} refused: {place}")).into());
-        }
-        log::warning(format_args!("{place}, but {node} was fenced"));
-    }
+    let refused = |why: String| Failure::generic(format!("start of {name} refused: {why}"));
+    let others = Others::ask(call, &definition.identity).map_err(refused)?;
     call.insist_on_programs()?;
     // A saved state is compared with the disks, which may be in a pool.
     call.start_needs(definition)?;
@@ -285,14 +263,35 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     let creation = Creation::prepare(definition, &call.hypervisor, &call.deadline)?;
     // Written first: whoever comes after a start that did not live to see its end has to know of it.
     call.shelf().write(&Record { creating: true, restoring: state.is_some(), ..call.new_record(&definition.identity) });
-    let result = match state {
+    let copy = match state {
         Some(file) => creation.restore(&file, &call.deadline),
-        None => creation.run(&call.deadline),
+        None => creation.create(&call.deadline),
+    };
+    // What the other nodes have said is as old as all that came in between.
+    let result = match copy {
+        Ok(copy) => match others.ask_again(call, &definition.identity) {
+            Ok(()) => copy.let_run(&call.deadline),
+            Err(why) => return Err(give_way(call, &definition.identity, refused(why)).into()),
+        },
+        Err(error) => Err(error),
     };
     if result.as_ref().is_err_and(|error| leaves_nothing(call, &definition.identity, error)) {
         call.shelf().remove();
     }
     result.map_err(NotCreated::Failed)
+}
+
+/// Ends the paused copy of a guest that another node has too; what is said then. `refused`: what is said of the start.
+fn give_way(call: &Call, identity: &Identity, refused: Failure) -> Failure {
+    let trace = Trace::from(identity.clone()).of(call.place());
+    match ending::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline) {
+        Ok(()) => {
+            call.shelf().remove();
+            refused
+        }
+        // The state file stays as it is: the stop that follows has to know of it.
+        Err(error) => Failure::generic(format!("{}; the paused copy here is not ended: {error}", refused.reason.unwrap_or_default())),
+    }
 }
 
 /// Whether nothing that a start has asked for is here, or comes yet, after libvirt has answered a request to create the guest with `error`.

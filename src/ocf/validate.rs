@@ -12,6 +12,7 @@ use crate::storage::{Role, Sight, finding};
 /// Checks the parameters. Level 0: the words, the same answer on every host. Level 10: that this host can run the guest.
 pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
+    call.insist_on_one_instance().map_err(|why| Failure::new(Code::Configured, why))?;
     if call.environment.check_level < 10 {
         return Ok(());
     }
@@ -45,6 +46,16 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
     warn_of_locks(&definition, &connection, &call.deadline);
     warn_of_storage(&definition, &connection, &call.deadline);
     Ok(())
+}
+
+impl Call {
+    /// # Errors
+    /// The resource is a clone of several instances: the guest would run as often. A sentence about that.
+    pub(super) fn insist_on_one_instance(&self) -> Result<(), String> {
+        let instances = self.environment.clone_max.filter(|max| *max > 1);
+        instances
+            .map_or(Ok(()), |max| Err(format!("the resource is a clone of {max} instances (clone-max), and the guest may run only once")))
+    }
 }
 
 /// Says what of the guest's storage will hurt it, and what of it does not answer. Half of the time is enough for that.

@@ -11,6 +11,7 @@ mod judged;
 mod postcopy;
 
 use super::{FOR_EVER, deviate, lasted, pass, tell};
+use crate::cluster::Peer;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_ulong};
 use std::path::PathBuf;
@@ -159,6 +160,8 @@ pub(crate) enum Happens {
     Heals(usize),
     /// Somebody starts the guest.
     Starts(usize),
+    /// Another agent, which has asked the first host for the guest long ago, creates it.
+    Rivals(usize),
     /// The guest ends by itself.
     Ends(usize),
     /// Somebody destroys it, whose emulator hangs from now on.
@@ -185,6 +188,8 @@ enum Event {
     Runs(usize),
     /// The daemon of a host creates the guest, as it was asked to before.
     Created(usize),
+    /// The agent there that has created it asks the first host again; since when it does.
+    Asks(usize, Instant),
     /// A host that was lost is there again.
     Heals(usize),
     /// The move has come to its end, in whatever way it does by itself.
@@ -259,6 +264,10 @@ pub(crate) struct World {
     pub(crate) notes: PathBuf,
     /// What the nodes of the program's cluster have told each other.
     pub(crate) told: BTreeMap<String, String>,
+    /// The nodes of the program's cluster, by its own word.
+    pub(crate) peers: Vec<Peer>,
+    /// When another agent that starts the guest asks again, after it has created it; and whether it is the one that goes first.
+    pub(crate) rival: (Duration, bool),
     /// How often from now on a node cannot tell the others anything.
     pub(crate) mute: u32,
     /// What is wrong.
@@ -315,6 +324,8 @@ impl World {
             calling: "",
             notes: PathBuf::new(),
             told: BTreeMap::new(),
+            peers: Vec::new(),
+            rival: (CALL, false),
             mute: 0,
             wrong: None,
         }

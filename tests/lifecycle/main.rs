@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         scenarios: lab::scenarios! {
             life: normal never_started deaf deaf_in_no_time agent_mode_without_agent no_variables nasty_name names_that_begin_alike
                 stopped_while_it_boots;
-            starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock;
+            starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock on_two_nodes_at_once;
             states: paused crashed asleep leftover_definition autostart_of_one_that_runs config_of_libvirt_itself emulator_stopped
                 emulator_stopped_and_libvirt_frozen emulator_killed process_table_not_there command_line_that_does_not_come another_emulator_is_silent seen_while_a_process_is_silent
                 uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;

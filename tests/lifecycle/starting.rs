@@ -1,7 +1,7 @@
 //! Starts that fail, and what is said about it; the scripts that have a word in a start.
 
-use crate::stage::{HERE, Resource, inside};
-use anyhow::{Result, ensure};
+use crate::stage::{HERE, Resource, THERE, inside};
+use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::promised;
 use std::fs::{self, Permissions};
@@ -158,5 +158,44 @@ pub fn disk_without_lock(lab: &Lab) -> Result<()> {
     fs::write(&settings, old)?;
     let said = answer?.is(0)?.stderr;
     ensure!(!said.contains("no lock protects"), "warned in spite of a lock manager: {said}");
+    Ok(())
+}
+
+/// Both nodes start it at the same time, as a resource does that is there twice: it runs on one of them, the other one says so and keeps nothing of it.
+/// Nothing locks its disk. Pacemaker's tools are stubs, as there is no Pacemaker here.
+pub fn on_two_nodes_at_once(lab: &Lab) -> Result<()> {
+    for node in [HERE, THERE] {
+        let folder = inside(lab, node, "/tmp/stub")?;
+        fs::create_dir_all(&folder)?;
+        for (name, script) in [("crm_node", "printf '1 node1 member\\n2 node2 member\\n'"), ("crm_mon", "exit 102")] {
+            fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n"))?;
+            fs::set_permissions(folder.join(name), Permissions::from_mode(0o755))?;
+        }
+    }
+    let more = [("PATH", "/tmp/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
+    let guest = Resource::empty(lab, "twofold")?.with("migration_transport", "tcp").with("force_stop", "true");
+    guest.edit(|text| text.replace("</disk>", "<shareable/></disk>"))?;
+    for delay in [0, 0, 0, 0, 50, 200] {
+        let answers = thread::scope(|scope| -> Result<_> {
+            let there = scope.spawn(|| guest.call_with(THERE, "start", 60, &more));
+            thread::sleep(Duration::from_millis(delay));
+            let here = guest.call_with(HERE, "start", 60, &more)?;
+            Ok([(HERE, THERE, here), (THERE, HERE, there.join().map_err(|_| anyhow::anyhow!("panicked"))??)])
+        })?;
+        let codes = [0, 1].map(|at| answers[at].2.code);
+        promised!(codes != [0, 0], "never twice: it was started on both nodes");
+        let mut runs = None;
+        for (node, other, answer) in answers {
+            if answer.code == 0 {
+                ensure!(guest.virsh(node, "domstate", &[])? == "running", "it does not run on {node}");
+                runs = Some(node);
+            } else {
+                answer.says(1, &["start of twofold refused: twofold is on", other])?;
+                guest.absent(node)?;
+                ensure!(!guest.record(node)?.exists(), "the start left {}", guest.record(node)?.display());
+            }
+        }
+        guest.end(runs.context("both have given way")?, 30)?;
+    }
     Ok(())
 }

@@ -5,13 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use super::super::actions::Action;
+use super::super::exit::Code;
 use super::super::monitor::monitor;
 use super::super::{Environment, parameters};
 use super::*;
+use crate::cluster::Peer;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::simulation::hosts::{GUEST, Happens, Step, World};
-use crate::simulation::{explore, folder, lasted, world};
+use crate::simulation::{explore, folder, lasted, pick, world};
 use std::collections::BTreeMap;
 
 /// Here, and another node.
@@ -20,10 +22,20 @@ const HOSTS: [&str; 2] = ["qemu+tcp://b/system", "qemu+tcp://a/system"];
 const TIME: Duration = Duration::from_secs(60);
 
 fn call(action: Action, interval: &str) -> Call {
+    call_on("", action, interval)
+}
+
+/// The same on a node of this name in a cluster.
+fn call_on(node: &str, action: Action, interval: &str) -> Call {
     let variables = [
         ("OCF_RESOURCE_INSTANCE", "web1"),
         ("OCF_RESKEY_config", "/srv/web1.xml"),
         ("OCF_RESKEY_hypervisor", HOSTS[0]),
+        ("OCF_RESKEY_migration_transport", "tcp"),
+        ("OCF_RESKEY_autoset_utilization_cpu", "false"),
+        ("OCF_RESKEY_autoset_utilization_host_memory", "false"),
+        ("OCF_RESKEY_autoset_utilization_hv_memory", "false"),
+        ("OCF_RESKEY_CRM_meta_on_node", node),
         ("OCF_RESKEY_CRM_meta_interval", interval),
         ("OCF_RESKEY_CRM_meta_timeout", "60000"),
     ];
@@ -134,4 +146,100 @@ fn a_copy_of_an_earlier_request() {
 fn a_copy_that_a_busy_daemon_is_still_to_create() {
     let answers = every_course(true, |_, _| false, |world| world.hold_creation(0, Duration::from_secs(20)));
     assert!(answers.keys().eq(["runs"]), "{answers:?}");
+}
+
+/// Starts it in a cluster of two where something happens at the other node meanwhile; in the end it is to run on one of them. `name`: this node's.
+fn beside_another(name: fn() -> &'static str, may: fn(&World, Happens) -> bool) -> BTreeMap<String, usize> {
+    simulated::install();
+    let folder = folder();
+    let create = || {
+        let mut world = World::new(&HOSTS, false);
+        (world.quiet, world.may) = (true, may);
+        world.notes = folder.path().to_owned();
+        world.peers = vec![Peer { name: "a".into(), member: true }];
+        world
+    };
+    let act = || {
+        call(Action::Start, "0").shelf().remove();
+        let name = name();
+        let after = [1, 2, 5, 300, 4000][pick(5)];
+        world(|world| (world.quiet, world.rival) = (false, (Duration::from_millis(after), "a" < name)));
+        let answer = call_on(name, Action::Start, "0").run(start);
+        world(|world| world.quiet = true);
+        if lasted() > Duration::from_secs(7) {
+            world(|world| world.wrong = Some(format!("the answer took {} s", lasted().as_secs())));
+        }
+        let left = call(Action::Stop, "0").shelf().read().is_some();
+        let ran = world(|world| world.runs(0));
+        for _ in 0..60 {
+            crate::simulation::pass(Duration::from_millis(250));
+            world(World::catch_up);
+        }
+        world(|world| {
+            let there = world.runs(1);
+            let wrong = match &answer {
+                Ok(()) if world.runs(0) && !there => return,
+                Ok(()) => "success was said, and it does not run here alone".into(),
+                Err(failure) if there && !ran && !left && failure.code == Code::Generic => return,
+                Err(failure) => format!("{failure:?}, it runs here: {ran}, a record is left: {left}, it runs there: {there}"),
+            };
+            world.wrong.get_or_insert(wrong);
+        });
+        answer.map_or_else(|failure| failure.reason.unwrap_or_default(), |()| "runs".into())
+    };
+    explore(1, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err))
+}
+
+/// Another node starts it at the same time, which a resource does that is there twice: each of the two has asked the other before either had it.
+///
+/// Fails if the other node is not asked again before the guest is let run, or if both give way.
+#[test]
+fn another_start_at_the_same_time() {
+    let answers = beside_another(|| ["b", "A"][pick(2)], |_, happens| happens == Happens::Rivals(1));
+    assert!(answers["runs"] > 0 && answers.len() > 1, "{answers:?}");
+    assert!(answers.keys().all(|answer| answer == "runs" || answer.contains("web1 is on a, ")), "{answers:?}");
+}
+
+/// A person starts it on another node after that was asked.
+///
+/// Fails likewise.
+#[test]
+fn a_person_who_starts_it_elsewhere() {
+    let answers = beside_another(|| "b", |world, happens| happens == Happens::Starts(1) && world.hosts[0].copy.is_none());
+    assert!(answers["runs"] > 0 && answers.len() > 1, "{answers:?}");
+}
+
+/// The other node dies, or its libvirt hangs, at any time.
+///
+/// Fails if the silence of one that has answered before keeps the guest down, or if one that has not is asked again.
+#[test]
+fn another_node_that_falls_silent() {
+    let answers = beside_another(|| "b", |_, happens| matches!(happens, Happens::Cut(1) | Happens::Freezes(1)));
+    assert!(answers.keys().eq(["runs"]), "{answers:?}");
+}
+
+/// The resource is a clone: each instance would start the guest on its node.
+#[test]
+fn a_clone() {
+    let answers = every_course(false, |_, _| false, |_| {});
+    assert!(answers.keys().eq(["runs"]), "{answers:?}");
+    simulated::install();
+    let folder = folder();
+    let create = || {
+        let mut world = World::new(&HOSTS, false);
+        world.notes = folder.path().to_owned();
+        world
+    };
+    let act = || {
+        call(Action::Start, "0").shelf().remove();
+        let (action, max) = ([Action::Start, Action::ValidateAll][pick(2)], pick(3));
+        let mut call = call(action, "0");
+        call.environment.clone_max = Some(u32::try_from(max).unwrap());
+        let run = if action == Action::Start { start } else { crate::ocf::validate::validate_all };
+        let code = call.run(run).map_or_else(|failure| failure.code, |()| Code::Success);
+        let expected = if action == Action::Start { Code::Generic } else { Code::Configured };
+        let runs = world(|world| world.runs(0));
+        format!("{}", code == if max > 1 { expected } else { Code::Success } && runs == (action == Action::Start && max < 2))
+    };
+    assert_eq!(explore(0, create, act, |_, _| Ok(()))["true"], 6);
 }

@@ -11,6 +11,11 @@ const PAINFUL: Duration = Duration::from_secs(10);
 /// outlast (`PENDING` of `domain/ending.rs`).
 const CREATION: Duration = Duration::from_millis(500);
 
+/// How long another agent waits for the end of the copy here, and how often it asks.
+const RIVALS: Duration = Duration::from_secs(5);
+/// See [`RIVALS`].
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// The number of an emulator of another guest, of which it cannot be told whose it is.
 const STRANGER: usize = 900;
 
@@ -130,6 +135,19 @@ impl World {
         pass(end.saturating_duration_since(now()));
         self.catch_up();
         if self.hosts[host].reach == Reach::Up { Ok(()) } else { Err(BROKEN) }
+    }
+
+    /// Another agent asks the first host again, after it has created the guest on its own: it lets it run if it is not there, and ends it else; if that
+    /// other copy does not run and this agent goes first, it waits some seconds for its end.
+    pub(super) fn ask_again(&mut self, host: usize, since: Instant) {
+        let Some(number) = self.hosts[host].copy.as_ref().map(|copy| copy.number) else { return };
+        match &self.hosts[0].copy {
+            None => self.events.push((now() + CALL, Event::Runs(number))),
+            Some(copy) if self.rival.1 && copy.state == PAUSED && now() < since + RIVALS => {
+                self.events.push((now() + AGAIN, Event::Asks(host, since)));
+            }
+            Some(_) => self.remove(host),
+        }
     }
 
     /// It does: paused, as the program asks for it.

@@ -111,6 +111,7 @@ impl World {
                 Event::GivesUp => self.give_up(),
                 Event::Lost(step) => self.lose(step),
                 Event::Created(host) => self.create(host),
+                Event::Asks(host, since) => self.ask_again(host, since),
                 Event::Heals(host) => self.heal(host),
                 Event::Halves(comes) => self.come(comes),
                 Event::MoveEnds => {
@@ -133,8 +134,8 @@ impl World {
         }
         let all = 0..self.hosts.len();
         let mut possible: Vec<Happens> = (1..=self.steps_left()).map(Happens::Moves).collect();
-        let of_hosts: [fn(usize) -> Happens; 6] =
-            [Happens::Cut, Happens::Freezes, Happens::Heals, Happens::Starts, Happens::Ends, Happens::Hangs];
+        let of_hosts: [fn(usize) -> Happens; 7] =
+            [Happens::Cut, Happens::Freezes, Happens::Heals, Happens::Starts, Happens::Rivals, Happens::Ends, Happens::Hangs];
         let steps = [Step::Asked, Step::Filling, Step::HandedOver, Step::Runs];
         let parts = steps.iter().flat_map(|step| [Happens::Parts(*step, false), Happens::Parts(*step, true)]);
         possible.extend(parts.filter(|happens| self.is_possible(*happens) && (self.may)(self, *happens)));
@@ -167,6 +168,10 @@ impl World {
                 self.hosts[host].saved = false;
                 self.events.push((now() + START, Event::Runs(copy.number)));
                 self.hosts[host].copy = Some(copy);
+            }
+            Happens::Rivals(host) => {
+                self.hosts[host].copy = Some(self.new_copy(PAUSED, BY_USER));
+                self.events.push((now() + self.rival.0, Event::Asks(host, now())));
             }
             Happens::Ends(host) => self.remove(host),
             Happens::Hangs(host) => self.hang(host, Some(Duration::ZERO)),
@@ -277,7 +282,8 @@ impl World {
             Happens::Parts(step, _) => self.transfer.is_some_and(|transfer| !transfer.apart && transfer.step <= step),
             Happens::Cut(host) | Happens::Freezes(host) => self.hosts[host].reach == Reach::Up,
             Happens::Heals(host) => self.hosts[host].reach != Reach::Up,
-            Happens::Starts(host) => self.hosts[host].copy.is_none() && self.hosts[host].forgotten.is_empty(),
+            Happens::Rivals(_) if self.peers.is_empty() => false,
+            Happens::Starts(host) | Happens::Rivals(host) => self.hosts[host].copy.is_none() && self.hosts[host].forgotten.is_empty(),
             Happens::Ends(host) | Happens::Hangs(host) => self.hosts[host].copy.as_ref().is_some_and(|copy| !copy.hangs),
         }
     }

@@ -1,0 +1,103 @@
+//! The question to the other nodes whether they have the guest: before a start does anything, and again before it lets the guest run.
+//!
+//! Between the two a start makes ready what the guest needs, which takes its time, and another node may start it meanwhile. The second question comes
+//! when the guest is here, paused. So of two starts at the same time the one that creates its copy last sees the other's, and no guest is let run
+//! before all that answer have said that they have none. Who sees another's copy ends its own; of two that are paused the one of the node whose name
+//! comes first stays, and waits for the other's end: else both would give way, each time.
+
+use super::super::{Call, moving};
+use crate::cluster::{self, Peer, fencing};
+use crate::deadline::Task;
+use crate::domain::definition::Identity;
+use crate::domain::elsewhere::{self, Asked, Found, Host};
+use crate::log;
+use std::time::Duration;
+
+/// How long a start waits for the answers of other nodes: one that hangs must not keep a guest down.
+const ASKING: Duration = Duration::from_secs(3);
+
+/// The same for those that have left the cluster: most of them are off, and a failover waits for this.
+const ASKING_THE_LOST: Duration = Duration::from_secs(1);
+
+/// How long a start waits until the paused copy on another node is ended, and how often it asks.
+const GIVING_WAY: Duration = Duration::from_secs(5);
+/// See [`GIVING_WAY`].
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// The other nodes that have said that they do not have the guest.
+pub(super) struct Others {
+    asked: Vec<Asked>,
+    /// The names of those that are not in this node's partition of the cluster.
+    lost: Vec<String>,
+}
+
+impl Others {
+    /// Asks all other nodes that can be asked. One that does not answer is passed over, or no node could ever take over from one that is gone.
+    ///
+    /// # Errors
+    /// A sentence about one that has it.
+    pub(super) fn ask(call: &Call, identity: &Identity) -> Result<Self, String> {
+        let (hosts, lost) = other_nodes(call);
+        let (found, asked) = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
+        match in_the_way(call, found, &lost).into_iter().next() {
+            Some(found) => Err(found.text),
+            None => Ok(Self { asked, lost }),
+        }
+    }
+
+    /// Asks those again that have answered, now that the guest is here, paused.
+    ///
+    /// # Errors
+    /// As for [`Others::ask`]: the guest must not run here.
+    pub(super) fn ask_again(self, call: &Call, identity: &Identity) -> Result<(), String> {
+        let Self { mut asked, lost } = self;
+        let goes_first = |found: &Found| call.environment.node.as_ref().is_some_and(|here| *here < found.host);
+        let patience = call.deadline.share(GIVING_WAY, 4);
+        let mut before: Vec<Found> = Vec::new();
+        loop {
+            let (found, answered) = elsewhere::find_again(identity, asked, &call.deadline.within(ASKING));
+            // The silence of one that had it says nothing.
+            if let Some(silent) = before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host)) {
+                return Err(silent.text);
+            }
+            before = in_the_way(call, found, &lost);
+            match before.first() {
+                None => {
+                    // Taking leave need not be waited for.
+                    drop(Task::start(move || drop(answered)));
+                    return Ok(());
+                }
+                Some(_) if before.iter().all(|found| found.paused && goes_first(found)) && patience.pause(AGAIN) => {}
+                Some(found) => return Err(found.text.clone()),
+            }
+            log::info(format_args!("{}; waiting for its end", before.first().map_or("", |found| &found.text)));
+            asked = answered;
+        }
+    }
+}
+
+/// The other nodes of the cluster that can be asked about guests, if the parameters say how to reach their libvirt, as they do for guests that
+/// are moved; and the names of those that are not in this partition. They are asked too: one that nobody fenced may have kept a guest that its
+/// cluster has let go of.
+fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
+    let Some(here) = call.environment.node.as_ref().filter(|_| call.reaches_others()) else { return (Vec::new(), Vec::new()) };
+    let peers = cluster::peers(&call.deadline.within(ASKING));
+    let lost = peers.iter().filter(|peer| !peer.member).map(|peer| peer.name.clone()).collect();
+    let host = |peer: Peer| {
+        let patience = if peer.member { ASKING } else { ASKING_THE_LOST };
+        Host { uri: moving::remote(call, &peer.name), name: peer.name, patience }
+    };
+    (peers.into_iter().filter(|peer| peer.name != *here).map(host).collect(), lost)
+}
+
+/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too.
+fn in_the_way(call: &Call, found: Vec<Found>, lost: &[String]) -> Vec<Found> {
+    let is_fenced = |Found { host, text, .. }: &Found| {
+        let fenced = lost.contains(host) && fencing::was_fenced(host, &call.deadline.within(ASKING));
+        if fenced {
+            log::warning(format_args!("{text}, but {host} was fenced"));
+        }
+        fenced
+    };
+    found.into_iter().filter(|found| !is_fenced(found)).collect()
+}
