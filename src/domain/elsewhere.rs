@@ -7,12 +7,15 @@
 use super::definition::Identity;
 use super::status::ask_through;
 use super::{Connection, Error, Kind, State};
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, now};
 use crate::log;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a libvirt that cannot be reached is tried again: it may be restarted at this moment. One with little time, because it is lost, is not.
 const RESTART: Duration = Duration::from_secs(2);
+
+/// How old a connection may be on which another question is asked: what lies between the hosts may have forgotten an older one, and says nothing then.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Another host.
 #[derive(Clone, Debug)]
@@ -25,10 +28,10 @@ pub struct Host {
     pub patience: Duration,
 }
 
-/// A host that is asked, and the connection on which it has answered: another question takes no new one.
+/// A host that is asked, and the connection on which it has answered, with the time: another question takes no new one.
 pub struct Asked {
     host: Host,
-    connection: Option<Connection>,
+    before: Option<(Connection, Instant)>,
 }
 
 impl Asked {
@@ -66,7 +69,7 @@ pub fn find_again(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -
     for (host, answer) in ask(identity, hosts, deadline) {
         if let Ok((connection, found)) = answer {
             all.extend(found);
-            answered.push(Asked { host, connection: Some(connection) });
+            answered.push(Asked { host, before: Some((connection, now())) });
         }
     }
     (all, answered)
@@ -82,15 +85,15 @@ pub fn nowhere(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Re
 }
 
 fn unasked(host: Host) -> Asked {
-    Asked { host, connection: None }
+    Asked { host, before: None }
 }
 
 /// What each host says; errors are about those that do not say.
 fn ask(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -> impl Iterator<Item = (Host, Result<Word, String>)> {
     let guest = identity.name.clone();
-    let start = |Asked { host, connection }: Asked| {
+    let start = |Asked { host, before }: Asked| {
         let (asked, identity, deadline) = (host.clone(), identity.clone(), deadline.within(host.patience));
-        (host, deadline, Task::start(move || seen_at(&identity, &asked, connection, &deadline)))
+        (host, deadline, Task::start(move || seen_at(&identity, &asked, before, &deadline)))
     };
     // All are started before the first is waited for.
     let tasks: Vec<_> = hosts.into_iter().map(start).collect();
@@ -104,8 +107,10 @@ fn ask(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -> impl Iter
     })
 }
 
-fn seen_at(identity: &Identity, host: &Host, before: Option<Connection>, deadline: &Deadline) -> Result<Word, Error> {
-    if let Some(connection) = before {
+fn seen_at(identity: &Identity, host: &Host, before: Option<(Connection, Instant)>, deadline: &Deadline) -> Result<Word, Error> {
+    if let Some((connection, since)) = before
+        && now() - since < FRESH
+    {
         match seen_through(&connection, identity, host, deadline) {
             // Its libvirt may have been restarted since.
             Err(error) if !error.is_silence() => log::debug(|| format!("{error}; asking on a new connection")),
