@@ -1,26 +1,47 @@
 //! kvmha: high availability for KVM guests on Pacemaker. One binary with three faces, and one for itself; this file chooses the face.
 //!
-//! Imports go downward only: `cli` -> `ocf | fence | child` -> `domain` -> `storage | cluster` -> `program` -> `parameter | deadline | log | uuid | xml`.
+//! The map, from above to below; imports go downward only, which a test watches over:
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`cli`] | the operator's command: a file for each of its words, and what they show |
+//! | [`ocf`] | the resource agent: environment, parameters, actions, codes and reasons, metadata; `ocf/exit.rs` chooses every code |
+//! | [`fence`] | the fence agent: options, input, all hosts asked, one verdict, metadata |
+//! | [`child`] | what the program does for itself in a process of its own, since it may hang in the kernel |
+//! | [`domain`] | a guest: connection, definition, evidence of its emulator, start, end, record, and [`domain::migration`]; the only unsafe |
+//! | [`storage`] | what is under a guest: kinds of storage, which thing it is, whether it answers |
+//! | [`cluster`] | Pacemaker's own tools: attributes, CIB, scheduler, history of fencing |
+//! | [`program`] | another program run with a deadline, without a shell |
+//! | [`parameter`] | one row describes one parameter, for parser, metadata and manual |
+//! | [`deadline`] | the time that an action has; all that may wait takes one |
+//! | [`log`] | where messages and exit reasons go |
+//! | [`uuid`] | the UUID of a guest, as libvirt reads and writes it |
+//! | [`xml`] | the escaping writer |
+//! | `simulation` | simulated hosts in simulated time, for the tests that try every course of events |
+//! | `fuzzed`, `mangled` | the entries of the fuzzing, and input that is changed at random for tests |
+//!
+//! Only what the suites in `tests` read is `pub`: the tables of the agent's answers and differences, the kinds of storage, and the entries of the fuzzing.
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is a contributor's, and made with all that is private")]
 
 mod child;
-pub mod cli;
-pub mod cluster;
-pub mod deadline;
-pub mod domain;
-pub mod fence;
+mod cli;
+mod cluster;
+mod deadline;
+mod domain;
+mod fence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzed;
-pub mod log;
+mod log;
 #[cfg(test)]
 mod mangled;
 pub mod ocf;
-pub mod parameter;
-pub mod program;
+mod parameter;
+mod program;
 #[cfg(test)]
 mod simulation;
 pub mod storage;
-pub mod uuid;
-pub mod xml;
+mod uuid;
+mod xml;
 
 use child::Work;
 use std::ffi::OsString;

@@ -25,7 +25,9 @@ use super::definition::Platform;
 use super::error::{Error, Kind, Result};
 use super::state::Condition;
 
-pub use job::{Job, JobKind, OPERATION_MIGRATION_IN, OPERATION_MIGRATION_OUT, Which, has_block_job, job, lasting_operation};
+pub use job::{Job, Which, has_block_job, job, lasting_operation};
+#[cfg(test)]
+pub use job::{JobKind, OPERATION_MIGRATION_OUT};
 pub use login::{Login, open};
 
 /// Loads libvirt.so.0 into the process, once; later calls cost nothing. From any thread.

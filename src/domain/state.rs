@@ -9,6 +9,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// 0: libvirt does not know; for QEMU, while a domain is being set up.
+    #[allow(clippy::enum_variant_names, reason = "libvirt's own word for it, VIR_DOMAIN_NOSTATE")]
     NoState,
     /// 1
     Running,

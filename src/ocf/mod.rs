@@ -30,11 +30,11 @@ mod turn;
 mod utilization;
 mod validate;
 
-pub use asked::Asked;
-pub use environment::{Environment, Version};
-pub use manual::page;
-pub use metadata::document;
-pub use moving::HISTORY;
+pub(crate) use asked::Asked;
+pub(crate) use environment::{Environment, Version};
+pub(crate) use manual::page;
+pub(crate) use metadata::document;
+pub(crate) use moving::HISTORY;
 
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Uri, evidence};
@@ -183,13 +183,13 @@ impl Call {
 
 /// The least timeout that is advised for an action, in seconds.
 #[must_use]
-pub fn advised_timeout(action: &str) -> Option<u32> {
+pub(crate) fn advised_timeout(action: &str) -> Option<u32> {
     ACTIONS.iter().find(|row| row.word == action).map(|row| row.timeout)
 }
 
 /// What is wrong with the parameters of a resource, each a sentence.
 #[must_use]
-pub fn faults(given: &BTreeMap<String, String>) -> Vec<String> {
+pub(crate) fn faults(given: &BTreeMap<String, String>) -> Vec<String> {
     let mut environment = Environment::new(&BTreeMap::new());
     environment.parameters.clone_from(given);
     parameters::read(&environment).1.iter().map(ToString::to_string).collect()
@@ -197,7 +197,7 @@ pub fn faults(given: &BTreeMap<String, String>) -> Vec<String> {
 
 /// Runs the action that the first of `words` names, and gives its exit code. Further words are ignored, as the API says.
 #[must_use]
-pub fn run(words: &[OsString]) -> u8 {
+pub(crate) fn run(words: &[OsString]) -> u8 {
     let begin = Instant::now();
     let environment = Environment::of_process();
     log::init(environment.log.clone());

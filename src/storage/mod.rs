@@ -4,21 +4,20 @@
 //! Everything that may block in the kernel is looked at by a child of this program. Files of the system are read below a root folder, so
 //! that recorded ones can be looked at. Nothing here asks another node or libvirt: that is `domain/migration/preflight`'s.
 
-pub mod chain;
-pub mod device;
-pub mod finding;
+pub(crate) mod chain;
+pub(crate) mod device;
+pub(crate) mod finding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
-pub mod hazards;
-pub mod item;
+pub(crate) mod hazards;
+pub(crate) mod item;
 pub mod kind;
-pub mod look;
+pub(crate) mod look;
 mod mounts;
-pub mod nonce;
-pub mod servers;
+pub(crate) mod nonce;
+pub(crate) mod servers;
 
-pub use finding::{Finding, Same};
-pub use item::{Item, Role, Source};
-pub use kind::Kind;
-pub use look::{Facts, Sight, look};
-pub use mounts::Mount;
+pub(crate) use finding::{Finding, Same};
+pub(crate) use item::{Item, Role, Source};
+pub(crate) use kind::Kind;
+pub(crate) use look::{Sight, look};

@@ -32,6 +32,7 @@
 //! | [`stage`] | the agent called by hand, and the truth about its guest |
 //! | [`scene`], [`placed`] | the cluster that scenarios are played on, and a guest in its hands |
 //! | [`servers`] | servers of disks |
+//! | [`ssh`] | ssh between nodes |
 //! | [`suite`] | test suites that run on a lab |
 //! | [`random`] | numbers from a seed |
 //! | [`promise`] | the words for one that was broken |
