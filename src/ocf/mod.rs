@@ -1,7 +1,6 @@
 //! The resource agent `ocf:kvmha:VirtualDomain`: the protocol. One call is one action; what the guest needs is done in `domain`.
 
 mod actions;
-mod alone;
 pub mod answers;
 mod asked;
 pub mod differences;
@@ -12,7 +11,6 @@ pub(crate) mod fuzzed;
 mod keeping;
 mod known;
 mod manual;
-mod marking;
 mod metadata;
 mod monitor;
 mod moving;
@@ -20,13 +18,10 @@ mod outage;
 mod outlook;
 mod parameters;
 mod pulse;
-mod readable;
-mod relocation;
 mod scripts;
 mod starting;
 mod stopping;
 mod table;
-mod turn;
 mod utilization;
 mod validate;
 

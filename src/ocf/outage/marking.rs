@@ -1,15 +1,12 @@
 //! The words beside the disks of a guest that runs here, by which another node can be asked for them in an outage (`outage_policy=relocate`):
 //! when they are left, made anew and taken away. What they are: [`crate::domain::migration::preflight::marks`].
 
-use super::Call;
-use super::relocation::{ONCE_IN, attribute};
-use crate::cluster;
-use crate::cluster::cib::{Cib, Part};
-use crate::deadline::{Deadline, seconds_since_boot, unix_time};
+use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::migration::preflight::marks::Marks;
 use crate::domain::record;
 use crate::domain::{Connection, Definition};
 use crate::log;
+use crate::ocf::Call;
 use crate::ocf::parameters::OutagePolicy;
 use crate::storage::finding;
 use nix::fcntl::{Flock, FlockArg};
@@ -51,7 +48,7 @@ impl Note {
 
 impl Call {
     /// Leaves words beside the disks of a guest that runs here, if another node may have to be asked for them.
-    pub(super) fn leave_marks(&self, name: &str) {
+    pub(in crate::ocf) fn leave_marks(&self, name: &str) {
         if self.parameters.outage_policy != OutagePolicy::Relocate || self.environment.probe || self.environment.instance.is_none() {
             return;
         }
@@ -116,20 +113,9 @@ impl Call {
     }
 
     /// Takes the words away again, of a guest that was proven gone.
-    pub(super) fn take_marks(&self, deadline: &Deadline) {
+    pub(in crate::ocf) fn take_marks(&self, deadline: &Deadline) {
         if let Some(marks) = self.marking().marks {
             marks.take(&deadline.share(LEAVING, 2));
-        }
-    }
-
-    /// Takes away what says in the cluster that this resource was relocated, once that keeps it nowhere any more.
-    fn forget_relocations(&self, deadline: &Deadline) {
-        let Some(resource) = &self.environment.instance else { return };
-        let (name, now) = (attribute(resource), unix_time());
-        let Ok(cib) = Cib::query_part(Part::Status, deadline) else { return };
-        let old = |time: &str| time.parse::<u64>().is_ok_and(|time| now.abs_diff(time) >= ONCE_IN);
-        for (node, ..) in cib.transient(&name).into_iter().filter(|(_, known, time)| *known == name && old(time)) {
-            let _ = cluster::set_attribute(&node, &name, None, deadline);
         }
     }
 

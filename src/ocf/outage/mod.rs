@@ -1,20 +1,26 @@
 //! What becomes of a guest that an error of its storage has paused: a part of the recurring monitor, `outage_policy`.
 //!
 //! The emulator keeps the request that failed and makes it again when the guest goes on, so nothing is lost by waiting. What must not be
-//! is that it goes on here after another node has started it: the disks are the other's then, see [`super::alone`].
+//! is that it goes on here after another node has started it: the disks are the other's then, see [`alone`].
+
+mod alone;
+mod look;
+mod marking;
+mod readable;
+mod relocation;
+mod shown;
+mod turn;
 
 use super::Call;
 use super::actions::Action;
 use super::exit::Failure;
 use super::parameters::OutagePolicy;
-use super::relocation::Stays;
-use crate::cluster;
-use crate::deadline::{Deadline, seconds_since_boot};
+use crate::deadline::seconds_since_boot;
 use crate::domain::definition::Identity;
-use crate::domain::{Connection, Definition, Error, Kind, creation, record};
+use crate::domain::{creation, record};
 use crate::log;
-use crate::storage::look::Sight;
-use crate::storage::{Item, Role, Source, finding, servers};
+use look::{Look, Looked};
+use relocation::Stays;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -49,24 +55,6 @@ struct Note {
     given_up: Option<String>,
     /// What was shown last in the cluster.
     said: String,
-}
-
-/// What a look at all of the storage has shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// All of it answers.
-    Answers,
-    /// A disk cannot be read.
-    Out,
-    /// Whether all can be read cannot be told.
-    Unclear,
-}
-
-/// A look, with a sentence about a part that does not answer, and the disk that cannot be read.
-struct Looked {
-    look: Look,
-    trouble: Option<String>,
-    out: Option<Item>,
 }
 
 /// What follows from a look at the storage.
@@ -127,7 +115,7 @@ impl Note {
 }
 
 /// What became of a guest that was paused.
-pub(super) enum Handled {
+pub(in crate::ocf) enum Handled {
     /// It was let go on.
     GoesOn,
     /// It is still paused; a sentence for a person.
@@ -139,7 +127,7 @@ impl Call {
     ///
     /// # Errors
     /// It is given up here.
-    pub(super) fn outage(&self, identity: &Identity, seen: String) -> Result<Handled, Failure> {
+    pub(in crate::ocf) fn outage(&self, identity: &Identity, seen: String) -> Result<Handled, Failure> {
         let (name, policy, now) = (&identity.name, self.parameters.outage_policy, seconds_since_boot());
         if self.action != Action::Monitor || self.environment.probe || policy == OutagePolicy::Wait {
             return Ok(Handled::Paused(seen));
@@ -206,56 +194,11 @@ impl Call {
     }
 
     /// The guest runs, or has ended: an outage is over, by a person's hand if this has not ended it. Costs a look for a file when there was none.
-    pub(super) fn end_outage(&self) {
+    pub(in crate::ocf) fn end_outage(&self) {
         if let Some(note) = self.outage_note().filter(|note| note.since.is_some()) {
             log::info("the outage of the guest's storage is over");
             self.close_outage(note.ended());
         }
-    }
-
-    /// Looks at all that the guest needs to run.
-    fn look_at_storage(&self, name: &str) -> Looked {
-        let deadline = self.deadline.share(LOOKING, 3);
-        let here = Connection::open(&self.hypervisor.to_string(), &deadline);
-        let definition = here
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|here| Definition::running(here, name, &deadline)?.ok_or_else(|| Error::new(Kind::State, format!("{name} is gone"))));
-        let (Ok(here), Ok(definition)) = (here, definition) else {
-            return Looked { look: Look::Unclear, trouble: Some("libvirt does not say what its disks are".into()), out: None };
-        };
-        Self::look_at(&here, &definition.xml, &deadline)
-    }
-
-    /// Looks at all that a guest with this definition needs to run.
-    fn look_at(here: &Connection, xml: &str, deadline: &Deadline) -> Looked {
-        let mut unclear = None;
-        for finding in finding::look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline) {
-            let item = &finding.item;
-            let out = match (&finding.sight, &item.source) {
-                // Not the emulator's own to read and write.
-                _ if matches!(item.role, Role::Folder | Role::Tpm) => continue,
-                (Some(Sight::Facts(_)), _) => continue,
-                (Some(Sight::Untold(_)), _) => None,
-                // The time was over before its turn came.
-                (Some(Sight::Silent), _) if deadline.expired() => None,
-                (Some(Sight::Silent), _) => Some(format!("{item} does not answer")),
-                (Some(Sight::Missing(text)), _) => Some(format!("{item} cannot be read: {text}")),
-                (None, Source::Network { protocol, hosts, .. }) => match servers::answers(protocol, hosts, deadline) {
-                    Some(Ok(())) => continue,
-                    Some(Err(text)) if !deadline.expired() => Some(format!("{item}: {text}")),
-                    _ => None,
-                },
-                (None, _) => None,
-            };
-            match out {
-                // What it can do without is no reason to give it up.
-                Some(text) if item.matters() => return Looked { look: Look::Out, trouble: Some(text), out: Some(item.clone()) },
-                Some(text) => unclear = Some(text),
-                None => unclear = Some(format!("whether {item} answers cannot be told")),
-            }
-        }
-        Looked { look: if unclear.is_some() { Look::Unclear } else { Look::Answers }, trouble: unclear, out: None }
     }
 
     /// Lets the guest go on, if no other node has it or could have it. Whether it is seen to: a request without an answer may be carried out
@@ -293,15 +236,6 @@ impl Call {
 
     fn write_outage(&self, note: &Note) {
         self.shelf().put(record::Slot::Outage, note);
-    }
-
-    /// Shows in the cluster how it stands, in the node attribute `kvmha-outage-RESOURCE`, or takes that away. Pacemaker itself keeps the
-    /// reason of the first of many monitors with the same code. Whether that was done; it is where there is no cluster.
-    fn show_outage(&self, text: Option<&str>) -> bool {
-        let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return true };
-        let deadline: Deadline = self.deadline.share(LOOKING, 4);
-        let set = cluster::set_attribute(node, &format!("kvmha-outage-{instance}"), text, &deadline);
-        set.inspect_err(|trouble| log::warning(format_args!("the outage cannot be shown: {trouble}"))).is_ok()
     }
 }
 

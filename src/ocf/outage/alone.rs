@@ -9,13 +9,12 @@
 //! storage array) makes Pacemaker on this node end: so the guest has to be younger than the Pacemaker that calls. Without fencing there is no
 //! such proof, however well the nodes see each other now.
 
-use super::Call;
-use super::moving;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::Identity;
 use crate::domain::elsewhere::{self, Host};
 use crate::domain::evidence;
+use crate::ocf::{Call, moving};
 
 impl Call {
     /// Sees to it that no other node has the guest or could have it, and that Pacemaker wants this resource here.

@@ -3,12 +3,12 @@
 //! A start that fails is what makes Pacemaker go on to another node, and not come back (`start-failure-is-fatal`): so only what surely cannot
 //! be read is refused at once. Storage that does not answer may be in the middle of its own failover, and is waited for.
 
-use super::Call;
-use super::exit::Failure;
-use super::parameters::OutagePolicy;
 use crate::deadline::Deadline;
 use crate::domain::{Connection, Definition};
 use crate::log;
+use crate::ocf::Call;
+use crate::ocf::exit::Failure;
+use crate::ocf::parameters::OutagePolicy;
 use crate::storage::finding::{self, LOOK};
 use crate::storage::{Finding, Sight, Source, item};
 use std::time::Duration;
@@ -33,7 +33,7 @@ enum Readable {
 impl Call {
     /// Refuses the start of a guest whose disks this node does not read, before libvirt is asked for it: so Pacemaker goes on to another.
     /// Storage that does not answer has half of the time that is left.
-    pub(super) fn insist_on_storage(&self, definition: &Definition) -> Result<(), Failure> {
+    pub(in crate::ocf) fn insist_on_storage(&self, definition: &Definition) -> Result<(), Failure> {
         let patience = self.deadline.before(self.deadline.left() / 2);
         // Less than one look: nothing could be told.
         if self.parameters.outage_policy != OutagePolicy::Relocate || patience.left() < LOOK {

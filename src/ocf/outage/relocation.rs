@@ -4,9 +4,9 @@
 //! node proves that it reads the disks: [`preflight::marks`]. What makes Pacemaker leave this node is that the start here, which it tries first if it
 //! likes, fails for the disk before libvirt is asked for the guest, and after a failed start it goes elsewhere: [`super::readable`].
 
-use super::known::STATE_DIRECTORY;
+use super::alone;
+use super::shown::{ONCE_IN, attribute, is_lately, leaving};
 use super::turn::Turn;
-use super::{Call, alone, moving};
 use crate::cluster::cib::Cib;
 use crate::cluster::scheduler;
 use crate::cluster::view::View;
@@ -19,6 +19,8 @@ use crate::domain::migration::preflight::marks::{Doubt, Marks};
 use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::{Connection, Definition, Error, Kind};
 use crate::log;
+use crate::ocf::known::STATE_DIRECTORY;
+use crate::ocf::{Call, moving};
 use crate::storage::Item;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,12 +32,6 @@ const ASKING: Duration = Duration::from_secs(8);
 
 /// What is kept of it for noting in the cluster what came out.
 const NOTING: Duration = Duration::from_secs(1);
-
-/// In how many seconds a guest is given up once at most, on whatever node.
-pub(super) const ONCE_IN: u64 = 600;
-
-/// How the node attribute begins that says when a resource was relocated from there; then comes the resource.
-const ATTRIBUTE: &str = "kvmha-relocated-";
 
 /// Why a guest stays where it is.
 pub(super) enum Stays {
@@ -189,31 +185,6 @@ impl Call {
     }
 }
 
-/// The node attribute that says when this resource was relocated from there, in seconds since 1970.
-pub(super) fn attribute(resource: &str) -> String {
-    format!("{ATTRIBUTE}{resource}")
-}
-
-/// Whether it was relocated from any node within [`ONCE_IN`], as far as the nodes' clocks agree.
-fn is_lately(cib: &Cib, resource: &str, now: u64) -> bool {
-    let name = attribute(resource);
-    let times = cib.transient(&name).into_iter().filter(|(_, known, _)| *known == name).filter_map(|(.., time)| time.parse::<u64>().ok());
-    times.max().is_some_and(|time| now.abs_diff(time) < ONCE_IN)
-}
-
-/// The resources that are on their way from a node, each with the node: they were given up there within [`ONCE_IN`], by the word of the cluster
-/// or by what this node (`here`) knows before the cluster does. Where they go is no place for another one then.
-fn leaving<'a>(cib: &Cib, here: &str, given_up: impl Iterator<Item = &'a str>, now: u64) -> BTreeSet<(String, String)> {
-    let known: BTreeSet<String> = cib.primitives().into_iter().map(|resource| resource.id).collect();
-    let noted = cib.transient(ATTRIBUTE).into_iter().filter_map(|(node, name, time)| {
-        let lately = time.parse::<u64>().is_ok_and(|time| now.abs_diff(time) < ONCE_IN);
-        lately.then(|| Some((name.strip_prefix(ATTRIBUTE)?.to_owned(), node)))?
-    });
-    let all = noted.chain(given_up.map(|resource| (resource.to_owned(), here.to_owned())));
-    // A constraint of a resource that is not there makes the whole CIB a wrong one.
-    all.filter(|(resource, _)| known.contains(resource)).collect()
-}
-
 /// Where Pacemaker would run the resource if it could not run on these nodes, and those that are on their way could not where they were.
 fn place(
     cib: &Cib,
@@ -227,35 +198,4 @@ fn place(
     let steps = scheduler::plan_for(&cib.with_bans(all), deadline)?;
     let of = |operation: &str| steps.iter().find(|step| step.resource.as_deref() == Some(resource) && step.operation == operation);
     Ok(of("migrate_from").or_else(|| of("start")).map(|step| step.node.clone()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn once_in_a_while() {
-        let text = |value: &str| {
-            let pair = |name: &str| format!("<nvpair id='{name}' name='{name}' value='{value}'/>");
-            let pairs = [pair("kvmha-relocated-vm1"), pair("kvmha-relocated-vm10"), pair("kvmha-outage-vm1")].concat();
-            format!("<cib><status><node_state uname='n1'><transient_attributes>{pairs}</transient_attributes></node_state></status></cib>")
-        };
-        let lately = |value: &str, resource: &str| is_lately(&Cib::parse(text(value)).unwrap(), resource, 10_000);
-        assert!(lately("9900", "vm1") && lately("10100", "vm1"), "a clock may be ahead");
-        assert!(!lately("9000", "vm1") && !lately("", "vm1") && !lately("9900", "vm2") && !lately("9900", "vm"));
-    }
-
-    #[test]
-    fn others_that_are_on_their_way() {
-        let attribute = |name: &str, value: &str| format!("<nvpair id='{name}' name='kvmha-relocated-{name}' value='{value}'/>");
-        let pairs = [attribute("vm1", "9900"), attribute("vm2", "9000"), attribute("gone", "9900"), attribute("vm3", "")].concat();
-        let resources: String = ["vm1", "vm2", "vm3", "vm4"].iter().map(|id| format!("<primitive id='{id}'/>")).collect();
-        let cib = Cib::parse(format!(
-            "<cib><configuration><resources>{resources}</resources></configuration><status><node_state uname='n1'>\
-             <transient_attributes>{pairs}</transient_attributes></node_state></status></cib>"
-        ));
-        let leaving = leaving(&cib.unwrap(), "n2", ["vm4", "old"].into_iter(), 10_000);
-        let pair = |resource: &str, node: &str| (resource.to_owned(), node.to_owned());
-        assert_eq!(leaving.into_iter().collect::<Vec<_>>(), [pair("vm1", "n1"), pair("vm4", "n2")]);
-    }
 }
