@@ -36,10 +36,10 @@ const FLAPPING: i64 = 600;
 /// How long all looks at the storage may take, and the questions to other nodes.
 const LOOKING: Duration = Duration::from_secs(5);
 
-/// What is remembered from one monitor to the next. Times are seconds since boot, as the note lives as long as the boot.
+/// The course of an outage, remembered from one monitor to the next. Times are seconds since boot, as its note lives as long as the boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Note {
+struct Course {
     /// Since when the guest is paused; `None`: it runs.
     since: Option<i64>,
     /// When the last look was.
@@ -70,7 +70,7 @@ enum Verdict {
     Over,
 }
 
-impl Note {
+impl Course {
     /// Takes in one look at all of the storage.
     fn judge(&mut self, policy: OutagePolicy, delay: u64, look: Look, now: i64) -> Verdict {
         self.since.get_or_insert(now);
@@ -132,46 +132,46 @@ impl Call {
         if self.action != Action::Monitor || self.environment.probe || policy == OutagePolicy::Wait {
             return Ok(Handled::Paused(seen));
         }
-        let mut note = self.outage_note().unwrap_or_default();
+        let mut course = self.outage_course().unwrap_or_default();
         let looked = self.look_at_storage(name);
         let (look, trouble) = (looked.look, looked.trouble.clone());
-        let text = match note.judge(policy, self.parameters.outage_delay, look, now) {
+        let text = match course.judge(policy, self.parameters.outage_delay, look, now) {
             Verdict::Wait => trouble.unwrap_or_else(|| "its storage answers".into()),
             Verdict::Held => {
                 format!("its storage answers, but it was let go on {OFTEN} times in {} min: that is left to a person", FLAPPING / 60)
             }
             Verdict::GoOn => match self.let_go_on(identity) {
                 Ok(true) => {
-                    log::info(format_args!("{name} goes on after {} s, its storage answers again", now - note.since.unwrap_or(now)));
-                    self.close_outage(note.went_on(now));
+                    log::info(format_args!("{name} goes on after {} s, its storage answers again", now - course.since.unwrap_or(now)));
+                    self.close_outage(course.went_on(now));
                     return Ok(Handled::GoesOn);
                 }
                 Ok(false) => {
-                    note = Note { since: note.since, said: note.said.clone(), ..note.went_on(now) };
+                    course = Course { since: course.since, said: course.said.clone(), ..course.went_on(now) };
                     "it was to go on, and is not seen to".into()
                 }
                 Err(text) => format!("its storage answers, but it is not let go on: {text}"),
             },
             Verdict::Over => {
                 let trouble = trouble.unwrap_or_default();
-                match self.is_over(identity, &mut note, &looked) {
+                match self.is_over(identity, &mut course, &looked) {
                     Ok(why) => {
                         let text = format!("{seen}; {why}");
-                        self.keep_outage(note, &text);
+                        self.keep_outage(course, &text);
                         return Err(Failure::generic(text));
                     }
                     Err(Stays::Because(text)) => format!("{trouble}; it stays here: {text}"),
-                    Err(Stays::NotYet) if note.said.is_empty() => trouble,
+                    Err(Stays::NotYet) if course.said.is_empty() => trouble,
                     Err(Stays::NotYet) => {
-                        let said = note.said.clone();
-                        self.write_outage(&note);
+                        let said = course.said.clone();
+                        self.write_outage(&course);
                         return Ok(Handled::Paused(said));
                     }
                 }
             }
         };
         let text = format!("{seen}; {text}");
-        self.keep_outage(note, &text);
+        self.keep_outage(course, &text);
         Ok(Handled::Paused(text))
     }
 
@@ -179,25 +179,25 @@ impl Call {
     ///
     /// # Errors
     /// Why it is not.
-    fn is_over(&self, identity: &Identity, note: &mut Note, looked: &Looked) -> Result<String, Stays> {
+    fn is_over(&self, identity: &Identity, course: &mut Course, looked: &Looked) -> Result<String, Stays> {
         let trouble = looked.trouble.as_deref().unwrap_or_default();
         if self.parameters.outage_policy == OutagePolicy::Stop {
             return Ok(format!("{trouble} (outage_policy=stop)"));
         }
         // Said once it stands: Pacemaker may take its time, and the next monitor must not take it back.
-        if note.given_up.is_none() {
+        if course.given_up.is_none() {
             let out = looked.out.as_ref().ok_or("which disk is out is not known")?;
             let node = self.better_node(identity, out)?;
-            note.given_up = Some(format!("(outage_policy=relocate, {node} reads its disks)"));
+            course.given_up = Some(format!("(outage_policy=relocate, {node} reads its disks)"));
         }
-        Ok(format!("{trouble} {}", note.given_up.clone().unwrap_or_default()))
+        Ok(format!("{trouble} {}", course.given_up.clone().unwrap_or_default()))
     }
 
     /// The guest runs, or has ended: an outage is over, by a person's hand if this has not ended it. Costs a look for a file when there was none.
     pub(in crate::ocf) fn end_outage(&self) {
-        if let Some(note) = self.outage_note().filter(|note| note.since.is_some()) {
+        if let Some(course) = self.outage_course().filter(|course| course.since.is_some()) {
             log::info("the outage of the guest's storage is over");
-            self.close_outage(note.ended());
+            self.close_outage(course.ended());
         }
     }
 
@@ -216,26 +216,26 @@ impl Call {
         }
     }
 
-    fn outage_note(&self) -> Option<Note> {
+    fn outage_course(&self) -> Option<Course> {
         self.shelf().get(record::Slot::Outage)
     }
 
-    fn close_outage(&self, note: Note) {
+    fn close_outage(&self, course: Course) {
         let shown = self.show_outage(None);
         // Otherwise the next monitor tries again to take it away.
         let since = if shown { None } else { Some(seconds_since_boot()) };
-        self.write_outage(&Note { since, ..note });
+        self.write_outage(&Course { since, ..course });
     }
 
-    fn keep_outage(&self, mut note: Note, text: &str) {
-        if note.said != text && self.show_outage(Some(text)) {
-            text.clone_into(&mut note.said);
+    fn keep_outage(&self, mut course: Course, text: &str) {
+        if course.said != text && self.show_outage(Some(text)) {
+            text.clone_into(&mut course.said);
         }
-        self.write_outage(&note);
+        self.write_outage(&course);
     }
 
-    fn write_outage(&self, note: &Note) {
-        self.shelf().put(record::Slot::Outage, note);
+    fn write_outage(&self, course: &Course) {
+        self.shelf().put(record::Slot::Outage, course);
     }
 }
 
@@ -244,8 +244,8 @@ mod tests {
     use super::*;
 
     /// Looks ten seconds apart: `a`nswers, `o`ut, `u`nclear; the verdicts by their first letters.
-    fn course(policy: OutagePolicy, delay: u64, looks: &str) -> String {
-        let mut note = Note::default();
+    fn verdicts(policy: OutagePolicy, delay: u64, looks: &str) -> String {
+        let mut course = Course::default();
         let verdict = |(at, look): (usize, char)| {
             let now = 1000 + 10 * i64::try_from(at).unwrap();
             let look = match look {
@@ -253,9 +253,9 @@ mod tests {
                 'o' => Look::Out,
                 _ => Look::Unclear,
             };
-            let verdict = note.judge(policy, delay, look, now);
+            let verdict = course.judge(policy, delay, look, now);
             if verdict == Verdict::GoOn {
-                note = note.went_on(now);
+                course = course.went_on(now);
             }
             match verdict {
                 Verdict::Wait => 'w',
@@ -271,64 +271,64 @@ mod tests {
     fn each_policy_does_what_it_says() {
         use OutagePolicy::{Relocate, Resume, Stop};
         for policy in [Resume, Stop, Relocate] {
-            assert_eq!(course(policy, 600, "ooaa"), "wwwg", "two looks in a row");
-            assert_eq!(course(policy, 600, "oaoaa"), "wwwwg");
-            assert_eq!(course(policy, 600, "auaa"), "wwwg", "what is not known is no answer");
+            assert_eq!(verdicts(policy, 600, "ooaa"), "wwwg", "two looks in a row");
+            assert_eq!(verdicts(policy, 600, "oaoaa"), "wwwwg");
+            assert_eq!(verdicts(policy, 600, "auaa"), "wwwg", "what is not known is no answer");
         }
-        assert_eq!(course(Resume, 0, "oooooo"), "wwwwww");
+        assert_eq!(verdicts(Resume, 0, "oooooo"), "wwwwww");
         for policy in [Stop, Relocate] {
-            assert_eq!(course(policy, 20, "oooo"), "wwoo", "after the delay, and again");
-            assert_eq!(course(policy, 0, "oo"), "wo", "one look is none");
-            assert_eq!(course(policy, 0, "uuuu"), "wwww", "what cannot be asked is not given up");
+            assert_eq!(verdicts(policy, 20, "oooo"), "wwoo", "after the delay, and again");
+            assert_eq!(verdicts(policy, 0, "oo"), "wo", "one look is none");
+            assert_eq!(verdicts(policy, 0, "uuuu"), "wwww", "what cannot be asked is not given up");
         }
     }
 
     #[test]
     fn what_was_given_up_stays_so_until_the_storage_answers() {
-        let mut note = Note { given_up: Some("because".into()), ..Note::default() };
-        note.judge(OutagePolicy::Relocate, 0, Look::Out, 10);
-        assert!(note.given_up.is_some());
-        note.judge(OutagePolicy::Relocate, 0, Look::Answers, 20);
-        assert!(note.given_up.is_none());
+        let mut course = Course { given_up: Some("because".into()), ..Course::default() };
+        course.judge(OutagePolicy::Relocate, 0, Look::Out, 10);
+        assert!(course.given_up.is_some());
+        course.judge(OutagePolicy::Relocate, 0, Look::Answers, 20);
+        assert!(course.given_up.is_none());
     }
 
     #[test]
     fn a_note_of_a_version_without_it_is_read() {
         let old = r#"{"since":1,"looked":2,"steady":0,"out":1,"out_since":1,"resumed":[],"said":""}"#;
-        assert_eq!(serde_json::from_str::<Note>(old).unwrap().since, Some(1));
+        assert_eq!(serde_json::from_str::<Course>(old).unwrap().since, Some(1));
     }
 
     #[test]
     fn the_time_of_an_outage_begins_anew_when_the_storage_answered() {
-        assert_eq!(course(OutagePolicy::Stop, 20, "oaooo"), "wwwwo");
-        let mut note = Note { since: Some(0), resumed: vec![1, 2, 3], ..Note::default() };
-        assert_eq!(note.judge(OutagePolicy::Stop, 60, Look::Answers, 3600), Verdict::Held);
-        assert_eq!(note.judge(OutagePolicy::Stop, 60, Look::Out, 3610), Verdict::Wait, "a look that is late after an hour");
+        assert_eq!(verdicts(OutagePolicy::Stop, 20, "oaooo"), "wwwwo");
+        let mut course = Course { since: Some(0), resumed: vec![1, 2, 3], ..Course::default() };
+        assert_eq!(course.judge(OutagePolicy::Stop, 60, Look::Answers, 3600), Verdict::Held);
+        assert_eq!(course.judge(OutagePolicy::Stop, 60, Look::Out, 3610), Verdict::Wait, "a look that is late after an hour");
     }
 
     #[test]
     fn storage_that_comes_and_goes_is_left_to_a_person() {
-        assert_eq!(course(OutagePolicy::Resume, 0, "aaaaaaaaa"), "wgwgwghhh");
+        assert_eq!(verdicts(OutagePolicy::Resume, 0, "aaaaaaaaa"), "wgwgwghhh");
         // One that was not seen to run at once, and runs at the next look, was not let go on by a person.
-        let unseen = Note { since: Some(620), resumed: vec![600, 610], ..Note::default() };
+        let unseen = Course { since: Some(620), resumed: vec![600, 610], ..Course::default() };
         assert_eq!(unseen.ended().resumed, [600, 610]);
-        let held = Note { since: Some(640), resumed: vec![600, 610, 620], ..Note::default() };
-        assert_eq!(held.ended(), Note::default());
-        let later = Note { resumed: vec![10, 20], ..Note::default() }.went_on(615);
+        let held = Course { since: Some(640), resumed: vec![600, 610, 620], ..Course::default() };
+        assert_eq!(held.ended(), Course::default());
+        let later = Course { resumed: vec![10, 20], ..Course::default() }.went_on(615);
         assert_eq!(later.resumed, [20, 615], "the first of them is ten minutes ago");
     }
 
     #[test]
     fn monitors_at_the_same_moment_are_one_look() {
-        let mut note = Note::default();
-        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Answers, 5), Verdict::Wait);
-        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Answers, 5), Verdict::Wait);
-        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Answers, 6), Verdict::GoOn);
+        let mut course = Course::default();
+        assert_eq!(course.judge(OutagePolicy::Stop, 0, Look::Answers, 5), Verdict::Wait);
+        assert_eq!(course.judge(OutagePolicy::Stop, 0, Look::Answers, 5), Verdict::Wait);
+        assert_eq!(course.judge(OutagePolicy::Stop, 0, Look::Answers, 6), Verdict::GoOn);
     }
 
     #[test]
     fn a_clock_that_was_set_back_gives_nothing_up() {
-        let mut note = Note { since: Some(1000), out: 5, out_since: Some(1000), ..Note::default() };
-        assert_eq!(note.judge(OutagePolicy::Stop, 0, Look::Out, 10), Verdict::Wait);
+        let mut course = Course { since: Some(1000), out: 5, out_since: Some(1000), ..Course::default() };
+        assert_eq!(course.judge(OutagePolicy::Stop, 0, Look::Out, 10), Verdict::Wait);
     }
 }
