@@ -9,6 +9,7 @@
 //! storage array) makes Pacemaker on this node end: so the guest has to be younger than the Pacemaker that calls. Without fencing there is no
 //! such proof, however well the nodes see each other now.
 
+use super::instead;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::Identity;
@@ -32,7 +33,7 @@ impl Call {
         if !is_since(emulator, evidence::start_of_caller()) {
             return Err("Pacemaker was started here after the guest, which another node may have run before that".into());
         }
-        let view = || View::query(deadline).map_err(|_| "Pacemaker does not say how the cluster is".to_owned());
+        let view = || View::query(deadline).map_err(instead("Pacemaker does not say how the cluster is"));
         let nodes = to_ask(&view()?, here, resource)?;
         let hosts =
             nodes.iter().map(|node| Host { uri: moving::remote(self, node), name: node.clone(), patience: deadline.left() }).collect();

@@ -22,6 +22,7 @@ use crate::log;
 use look::{Look, Looked};
 use relocation::Stays;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::time::Duration;
 
 /// In how many looks in a row all storage must have answered before the guest goes on, or a disk must be out before it is given up.
@@ -154,7 +155,7 @@ impl Call {
             },
             Verdict::Over => {
                 let trouble = trouble.unwrap_or_default();
-                match self.is_over(identity, &mut course, &looked) {
+                match self.give_up(identity, &mut course, &looked) {
                     Ok(why) => {
                         let text = format!("{seen}; {why}");
                         self.keep_outage(course, &text);
@@ -175,11 +176,11 @@ impl Call {
         Ok(Handled::Paused(text))
     }
 
-    /// Why the guest is given up here, whose storage is out for long enough.
+    /// Gives up the guest here, whose storage is out for long enough, and says why. For another node this is announced in the cluster, once.
     ///
     /// # Errors
-    /// Why it is not.
-    fn is_over(&self, identity: &Identity, course: &mut Course, looked: &Looked) -> Result<String, Stays> {
+    /// Why it stays.
+    fn give_up(&self, identity: &Identity, course: &mut Course, looked: &Looked) -> Result<String, Stays> {
         let trouble = looked.trouble.as_deref().unwrap_or_default();
         if self.parameters.outage_policy == OutagePolicy::Stop {
             return Ok(format!("{trouble} (outage_policy=stop)"));
@@ -187,7 +188,7 @@ impl Call {
         // Said once it stands: Pacemaker may take its time, and the next monitor must not take it back.
         if course.given_up.is_none() {
             let out = looked.out.as_ref().ok_or("which disk is out is not known")?;
-            let node = self.better_node(identity, out)?;
+            let node = self.announce(self.candidate(identity, out)?)?;
             course.given_up = Some(format!("(outage_policy=relocate, {node} reads its disks)"));
         }
         Ok(format!("{trouble} {}", course.given_up.clone().unwrap_or_default()))
@@ -236,6 +237,14 @@ impl Call {
 
     fn write_outage(&self, course: &Course) {
         self.shelf().put(record::Slot::Outage, course);
+    }
+}
+
+/// A sentence in place of an error, which goes to the debug log: what is said of an outage stays the same as long as its cause does.
+fn instead<E: Display>(sentence: &'static str) -> impl Fn(E) -> &'static str {
+    move |error| {
+        log::debug(|| format!("{sentence}: {error}"));
+        sentence
     }
 }
 

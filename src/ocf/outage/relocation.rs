@@ -4,9 +4,9 @@
 //! node proves that it reads the disks: [`preflight::marks`]. What makes Pacemaker leave this node is that the start here, which it tries first if it
 //! likes, fails for the disk before libvirt is asked for the guest, and after a failed start it goes elsewhere: [`super::readable`].
 
-use super::alone;
 use super::shown::{ONCE_IN, attribute, is_lately, leaving};
 use super::turn::Turn;
+use super::{alone, instead};
 use crate::cluster::cib::Cib;
 use crate::cluster::scheduler;
 use crate::cluster::view::View;
@@ -53,12 +53,22 @@ impl From<String> for Stays {
     }
 }
 
+/// A node that would be better for a guest than this one. Until it is announced or let go of no other guest of this node has its turn.
+pub(super) struct Candidate<'a> {
+    node: String,
+    here: &'a str,
+    resource: &'a str,
+    turn: Turn,
+    deadline: Deadline,
+}
+
 impl Call {
-    /// The node that reads the disks of a guest, of which this one is out here, and where Pacemaker would run it.
+    /// The node that reads the disks of a guest, of which this one is out here, and where Pacemaker would run it. Asks, and changes nothing in the
+    /// cluster.
     ///
     /// # Errors
     /// Why it stays here.
-    pub(super) fn better_node(&self, identity: &Identity, out: &Item) -> Result<String, Stays> {
+    pub(super) fn candidate(&self, identity: &Identity, out: &Item) -> Result<Candidate<'_>, Stays> {
         let (Some(here), Some(resource)) = (&self.environment.node, &self.environment.instance) else {
             return Err("Pacemaker has not called this".into());
         };
@@ -75,14 +85,14 @@ impl Call {
         }
         let mut turn = Turn::take(Path::new(STATE_DIRECTORY), ONCE_IN.cast_signed(), &limit()).ok_or(Stays::NotYet)?;
         let deadline = limit();
-        let view = View::query(&deadline).map_err(|_| "Pacemaker does not say how the cluster is")?;
+        let view = View::query(&deadline).map_err(instead("Pacemaker does not say how the cluster is"))?;
         alone::is_here(&view, here, resource)?;
         // It could not be ended, and this node would be fenced for it.
-        let emulators = evidence::find(identity, None, &deadline).map_err(|_| "its emulator cannot be looked at")?;
+        let emulators = evidence::find(identity, None, &deadline).map_err(instead("its emulator cannot be looked at"))?;
         if emulators.iter().any(Emulator::hangs) {
             return Err("its emulator hangs in the kernel, and could not be ended".into());
         }
-        let cib = Cib::query(&deadline).map_err(|_| "Pacemaker does not say how it is configured")?;
+        let cib = Cib::query(&deadline).map_err(instead("Pacemaker does not say how it is configured"))?;
         if is_lately(&cib, resource, unix_time()) {
             return Err(format!("it was relocated less than {} min ago", ONCE_IN / 60).into());
         }
@@ -95,7 +105,7 @@ impl Call {
         // The time for the note.
         let soon = deadline.before(NOTING);
         let would_run =
-            |bans: &[&str]| place(&cib, resource, bans, &leaving, &soon).map_err(|_| "Pacemaker does not say where it would run it");
+            |bans: &[&str]| place(&cib, resource, bans, &leaving, &soon).map_err(instead("Pacemaker does not say where it would run it"));
         // Asked first too: a word that was read once is no news the next time.
         would_run(&[here])?.ok_or(nowhere)?;
         let doubts = self.ask_all(identity, &marks, &others, &mut turn, &soon);
@@ -110,14 +120,22 @@ impl Call {
         if !reads.any(|known| *known == node) {
             return Err(format!("{node} is not known to read its disks").into());
         }
-        let (name, time) = (attribute(resource), unix_time().to_string());
-        match cluster::set_attribute(here, &name, Some(&time), &deadline) {
+        Ok(Candidate { node, here, resource, turn, deadline })
+    }
+
+    /// Notes in the cluster, and for the other guests of this node, that the guest is given up for this candidate; which that is.
+    ///
+    /// # Errors
+    /// Why it stays here.
+    pub(super) fn announce(&self, mut to: Candidate) -> Result<String, Stays> {
+        let (name, time) = (attribute(to.resource), unix_time().to_string());
+        match cluster::set_attribute(to.here, &name, Some(&time), &to.deadline) {
             // It may have been heard all the same, and would keep the guest here.
             Ok(()) | Err(Trouble::Silent(_)) => {}
-            Err(_) => return Err("that it is relocated cannot be noted in the cluster".into()),
+            Err(error) => return Err(instead("that it is relocated cannot be noted in the cluster")(error).into()),
         }
-        turn.note_given_up(resource);
-        Ok(node)
+        to.turn.note_given_up(to.resource);
+        Ok(to.node)
     }
 
     /// Asks these nodes at once; why those are no place for the guest that are none.
@@ -176,7 +194,10 @@ impl Call {
     }
 
     fn ask(&self, subject: &Subject, marks: &Marks, node: &str, deadline: &Deadline) -> Result<(), Doubt> {
-        let unreached = |_| Doubt::Unproven(format!("{node} is not reached"));
+        let unreached = |error: Error| {
+            log::debug(|| error.text);
+            Doubt::Unproven(format!("{node} is not reached"))
+        };
         let there = Connection::open(&moving::remote(self, node), &deadline.before(deadline.left() / 2)).map_err(unreached)?;
         marks.read_by(&there, node, deadline)?;
         let plan = moving::plan_for(self, node, deadline);
