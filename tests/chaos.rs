@@ -18,6 +18,8 @@ mod record;
 mod report;
 #[path = "chaos.d/rest.rs"]
 mod rest;
+#[path = "chaos.d/strike.rs"]
+mod strike;
 
 use anyhow::{Context, Result, bail};
 use lab::history::History;
@@ -28,7 +30,7 @@ use lab::scene::{LIMIT, Stage};
 use lab::suite::{close, in_lab, number};
 use lab::{Lab, Options, Watcher};
 use plan::Script;
-use play::{Play, guest_name};
+use play::Play;
 use record::Recorder;
 use report::Report;
 use std::process::ExitCode;
@@ -168,9 +170,8 @@ fn run(words: &Words) -> Result<bool> {
 fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
     play.make()?;
     let lab = &play.stage.lab;
-    let watchers = (1..=words.script.guests)
-        .map(|guest| Ok((guest_name(guest), Watcher::start(&lab.guest_image(&guest_name(guest)))?)))
-        .collect::<Result<Vec<_>>>()?;
+    let watch = |name: String| Ok((name.clone(), Watcher::start(&lab.guest_image(&name))?));
+    let watchers = play.names().into_iter().map(watch).collect::<Result<Vec<_>>>()?;
     for (name, watcher) in &watchers {
         anyhow::ensure!(watcher.wait_beat(LIMIT), "{name} does not boot");
     }

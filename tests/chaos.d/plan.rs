@@ -24,137 +24,198 @@ pub struct Script {
     pub fenced: bool,
 }
 
+/// A guest, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestNumber(pub u32);
+
+impl fmt::Display for GuestNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vm{}", self.0)
+    }
+}
+
+/// A node, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeNumber(pub u32);
+
+impl fmt::Display for NodeNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node{}", self.0)
+    }
+}
+
 /// One thing that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Pacemaker moves a guest.
-    Move {
-        guest: u32,
-        node: u32,
-    },
-    /// `kvmha migrate` moves a guest.
-    Migrate {
-        guest: u32,
-        node: u32,
-    },
-    /// A guest is stopped, and started again later.
-    Stop {
-        guest: u32,
-    },
-    /// A node is in standby for a while.
-    Standby {
-        node: u32,
-    },
-    /// A parameter that needs no restart changes.
-    Change {
-        guest: u32,
-        value: u32,
-    },
-    /// A guest changes to the incumbent agent and back.
-    Adopt {
-        guest: u32,
-    },
-    /// The binary is replaced on all nodes, under all that runs.
-    Upgrade,
-    /// `kvmha repair` cleans up what it finds of a guest on a node.
-    Repair {
-        guest: u32,
-        node: u32,
-    },
-    /// Failures of a guest are forgotten.
-    Cleanup {
-        guest: u32,
-    },
-    /// The fence agent turns a guest off, asked on a node.
-    Off {
-        guest: u32,
-        node: u32,
-    },
-    /// Faults.
-    PowerCut {
-        node: u32,
-    },
-    NetworkCut {
-        node: u32,
-    },
-    /// What the others send does not arrive (deaf), or what it sends does not.
-    NetworkOneWay {
-        node: u32,
-        deaf: bool,
-    },
-    FreezeCorosync {
-        node: u32,
-    },
-    KillDaemon {
-        node: u32,
-    },
-    FreezeDaemon {
-        node: u32,
-    },
-    FreezeStorage {
-        node: u32,
-    },
-    /// On all nodes, as it is shared.
-    FillStorage,
-    /// A node's clock is so many seconds ahead, or behind.
-    JumpClock {
-        node: u32,
-        ahead: i32,
-    },
-    KillEmulator {
-        guest: u32,
-    },
-    FreezeEmulator {
-        guest: u32,
-    },
-    KillAgent {
-        guest: u32,
-    },
-    HideConfig {
-        guest: u32,
-    },
-    FailFencing,
-    HangFencing,
+    /// Somebody asks for it.
+    Work(Work),
+    /// Nobody does.
+    Fault(Fault),
 }
 
 impl What {
     pub fn is_fault(self) -> bool {
-        use What::*;
-        let asked = matches!(self, Move { .. } | Migrate { .. } | Stop { .. } | Standby { .. } | Change { .. } | Cleanup { .. });
-        !asked && !matches!(self, Adopt { .. } | Upgrade | Repair { .. } | Off { .. })
+        matches!(self, Self::Fault(_))
     }
 }
 
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use What::*;
-        match *self {
-            Move { guest, node } => write!(f, "move vm{guest} to node{node}"),
-            Migrate { guest, node } => write!(f, "kvmha migrate vm{guest} node{node}"),
-            Stop { guest } => write!(f, "stop vm{guest}, start it later"),
-            Standby { node } => write!(f, "node{node} in standby"),
-            Change { guest, value } => write!(f, "migration_downtime={value} for vm{guest}"),
-            Adopt { guest } => write!(f, "adopt vm{guest}, back and there"),
-            Upgrade => write!(f, "the binary is replaced"),
-            Repair { guest, node } => write!(f, "kvmha repair vm{guest}, on node{node}"),
-            Cleanup { guest } => write!(f, "cleanup of vm{guest}"),
-            Off { guest, node } => write!(f, "fence_kvmha turns vm{guest} off, from node{node}"),
-            PowerCut { node } => write!(f, "power cut on node{node}"),
-            NetworkCut { node } => write!(f, "network cut on node{node}"),
-            NetworkOneWay { node, deaf: true } => write!(f, "node{node} hears nothing"),
-            NetworkOneWay { node, deaf: false } => write!(f, "node{node} is not heard"),
-            FreezeCorosync { node } => write!(f, "corosync frozen on node{node}"),
-            KillDaemon { node } => write!(f, "libvirtd killed on node{node}"),
-            FreezeDaemon { node } => write!(f, "libvirtd frozen on node{node}"),
-            FreezeStorage { node } => write!(f, "storage frozen on node{node}"),
-            FillStorage => write!(f, "storage full"),
-            JumpClock { node, ahead } => write!(f, "clock of node{node} {ahead:+} s"),
-            KillEmulator { guest } => write!(f, "emulator of vm{guest} killed"),
-            FreezeEmulator { guest } => write!(f, "emulator of vm{guest} frozen"),
-            KillAgent { guest } => write!(f, "agent of vm{guest} killed"),
-            HideConfig { guest } => write!(f, "definition of vm{guest} gone"),
-            FailFencing => write!(f, "fence device fails"),
-            HangFencing => write!(f, "fence device does not answer"),
+        match self {
+            Self::Work(work) => work.fmt(f),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Pacemaker moves a guest.
+    Move { guest: GuestNumber, node: NodeNumber },
+    /// `kvmha migrate` moves a guest.
+    Migrate { guest: GuestNumber, node: NodeNumber },
+    /// A guest is stopped, and started again later.
+    Stop { guest: GuestNumber },
+    /// A node is in standby for a while.
+    Standby { node: NodeNumber },
+    /// A parameter that needs no restart changes.
+    Change { guest: GuestNumber, value: u32 },
+    /// A guest changes to the incumbent agent and back.
+    Adopt { guest: GuestNumber },
+    /// The binary is replaced on all nodes, under all that runs.
+    Upgrade,
+    /// `kvmha repair` cleans up what it finds of a guest on a node.
+    Repair { guest: GuestNumber, node: NodeNumber },
+    /// Failures of a guest are forgotten.
+    Cleanup { guest: GuestNumber },
+    /// The fence agent turns a guest off, asked on a node.
+    Off { guest: GuestNumber, node: NodeNumber },
+}
+
+impl Work {
+    /// The guest or the node that it is done to; nothing: to all of the cluster.
+    pub fn subject(self) -> String {
+        match self {
+            Self::Move { guest, .. }
+            | Self::Migrate { guest, .. }
+            | Self::Stop { guest }
+            | Self::Change { guest, .. }
+            | Self::Adopt { guest }
+            | Self::Repair { guest, .. }
+            | Self::Cleanup { guest }
+            | Self::Off { guest, .. } => guest.to_string(),
+            Self::Standby { node } => node.to_string(),
+            Self::Upgrade => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Move { guest, node } => write!(f, "move {guest} to {node}"),
+            Self::Migrate { guest, node } => write!(f, "kvmha migrate {guest} {node}"),
+            Self::Stop { guest } => write!(f, "stop {guest}, start it later"),
+            Self::Standby { node } => write!(f, "{node} in standby"),
+            Self::Change { guest, value } => write!(f, "migration_downtime={value} for {guest}"),
+            Self::Adopt { guest } => write!(f, "adopt {guest}, back and there"),
+            Self::Upgrade => write!(f, "the binary is replaced"),
+            Self::Repair { guest, node } => write!(f, "kvmha repair {guest}, on {node}"),
+            Self::Cleanup { guest } => write!(f, "cleanup of {guest}"),
+            Self::Off { guest, node } => write!(f, "fence_kvmha turns {guest} off, from {node}"),
+        }
+    }
+}
+
+/// What strikes the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    PowerCut {
+        node: NodeNumber,
+    },
+    NetworkCut {
+        node: NodeNumber,
+    },
+    /// What the others send does not arrive (deaf), or what it sends does not.
+    NetworkOneWay {
+        node: NodeNumber,
+        deaf: bool,
+    },
+    FreezeCorosync {
+        node: NodeNumber,
+    },
+    KillDaemon {
+        node: NodeNumber,
+    },
+    FreezeDaemon {
+        node: NodeNumber,
+    },
+    FreezeStorage {
+        node: NodeNumber,
+    },
+    /// On all nodes, as it is shared.
+    FillStorage,
+    /// A node's clock is so many seconds ahead, or behind.
+    JumpClock {
+        node: NodeNumber,
+        ahead: i32,
+    },
+    KillEmulator {
+        guest: GuestNumber,
+    },
+    FreezeEmulator {
+        guest: GuestNumber,
+    },
+    KillAgent {
+        guest: GuestNumber,
+    },
+    HideConfig {
+        guest: GuestNumber,
+    },
+    FailFencing,
+    HangFencing,
+}
+
+impl Fault {
+    /// The node or the guest that it strikes; nothing: all of the cluster.
+    pub fn subject(self) -> String {
+        match self {
+            Self::PowerCut { node }
+            | Self::NetworkCut { node }
+            | Self::NetworkOneWay { node, .. }
+            | Self::FreezeCorosync { node }
+            | Self::KillDaemon { node }
+            | Self::FreezeDaemon { node }
+            | Self::FreezeStorage { node }
+            | Self::JumpClock { node, .. } => node.to_string(),
+            Self::KillEmulator { guest } | Self::FreezeEmulator { guest } | Self::KillAgent { guest } | Self::HideConfig { guest } => {
+                guest.to_string()
+            }
+            Self::FillStorage | Self::FailFencing | Self::HangFencing => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerCut { node } => write!(f, "power cut on {node}"),
+            Self::NetworkCut { node } => write!(f, "network cut on {node}"),
+            Self::NetworkOneWay { node, deaf: true } => write!(f, "{node} hears nothing"),
+            Self::NetworkOneWay { node, deaf: false } => write!(f, "{node} is not heard"),
+            Self::FreezeCorosync { node } => write!(f, "corosync frozen on {node}"),
+            Self::KillDaemon { node } => write!(f, "libvirtd killed on {node}"),
+            Self::FreezeDaemon { node } => write!(f, "libvirtd frozen on {node}"),
+            Self::FreezeStorage { node } => write!(f, "storage frozen on {node}"),
+            Self::FillStorage => write!(f, "storage full"),
+            Self::JumpClock { node, ahead } => write!(f, "clock of {node} {ahead:+} s"),
+            Self::KillEmulator { guest } => write!(f, "emulator of {guest} killed"),
+            Self::FreezeEmulator { guest } => write!(f, "emulator of {guest} frozen"),
+            Self::KillAgent { guest } => write!(f, "agent of {guest} killed"),
+            Self::HideConfig { guest } => write!(f, "definition of {guest} gone"),
+            Self::FailFencing => write!(f, "fence device fails"),
+            Self::HangFencing => write!(f, "fence device does not answer"),
         }
     }
 }
@@ -180,13 +241,13 @@ pub fn plan(script: &Script) -> Vec<Round> {
         left -= work;
         let mut round: Round = (0..work).map(|_| work_of(script, &mut random)).collect();
         // An adoption wants a quiet cluster: it comes first, and the faults find it at work.
-        if round.iter().any(|step| matches!(step.what, What::Adopt { .. })) {
-            for step in round.iter_mut().filter(|step| !matches!(step.what, What::Adopt { .. })) {
+        if round.iter().any(|step| matches!(step.what, What::Work(Work::Adopt { .. }))) {
+            for step in round.iter_mut().filter(|step| !matches!(step.what, What::Work(Work::Adopt { .. }))) {
                 step.after += Duration::from_secs(4);
             }
         }
         // With two nodes lost at a time nobody has quorum: in a round all that strikes a node strikes the same.
-        let victim = below(&mut random, script.nodes) + 1;
+        let victim = NodeNumber(below(&mut random, script.nodes) + 1);
         for _ in 0..random.below(3) {
             round.push(fault_of(script, victim, &mut random));
         }
@@ -205,54 +266,54 @@ fn step(random: &mut Random, what: What, lasts: u64) -> Step {
 }
 
 fn work_of(script: &Script, random: &mut Random) -> Step {
-    let (guest, node) = (below(random, script.guests) + 1, below(random, script.nodes) + 1);
+    let (guest, node) = (GuestNumber(below(random, script.guests) + 1), NodeNumber(below(random, script.nodes) + 1));
     let value = 100 + below(random, 400);
-    let what = match random.below(60) {
-        0..=16 => What::Move { guest, node },
-        17..=25 => What::Migrate { guest, node },
-        26..=29 => What::Stop { guest },
-        30..=34 => What::Standby { node },
-        35..=39 => What::Cleanup { guest },
+    let work = match random.below(60) {
+        0..=16 => Work::Move { guest, node },
+        17..=25 => Work::Migrate { guest, node },
+        26..=29 => Work::Stop { guest },
+        30..=34 => Work::Standby { node },
+        35..=39 => Work::Cleanup { guest },
         // Rare: it waits long for a cluster that has come to rest.
-        40 => What::Adopt { guest },
-        41 | 42 => What::Upgrade,
-        43..=46 if script.fenced => What::Off { guest, node },
-        47..=49 => What::Repair { guest, node },
-        _ => What::Change { guest, value },
+        40 => Work::Adopt { guest },
+        41 | 42 => Work::Upgrade,
+        43..=46 if script.fenced => Work::Off { guest, node },
+        47..=49 => Work::Repair { guest, node },
+        _ => Work::Change { guest, value },
     };
     // The incumbent has no such thing, or would restart the guest for it; what it is asked instead costs no guest its memory either.
-    let what = match what {
-        What::Migrate { .. } | What::Adopt { .. } | What::Upgrade | What::Repair { .. } | What::Change { .. } if !script.ours => {
-            What::Move { guest, node }
+    let work = match work {
+        Work::Migrate { .. } | Work::Adopt { .. } | Work::Upgrade | Work::Repair { .. } | Work::Change { .. } if !script.ours => {
+            Work::Move { guest, node }
         }
-        what => what,
+        work => work,
     };
-    let mut step = step(random, what, 4000);
-    if matches!(what, What::Adopt { .. }) {
+    let mut step = step(random, What::Work(work), 4000);
+    if matches!(work, Work::Adopt { .. }) {
         step.after = Duration::ZERO;
     }
     step
 }
 
-fn fault_of(script: &Script, node: u32, random: &mut Random) -> Step {
-    let guest = below(random, script.guests) + 1;
+fn fault_of(script: &Script, node: NodeNumber, random: &mut Random) -> Step {
+    let guest = GuestNumber(below(random, script.guests) + 1);
     let (deaf, ahead) = (random.below(2) == 0, random.pick(&JUMPS));
-    let (what, lasts) = match random.below(26) {
-        0 => (What::PowerCut { node }, 100),
-        1 => (What::NetworkCut { node }, 6000),
-        2 => (What::NetworkOneWay { node, deaf }, 6000),
-        3 => (What::FreezeCorosync { node }, 4000),
-        4..=6 => (What::KillDaemon { node }, 4000),
-        7..=9 => (What::FreezeDaemon { node }, 8000),
-        10 | 11 => (What::FreezeStorage { node }, 6000),
-        12 | 13 => (What::FillStorage, 6000),
-        14 | 15 => (What::JumpClock { node, ahead }, 6000),
-        16 | 17 => (What::KillEmulator { guest }, 100),
-        18 | 19 => (What::FreezeEmulator { guest }, 6000),
-        20 | 21 => (What::KillAgent { guest }, 100),
-        22 | 23 => (What::HideConfig { guest }, 6000),
-        24 => (What::FailFencing, 6000),
-        _ => (What::HangFencing, 6000),
+    let (fault, lasts) = match random.below(26) {
+        0 => (Fault::PowerCut { node }, 100),
+        1 => (Fault::NetworkCut { node }, 6000),
+        2 => (Fault::NetworkOneWay { node, deaf }, 6000),
+        3 => (Fault::FreezeCorosync { node }, 4000),
+        4..=6 => (Fault::KillDaemon { node }, 4000),
+        7..=9 => (Fault::FreezeDaemon { node }, 8000),
+        10 | 11 => (Fault::FreezeStorage { node }, 6000),
+        12 | 13 => (Fault::FillStorage, 6000),
+        14 | 15 => (Fault::JumpClock { node, ahead }, 6000),
+        16 | 17 => (Fault::KillEmulator { guest }, 100),
+        18 | 19 => (Fault::FreezeEmulator { guest }, 6000),
+        20 | 21 => (Fault::KillAgent { guest }, 100),
+        22 | 23 => (Fault::HideConfig { guest }, 6000),
+        24 => (Fault::FailFencing, 6000),
+        _ => (Fault::HangFencing, 6000),
     };
-    step(random, what, lasts)
+    step(random, What::Fault(fault), lasts)
 }

@@ -1,19 +1,14 @@
 //! Carries the plan out: asks the cluster, strikes it, and heals it.
 
-use crate::plan::{Round, What};
+use crate::plan::{GuestNumber, Round, What, Work};
 use crate::record::Recorder;
 use anyhow::Result;
 use lab::guest::on_hanging;
 use lab::history::{FaultKind, Request};
-use lab::layout::Network;
-use lab::power::Fault as FenceFault;
-use lab::process::{Identity, pids, replace, wait_until};
+use lab::process::{Identity, pids, replace};
 use lab::program::under_test;
 use lab::scene::Stage;
-use lab::storage::{Fault as StorageFault, Reach};
 use lab::{GuestOptions, Lab, placed};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getpgid};
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -22,9 +17,6 @@ use std::time::Duration;
 
 /// Of one request: longer than `kvmha migrate` may take to take a move back.
 pub const LIMIT: Duration = Duration::from_secs(260);
-
-/// No space left on device.
-const FULL: StorageFault = StorageFault::Error(Reach::Writes, 28);
 
 /// The incumbent, in Pacemaker's words.
 pub const THEIRS: &str = "heartbeat";
@@ -39,7 +31,7 @@ pub struct Play<'a> {
     /// One at a time replaces the binary.
     upgrade: Mutex<()>,
     /// Guests that another agent looks after for now, with what the history calls it.
-    pub foreign: Mutex<Vec<(u32, usize)>>,
+    pub foreign: Mutex<Vec<(GuestNumber, usize)>>,
 }
 
 impl<'a> Play<'a> {
@@ -52,7 +44,7 @@ impl<'a> Play<'a> {
     }
 
     pub fn names(&self) -> Vec<String> {
-        (1..=self.guests).map(guest_name).collect()
+        (1..=self.guests).map(|number| GuestNumber(number).to_string()).collect()
     }
 
     /// Makes the guests. Every third has its disk on storage that can hang.
@@ -110,72 +102,69 @@ impl<'a> Play<'a> {
     }
 
     fn step(&self, what: What, lasts: Duration) {
-        let text = what.to_string();
         match what {
-            What::Move { guest, node } => {
-                let name = guest_name(guest);
-                let line = format!("crm_resource --move --resource {name} --node node{node} --lifetime PT30S");
-                self.ask(Request::Harmless, &name, &text, &line);
+            What::Work(work) => self.work(work, lasts),
+            What::Fault(fault) => self.strike(fault, lasts),
+        }
+    }
+
+    fn work(&self, work: Work, lasts: Duration) {
+        let (text, subject) = (work.to_string(), work.subject());
+        match work {
+            Work::Move { guest, node } => {
+                let line = format!("crm_resource --move --resource {guest} --node {node} --lifetime PT30S");
+                self.ask(Request::Harmless, &subject, &text, &line);
             }
-            What::Migrate { guest, node } => {
-                let name = guest_name(guest);
-                let line = format!("kvmha migrate {name} node{node} --plain --timeout 40");
+            Work::Migrate { guest, node } => {
+                let line = format!("kvmha migrate {guest} {node} --plain --timeout 40");
                 // It is run where the guest is.
-                let place = self.recorder.view().and_then(|view| view.runs_on(&name).map(str::to_owned)).or_else(|| self.speaker());
+                let place = self.recorder.view().and_then(|view| view.runs_on(&subject).map(str::to_owned)).or_else(|| self.speaker());
                 let ask = || place.is_some_and(|place| self.run_on(&place, &line));
-                self.recorder.operation(Request::Harmless, &name, &text, ask);
+                self.recorder.operation(Request::Harmless, &subject, &text, ask);
             }
-            What::Stop { guest } => {
-                let name = guest_name(guest);
-                self.ask(Request::Stop, &name, &text, &target_role(&name, "Stopped"));
+            Work::Stop { guest } => {
+                self.ask(Request::Stop, &subject, &text, &target_role(&subject, "Stopped"));
                 thread::sleep(lasts);
-                self.ask(Request::Start, &name, &format!("start {name}"), &target_role(&name, "Started"));
+                self.ask(Request::Start, &subject, &format!("start {guest}"), &target_role(&subject, "Started"));
             }
-            What::Standby { node } => {
-                let node = format!("node{node}");
-                self.ask(Request::Harmless, &node, &text, &format!("crm_standby --node {node} --update on"));
+            Work::Standby { node } => {
+                self.ask(Request::Harmless, &subject, &text, &format!("crm_standby --node {node} --update on"));
                 thread::sleep(lasts);
-                self.ask(Request::Harmless, &node, &format!("{node} online"), &format!("crm_standby --node {node} --update off"));
+                self.ask(Request::Harmless, &subject, &format!("{node} online"), &format!("crm_standby --node {node} --update off"));
             }
-            What::Change { guest, value } => {
-                let name = guest_name(guest);
-                let line = format!("crm_resource --resource {name} --set-parameter migration_downtime --parameter-value {value}");
-                self.ask(Request::Change, &name, &text, &line);
+            Work::Change { guest, value } => {
+                let line = format!("crm_resource --resource {guest} --set-parameter migration_downtime --parameter-value {value}");
+                self.ask(Request::Change, &subject, &text, &line);
             }
-            What::Upgrade => {
+            Work::Upgrade => {
                 let _one = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner);
                 // Another file, as a package's new one is.
-                self.recorder.operation(Request::Harmless, "", &text, || self.lab().install(&under_test()).is_ok());
+                self.recorder.operation(Request::Harmless, &subject, &text, || self.lab().install(&under_test()).is_ok());
             }
-            What::Repair { guest, node } => {
-                let name = guest_name(guest);
-                let (node, line) = (format!("node{node}"), format!("kvmha repair {name}"));
+            Work::Repair { guest, node } => {
+                let node = node.to_string();
                 // It says what it would do: it may have Pacemaker forget a failure, for which that may restart a guest.
-                let said = self.lab().exec(&node, &["kvmha", "repair", &name], LIMIT).map(|output| output.stdout).unwrap_or_default();
+                let said = self.lab().exec(&node, &["kvmha", "repair", &subject], LIMIT).map(|output| output.stdout).unwrap_or_default();
                 let request = if said.contains("have Pacemaker forget") { Request::Forget } else { Request::Harmless };
-                self.recorder.operation(request, &name, &text, || self.run_on(&node, &format!("{line} --yes")));
+                self.recorder.operation(request, &subject, &text, || self.run_on(&node, &format!("kvmha repair {guest} --yes")));
             }
-            What::Cleanup { guest } => {
-                let name = guest_name(guest);
-                self.ask(Request::Forget, &name, &text, &format!("crm_resource --cleanup --resource {name}"));
+            Work::Cleanup { guest } => {
+                self.ask(Request::Forget, &subject, &text, &format!("crm_resource --cleanup --resource {guest}"));
             }
-            What::Adopt { guest } => {
-                let name = guest_name(guest);
-                let fault = self.recorder.fault(FaultKind::OtherAgent, &name);
-                let back = self.ask(Request::Harmless, &name, &text, &format!("kvmha adopt --back {name}"));
-                if !(back && self.readopt(&name)) {
+            Work::Adopt { guest } => {
+                let fault = self.recorder.fault(FaultKind::OtherAgent, &subject);
+                let back = self.ask(Request::Harmless, &subject, &text, &format!("kvmha adopt --back {guest}"));
+                if !(back && self.readopt(&subject)) {
                     self.foreign.lock().unwrap_or_else(PoisonError::into_inner).push((guest, fault));
                     return;
                 }
                 self.recorder.over(fault);
             }
-            What::Off { guest, node } => {
-                let name = guest_name(guest);
+            Work::Off { guest, node } => {
                 let uris: Vec<String> = self.lab().node_names().iter().map(|node| format!("qemu+tcp://{node}/system")).collect();
-                let line = format!("fence_kvmha --action=off --plug={name} --uri={} --power-timeout=30", uris.join(","));
-                self.recorder.operation(Request::Off, &name, &text, || self.run_on(&format!("node{node}"), &line));
+                let line = format!("fence_kvmha --action=off --plug={guest} --uri={} --power-timeout=30", uris.join(","));
+                self.recorder.operation(Request::Off, &subject, &text, || self.run_on(&node.to_string(), &line));
             }
-            fault => self.strike(fault, lasts),
         }
     }
 
@@ -186,116 +175,10 @@ impl<'a> Play<'a> {
         self.recorder.operation(Request::Harmless, name, &format!("adopt {name}"), anywhere)
     }
 
-    /// A fault, from its beginning to its end.
-    fn strike(&self, what: What, lasts: Duration) {
-        let (lab, recorder) = (self.lab(), self.recorder);
-        let during = |kind: FaultKind, subject: &str, begin: &dyn Fn() -> bool, end: &dyn Fn()| {
-            let fault = recorder.fault(kind, subject);
-            if !begin() {
-                recorder.withdrawn(fault);
-                return;
-            }
-            thread::sleep(lasts);
-            end();
-            recorder.over(fault);
-        };
-        let frozen = |kind: FaultKind, subject: &str, processes: Vec<Identity>| {
-            let send = |signal| processes.iter().filter(|process| process.signal(signal)).count() > 0;
-            during(kind, subject, &|| send(Signal::SIGSTOP), &|| {
-                send(Signal::SIGCONT);
-            });
-        };
-        let daemon = |node: &str, name: &str| lab.processes(node, name).unwrap_or_default();
-        match what {
-            What::PowerCut { node } => {
-                let node = format!("node{node}");
-                during(FaultKind::PowerCut, &node, &|| lab.power_off(&node).is_ok(), &|| {});
-            }
-            What::NetworkCut { node } => {
-                let node = format!("node{node}");
-                during(FaultKind::NetworkCut, &node, &|| lab.cut(&node, Network::Cluster).is_ok(), &|| {
-                    let _ = lab.heal(&node, Network::Cluster);
-                });
-            }
-            What::NetworkOneWay { node, deaf } => {
-                let node = format!("node{node}");
-                let wall = |word: &str| {
-                    let side = if deaf { "INPUT -i" } else { "OUTPUT -o" };
-                    let line = format!("iptables --wait 5 {word} {side} {} -j DROP", Network::Cluster.interface());
-                    self.run_on(&node, &line)
-                };
-                during(FaultKind::NetworkOneWay, &node, &|| wall("-A"), &|| {
-                    wall("-D");
-                });
-            }
-            What::FreezeCorosync { node } => {
-                let node = format!("node{node}");
-                frozen(FaultKind::CorosyncFrozen, &node, daemon(&node, "corosync"));
-            }
-            What::FreezeDaemon { node } => {
-                let node = format!("node{node}");
-                frozen(FaultKind::DaemonFrozen, &node, daemon(&node, "libvirtd"));
-            }
-            What::KillDaemon { node } => {
-                let node = format!("node{node}");
-                during(FaultKind::DaemonKilled, &node, &|| lab.kill(&node, "libvirtd").is_ok(), &|| {
-                    let _ = lab.launch(&node, "libvirtd");
-                });
-            }
-            What::FreezeStorage { node } => {
-                let node = format!("node{node}");
-                let hold = || lab.storage(&node, StorageFault::Hold(Reach::Everything)).is_ok();
-                during(FaultKind::StorageFrozen, &node, &hold, &|| {
-                    let _ = lab.storage(&node, StorageFault::None);
-                });
-            }
-            What::FillStorage => {
-                let all = |fault| self.lab().node_names().iter().filter(|node| lab.storage(node, fault).is_ok()).count() > 0;
-                during(FaultKind::StorageFull, "", &|| all(FULL), &|| {
-                    all(StorageFault::None);
-                });
-            }
-            What::JumpClock { node, ahead } => {
-                let node = format!("node{node}");
-                during(FaultKind::ClockJump, &node, &|| lab.set_clock(&node, ahead.into()).is_ok(), &|| {
-                    let _ = lab.set_clock(&node, 0);
-                });
-            }
-            What::KillEmulator { guest } => {
-                let emulators = self.emulators(&guest_name(guest));
-                let kill = || emulators.iter().filter(|emulator| emulator.signal(Signal::SIGKILL)).count() > 0;
-                during(FaultKind::EmulatorKilled, &guest_name(guest), &kill, &|| {});
-            }
-            What::FreezeEmulator { guest } => frozen(FaultKind::EmulatorFrozen, &guest_name(guest), self.emulators(&guest_name(guest))),
-            What::KillAgent { guest } => {
-                let name = guest_name(guest);
-                during(FaultKind::AgentKilled, &name, &|| kill_agent(&name), &|| {});
-            }
-            What::HideConfig { guest } => {
-                let config = lab.guest_definition(&guest_name(guest));
-                let hidden = config.with_extension("hidden");
-                during(FaultKind::ConfigGone, &guest_name(guest), &|| fs::rename(&config, &hidden).is_ok(), &|| {
-                    let _ = fs::rename(&hidden, &config);
-                });
-            }
-            What::FailFencing | What::HangFencing => {
-                let how = if what == What::FailFencing { FenceFault::Refuse } else { FenceFault::Hang };
-                during(FaultKind::FenceFails, "", &|| lab.fence_fault(how).is_ok(), &|| {
-                    let _ = lab.fence_fault(FenceFault::None);
-                });
-            }
-            _ => {}
-        }
-    }
-
     pub fn emulators(&self, name: &str) -> Vec<Identity> {
         let of = |node: String| self.lab().processes(&node, &format!("guest:{name}")).unwrap_or_default();
         self.lab().node_names().into_iter().flat_map(of).collect()
     }
-}
-
-pub fn guest_name(guest: u32) -> String {
-    format!("vm{guest}")
 }
 
 pub fn target_role(name: &str, role: &str) -> String {
@@ -309,14 +192,6 @@ pub fn agents(guest: &str) -> Vec<i32> {
         fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| text.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
     };
     pids().filter(has).collect()
-}
-
-/// Kills an agent with its process group, as Pacemaker does; waits for one for a while.
-fn kill_agent(guest: &str) -> bool {
-    wait_until(Duration::from_secs(3), Duration::from_millis(10), || {
-        let groups = agents(guest).into_iter().filter_map(|pid| getpgid(Some(Pid::from_raw(pid))).ok());
-        groups.filter(|group| group.as_raw() > 1 && killpg(*group, Signal::SIGKILL).is_ok()).count() > 0
-    })
 }
 
 fn primitive(name: &str, provider: &str) -> String {

@@ -1,6 +1,7 @@
 //! The cluster is brought to rest: all is healed, what is wrong by then is noted, and failures are forgotten.
 
-use crate::play::{LIMIT, Play, agents, guest_name, target_role};
+use crate::plan::GuestNumber;
+use crate::play::{LIMIT, Play, agents, target_role};
 use anyhow::{Result, ensure};
 use lab::heartbeat::Ring;
 use lab::history::Request;
@@ -32,13 +33,13 @@ impl Play<'_> {
         let seen = self.stage.wait(|seen| seen.dc.is_some())?;
         let runs = |name: &String| seen.resources.iter().any(|one| one.id == *name && one.role == "Started" && !one.nodes.is_empty());
         self.recorder.down(self.names().into_iter().filter(|name| !runs(name)));
-        let foreign: Vec<(u32, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
+        let foreign: Vec<(GuestNumber, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
         let failed = self.recorder.view().is_none_or(|seen| !seen.failures.is_empty());
         if failed || !foreign.is_empty() {
             self.forget()?;
         }
         for (guest, fault) in foreign {
-            let name = guest_name(guest);
+            let name = guest.to_string();
             let adopted = wait_until(REST, Duration::from_secs(2), || self.readopt(&name));
             ensure!(adopted, "{name} cannot be adopted again");
             self.recorder.over(fault);
