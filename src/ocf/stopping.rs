@@ -73,8 +73,7 @@ impl<'a> Stopping<'a> {
             self.end(record.trace(), &call.parameters.config)?;
         }
         if let Some(uri) = &record.moving {
-            migration::end_arrival(&record.identity(), uri, call.parameters.force_stop, &call.deadline)
-                .map_err(|error| call.failure(error))?;
+            migration::end_arrival(&record.identity(), uri, &self.manner, &call.deadline).map_err(|error| call.failure(error))?;
         }
         Ok(())
     }

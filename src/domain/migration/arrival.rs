@@ -5,7 +5,7 @@ use super::side::{QUESTION, Side, There};
 use crate::deadline::{self, Deadline};
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::definition::Identity;
-use crate::domain::ending::{self, REQUEST};
+use crate::domain::ending::{self, Manner, REQUEST};
 use crate::domain::{Condition, Error, Kind, Result, Uri, ffi};
 use crate::log;
 use std::time::Duration;
@@ -86,14 +86,15 @@ pub(super) fn abort(guest: &Guest, deadline: &Deadline) -> Result<()> {
     guest.call("calling off the migration of", deadline, ffi::abort_job).inspect_err(|error| log::warning(error))
 }
 
-/// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw; asks it first, unless `force`.
+/// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw; where it is asked, in the way that libvirt there
+/// chooses.
 ///
 /// The proof that it is gone there is that host's own stop, which Pacemaker calls too; this is for a guest that came after it. So a
 /// host that cannot be asked is passed over.
 ///
 /// # Errors
 /// It is there and has not ended at the deadline.
-pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadline) -> Result<()> {
+pub fn end_arrival(identity: &Identity, uri: &str, manner: &Manner, deadline: &Deadline) -> Result<()> {
     let name = &identity.name;
     let polite = deadline.before(ending::reserve(deadline));
     let patience = deadline.share(Duration::from_secs(10), 3);
@@ -109,17 +110,16 @@ pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadl
             }
             // The next look decides, whatever becomes of the request: the other host may be ending it at this moment.
             side @ (Side::Runs | Side::Waits(..) | Side::Half(..)) => {
-                let force = force
-                    || polite.expired()
-                    || match side {
-                        Side::Waits(_) => true,
-                        Side::Half(condition) => condition.is_broken_postcopy(),
-                        _ => false,
-                    };
-                if let Some(connection) = there.connection.as_ref().filter(|_| force || !asked) {
+                let in_vain = match side {
+                    Side::Waits(_) => true,
+                    Side::Half(condition) => condition.is_broken_postcopy(),
+                    _ => false,
+                };
+                let manner = if in_vain || polite.expired() { &Manner::Force } else { manner };
+                if let Some(connection) = there.connection.as_ref().filter(|_| *manner == Manner::Force || !asked) {
                     asked = true;
                     log::warning(format_args!("{name} has come to {uri} by a move that was given up, ending it there"));
-                    if let Err(error) = end_at(connection, name, force, &deadline.within(REQUEST)) {
+                    if let Err(error) = end_at(connection, name, manner, &deadline.within(REQUEST)) {
                         log::warning(error);
                     }
                 }
@@ -131,16 +131,12 @@ pub fn end_arrival(identity: &Identity, uri: &str, force: bool, deadline: &Deadl
     }
 }
 
-fn end_at(connection: &Connection, name: &str, force: bool, deadline: &Deadline) -> Result<()> {
+fn end_at(connection: &Connection, name: &str, manner: &Manner, deadline: &Deadline) -> Result<()> {
     let Some(guest) = connection.guest(name, deadline)? else { return Ok(()) };
-    guest.call("ending", deadline, move |domain| {
-        if force {
-            domain.destroy()?;
-        } else {
-            domain.shutdown()?;
-        }
-        Ok(())
-    })
+    match manner {
+        Manner::Force => guest.call("ending", deadline, |domain| Ok(domain.destroy()?)),
+        Manner::Ask(_) => guest.call("ending", deadline, |domain| Ok(domain.shutdown().map(drop)?)),
+    }
 }
 
 /// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended. Not when the guest was handed over: the word of the
