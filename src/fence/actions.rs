@@ -147,7 +147,7 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
             Err(text) => return Report::failed(text),
         }
     }
-    let plugs = match plugs(action, options, &pool, &Nodes::new(caller == Caller::Fencer)) {
+    let plugs = match plugs(action, options, &pool, &Nodes::new(caller)) {
         Ok(plugs) => plugs,
         Err(text) => return Report::failed(text),
     };
@@ -201,7 +201,7 @@ fn is_alone() -> bool {
 
 /// Tells the other nodes what the notes of this one say.
 pub(super) fn tell() -> Report {
-    let told = Nodes::new(false).tell(Path::new(note::FOLDER), &Deadline::after(TELLING));
+    let told = Nodes::new(Caller::Person).tell(Path::new(note::FOLDER), &Deadline::after(TELLING));
     told.map_or_else(|text| failed(&text), |()| Report::said("Success: Told"))
 }
 
@@ -405,7 +405,7 @@ mod tests {
     fn which_guest() {
         let pool = Pool::new(&options(&[NOWHERE]), UNLIMITED).unwrap();
         let of = |pairs: &[(&str, &str)]| {
-            plugs(Action::Off, &options(pairs), &pool, &Nodes::new(false))
+            plugs(Action::Off, &options(pairs), &pool, &Nodes::new(Caller::Person))
                 .map(|plugs| plugs.into_iter().map(|plug| plug.target.word).collect::<Vec<_>>().join("|"))
         };
         assert_eq!(of(&[("plug", "a"), ("nodename", "n")]).as_deref(), Ok("a"));
@@ -416,7 +416,7 @@ mod tests {
         assert!(of(&[("plug", "a,")]).is_err());
         assert!(of(&[("plug", "a\tb")]).is_err());
         assert!(of(&[("plug", "a"), ("use_uuid", "1")]).is_err());
-        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool, &Nodes::new(false))
+        let pinned = plug("web1", &options(&[("uuid_map", "web1:c7a5fdbdcdaf9455926ad65c16db1809")]), &pool, &Nodes::new(Caller::Person))
             .map_err(drop)
             .unwrap();
         assert_eq!(pinned.target.uuid.as_deref(), Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809"));

@@ -3,6 +3,7 @@
 //!
 //! Each node has one attribute for all of them, in the memory of the cluster's attribute daemons alone: it ends with the node's membership.
 
+use super::limits::Caller;
 use super::note::{Begun, Note};
 use crate::cluster;
 use crate::cluster::tool::Trouble;
@@ -61,10 +62,9 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// `certain`: Pacemaker's fencer has called.
-    pub(super) fn new(certain: bool) -> Self {
+    pub(super) fn new(caller: Caller) -> Self {
         let of_kernel = |what| std::fs::read_to_string(Path::new("/proc/sys/kernel").join(what)).unwrap_or_default().trim().to_owned();
-        Self { here: (of_kernel("hostname"), of_kernel("random/boot_id")), certain }
+        Self { here: (of_kernel("hostname"), of_kernel("random/boot_id")), certain: caller == Caller::Fencer }
     }
 
     /// What other nodes have not seen, and whether this one has told of any such thing. What it has told is made to be what is in `folder`, where a
