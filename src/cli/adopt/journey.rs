@@ -50,6 +50,15 @@ struct Standing {
     marked: bool,
 }
 
+/// Whose steps of those that are foreseen have to be harmless.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Those of all resources.
+    All,
+    /// Those of the resource itself.
+    ItsOwn,
+}
+
 impl Journey {
     /// The same, of a run that begins with it now.
     pub(super) fn begun_now(&self) -> Self {
@@ -110,7 +119,7 @@ impl Journey {
         if let Some(find) = self.find(node.as_deref()) {
             find.expire(deadline)?;
         }
-        self.foresee(deadline, true)?;
+        self.foresee(deadline, Whose::All)?;
         Ok(node)
     }
 
@@ -187,7 +196,7 @@ impl Journey {
         self.change(deadline)?;
         self.ask_anew(deadline)?;
         self.answers(deadline)?;
-        self.foresee(deadline, false)?;
+        self.foresee(deadline, Whose::ItsOwn)?;
         self.leave(deadline)
     }
 
@@ -309,11 +318,10 @@ impl Journey {
         Ok(())
     }
 
-    /// What Pacemaker would do if maintenance ended now. Never a stop or a move of a guest that is there; with `strict` nothing but
-    /// monitoring, of any resource.
-    fn foresee(&self, deadline: &Deadline, strict: bool) -> anyhow::Result<()> {
+    /// What Pacemaker would do if maintenance ended now. Never a stop or a move of a guest that is there.
+    fn foresee(&self, deadline: &Deadline, whose: Whose) -> anyhow::Result<()> {
         loop {
-            let tried = self.try_foresee(&deadline.within(CHANGE), strict);
+            let tried = self.try_foresee(&deadline.within(CHANGE), whose);
             match tried {
                 Ok(()) => return Ok(()),
                 Err(error) if !deadline.pause(Duration::from_millis(500)) => return Err(error),
@@ -322,7 +330,7 @@ impl Journey {
         }
     }
 
-    fn try_foresee(&self, deadline: &Deadline, strict: bool) -> anyhow::Result<()> {
+    fn try_foresee(&self, deadline: &Deadline, whose: Whose) -> anyhow::Result<()> {
         let cib = Cib::query(deadline)?;
         let running = cib.histories(&self.resource).iter().any(|one| one.probe == Some(0));
         let steps = scheduler::plan_for(&cib.without(&[format!("{}-maintenance", set_id(&self.resource))]), deadline)?;
@@ -330,7 +338,9 @@ impl Journey {
         if let Some(step) = steps.iter().filter(ours).find(|step| !is_harmless(step) && (running || step.operation != "start")) {
             bail!("Pacemaker would {step}");
         }
-        if strict && let Some(step) = steps.iter().filter(|step| !ours(step)).find(|step| !is_harmless(step)) {
+        if whose == Whose::All
+            && let Some(step) = steps.iter().filter(|step| !ours(step)).find(|step| !is_harmless(step))
+        {
             bail!("Pacemaker would {step}");
         }
         Ok(())
