@@ -51,6 +51,25 @@ pub struct Record {
 }
 
 impl Record {
+    /// One of a guest of which nothing was seen yet, and with which nothing was begun.
+    #[must_use]
+    pub fn new(config: PathBuf, hypervisor: &str, identity: &Identity) -> Self {
+        Self {
+            config,
+            hypervisor: hypervisor.to_owned(),
+            name: identity.name.clone(),
+            uuid: identity.uuid.clone(),
+            pid: None,
+            start: None,
+            creating: false,
+            restoring: false,
+            guessed: false,
+            moving: None,
+            rings: Some(false),
+            aio: Some(false),
+        }
+    }
+
     /// The guest it was.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -121,20 +140,9 @@ pub(super) mod tests {
 
     /// One of a guest that ran.
     pub(super) fn record() -> Record {
-        Record {
-            config: "/srv/vms/web1.xml".into(),
-            hypervisor: "qemu:///system".into(),
-            name: "web1".into(),
-            uuid: Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809".into()),
-            pid: Some(1234),
-            start: Some(5678),
-            creating: false,
-            restoring: false,
-            guessed: false,
-            moving: None,
-            rings: Some(false),
-            aio: Some(false),
-        }
+        let identity = Identity { name: "web1".into(), uuid: Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809".into()) };
+        let new = Record::new("/srv/vms/web1.xml".into(), "qemu:///system", &identity);
+        Record { pid: Some(1234), start: Some(5678), ..new }
     }
 
     #[test]

@@ -216,19 +216,9 @@ mod tests {
         let copy = trace("twin-two", Some("copy.xml"));
         // Its disks alone do not say so.
         assert!(found(&copy));
-        let record = |name: &str| Record {
-            config: place("one.xml"),
-            hypervisor: NOWHERE.into(),
-            name: name.into(),
-            uuid: Some(uuid.clone()),
-            pid: Some(emulator.pid),
-            start: Some(emulator.start),
-            creating: false,
-            restoring: false,
-            guessed: false,
-            moving: None,
-            rings: Some(false),
-            aio: Some(false),
+        let record = |name: &str| {
+            let new = Record::new(place("one.xml"), NOWHERE, &Identity { name: name.into(), uuid: Some(uuid.clone()) });
+            Record { pid: Some(emulator.pid), start: Some(emulator.start), ..new }
         };
         Shelf::new(&place("shelf"), "one").write(&record("twin-three"));
         assert!(found(&copy), "a name that it does not run under says nothing");

@@ -54,20 +54,7 @@ impl Call {
 
     /// A record of a guest under this call's parameters.
     pub(super) fn new_record(&self, identity: &Identity) -> Record {
-        Record {
-            config: self.parameters.config.clone(),
-            hypervisor: self.hypervisor.to_string(),
-            name: identity.name.clone(),
-            uuid: identity.uuid.clone(),
-            pid: None,
-            start: None,
-            creating: false,
-            restoring: false,
-            guessed: false,
-            moving: None,
-            rings: Some(false),
-            aio: Some(false),
-        }
+        Record::new(self.parameters.config.clone(), &self.hypervisor.to_string(), identity)
     }
 
     /// The resource that has this guest now: one that has seen it run here, and that Pacemaker says is here and runs it, while this one is not
