@@ -10,7 +10,7 @@ pub use slot::Slot;
 
 use super::definition::Identity;
 use super::emulator::Emulator;
-use super::rings;
+use super::rings::Outliving;
 use super::status::Trace;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -42,12 +42,9 @@ pub struct Record {
     /// The libvirt it was being moved to, as long as how that ended is not known.
     #[serde(default)]
     pub moving: Option<String>,
-    /// Whether its emulator has a ring with writes, see [`super::rings::has`]; unknown in a record of a version that did not look.
-    #[serde(default)]
-    pub rings: Option<bool>,
-    /// Whether it may have requests of its disks in Linux AIO, see [`super::rings::may_have_aio`]; unknown as above.
-    #[serde(default)]
-    pub aio: Option<bool>,
+    /// Which of its requests may outlive its emulator.
+    #[serde(flatten)]
+    pub outliving: Outliving,
 }
 
 impl Record {
@@ -65,8 +62,7 @@ impl Record {
             restoring: false,
             guessed: false,
             moving: None,
-            rings: Some(false),
-            aio: Some(false),
+            outliving: Outliving::NONE,
         }
     }
 
@@ -80,8 +76,7 @@ impl Record {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
-        let (rings, aio) = (self.rings.unwrap_or(true), self.aio.unwrap_or(true));
-        Trace { identity: self.identity(), emulator, creating: self.creating, rings, aio, place: None }
+        Trace { identity: self.identity(), emulator, creating: self.creating, outliving: self.outliving, place: None }
     }
 
     /// The same with the emulator that runs it now, if one was found.
@@ -90,9 +85,7 @@ impl Record {
         match emulator.filter(|found| self.trace().emulator != Some(*found)) {
             // One that was seen before may still have writes under way.
             Some(emulator @ Emulator { pid, start }) => {
-                let rings = if rings::has(emulator) { Some(true) } else { self.rings };
-                let aio = if rings::may_have_aio(emulator) { Some(true) } else { self.aio };
-                Self { pid: Some(pid), start: Some(start), rings, aio, ..self }
+                Self { pid: Some(pid), start: Some(start), outliving: self.outliving.with(emulator), ..self }
             }
             None => self,
         }
@@ -106,7 +99,7 @@ impl Record {
     /// Whether it is `identity`'s and still right: the emulator it names lives, nothing is under way, and nothing was not looked at.
     #[must_use]
     pub fn is_current(&self, identity: &Identity) -> bool {
-        let settled = !self.creating && self.moving.is_none() && self.rings.is_some() && self.aio.is_some();
+        let settled = !self.creating && self.moving.is_none() && self.outliving.is_known();
         settled && self.identity() == *identity && self.trace().emulator.is_some_and(|emulator| !emulator.is_dying())
     }
 }
@@ -143,6 +136,18 @@ pub(super) mod tests {
         let identity = Identity { name: "web1".into(), uuid: Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809".into()) };
         let new = Record::new("/srv/vms/web1.xml".into(), "qemu:///system", &identity);
         Record { pid: Some(1234), start: Some(5678), ..new }
+    }
+
+    /// A package that is taken back reads what this one has written.
+    #[test]
+    fn the_format_of_the_file() {
+        let text =
+            r#"{"config":"/srv/vms/web1.xml","hypervisor":"qemu:///system","name":"web1","uuid":"c7a5fdbd-cdaf-9455-926a-d65c16db1809","#
+                .to_owned()
+                + r#""pid":1234,"start":5678,"creating":false,"restoring":false,"guessed":false,"moving":null,"rings":false,"aio":null}"#;
+        let record = Record { outliving: Outliving { aio: None, ..Outliving::NONE }, ..record() };
+        assert_eq!(serde_json::to_string(&record).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
     }
 
     #[test]

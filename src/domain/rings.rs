@@ -18,6 +18,7 @@ use super::{Error, Kind};
 use crate::deadline::Deadline;
 #[cfg(test)]
 use crate::simulation;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -30,10 +31,73 @@ const QUEUE: &str = "+iou_exit";
 /// Where the last holder of a memory waits for its AIO.
 const AIO: &str = "exit_aio";
 
+/// Which requests of a guest's disks may outlive its emulator. `None`: nobody has looked, so that it may have such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outliving {
+    /// Whether the emulator has a ring with such; unknown in a record of a version that did not look.
+    #[serde(default)]
+    pub rings: Option<bool>,
+    /// Whether it may have such in Linux AIO; unknown as above.
+    #[serde(default)]
+    pub aio: Option<bool>,
+}
+
+impl Outliving {
+    /// None.
+    pub const NONE: Self = Self { rings: Some(false), aio: Some(false) };
+    /// Nobody has looked.
+    pub const UNKNOWN: Self = Self { rings: None, aio: None };
+
+    /// What an emulator has.
+    #[must_use]
+    pub fn of(emulator: Emulator) -> Self {
+        Self::NONE.with(emulator)
+    }
+
+    /// This, or what an emulator has. What is known to be there is not looked for.
+    #[must_use]
+    pub fn with(self, emulator: Emulator) -> Self {
+        let rings = self.rings == Some(true) || has(emulator);
+        let aio = self.aio == Some(true) || may_have_aio(emulator);
+        self.union(Self { rings: Some(rings), aio: Some(aio) })
+    }
+
+    /// What this or the other has.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        let either =
+            |one: Option<bool>, other: Option<bool>| if one == Some(true) { one } else { other.filter(|has| *has || one.is_some()) };
+        Self { rings: either(self.rings, other.rings), aio: either(self.aio, other.aio) }
+    }
+
+    /// The same, where nobody has looked what the other has.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { rings: self.rings.or(other.rings), aio: self.aio.or(other.aio) }
+    }
+
+    /// Whether somebody has looked.
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self.rings.is_some() && self.aio.is_some()
+    }
+
+    /// Whether there may be such in a ring.
+    #[must_use]
+    pub fn may_be_in_rings(self) -> bool {
+        self.rings != Some(false)
+    }
+
+    /// Whether there may be such in AIO.
+    #[must_use]
+    pub fn may_be_in_aio(self) -> bool {
+        self.aio != Some(false)
+    }
+}
+
 /// Whether an emulator has a ring with requests of its disks. QEMU has rings for other things, too: since 10.2 it waits for events with one
 /// where the kernel lets it. So a ring says nothing if libvirt's status file says that no disk uses one.
-#[must_use]
-pub fn has(emulator: Emulator) -> bool {
+fn has(emulator: Emulator) -> bool {
     let directory = process::directory(emulator.pid);
     has_open(&directory) && may_be_for_disks(StatusFile::of(&directory))
 }
@@ -49,8 +113,7 @@ fn may_be_for_disks(file: Option<StatusFile>) -> bool {
 
 /// Whether an emulator may have requests of its disks in Linux AIO. The mapping that would tell (`/[aio]` in `/proc/PID/maps`) is read
 /// under the lock of its memory, which may be held as long as storage hangs; so libvirt's status file has to say that no disk uses it.
-#[must_use]
-pub fn may_have_aio(emulator: Emulator) -> bool {
+fn may_have_aio(emulator: Emulator) -> bool {
     #[cfg(test)]
     if simulation::is_on() {
         return false;
@@ -58,31 +121,31 @@ pub fn may_have_aio(emulator: Emulator) -> bool {
     StatusFile::of(&process::directory(emulator.pid)).is_none_or(|file| file.may_use_aio)
 }
 
-/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Of rings and AIO those count
-/// that are asked for.
+/// What somebody waits for whose process has ended; on working storage that is done in milliseconds. Only what may be `outliving`
+/// counts.
 ///
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read, so nothing is known.
-pub fn pending(rings: bool, aio: bool, deadline: &Deadline) -> Result<Option<&'static str>, Error> {
+pub fn pending(outliving: Outliving, deadline: &Deadline) -> Result<Option<&'static str>, Error> {
     #[cfg(test)]
     if simulation::is_on() {
         return Ok(None);
     }
     deadline
-        .run(move || pending_in(process::table()?, rings, aio))
+        .run(move || pending_in(process::table()?, outliving))
         .ok_or_else(|| Error::new(Kind::Unresponsive, "the process table could not be read in time"))?
         .map_err(|error| Error::new(Kind::Internal, format!("the process table cannot be read: {error}")))
 }
 
-fn pending_in(table: &Path, rings: bool, aio: bool) -> io::Result<Option<&'static str>> {
+fn pending_in(table: &Path, outliving: Outliving) -> io::Result<Option<&'static str>> {
     for entry in fs::read_dir(table)? {
         let directory = entry?.path();
         let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
-        if rings && is_ending(&read("comm"), || read("wchan")) {
+        if outliving.may_be_in_rings() && is_ending(&read("comm"), || read("wchan")) {
             return Ok(Some("io_uring"));
         }
         let mut threads = fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
-        if aio && threads.any(|thread| holds_aio(&thread.path())) {
+        if outliving.may_be_in_aio() && threads.any(|thread| holds_aio(&thread.path())) {
             return Ok(Some("AIO"));
         }
     }
@@ -136,7 +199,7 @@ mod tests {
     #[test]
     fn a_guest_that_has_none_does_not_wait_for_anothers() {
         let table = tempfile::tempdir().unwrap();
-        let found = |rings, aio| pending_in(table.path(), rings, aio).unwrap();
+        let found = |rings, aio| pending_in(table.path(), Outliving { rings: Some(rings), aio: Some(aio) }).unwrap();
         fs::write(table.path().join("version"), "no process").unwrap();
         assert_eq!(found(true, true), None);
         let thread = table.path().join("7/task/8");
@@ -149,6 +212,23 @@ mod tests {
         fs::create_dir_all(&worker).unwrap();
         fs::write(worker.join("comm"), format!("kworker/u8:1{QUEUE}\n")).unwrap();
         assert_eq!((found(true, false), found(false, false)), (Some("io_uring"), None));
+        assert_eq!(pending_in(table.path(), Outliving::UNKNOWN).unwrap(), Some("io_uring"), "where nobody has looked both count");
+    }
+
+    #[test]
+    fn what_is_not_known_of_one_may_be_there() {
+        let rings = |rings| Outliving { rings, ..Outliving::NONE };
+        let union = |one, other| rings(one).union(rings(other)).rings;
+        for (one, other, either) in [
+            (Some(true), None, Some(true)),
+            (Some(true), Some(false), Some(true)),
+            (Some(false), None, None),
+            (Some(false), Some(false), Some(false)),
+            (None, None, None),
+        ] {
+            assert_eq!((union(one, other), union(other, one)), (either, either), "{one:?} {other:?}");
+        }
+        assert_eq!((rings(None).or(rings(Some(false))), rings(Some(true)).or(rings(Some(false)))), (Outliving::NONE, rings(Some(true))));
     }
 
     #[test]

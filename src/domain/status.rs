@@ -5,9 +5,10 @@
 use super::definition::Identity;
 use super::emulator::Emulator;
 use super::record::Shelf;
+use super::rings::{self, Outliving};
+use super::twin;
 use super::wire::{self, Look, Trouble};
 use super::{Condition, Connection, Error, Kind, Result, Uri, ffi};
-use super::{rings, twin};
 use crate::deadline::Deadline;
 use crate::log;
 use std::path::PathBuf;
@@ -29,10 +30,8 @@ pub struct Trace {
     pub emulator: Option<Emulator>,
     /// Whether a request to create it may still be pending in libvirt.
     pub creating: bool,
-    /// Whether its emulator had a ring whose writes may outlive it, see [`rings::has`].
-    pub rings: bool,
-    /// Whether it may have had requests in Linux AIO, which may outlive it, see [`rings::may_have_aio`].
-    pub aio: bool,
+    /// Which of its requests may outlive its emulator.
+    pub outliving: Outliving,
     /// What else there is of the resource, if it is one: see [`twin`].
     pub place: Option<Place>,
 }
@@ -56,15 +55,14 @@ impl Trace {
     /// The same with what `emulators` show, which may soon be gone.
     #[must_use]
     pub fn with(&self, emulators: &[Emulator]) -> Self {
-        let rings = self.rings || emulators.iter().any(|emulator| rings::has(*emulator));
-        let aio = self.aio || emulators.iter().any(|emulator| rings::may_have_aio(*emulator));
-        Self { rings, aio, emulator: self.emulator.or(emulators.first().copied()), ..self.clone() }
+        let outliving = emulators.iter().fold(self.outliving, |outliving, emulator| outliving.with(*emulator));
+        Self { outliving, emulator: self.emulator.or(emulators.first().copied()), ..self.clone() }
     }
 }
 
 impl From<Identity> for Trace {
     fn from(identity: Identity) -> Self {
-        Self { identity, emulator: None, creating: false, rings: false, aio: false, place: None }
+        Self { identity, emulator: None, creating: false, outliving: Outliving::NONE, place: None }
     }
 }
 
@@ -187,16 +185,16 @@ fn prove_absent(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
 /// # Errors
 /// `TimedOut` if one may be; others: cannot tell.
 pub(super) fn prove_no_write(trace: &Trace, deadline: &Deadline) -> Result<()> {
-    if !trace.rings && !trace.aio {
+    if trace.outliving == Outliving::NONE {
         return Ok(());
     }
     let settle = deadline.share(SETTLING, 2);
     // With rings not at once: the work is queued as the process ends, and its worker may be on its way to it.
-    let mut at_once = !trace.rings;
+    let mut at_once = !trace.outliving.may_be_in_rings();
     loop {
         let more = at_once || settle.pause(Duration::from_millis(50));
         at_once = false;
-        let Some(requests) = rings::pending(trace.rings, trace.aio, deadline)? else { return Ok(()) };
+        let Some(requests) = rings::pending(trace.outliving, deadline)? else { return Ok(()) };
         if !more {
             let name = &trace.identity.name;
             return Err(Error::new(

@@ -8,8 +8,9 @@ use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::emulator::Emulator;
 use crate::domain::record::{Record, Shelf};
+use crate::domain::rings::Outliving;
 use crate::domain::status::{Place, Sight};
-use crate::domain::{Error, Kind, creation, evidence, rings, twin};
+use crate::domain::{Error, Kind, creation, evidence, twin};
 use crate::log;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -108,9 +109,9 @@ impl Call {
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
         // Where none was seen nothing is known of its rings and AIO.
         let emulator = evidence::find(&seen, None, &self.part()).ok().and_then(|found| found.first().copied());
-        let (rings, aio) = (emulator.map(rings::has), emulator.map(rings::may_have_aio));
+        let outliving = emulator.map_or(Outliving::UNKNOWN, Outliving::of);
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
-        self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, rings, aio, ..new });
+        self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, outliving, ..new });
         if taken_over
             && matches!(sight, Sight::Libvirt { .. })
             && let Err(error) = creation::take_over(&seen, &self.hypervisor, &self.deadline.share(TAKING_OVER, 4))
@@ -166,21 +167,19 @@ impl Call {
     /// The record with what the guest's emulator shows before it is ended; written if it has a ring or AIO, which cannot be seen any
     /// more later.
     pub(super) fn with_rings(&self, record: Record) -> Record {
-        if record.rings == Some(true) && record.aio == Some(true) {
+        let known = record.outliving;
+        if known == (Outliving { rings: Some(true), aio: Some(true) }) {
             return record;
         }
         let trace = record.trace().of(self.place());
         let found = twin::find(&trace, &self.hypervisor, &self.part()).unwrap_or_default();
-        let news = |known: Option<bool>, has: fn(Emulator) -> bool| {
-            let mut unknown = found.iter().copied().filter(|_| known != Some(true));
-            unknown.find(|emulator| has(*emulator))
-        };
-        let (ring, aio) = (news(record.rings, rings::has), news(record.aio, rings::may_have_aio));
         // One that was seen without has nothing that could outlive it.
-        let without = (!found.is_empty()).then_some(false);
-        let now = |known: Option<bool>, news: Option<Emulator>| if news.is_some() { Some(true) } else { known.or(without) };
-        let record = Record { rings: now(record.rings, ring), aio: now(record.aio, aio), ..record };
-        let Some(emulator) = ring.or(aio) else { return record };
+        let look = |emulator: Emulator| (emulator, known.or(Outliving::NONE).with(emulator));
+        let seen: Vec<(Emulator, Outliving)> = found.into_iter().map(look).collect();
+        let Some(outliving) = seen.iter().map(|(_, outliving)| *outliving).reduce(Outliving::union) else { return record };
+        let record = Record { outliving, ..record };
+        let news = |of: fn(&Outliving) -> Option<bool>| seen.iter().find(|(_, seen)| of(&known) != Some(true) && of(seen) == Some(true));
+        let Some((emulator, _)) = news(|one| one.rings).or_else(|| news(|one| one.aio)) else { return record };
         let record = Record { pid: Some(emulator.pid), start: Some(emulator.start), ..record };
         self.shelf().write(&record);
         record

@@ -122,6 +122,7 @@ fn is_trusted(path: &Path) -> bool {
 mod tests {
     use super::super::tests::record;
     use super::*;
+    use crate::domain::rings::Outliving;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -173,10 +174,10 @@ mod tests {
         }
         fs::write(&shelf.file, serde_json::to_vec(&old).unwrap()).unwrap();
         // Whether the emulator has a ring, or AIO, is not known then: it is looked at anew.
-        assert_eq!(shelf.read(), Some(Record { rings: None, aio: None, ..record() }));
+        assert_eq!(shelf.read(), Some(Record { outliving: Outliving::UNKNOWN, ..record() }));
         let trace = shelf.read().unwrap().trace();
-        assert!(trace.rings && trace.aio);
-        assert!(!record().trace().aio && record().trace().emulator.is_some());
+        assert!(trace.outliving.may_be_in_rings() && trace.outliving.may_be_in_aio());
+        assert!(!record().trace().outliving.may_be_in_aio() && record().trace().emulator.is_some());
     }
 
     #[test]
