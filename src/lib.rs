@@ -15,6 +15,7 @@
 //! | [`parameter`] | one row describes one parameter, for parser, metadata and manual |
 //! | [`deadline`] | the time that an action has; all that may wait takes one |
 //! | [`log`] | where messages and exit reasons go |
+//! | [`percent`] | bytes that are written as `%` and two digits |
 //! | [`uuid`] | the UUID of a guest, as libvirt reads and writes it |
 //! | [`xml`] | the escaping writer |
 //! | `simulation` | simulated hosts in simulated time, for the tests that try every course of events |
@@ -36,6 +37,7 @@ mod log;
 mod mangled;
 pub mod ocf;
 mod parameter;
+mod percent;
 mod program;
 #[cfg(test)]
 mod simulation;
@@ -148,7 +150,7 @@ mod tests {
         &["domain"],
         &["storage", "cluster"],
         &["program"],
-        &["parameter", "deadline", "log", "uuid", "xml"],
+        &["parameter", "deadline", "log", "percent", "uuid", "xml"],
     ];
     /// Of tests alone.
     const ASIDE: [&str; 3] = ["simulation", "fuzzed", "mangled"];

@@ -12,6 +12,7 @@ use super::definition::Identity;
 use super::emulator::Emulator;
 use super::rings::Outliving;
 use super::status::Trace;
+use crate::percent;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -117,14 +118,7 @@ pub(super) fn file_name(instance: &str) -> String {
 
 /// The instance that a file is named after.
 pub(super) fn instance_name(stem: &str) -> Option<String> {
-    let mut parts = stem.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (code, rest) = part.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(code, 16).ok()?);
-        bytes.extend(rest.bytes());
-    }
-    String::from_utf8(bytes).ok()
+    percent::decode(stem)
 }
 
 #[cfg(test)]

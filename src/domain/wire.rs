@@ -27,6 +27,7 @@ use self::xdr::Reader;
 use super::live::Size;
 use super::state::Condition;
 use crate::deadline::Deadline;
+use crate::percent;
 use crate::uuid;
 
 /// The driver behind the sockets that [`socket()`] gives, by the name the daemon knows it by.
@@ -119,14 +120,7 @@ pub fn socket(uri: Option<&str>) -> Option<PathBuf> {
 
 /// A value of a URI's query without its `%` escapes.
 fn plain(value: &str) -> Option<String> {
-    let mut pieces = value.split('%');
-    let mut bytes = pieces.next()?.as_bytes().to_vec();
-    for piece in pieces {
-        let (digits, rest) = piece.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains(['\0', '#']))
+    percent::decode(value).filter(|text| !text.contains(['\0', '#']))
 }
 
 /// Asks the daemon at `socket` for the state of a domain of `driver`. `Ok(None)`: the daemon says that it has none.

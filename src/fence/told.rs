@@ -10,6 +10,7 @@ use crate::cluster::tool::Trouble;
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
 use crate::log;
+use crate::percent;
 use std::path::Path;
 use std::time::Duration;
 
@@ -178,10 +179,10 @@ fn has_daemon(sockets: &str) -> bool {
 pub(super) fn read(value: &str) -> Option<((String, String), Vec<Told>)> {
     let mut parts = value.split(',');
     let (by, boot) = parts.next()?.split_once(' ')?;
-    let (by, boot) = (plain(by)?, plain(boot)?);
+    let (by, boot) = (percent::decode(by)?, percent::decode(boot)?);
     let end = |text: &str| {
         let mut words = text.split(' ');
-        let mut word = || plain(words.next()?);
+        let mut word = || percent::decode(words.next()?);
         let (name, uuid, host, open) = (word()?, word()?, word()?, word()?);
         let open = if open == LEFT { Open::Left } else { Open::Unseen(open.parse().ok()?) };
         words.next().is_none().then(|| Told { by: by.clone(), name, uuid, host, open })
@@ -195,19 +196,6 @@ pub(super) fn read(value: &str) -> Option<((String, String), Vec<Told>)> {
 fn escaped(text: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.:@".contains(&byte);
     text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// The word that was escaped.
-fn plain(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut parts = text.split('%');
-    bytes.extend_from_slice(parts.next()?.as_bytes());
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Has `here` tell it.
