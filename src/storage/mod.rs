@@ -21,3 +21,4 @@ pub(crate) use finding::{Finding, Same};
 pub(crate) use item::{Item, Role, Source};
 pub(crate) use kind::Kind;
 pub(crate) use look::{Sight, look};
+pub(crate) use mounts::Mount;

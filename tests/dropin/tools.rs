@@ -84,6 +84,10 @@ pub fn reloaded(lab: &Lab) -> Result<()> {
         "outage_policy=stop",
         "outage_delay=5",
         "migration_check_interval=60",
+        "guest_agent_failures=3",
+        "migration_policy=converge",
+        "migration_storage_check=proven",
+        "migration_network=10.77.1.0/24",
     ];
     let (fine, seen) = said(lab, &[&update[..], &values].concat())?;
     ensure!(fine, "pcs resource update: {seen}");

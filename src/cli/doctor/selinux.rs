@@ -86,7 +86,8 @@ fn kept(root: &Path, node: &str, id: &str, findings: &[Finding], found: &mut Fou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Facts, Sight, item};
+    use crate::storage::look::Facts;
+    use crate::storage::{Sight, item};
 
     /// A root with these files of SELinux's and of libvirt's.
     fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
