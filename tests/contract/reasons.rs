@@ -158,10 +158,14 @@ const COMPOSED: &[(&str, &[&str], &str)] = &[
         DISK,
     ),
     ("start of web1 refused: vda (/srv/vms/web1.img) does not answer", &["start of {} refused: {text}", "{} does not answer"], DISK),
-    ("start of web1 refused: web1 is on node2, running (booted)", &["start of {name} refused: {place}", "{} is on {}, {condition}"], START),
+    (
+        "start of web1 refused: web1 is on node2, running (booted)",
+        &["start of {name} refused: {why}", "{guest} is on {node}{other}, {condition}"],
+        START,
+    ),
     (
         "start of web1 refused: its UUID is that of web2, which runs on node2",
-        &["start of {name} refused: {place}", "its UUID is that of {name}, which runs on {}"],
+        &["start of {name} refused: {why}", "its UUID is that of {name}, which runs on {}"],
         START,
     ),
     (
