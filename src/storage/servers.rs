@@ -2,9 +2,9 @@
 //! words of the definition.
 
 use super::finding::Same;
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, Unanswered};
 use std::io;
-use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -35,30 +35,65 @@ pub fn compare(hosts: &[String], table: Option<&str>, node: &str, deadline: &Dea
     unknown.map_or_else(|| Same::Proven(format!("is at the same address for {node}")), Same::Unknown)
 }
 
-/// Whether one of `hosts` takes a connection; `None` if there is none that could be tried. NBD servers are not: `qemu-nbd` ends when its last
-/// client leaves, which would be this one.
+/// Whether one of `hosts` takes a connection; `None` if that cannot be told: there is none that could be tried, or a name is not resolved, or this
+/// host had no thread to try it. NBD servers are not tried: `qemu-nbd` ends when its last client leaves, which would be this one.
 ///
 /// # Errors
-/// A sentence about one that does not.
+/// A sentence about one, where none does.
 #[must_use]
 pub fn answers(protocol: &str, hosts: &[String], deadline: &Deadline) -> Option<Result<(), String>> {
+    answers_by(resolve, protocol, hosts, deadline)
+}
+
+/// The same by this resolver.
+fn answers_by(
+    resolve: fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    protocol: &str,
+    hosts: &[String],
+    deadline: &Deadline,
+) -> Option<Result<(), String>> {
     let usual = PORTS.iter().find(|(known, _)| *known == protocol).map(|(_, port)| *port);
     let hosts = if protocol == "nbd" { &[] } else { hosts };
-    let mut last = None;
+    let (mut last, mut is_told) = (None, true);
     for host in hosts {
         let port = port(host).or(usual);
         if port.is_none() && !host.starts_with('/') {
             continue;
         }
-        let (place, limit) = (host.clone(), deadline.within(CONNECTING));
-        let tried = Task::start(move || connect(&place, port.unwrap_or_default(), limit.left()));
-        last = Some(match tried.wait(&limit) {
+        match try_one(resolve, host, port.unwrap_or_default(), deadline) {
             Some(Ok(())) => return Some(Ok(())),
-            Some(Err(error)) => Err(format!("{host}: {error}")),
-            None => Err(format!("{host} does not answer")),
-        });
+            Some(Err(text)) => last = Some(Err(format!("{host}{text}"))),
+            None => is_told = false,
+        }
     }
-    last
+    last.filter(|_| is_told)
+}
+
+/// Whether this one takes a connection, or what follows its name in a sentence; `None`: nobody has asked it.
+fn try_one(
+    resolve: fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    host: &str,
+    port: u16,
+    deadline: &Deadline,
+) -> Option<Result<(), String>> {
+    let (place, name) = (host.to_owned(), name(host).to_owned());
+    if host.starts_with('/') {
+        let limit = deadline.within(CONNECTING);
+        return told(Task::start(move || UnixStream::connect(place).map(drop)).answer(&limit));
+    }
+    // Apart from the server: a name server that is slow says nothing about it.
+    let addresses = Task::start(move || resolve(&name, port)).wait(&deadline.within(RESOLVING))?.ok()?;
+    let limit = deadline.within(CONNECTING);
+    told(Task::start(move || connect(&addresses, limit.left())).answer(&limit))
+}
+
+/// What a try says of a server. Who could not be sent has not asked it.
+fn told(answer: Result<io::Result<()>, Unanswered>) -> Option<Result<(), String>> {
+    match answer {
+        Ok(answer) => Some(answer.map_err(|error| format!(": {error}"))),
+        Err(Unanswered::Late) => Some(Err(" does not answer".to_owned())),
+        Err(Unanswered::Never) => None,
+    }
 }
 
 /// The port in `HOST:PORT` and `[HOST]:PORT`.
@@ -68,14 +103,14 @@ pub(super) fn port(host: &str) -> Option<u16> {
     if before.contains(':') { None } else { port.parse().ok() }
 }
 
-fn connect(host: &str, port: u16, patience: Duration) -> io::Result<()> {
-    if host.starts_with('/') {
-        return UnixStream::connect(host).map(drop);
-    }
-    let name = name(host);
+fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    (name, port).to_socket_addrs().map(Iterator::collect)
+}
+
+fn connect(addresses: &[SocketAddr], patience: Duration) -> io::Result<()> {
     let mut last = io::Error::other("has no address");
-    for address in (name, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, patience) {
+    for address in addresses {
+        match TcpStream::connect_timeout(address, patience) {
             Ok(_) => return Ok(()),
             Err(error) => last = error,
         }
@@ -199,6 +234,31 @@ mod tests {
         assert!(refused.starts_with(&open), "{refused}");
         assert_eq!(answers("rbd", &[], &soon), None, "the cluster's own file names them");
         assert_eq!(answers("vxhs", &["10.0.0.1".into()], &soon), None, "its port is not known");
+    }
+
+    /// Neither what this host lacks nor the name server is the server's silence.
+    #[test]
+    fn who_was_not_asked_has_not_kept_silent() {
+        let (soon, late) = (Deadline::after(Duration::from_secs(20)), Deadline::after(Duration::from_millis(50)));
+        let hosts = ["store".to_owned()];
+        assert_eq!(answers("iscsi", &["name.invalid".to_owned()], &soon), None);
+        assert_eq!(answers_by(|_, _| panic!("on purpose"), "iscsi", &hosts, &soon), None);
+        let slow = |_: &str, _| {
+            let _ = Deadline::after(Duration::from_secs(60)).pause(Duration::from_secs(60));
+            Ok(Vec::new())
+        };
+        assert_eq!(answers_by(slow, "iscsi", &hosts, &late), None);
+        assert_eq!(told(Err(Unanswered::Never)), None);
+        assert_eq!(told(Err(Unanswered::Late)), Some(Err(" does not answer".to_owned())));
+        // One of two that could not be asked may be the one that answers.
+        let one = |name: &str, _| match name {
+            "lost" => Err(io::Error::other("no name server")),
+            _ => std::net::TcpListener::bind("127.0.0.1:0")?.local_addr().map(|address| vec![address]),
+        };
+        assert!(matches!(answers_by(one, "iscsi", &hosts, &soon), Some(Err(_))), "refused");
+        for hosts in [["lost", "store"], ["store", "lost"]] {
+            assert_eq!(answers_by(one, "iscsi", &hosts.map(str::to_owned), &soon), None, "{hosts:?}");
+        }
     }
 
     #[test]
