@@ -73,8 +73,8 @@ pub(super) fn refreshing(view: &View, cib: &Cib, id: &str, node: &str) -> Option
 pub(super) enum Then {
     /// It is started on this node.
     Starts(String),
-    /// It stays stopped: why.
-    Stays(String),
+    /// It stays stopped: why, if that is known.
+    Stays(Option<String>),
 }
 
 /// What Pacemaker would do with a resource that is nowhere if it forgot its failures.
@@ -107,16 +107,14 @@ pub(super) fn cleanup_words(id: &str) -> [&str; 4] {
     ["--cleanup", "--force", "--resource", id]
 }
 
-/// Why a resource without failures would not be started.
-fn stays(view: &View, cib: &Cib, id: &str) -> String {
+/// Why a resource without failures would not be started, as far as that is easily told.
+fn stays(view: &View, cib: &Cib, id: &str) -> Option<String> {
     if cib.meta(id, "target-role").is_some_and(|role| role.eq_ignore_ascii_case("Stopped")) {
-        return "it has target-role=Stopped".to_owned();
+        return Some("it has target-role=Stopped".to_owned());
     }
     let placed = view.resource(id);
-    if view.maintenance || placed.is_some_and(|placed| !placed.managed && !placed.blocked) {
-        return "Pacemaker does not manage it".to_owned();
-    }
-    "crm_simulate --live-check --show-scores tells why".to_owned()
+    let is_left_alone = view.maintenance || placed.is_some_and(|placed| !placed.managed && !placed.blocked);
+    is_left_alone.then(|| "Pacemaker does not manage it".to_owned())
 }
 
 /// What would be done to a resource that is found running, or to others because of that.

@@ -82,7 +82,11 @@ impl fmt::Display for Step {
                 write!(f, "have Pacemaker forget the failure of {resource}, which runs nowhere: ")?;
                 match then {
                     Then::Starts(node) => write!(f, "it then starts it on {node} ({reason})"),
-                    Then::Stays(why) => write!(f, "it then stays stopped, for {why} ({reason})"),
+                    Then::Stays(Some(why)) => write!(f, "it then stays stopped, for {why} ({reason})"),
+                    Then::Stays(None) => write!(
+                        f,
+                        "it then stays stopped, for a reason that Pacemaker's scores show afterwards: crm_simulate --live-check --show-scores ({reason})"
+                    ),
                 }
             }
             Self::ForgetFind(Find { resource, .. }) => {

@@ -201,8 +201,12 @@ mod tests {
         assert_eq!(plan(&blocked(&[absent("n1"), off]), &outlook), steps);
         // What Pacemaker would do to others is for a person to decide.
         assert_eq!(plan(&found, &Outlook::default()), []);
-        let stays = Outlook { then: Some(Then::Stays("it has target-role=Stopped".to_owned())), ..Outlook::default() };
-        assert!(plan(&found, &stays)[0].to_string().contains("stays stopped, for it has target-role=Stopped"));
+        let says = |why: Option<&str>| {
+            let then = Some(Then::Stays(why.map(str::to_owned)));
+            plan(&found, &Outlook { then, ..Outlook::default() })[0].to_string()
+        };
+        assert!(says(Some("it has target-role=Stopped")).contains("stays stopped, for it has target-role=Stopped"));
+        assert!(says(None).contains("stays stopped, for a reason that Pacemaker's scores show"), "{}", says(None));
     }
 
     #[test]
