@@ -46,11 +46,28 @@ impl fmt::Display for Subnet {
     }
 }
 
+/// Why an address was not found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfound {
+    /// A sentence.
+    pub text: String,
+    /// Whether the resolver has failed or was late, which says nothing of the host. Else the name has no address in the network.
+    pub is_unresolved: bool,
+}
+
+impl Unfound {
+    /// The same, of the parameter that asks for it.
+    #[must_use]
+    pub fn of(self, parameter: &str) -> Self {
+        Self { text: format!("{parameter}: {}", self.text), ..self }
+    }
+}
+
 /// The address of `host` in `network`, among all that its name stands for (hosts file, DNS).
 ///
 /// # Errors
 /// The name stands for nothing, or for no address in the network; or there was no answer in time.
-pub fn address_in(host: &str, network: Subnet, deadline: &Deadline) -> Result<IpAddr, String> {
+pub fn address_in(host: &str, network: Subnet, deadline: &Deadline) -> Result<IpAddr, Unfound> {
     address_by(|name| Ok((name, 0).to_socket_addrs()?.map(|socket| socket.ip()).collect()), host, network, deadline)
 }
 
@@ -60,13 +77,14 @@ pub(crate) fn address_by(
     host: &str,
     network: Subnet,
     deadline: &Deadline,
-) -> Result<IpAddr, String> {
+) -> Result<IpAddr, Unfound> {
     let name = host.to_owned();
     // The resolver has no time limit of the caller's.
     let found = deadline.run(move || resolve(&name));
-    let found = found.ok_or_else(|| format!("the name {host} is not resolved in time"))?;
-    let found = found.map_err(|error| format!("the name {host} is not resolved: {error}"))?;
-    found.into_iter().find(|address| network.holds(*address)).ok_or_else(|| format!("the name {host} has no address in {network}"))
+    let unresolved = |text: &str| Unfound { text: format!("the name {host} is not resolved{text}"), is_unresolved: true };
+    let found = found.ok_or_else(|| unresolved(" in time"))?.map_err(|error| unresolved(&format!(": {error}")))?;
+    let address = found.into_iter().find(|address| network.holds(*address));
+    address.ok_or_else(|| Unfound { text: format!("the name {host} has no address in {network}"), is_unresolved: false })
 }
 
 #[cfg(test)]
@@ -89,7 +107,8 @@ mod tests {
         let deadline = Deadline::after(std::time::Duration::from_secs(60));
         let find = |network: &str| address_in("127.0.0.1", Subnet::parse(network).unwrap(), &deadline);
         assert_eq!(find("127.0.0.0/8"), Ok("127.0.0.1".parse().unwrap()));
-        assert!(find("10.0.0.0/8").unwrap_err().contains("no address in 10.0.0.0/8"));
+        let unfound = find("10.0.0.0/8").unwrap_err();
+        assert!(unfound.text.contains("no address in 10.0.0.0/8") && !unfound.is_unresolved, "{unfound:?}");
     }
 
     #[test]

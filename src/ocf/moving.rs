@@ -112,11 +112,12 @@ fn record(call: &Call) -> Result<Record, Failure> {
 
 /// The migration that Pacemaker asks for.
 pub(super) fn plan(call: &Call) -> Result<Plan, Failure> {
-    plan_for(call, call.environment.target()?, &call.deadline)
+    plan_for(call, call.environment.target()?, &resolving(&call.deadline)).map_err(|unfound| Failure::generic(unfound.text))
 }
 
-/// The URIs of a migration to `target`: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name.
-pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result<Plan, Failure> {
+/// The URIs of a migration to `target`: those of the parameters, or the ones `ocf:heartbeat:VirtualDomain` makes of the target's name. The resolver
+/// has until `resolved`.
+pub(super) fn plan_for(call: &Call, target: &str, resolved: &Deadline) -> Result<Plan, subnet::Unfound> {
     let parameters = &call.parameters;
     let host = uri::on_network(target, &parameters.migration_network_suffix);
     let remote = remote(call, target);
@@ -126,8 +127,8 @@ pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result
     // An address that is found is listened at too: nothing else there is to take the memory.
     let listen = match (written, parameters.migration_network) {
         (None, Some(network)) => {
-            let address = subnet::address_in(&host, network, &resolving(deadline));
-            Some(address.map_err(|text| Failure::generic(format!("migration_network: {text}")))?.to_string())
+            let address = subnet::address_in(&host, network, resolved);
+            Some(address.map_err(|unfound| unfound.of("migration_network"))?.to_string())
         }
         _ => None,
     };
@@ -151,7 +152,7 @@ pub(super) fn plan_for(call: &Call, target: &str, deadline: &Deadline) -> Result
     })
 }
 
-/// Until when the resolver may take its time.
+/// Until when the resolver may take its time before a move.
 fn resolving(deadline: &Deadline) -> Deadline {
     deadline.share(RESOLVING, 3)
 }
@@ -372,7 +373,7 @@ mod tests {
                 Ok(vec!["10.0.0.2".parse().unwrap()])
             };
             subnet::address_by(slow, "node2", network, &resolving(&Deadline::after(Duration::from_secs(60))))
-                .map_or_else(|text| text, |address| address.to_string())
+                .map_or_else(|unfound| unfound.text, |address| address.to_string())
         };
         let answers =
             crate::simulation::explore(0, || crate::simulation::hosts::World::new(&["qemu:///system"], false), find, |_, _| Ok(()));

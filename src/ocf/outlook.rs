@@ -13,6 +13,7 @@ use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
 use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::record;
+use crate::domain::subnet::Unfound;
 use crate::domain::{Connection, Definition};
 use crate::domain::{Kind, Result};
 use crate::log;
@@ -123,7 +124,7 @@ impl Call {
     fn obstacle(&self, subject: &Subject, node: &str, deadline: &Deadline) -> Option<Option<String>> {
         let plan = match moving::plan_for(self, node, deadline) {
             Ok(plan) => plan,
-            Err(failure) => return (!deadline.expired()).then_some(failure.reason),
+            Err(unfound) => return unplanned(unfound),
         };
         match Connection::open(&plan.remote, deadline) {
             Err(error) if error.kind == Kind::Unresponsive => None,
@@ -133,9 +134,38 @@ impl Call {
     }
 }
 
+/// What is in the way where a move cannot be planned. A name server that is slow or fails does so for all nodes, and says nothing of any.
+fn unplanned(unfound: Unfound) -> Option<Option<String>> {
+    (!unfound.is_unresolved).then_some(Some(unfound.text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::subnet::{Subnet, address_by};
+    use std::io;
+
+    /// By a clock that is made up, for a look that has 4 s.
+    #[test]
+    fn a_name_server_that_is_slow_or_fails_is_no_obstacle() {
+        let said = |seconds: u64, is_well: bool, network: &str| {
+            let network = Subnet::parse(network).unwrap();
+            let find = move || {
+                let resolve = move |_: &str| {
+                    let _ = Deadline::after(Duration::from_secs(60)).pause(Duration::from_secs(seconds));
+                    if is_well { Ok(vec!["10.0.0.2".parse().unwrap()]) } else { Err(io::Error::other("no name server answers")) }
+                };
+                let found = address_by(resolve, "node2", network, &Deadline::after(Duration::from_secs(4)));
+                format!("{:?}", found.map_err(unplanned))
+            };
+            let world = || crate::simulation::hosts::World::new(&["qemu:///system"], false);
+            crate::simulation::explore(0, world, find, |_, _| Ok(())).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(said(2, true, "10.0.0.0/8"), ["Ok(10.0.0.2)"]);
+        assert_eq!(said(6, true, "10.0.0.0/8"), ["Err(None)"]);
+        assert_eq!(said(2, false, "10.0.0.0/8"), ["Err(None)"]);
+        assert_eq!(said(2, true, "10.1.0.0/16"), ["Err(Some(Some(\"the name node2 has no address in 10.1.0.0/16\")))"]);
+    }
 
     #[test]
     fn when_it_is_time_to_look() {

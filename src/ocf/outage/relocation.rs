@@ -201,7 +201,7 @@ impl Call {
         let there = Connection::open(&moving::remote(self, node), &deadline.before(deadline.left() / 2)).map_err(unreached)?;
         marks.read_by(&there, node, deadline)?;
         let plan = moving::plan_for(self, node, deadline);
-        let plan = plan.map_err(|failure| Doubt::Unproven(format!("{node}: {}", failure.reason.unwrap_or_default())))?;
+        let plan = plan.map_err(|unfound| Doubt::Unproven(format!("{node}: {}", unfound.text)))?;
         preflight::of_start(subject, &plan, &there, deadline).map_or(Ok(()), |text| Err(Doubt::Unproven(format!("{node}: {text}"))))
     }
 }
