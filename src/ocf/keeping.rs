@@ -210,21 +210,29 @@ impl Call {
         if !self.parameters.start_resources {
             return Ok(());
         }
-        match status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)) {
+        let definition = || self.definition().inspect_err(|error| log::warning(error));
+        self.start_needs_there(identity, plan, || definition().map_or_else(|_| Needs::default(), |definition| Needs::of(&definition.xml)))
+    }
+
+    /// What the guest needs is started at the target, unless it does not run here.
+    fn start_needs_there(&self, identity: &Identity, plan: &Plan, needs: impl FnOnce() -> Needs) -> Result<(), Failure> {
+        let stays = match status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)) {
             Ok(seen) if !seen.as_ref().is_some_and(|(condition, _)| condition.is_active()) => return Ok(()),
-            Ok(_) => {}
+            Ok(_) => "still runs here, not moved",
             // The move asks again, with more patience; what it needs there does no harm if it then stays.
-            Err(error) => log::warning(format_args!("whether {} runs here is not known yet: {error}", identity.name)),
-        }
-        let Ok(definition) = self.definition().inspect_err(|error| log::warning(error)) else { return Ok(()) };
-        let needs = Needs::of(&definition.xml);
+            Err(error) => {
+                log::warning(format_args!("whether {} runs here is not known yet: {error}", identity.name));
+                "was not moved"
+            }
+        };
+        let needs = needs();
         if needs.is_empty() {
             return Ok(());
         }
         let limit = self.deadline.within(self.deadline.left() / 2);
         migration::target(plan, &limit)
             .and_then(|there| needs.start(&there, &limit))
-            .map_err(|error| Failure::generic(format!("{} still runs here, not moved to {}: {}", identity.name, plan.target, error.text)))
+            .map_err(|error| Failure::generic(format!("{} {stays} to {}: {}", identity.name, plan.target, error.text)))
     }
 
     /// # Errors
@@ -257,5 +265,39 @@ impl Call {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Environment, parameters};
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::ocf::moving;
+    use std::collections::BTreeMap;
+
+    /// Neither libvirt is there: this host's has not said where the guest is.
+    #[test]
+    fn what_was_not_seen_is_not_said() {
+        let variables: BTreeMap<String, String> = [
+            ("OCF_RESKEY_config", "/srv/vms/web1.xml"),
+            ("OCF_RESKEY_hypervisor", "qemu:///system?socket=/nonexistent/socket"),
+            ("OCF_RESKEY_remoteuri", "qemu:///system?socket=/nonexistent/%n"),
+            ("OCF_RESKEY_start_resources", "true"),
+            ("OCF_RESKEY_CRM_meta_migrate_target", "node2"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let environment = Environment::new(&variables);
+        let (mut parameters, faults) = parameters::read(&environment);
+        assert_eq!(faults, []);
+        let hypervisor = parameters.hypervisor.take().unwrap();
+        let deadline = Deadline::after(Duration::from_secs(4));
+        let call = Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline };
+        let identity = Identity { name: "web1".to_owned(), uuid: None };
+        let needs = || Needs::of("<domain><source network='front'/></domain>");
+        let failure = call.start_needs_there(&identity, &moving::plan(&call).unwrap(), needs).unwrap_err();
+        let reason = failure.reason.unwrap_or_default();
+        assert!(reason.starts_with("web1 was not moved to node2: "), "{reason}");
     }
 }
