@@ -8,7 +8,7 @@ use super::Check;
 use super::target::{Target, unanswered};
 use crate::deadline::{Deadline, Task};
 use crate::domain::{Condition, Uri, ffi};
-use std::io::{Error, ErrorKind};
+use std::io::{self, Error, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 use virt::connect::Connect;
@@ -43,16 +43,36 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         return Vec::new();
     }
     let Some((host, port)) = place(target, deadline) else { return Vec::new() };
-    let (name, tried) = (format!("{host}:{}", port.unwrap_or(LAST_PORT)), port.unwrap_or(LAST_PORT));
-    match target.there.call("asking who is awaited", deadline, is_any_awaited) {
-        Ok(false) => {}
-        Ok(true) => return vec![Check::ok(NAME, format!("{name} was not tried: another guest is on its way there"))],
-        Err(error) => return vec![unanswered(NAME, &error)],
-    }
+    let is_awaited = || target.there.call("asking who is awaited", deadline, is_any_awaited);
+    vec![look(&host, port, resolve, is_awaited, deadline)]
+}
+
+/// The name is resolved first: that may take long, and whoever began to wait for a guest in the meantime must be known of.
+fn look(
+    host: &str,
+    port: Option<u16>,
+    resolve: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    is_awaited: impl FnOnce() -> crate::domain::Result<bool>,
+    deadline: &Deadline,
+) -> Check {
+    let tried = port.unwrap_or(LAST_PORT);
+    let (name, limit, place) = (format!("{host}:{tried}"), deadline.before(LAST), host.to_owned());
     // The resolver has no time limit of the caller's, and asks a second name server after 5 seconds.
-    let limit = deadline.before(LAST);
-    let answer = Task::start(move || reach(&host, tried, &limit)).wait(deadline);
-    vec![verdict(&name, port.is_some(), answer)]
+    let unresolved = |text: &str| Err(Obstacle::Untold(Error::other(format!("the name is not resolved{text}"))));
+    let addresses = match limit.run(move || resolve(&place, tried)) {
+        Some(Ok(addresses)) => addresses,
+        Some(Err(error)) => return verdict(&name, port.is_some(), unresolved(&format!(": {error}"))),
+        None => return verdict(&name, port.is_some(), unresolved(" in time")),
+    };
+    match is_awaited() {
+        Ok(false) => verdict(&name, port.is_some(), reach(addresses, connect, &limit)),
+        Ok(true) => Check::ok(NAME, format!("{name} was not tried: another guest is on its way there")),
+        Err(error) => unanswered(NAME, &error),
+    }
+}
+
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    (host, port).to_socket_addrs().map(Iterator::collect)
 }
 
 /// Why a place is not reached.
@@ -64,8 +84,8 @@ enum Obstacle {
     Untold(Error),
 }
 
-/// What follows of a try, if that has ended. `is_sure`: a port or an address that libvirt chooses may be another one.
-fn verdict(name: &str, is_sure: bool, answer: Option<Result<(), Obstacle>>) -> Check {
+/// What follows of a try. `is_sure`: a port or an address that libvirt chooses may be another one.
+fn verdict(name: &str, is_sure: bool, answer: Result<(), Obstacle>) -> Check {
     let closed = |text: &str| {
         let text = format!("{name}, where the memory is to go, is not reached: {text}");
         if is_sure { Check::refuse(NAME, text, ADVICE) } else { Check::warning(NAME, text, ADVICE) }
@@ -73,11 +93,10 @@ fn verdict(name: &str, is_sure: bool, answer: Option<Result<(), Obstacle>>) -> C
     let untold =
         |text: &str| Check::warning(NAME, format!("whether {name}, where the memory is to go, is reached cannot be told: {text}"), "");
     match answer {
-        Some(Ok(())) => Check::ok(NAME, format!("{name} is reached")),
-        Some(Err(Obstacle::Closed(error))) if error.kind() == ErrorKind::TimedOut => closed("no answer"),
-        Some(Err(Obstacle::Closed(error))) => closed(&error.to_string()),
-        Some(Err(Obstacle::Untold(error))) => untold(&error.to_string()),
-        None => untold("there was no time to try it, or to resolve the name"),
+        Ok(()) => Check::ok(NAME, format!("{name} is reached")),
+        Err(Obstacle::Closed(error)) if error.kind() == ErrorKind::TimedOut => closed("no answer"),
+        Err(Obstacle::Closed(error)) => closed(&error.to_string()),
+        Err(Obstacle::Untold(error)) => untold(&error.to_string()),
     }
 }
 
@@ -89,11 +108,9 @@ fn is_any_awaited(connect: &Connect) -> Result<bool, virt::error::Error> {
 }
 
 /// Whether one of the addresses answers, as QEMU tries them all.
-fn reach(host: &str, port: u16, deadline: &Deadline) -> Result<(), Obstacle> {
-    let found = (host, port).to_socket_addrs();
-    let found = found.map_err(|error| Obstacle::Untold(Error::other(format!("the name is not resolved: {error}"))))?;
+fn reach(addresses: Vec<SocketAddr>, connect: fn(SocketAddr) -> Task<Tried>, deadline: &Deadline) -> Result<(), Obstacle> {
     let (limit, is_whole) = (deadline.within(PATIENCE), deadline.left() >= PATIENCE);
-    match reach_one(found.collect(), &limit) {
+    match reach_one(addresses, connect, &limit) {
         Err(Obstacle::Closed(error)) if error.kind() == ErrorKind::TimedOut && !is_whole => Err(no_time()),
         reached => reached,
     }
@@ -116,7 +133,7 @@ struct Silent {
 type Tried = Option<Result<(), Error>>;
 
 /// Each is asked in a task of its own, since one may keep silent. Those that do are asked over and over, as a lost SYN is no firewall.
-fn reach_one(addresses: Vec<SocketAddr>, limit: &Deadline) -> Result<(), Obstacle> {
+fn reach_one(addresses: Vec<SocketAddr>, connect: fn(SocketAddr) -> Task<Tried>, limit: &Deadline) -> Result<(), Obstacle> {
     let mut silent: Vec<Silent> = addresses.into_iter().map(|address| Silent { address, tasks: Vec::new(), tried: false }).collect();
     let mut obstacle = None;
     while !silent.is_empty() {
@@ -190,30 +207,63 @@ pub(super) fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn only_what_was_tried_is_refused() {
-        let closed = |kind: ErrorKind| Some(Err(Obstacle::Closed(kind.into())));
-        let untold =
-            || Some(Err(Obstacle::Untold(Error::other("failed to lookup address information: Temporary failure in name resolution"))));
+        let closed = |kind: ErrorKind| Err(Obstacle::Closed(kind.into()));
+        let untold = || Err(Obstacle::Untold(Error::other("failed to lookup address information: Temporary failure in name resolution")));
         let says = |is_sure, answer| verdict("node2:49160", is_sure, answer).verdict;
-        assert_eq!(says(true, Some(Ok(()))), Verdict::Ok);
+        assert_eq!(says(true, Ok(())), Verdict::Ok);
         for kind in [ErrorKind::TimedOut, ErrorKind::HostUnreachable] {
             assert_eq!(says(true, closed(kind)), Verdict::Refuse, "{kind}");
             assert_eq!(says(false, closed(kind)), Verdict::Warning, "{kind}");
         }
         assert_eq!(says(true, untold()), Verdict::Warning);
-        assert_eq!(says(true, None), Verdict::Warning);
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
+    }
+
+    /// It answers when nobody waits for that any more.
+    fn silent<T: Send + 'static>(answer: T) -> T {
+        let _ = soon().pause(Duration::from_secs(60));
+        answer
     }
 
     #[test]
     fn a_name_without_an_answer_and_a_try_without_time_say_nothing() {
-        let (soon, late) = (Deadline::after(Duration::from_secs(60)), Deadline::after(Duration::ZERO));
-        assert!(matches!(reach("name.invalid", 1, &soon), Err(Obstacle::Untold(_))));
-        assert!(matches!(reach_one(Vec::new(), &soon), Err(Obstacle::Untold(_))));
-        // 192.0.2.0/24 is nobody's (RFC 5737). A host without a route says so at once.
-        let nobody = vec!["192.0.2.1:1".parse().unwrap()];
-        assert!(!matches!(reach_one(nobody, &late), Ok(()) | Err(Obstacle::Closed(_))));
+        let late = || Deadline::after(Duration::from_millis(50));
+        let said = |resolve: fn(&str, u16) -> io::Result<Vec<SocketAddr>>, deadline: Deadline| {
+            let check = look("node2", Some(1), resolve, || Ok(false), &deadline);
+            assert_eq!(check.verdict, Verdict::Warning, "{}", check.text);
+            check.text
+        };
+        assert!(said(|_, _| resolve("name.invalid", 1), soon()).contains("the name is not resolved: "));
+        assert!(said(|_, _| silent(Ok(Vec::new())), Deadline::after(LAST + LAST)).ends_with("the name is not resolved in time"));
+        assert!(said(|_, _| Ok(Vec::new()), soon()).ends_with("the name has no address"));
+        let nobody = || vec!["192.0.2.1:1".parse().unwrap()];
+        assert!(matches!(reach(nobody(), |_| Task::start(|| silent(None)), &late()), Err(Obstacle::Untold(_))));
+        assert!(matches!(reach(nobody(), |_| Task::start(|| None), &late()), Err(Obstacle::Untold(_))), "one SYN was not enough");
+    }
+
+    /// It is another guest's memory that is awaited there by the time the name is resolved.
+    #[test]
+    fn who_begins_to_wait_while_the_name_is_resolved_is_left_alone() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (address, awaited) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let begins = Arc::clone(&awaited);
+        let slow = move |_: &str, _| {
+            begins.store(true, Ordering::SeqCst);
+            Ok(vec![address])
+        };
+        let check = look("node2", Some(address.port()), slow, || Ok(awaited.load(Ordering::SeqCst)), &soon());
+        assert!(check.text.contains("was not tried"), "{}", check.text);
+        assert_eq!(listener.accept().map(drop).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        assert_eq!(look("node2", Some(address.port()), move |_, _| Ok(vec![address]), || Ok(false), &soon()).verdict, Verdict::Ok);
     }
 
     #[test]
@@ -221,7 +271,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        assert!(reach_one(vec![address], &Deadline::after(Duration::from_secs(60))).is_ok());
+        assert!(reach_one(vec![address], connect, &soon()).is_ok());
     }
 
     #[test]
