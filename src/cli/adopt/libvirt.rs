@@ -142,7 +142,8 @@ fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&
     let meta = format!("allow-migrate={} resource-stickiness=INFINITY is-managed=false", fixed.is_none());
     lines.push("# 3. the resource, which Pacemaker only looks at yet".into());
     lines.push(if way.taken {
-        "#    It is moved as the other guests of the cluster are.".into()
+        "#    It is moved as the other guests of the cluster are. A port for the memory (migrateport, or in migrateuri) is each guest's own"
+            .into()
     } else {
         "#    migration_transport is how libvirt reaches the other nodes: ssh (root must be able to log in without a question), tls, tcp"
             .into()
@@ -252,10 +253,17 @@ mod tests {
             (&[&tls, &[("snapshot", "/srv")], &tls], "migration_transport=tls migration_network=10.1.2.0/24"),
             (&[&tls, &tls[..1]], ssh),
             (&[&[("remoteuri", "qemu+tls://%n/system?no_verify=1")]], "'remoteuri=qemu+tls://%n/system?no_verify=1'"),
+            (&[&[("migration_transport", "tcp"), ("migration_user", ""), ("migrateport", "49160")]], "migration_transport=tcp"),
+            // A port for the memory is each guest's own.
             (
-                &[&[("migration_transport", "tcp"), ("migration_user", ""), ("migrateport", "49160")]],
-                "migration_transport=tcp migrateport=49160",
+                &[
+                    &[("migration_transport", "tcp"), ("migrateport", "49160")],
+                    &[("migration_transport", "tcp"), ("migrateuri", "tcp://%n-mig:49161")],
+                    &[("migration_transport", "tcp"), ("migrateuri", "rdma://%n:49162")],
+                ],
+                "migration_transport=tcp",
             ),
+            (&[&[("migration_transport", "tcp"), ("migrateuri", "tcp://%n-mig")]], "migration_transport=tcp migrateuri=tcp://%n-mig"),
             // Of these options only that is no matter of a guest alone.
             (
                 &[&[("migration_transport", "tcp"), ("migrate_options", "--unsafe --tls --bandwidth=9")]],

@@ -1,11 +1,14 @@
 //! How the guests of a cluster are moved: a choice for all of them, which a guest that comes to them shares.
 
 use crate::cluster::cib::Primitive;
+use crate::domain::migration::preflight;
 use crate::domain::options::Options;
 
-/// The parameters that say so. What migrate_options has is a matter of the guest, but for the encryption.
-const NAMES: &[&str] =
-    &["migration_transport", "migration_user", "migration_network_suffix", "migration_network", "migrateuri", "migrateport", "remoteuri"];
+/// The parameters that say so. What migrate_options has is a matter of the guest, but for the encryption; and so is a port for its memory: two guests
+/// that have the same cannot be moved at the same time.
+const NAMES: &[&str] = &["migration_transport", "migration_user", "migration_network_suffix", "migration_network", MIGRATEURI, "remoteuri"];
+
+const MIGRATEURI: &str = "migrateuri";
 
 /// The way, as parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +56,9 @@ fn reaches_others(guest: &Primitive) -> bool {
 
 /// What the parameters of a guest say.
 fn said(guest: &Primitive) -> Vec<(&'static str, String)> {
-    let mut said: Vec<_> = NAMES.iter().filter_map(|name| Some((*name, value(guest, name)?.to_owned()))).collect();
+    let is_shared = |name: &str, value: &str| name != MIGRATEURI || !preflight::names_port(value);
+    let known = NAMES.iter().filter_map(|name| Some((*name, value(guest, name)?)));
+    let mut said: Vec<_> = known.filter(|(name, value)| is_shared(name, value)).map(|(name, value)| (name, value.to_owned())).collect();
     let options = value(guest, "migrate_options").and_then(|text| Options::parse(text).ok());
     if options.is_some_and(|options| options.is_encrypted()) {
         said.push(("migrate_options", "--tls".to_owned()));

@@ -16,6 +16,8 @@ mod target;
 mod tls;
 mod way;
 
+pub use way::names_port;
+
 use super::plan::Plan;
 use super::side::There;
 use crate::deadline::Deadline;

@@ -190,9 +190,20 @@ pub(super) fn place(target: &Target, deadline: &Deadline) -> Option<(String, Opt
     }
 }
 
+/// Whether a migration URI names a port, which one guest's memory has to itself.
+#[must_use]
+pub fn names_port(uri: &str) -> bool {
+    let place = uri.split_once(':').and_then(|(_, rest)| host_and_port(rest));
+    place.is_some_and(|(_, port)| port.is_some())
+}
+
 /// Host and port of a migration URI, if memory goes by TCP: `tcp://HOST[:PORT]`, and `tcp:HOST` as of old.
 pub(super) fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
-    let rest = uri.strip_prefix("tcp:")?;
+    uri.strip_prefix("tcp:").and_then(host_and_port)
+}
+
+/// The same of what comes after the scheme.
+fn host_and_port(rest: &str) -> Option<(String, Option<u16>)> {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.split(['/', '?']).next()?;
     let (host, port) = match rest.rsplit_once(':') {
@@ -288,6 +299,8 @@ mod tests {
             ("tcp://", None),
         ];
         for (uri, expected) in cases {
+            let port = expected.is_some_and(|(_, port): (&str, Option<u16>)| port.is_some());
+            assert_eq!(names_port(uri), port || uri == "rdma://node2:1", "{uri}");
             assert_eq!(place_of(uri), expected.map(|(host, port): (&str, Option<u16>)| (host.to_owned(), port)), "{uri}");
         }
     }
