@@ -53,7 +53,7 @@ impl Needs {
     pub fn start(&self, libvirt: &Connection, deadline: &Deadline) -> Result<()> {
         for (name, volumes) in &self.pools {
             let pool = Thing::Pool(name.clone());
-            if !pool.start(libvirt, deadline)? && lacks(libvirt, name, volumes, deadline) {
+            if !pool.start(libvirt, deadline)? && lacks(libvirt, name, volumes, deadline)? {
                 refresh(libvirt, name, deadline)?;
             }
         }
@@ -61,10 +61,14 @@ impl Needs {
     }
 }
 
-/// Whether a pool that is active does not know one of these volumes. Where that cannot be told it is not: if one is missing, libvirt will say which.
-fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline: &Deadline) -> bool {
+/// Whether a pool that is active does not know one of these volumes. Where libvirt does not say it is taken to know them: if one is missing, the guest's
+/// creation will say which.
+///
+/// # Errors
+/// No answer: libvirt reads the pool, and would wait for it with the guest locked if it were asked for that. No stop could be proven then.
+fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline: &Deadline) -> Result<bool> {
     let (name, volumes) = (pool.to_owned(), volumes.clone());
-    let looked = libvirt.call(&format!("looking up the volumes in storage pool {pool}"), &quarter(deadline), move |connect| {
+    let looked = libvirt.call(&format!("looking up the volumes in storage pool {pool}"), &half(deadline), move |connect| {
         let pool = connect.lookup_storage_pool_by_name(&name)?;
         for volume in &volumes {
             match pool.lookup_storage_vol_by_name(volume) {
@@ -75,40 +79,39 @@ fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline:
         }
         Ok(false)
     });
-    looked.unwrap_or_else(|error| {
-        log::warning(format_args!("storage pool {pool}: {error}"));
-        false
-    })
+    match looked {
+        Err(error) if error.kind != Kind::Unresponsive => {
+            log::warning(format_args!("storage pool {pool}: {error}"));
+            Ok(false)
+        }
+        looked => looked,
+    }
 }
 
 /// Refreshes a pool that is active.
 ///
 /// # Errors
-/// It is not active any more by that, and cannot be started again.
+/// It is not refreshed in time, and so of no use for a guest either; or it is not active any more by that, and cannot be started again.
 fn refresh(libvirt: &Connection, pool: &str, deadline: &Deadline) -> Result<()> {
     let name = pool.to_owned();
-    let refreshed = libvirt.call(&format!("refreshing storage pool {pool}"), &quarter(deadline), move |connect| {
+    let refreshed = libvirt.call(&format!("refreshing storage pool {pool}"), &half(deadline), move |connect| {
         connect.lookup_storage_pool_by_name(&name)?.refresh(0).map(drop)
     });
     match refreshed {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind == Kind::Unresponsive => {
-            log::warning(format_args!("storage pool {pool} is active, but is not refreshed in time: {error}"));
-            Ok(())
-        }
-        Err(error) => {
+        Err(error) if error.kind != Kind::Unresponsive => {
             log::warning(error);
             // Others may use it, and it is this that has stopped it: what has kept it from being read may pass.
             Thing::Pool(pool.to_owned())
                 .start_after(libvirt, |error| error.kind == Kind::State || error.kind == Kind::Refused, deadline)
                 .map(drop)
         }
+        refreshed => refreshed,
     }
 }
 
-/// What one step may take that may also be left out.
-fn quarter(deadline: &Deadline) -> Deadline {
-    deadline.within(deadline.left() / 4)
+/// What one step may take.
+fn half(deadline: &Deadline) -> Deadline {
+    deadline.within(deadline.left() / 2)
 }
 
 /// Something of libvirt's that can be active.
@@ -161,7 +164,7 @@ impl Thing {
             let thing = self.clone();
             libvirt.call(&format!("starting {self}"), deadline, move |connect| thing.create(connect))
         };
-        let started = started(ask, create, may_pass, &deadline.within(deadline.left() / 2))?;
+        let started = started(ask, create, may_pass, &half(deadline))?;
         log::debug(|| format!("{self} is active"));
         Ok(started)
     }
@@ -244,7 +247,8 @@ mod tests {
             StorageVol::create_xml(&connect.lookup_storage_pool_by_name("default-pool")?, volume, 0).map(drop)
         });
         made.unwrap();
-        let lacks = |names: &[&str]| lacks(&libvirt, "default-pool", &names.iter().map(|name| (*name).to_owned()).collect(), &deadline);
+        let lacks =
+            |names: &[&str]| lacks(&libvirt, "default-pool", &names.iter().map(|name| (*name).to_owned()).collect(), &deadline).unwrap();
         assert!(!lacks(&["a"]) && !lacks(&[]) && lacks(&["a", "b"]));
         let needs = Needs::of("<domain><source pool='default-pool' volume='b'/><source network='default'/></domain>");
         needs.start(&libvirt, &deadline).unwrap();

@@ -9,6 +9,7 @@ mod config;
 mod errors;
 mod frozen;
 mod gone;
+mod pool;
 mod storage;
 
 use lab::suite::Suite;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             config: all_actions answers_again answers_a_start_again stuck_readers stuck_scripts;
             errors: stop report;
             frozen: monitors;
+            pool: not_read_anew;
         },
         tidy: storage::tidy,
     }
