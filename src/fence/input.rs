@@ -1,6 +1,6 @@
 //! What the agent is told: `key=value` lines on standard input, or, if there are any words on the command line, those instead.
 
-use super::actions::ACTIONS;
+use super::action::ACTIONS;
 use super::options::{Row, row_of};
 use super::table::TABLE;
 use crate::deadline::Deadline;

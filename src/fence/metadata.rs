@@ -1,7 +1,7 @@
 //! The metadata document, from the table of options and the list of actions. Its form is fence-agents' `lib/metadata.rng`; Pacemaker's
 //! fencer and pcs read it. Nothing is contacted for it.
 
-use super::actions::{ACTIONS, Action};
+use super::action::{ACTIONS, Action};
 use super::options::Row;
 use super::table::TABLE;
 use crate::parameter::Kind;

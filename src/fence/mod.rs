@@ -2,6 +2,7 @@
 //!
 //! Every failure is code 1 with one line on standard error and in the system log; 0 is only said with proof.
 
+mod action;
 mod actions;
 mod address;
 mod carried;
@@ -32,7 +33,8 @@ pub use metadata::document;
 pub use note::{Unproven, unproven};
 
 use crate::log;
-use actions::{Action, Report};
+use action::Action;
+use actions::Report;
 use limits::Caller;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -54,7 +56,7 @@ pub fn run(words: &[OsString]) -> u8 {
         }
     };
     let (options, faults) = options::read(&given.values);
-    let action = actions::action_of(&options.action);
+    let action = action::action_of(&options.action);
     // These work whatever else is given, and contact nothing.
     if options.help {
         return print(&command().render_help().to_string());

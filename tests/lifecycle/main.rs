@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
 mod daemon;
+mod emulators;
 mod hints;
 mod late;
 mod life;
@@ -26,9 +27,10 @@ fn main() -> ExitCode {
             life: normal never_started deaf deaf_in_no_time agent_mode_without_agent no_variables nasty_name names_that_begin_alike
                 stopped_while_it_boots;
             starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock on_two_nodes_at_once;
-            states: paused crashed asleep leftover_definition autostart_of_one_that_runs config_of_libvirt_itself emulator_stopped
-                emulator_stopped_and_libvirt_frozen emulator_killed process_table_not_there command_line_that_does_not_come another_emulator_is_silent seen_while_a_process_is_silent
+            states: paused crashed asleep leftover_definition autostart_of_one_that_runs config_of_libvirt_itself
                 uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;
+            emulators: stopped stopped_and_libvirt_frozen killed process_table_not_there command_line_that_does_not_come
+                another_emulator_is_silent seen_while_a_process_is_silent;
             hints: config_lost_while_running config_and_record_lost no_parameters_at_a_stop config_never_there config_not_understood config_names_another record_lost_or_nonsense
                 record_is_old;
             daemon: frozen killed restarted start_while_it_restarts frozen_in_mid_stop;
