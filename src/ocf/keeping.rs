@@ -216,13 +216,13 @@ impl Call {
 
     /// What the guest needs is started at the target, unless it does not run here.
     fn start_needs_there(&self, identity: &Identity, plan: &Plan, needs: impl FnOnce() -> Needs) -> Result<(), Failure> {
-        let stays = match status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)) {
+        let is_known = match status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)) {
             Ok(seen) if !seen.as_ref().is_some_and(|(condition, _)| condition.is_active()) => return Ok(()),
-            Ok(_) => "still runs here, not moved",
+            Ok(_) => true,
             // The move asks again, with more patience; what it needs there does no harm if it then stays.
             Err(error) => {
                 log::warning(format_args!("whether {} runs here is not known yet: {error}", identity.name));
-                "was not moved"
+                false
             }
         };
         let needs = needs();
@@ -230,9 +230,14 @@ impl Call {
             return Ok(());
         }
         let limit = self.deadline.within(self.deadline.left() / 2);
-        migration::target(plan, &limit)
-            .and_then(|there| needs.start(&there, &limit))
-            .map_err(|error| Failure::generic(format!("{} {stays} to {}: {}", identity.name, plan.target, error.text)))
+        let (name, target) = (&identity.name, &plan.target);
+        migration::target(plan, &limit).and_then(|there| needs.start(&there, &limit)).map_err(|Error { text, .. }| {
+            if is_known {
+                Failure::generic(format!("{name} still runs here, not moved to {target}: {text}"))
+            } else {
+                Failure::generic(format!("{name} was not moved to {target}: {text}"))
+            }
+        })
     }
 
     /// # Errors
