@@ -289,13 +289,13 @@ pub fn completed(lab: &Lab) -> Result<()> {
             let begin = ["python3", "-c", TYPE, line, keys];
             lab.check(HERE, &[&begin, words, &["--"], shell].concat(), PATIENCE).with_context(|| format!("{}: {keys}", shell[0]))
         };
-        let both: &[&str] = if tells { &["migrate ", "migrations ", "List what became"] } else { &["migrate ", "migrations"] };
+        let both: &[&str] = if tells { &["migrate ", "migrations ", "List the results"] } else { &["migrate ", "migrations"] };
         type_in(r"kvmha mi\t\t\t", both)?;
         type_in(r"kvmha status --wa\t", &["kvmha status --watch"])?;
         type_in(r"kvmha fence c\t", &["kvmha fence convert"])?;
     }
     for (line, wanted) in [
-        ("kvmha mi", &["migrate\tHave Pacemaker move", "migrations\tList what became"][..]),
+        ("kvmha mi", &["migrate\tHave Pacemaker move", "migrations\tList the results"][..]),
         ("kvmha status --", &["--json\t", "--watch\t"]),
         ("kvmha fence ", &["convert\tPrint the devices"]),
     ] {
