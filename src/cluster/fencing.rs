@@ -56,6 +56,10 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
 /// joined it again since. What ran there is not the cluster's any more, even if it lives: a switch or a storage array leaves it alive.
 #[must_use]
 pub fn was_fenced(node: &str, deadline: &Deadline) -> bool {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return crate::simulation::world(crate::simulation::hosts::World::was_fenced);
+    }
     let fenced = history(deadline).is_ok_and(|text| has_fenced(&text, node));
     fenced && Cib::query_part(Part::Status, deadline).is_ok_and(|cib| !cib.has_history(node))
 }

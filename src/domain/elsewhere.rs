@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Connection, Error, Kind, State};
+use super::{Connection, Error, Kind, State, Uri, sign};
 use crate::deadline::{Deadline, Task, now};
 use crate::log;
 use std::time::{Duration, Instant};
@@ -39,6 +39,21 @@ impl Asked {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.host.name
+    }
+
+    /// Whether it is the libvirt at `here` itself that has answered, as where a name or an address in its URI is this host's: the guest that it has is
+    /// the one that is here. What is not known is no proof.
+    #[must_use]
+    pub fn has_the_one_at(&self, here: &Uri, identity: &Identity, deadline: &Deadline) -> bool {
+        let Some((there, _)) = &self.before else { return false };
+        let sign = |connection: &Connection| sign::of(identity, connection, deadline);
+        match Connection::open(&here.to_string(), deadline).and_then(|here| Ok((sign(&here)?, sign(there)?))) {
+            Ok((here, there)) => here.is_some() && here == there,
+            Err(error) => {
+                log::debug(|| format!("whether {} leads to this host: {error}", self.host.uri));
+                false
+            }
+        }
     }
 }
 

@@ -121,6 +121,13 @@ impl Uri {
         self.is_local() || !here.is_empty() && host.parse::<IpAddr>().is_err() && same
     }
 
+    /// Whether it leads to the libvirt of this host, called `here`, for certain: not by a socket, a command or a port, which could be those of a tunnel.
+    #[must_use]
+    pub fn is_own(&self, here: &str) -> bool {
+        let is_named = !here.is_empty() && self.host.eq_ignore_ascii_case(here);
+        self.is_wherever_used() || is_named && self.port.is_none() && self.transport() != Some("ext")
+    }
+
     /// The URI of the same libvirt on `target`: with `transport` and `user` if given, else the ones this URI has; `host` as
     /// [`on_network`] makes it. Port, path and query stay.
     #[must_use]
@@ -280,6 +287,26 @@ mod tests {
         ] {
             assert!(!wherever(text), "{text}");
         }
+    }
+
+    #[test]
+    fn the_libvirt_of_this_host_for_certain() {
+        let own = |text: &str| Uri::parse(text).unwrap().is_own("node1.example.com");
+        for text in ["qemu:///system", "qemu+ssh://localhost/system", "qemu+ssh://root@Node1.example.com/system"] {
+            assert!(own(text), "{text}");
+        }
+        for text in [
+            "qemu+ssh://node1/system",
+            "qemu+ssh://node2.example.com/system",
+            "qemu+tcp://node1.example.com:17000/system",
+            "qemu+tcp://127.0.0.1:17000/system",
+            "qemu+unix:///system?socket=/run/to-node2",
+            "qemu+ext://node1.example.com/system?command=/usr/local/bin/to-node2",
+            "qemu+tcp://10.77.0.1/system",
+        ] {
+            assert!(!own(text), "{text}");
+        }
+        assert!(!Uri::parse("qemu+ext:///system?command=x").unwrap().is_own(""));
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Call {
         }
         #[cfg(test)]
         if crate::simulation::is_on() {
-            return Definition::parse(config, b"<domain type='kvm'><name>web1</name></domain>".to_vec());
+            return Definition::parse(config, crate::simulation::world(|world| world.written()).into_bytes());
         }
         Definition::read(config, &self.deadline.share(limit, 4))
     }

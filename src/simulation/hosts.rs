@@ -8,6 +8,7 @@ mod emulator;
 mod events;
 mod faults;
 mod judged;
+mod oddities;
 mod postcopy;
 
 use super::{FOR_EVER, deviate, lasted, pass, tell};
@@ -120,6 +121,8 @@ pub(crate) struct Host {
     pub(crate) creates: bool,
     /// Until when its ordinary workers are all taken: what it is asked to do waits, and only questions with priority are answered.
     taken: Option<Instant>,
+    /// When a word came to it, or from it, last.
+    heard: Option<Instant>,
 }
 
 /// How far a move is.
@@ -188,6 +191,8 @@ enum Event {
     Runs(usize),
     /// The daemon of a host creates the guest, as it was asked to before.
     Created(usize),
+    /// Somebody starts it there.
+    Starts(usize),
     /// The agent there that has created it asks the first host again; since when it does.
     Asks(usize, Instant),
     /// A host that was lost is there again.
@@ -270,6 +275,8 @@ pub(crate) struct World {
     pub(crate) rival: (Duration, bool),
     /// How often from now on a node cannot tell the others anything.
     pub(crate) mute: u32,
+    /// What is unusual in it.
+    pub(crate) odd: oddities::Oddities,
     /// What is wrong.
     pub(crate) wrong: Option<String>,
 }
@@ -290,6 +297,7 @@ impl World {
             queued: false,
             creates: false,
             taken: None,
+            heard: None,
         };
         Self {
             hosts: uris.iter().map(host).collect(),
@@ -327,6 +335,7 @@ impl World {
             peers: Vec::new(),
             rival: (CALL, false),
             mute: 0,
+            odd: oddities::Oddities::default(),
             wrong: None,
         }
     }

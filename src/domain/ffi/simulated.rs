@@ -2,7 +2,7 @@
 //! libvirt for every other thread.
 
 use super::late;
-use crate::simulation::hosts::{Fault, GUEST, UUID, World};
+use crate::simulation::hosts::{Fault, UUID, World};
 use crate::simulation::{is_on, world};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_ulonglong, c_void};
@@ -121,8 +121,11 @@ functions! {
         }))
     }
     fn virConnectGetCapabilities(connect: sys::virConnectPtr) -> *mut c_char {
-        // SAFETY: a string that ends with NUL; the copy is the caller's to free.
-        pointer(world(|world| world.capabilities(host(connect))).map(|()| unsafe { libc::strdup(c"<capabilities/>".as_ptr()) }))
+        let text = format!("<capabilities><host><uuid>{}</uuid></host></capabilities>", World::hardware(host(connect)));
+        pointer(world(|world| world.capabilities(host(connect))).map(|()| given(text)))
+    }
+    fn virConnectGetHostname(connect: sys::virConnectPtr) -> *mut c_char {
+        pointer(world(|world| world.host_name(host(connect))).map(given))
     }
     fn virGetLastError() -> sys::virErrorPtr { LAST.with_borrow_mut(|(_, error)| &raw mut *error) }
     fn virConnectListAllDomains(connect: sys::virConnectPtr, domains: *mut *mut sys::virDomainPtr, flags: c_uint) -> c_int {
@@ -134,7 +137,7 @@ functions! {
     fn virDomainLookupByName(connect: sys::virConnectPtr, name: *const c_char) -> sys::virDomainPtr {
         // SAFETY: the caller's string, which ends with NUL.
         let name = unsafe { CStr::from_ptr(name) };
-        pointer(world(|world| world.look_up(host(connect), name.to_bytes() == GUEST.to_bytes())).map(handle))
+        pointer(world(|world| world.look_up(host(connect), name.to_bytes() == world.name(host(connect)).to_bytes())).map(handle))
     }
     fn virDomainLookupByUUIDString(connect: sys::virConnectPtr, uuid: *const c_char) -> sys::virDomainPtr {
         // SAFETY: the caller's string, which ends with NUL.
@@ -142,7 +145,10 @@ functions! {
         pointer(world(|world| world.look_up(host(connect), uuid.to_bytes() == UUID.to_bytes())).map(handle))
     }
     fn virDomainFree(domain: sys::virDomainPtr) -> c_int { let _ = domain; 0 }
-    fn virDomainGetName(domain: sys::virDomainPtr) -> *const c_char { let _ = domain; GUEST.as_ptr() }
+    fn virDomainGetName(domain: sys::virDomainPtr) -> *const c_char { world(|world| world.name(host(domain)).as_ptr()) }
+    fn virDomainGetID(domain: sys::virDomainPtr) -> c_uint {
+        world(|world| world.number(host(domain))).and_then(|number| c_uint::try_from(number).ok()).unwrap_or(c_uint::MAX)
+    }
     fn virDomainGetUUIDString(domain: sys::virDomainPtr, place: *mut c_char) -> c_int {
         let _ = domain;
         // SAFETY: a place of VIR_UUID_STRING_BUFLEN bytes, which is what the text has with its NUL.
@@ -233,6 +239,13 @@ functions! {
         let _ = (to, list, count);
         number(world(|world| world.move_away(host(domain), flags)).map(|()| 0))
     }
+}
+
+/// A text that is the caller's to free.
+fn given(text: String) -> *mut c_char {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: a string that ends with NUL.
+    unsafe { libc::strdup(text.as_ptr()) }
 }
 
 fn act(domain: sys::virDomainPtr, act: fn(&mut World, usize) -> Result<(), Fault>) -> c_int {

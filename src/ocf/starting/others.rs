@@ -5,9 +5,13 @@
 //! before all that answer have said that they have none. Who sees another's copy ends its own; of two that are paused the one of the node whose name
 //! comes first stays, and waits for the other's end: else both would give way, each time.
 
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model;
+
 use super::super::{Call, moving};
 use crate::cluster::{self, Peer, fencing};
 use crate::deadline::Task;
+use crate::domain::Uri;
 use crate::domain::definition::Identity;
 use crate::domain::elsewhere::{self, Asked, Found, Host};
 use crate::log;
@@ -39,7 +43,7 @@ impl Others {
     pub(super) fn ask(call: &Call, identity: &Identity) -> Result<Self, String> {
         let (hosts, lost) = other_nodes(call);
         let (found, asked) = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
-        match in_the_way(call, found, &lost).into_iter().next() {
+        match in_the_way(call, identity, found, &lost, &asked).into_iter().next() {
             Some(found) => Err(found.text),
             None => Ok(Self { asked, lost }),
         }
@@ -60,7 +64,7 @@ impl Others {
             if let Some(silent) = before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host)) {
                 return Err(silent.text);
             }
-            before = in_the_way(call, found, &lost);
+            before = in_the_way(call, identity, found, &lost, &answered);
             match before.first() {
                 None => {
                     // Taking leave need not be waited for.
@@ -87,11 +91,15 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
         let patience = if peer.member { ASKING } else { ASKING_THE_LOST };
         Host { uri: moving::remote(call, &peer.name), name: peer.name, patience }
     };
-    (peers.into_iter().filter(|peer| peer.name != *here).map(host).collect(), lost)
+    let others = peers.into_iter().filter(|peer| !peer.name.eq_ignore_ascii_case(here)).map(host);
+    // A URI may be the same for all nodes, this one's.
+    let is_here = |host: &Host| Uri::parse(&host.uri).is_ok_and(|uri| uri.is_own(&call.environment.host));
+    (others.filter(|host| !is_here(host)).collect(), lost)
 }
 
-/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too.
-fn in_the_way(call: &Call, found: Vec<Found>, lost: &[String]) -> Vec<Found> {
+/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. Nor is this host another one by
+/// whatever address or name it was `asked`.
+fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[String], asked: &[Asked]) -> Vec<Found> {
     let is_fenced = |Found { host, text, .. }: &Found| {
         let fenced = lost.contains(host) && fencing::was_fenced(host, &call.deadline.within(ASKING));
         if fenced {
@@ -99,5 +107,9 @@ fn in_the_way(call: &Call, found: Vec<Found>, lost: &[String]) -> Vec<Found> {
         }
         fenced
     };
-    found.into_iter().filter(|found| !is_fenced(found)).collect()
+    let is_here = |found: &Found| {
+        let limit = call.deadline.within(ASKING);
+        asked.iter().any(|asked| asked.name() == found.host && asked.has_the_one_at(&call.hypervisor, identity, &limit))
+    };
+    found.into_iter().filter(|found| !is_fenced(found) && !is_here(found)).collect()
 }

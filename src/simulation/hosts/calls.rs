@@ -17,7 +17,7 @@ impl World {
                 pass(FOR_EVER);
                 Err(BROKEN)
             }
-            Reach::Up => Ok(()),
+            Reach::Up => self.hears(host),
             Reach::Down => Err(OUT_OF_REACH),
             Reach::Silent => {
                 self.hosts[host].queued |= what == "destroy";
@@ -34,7 +34,7 @@ impl World {
     }
 
     pub(crate) fn open(&mut self, uri: &str) -> Answer<usize> {
-        let host = self.hosts.iter().position(|host| host.uri == uri).ok_or(OUT_OF_REACH)?;
+        let host = self.host_at(uri).ok_or(OUT_OF_REACH)?;
         pass(CALL);
         self.catch_up();
         if self.reopens && self.hosts[host].reach != Reach::Up {
@@ -42,7 +42,10 @@ impl World {
             self.between();
         }
         match self.hosts[host].reach {
-            Reach::Up => Ok(host),
+            Reach::Up => {
+                self.begins_to_hear(host);
+                Ok(host)
+            }
             Reach::Down => Err(OUT_OF_REACH),
             Reach::Silent => {
                 pass(FOR_EVER);

@@ -131,8 +131,11 @@ impl World {
 
     /// Waits until one is free.
     pub(super) fn wait_in_turn(&mut self, host: usize) -> Answer<()> {
-        let Some(end) = self.hosts[host].taken else { return Ok(()) };
-        pass(end.saturating_duration_since(now()));
+        if self.hosts[host].taken.is_none() && self.odd.queue.is_zero() {
+            return Ok(());
+        }
+        let taken = self.hosts[host].taken.map_or(Duration::ZERO, |end| end.saturating_duration_since(now()));
+        pass(taken.max(self.odd.queue));
         self.catch_up();
         if self.hosts[host].reach == Reach::Up { Ok(()) } else { Err(BROKEN) }
     }

@@ -111,6 +111,7 @@ impl World {
                 Event::GivesUp => self.give_up(),
                 Event::Lost(step) => self.lose(step),
                 Event::Created(host) => self.create(host),
+                Event::Starts(host) => self.run_on(host),
                 Event::Asks(host, since) => self.ask_again(host, since),
                 Event::Heals(host) => self.heal(host),
                 Event::Halves(comes) => self.come(comes),

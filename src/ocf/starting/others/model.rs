@@ -1,0 +1,85 @@
+//! The two questions to the other nodes against simulated hosts: a guest is let run where nothing is in the way, and never beside another copy.
+//!
+//! The first host is the one on which the action runs. The tests say with which wrong code they were seen to fail.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use super::super::model::{HOSTS, call_with};
+use super::super::start;
+use crate::cluster::Peer;
+use crate::domain::ffi::simulated;
+use crate::ocf::actions::Action;
+use crate::simulation::hosts::World;
+use crate::simulation::{explore, folder, world};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Starts it on the node b, with these variables, in such worlds, with the node a as another one; the answers. "runs" is it only if the guest does so
+/// here alone. One that is not let run leaves a record if its copy is still there.
+fn answers(more: &[(&str, &str)], create: impl Fn(&mut World)) -> BTreeMap<String, usize> {
+    simulated::install();
+    let folder = folder();
+    let create = || {
+        let mut world = World::new(&HOSTS, false);
+        (world.quiet, world.notes) = (true, folder.path().to_owned());
+        world.peers = vec![Peer { name: "a".into(), member: true }];
+        create(&mut world);
+        world
+    };
+    let act = || {
+        let call = || call_with("b", Action::Start, "0", more);
+        call().shelf().remove();
+        let answer = call().run(start);
+        let left = call().shelf().read().is_some();
+        let (runs, here) = world(|world| (world.runs(0), world.hosts[0].copy.is_some()));
+        match answer {
+            Ok(()) if runs => "runs".into(),
+            Err(failure) if !runs && left == here => failure.reason.unwrap_or_default(),
+            answer => format!("{answer:?}, it runs here: {runs}, it is here: {here}, a record is left: {left}"),
+        }
+    };
+    explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err))
+}
+
+fn all_run(answers: &BTreeMap<String, usize>) {
+    assert!(answers.keys().eq(["runs"]), "{answers:?}");
+}
+
+/// It is refused for the guest at the node a.
+fn all_refused(answers: &BTreeMap<String, usize>) {
+    assert!(answers.keys().all(|answer| answer.starts_with("start of web1 refused: web1 is on a, ")), "{answers:?}");
+}
+
+/// The URI of another node leads to this host: it is the same for all nodes, or an address or another name of this host, or the node has this one's name
+/// in other letters.
+///
+/// Fails if the paused copy here is taken for another node's.
+#[test]
+fn the_libvirt_of_this_host() {
+    const ADDRESS: &str = "qemu+tcp://192.0.2.1/system";
+    for uri in [HOSTS[0], ADDRESS] {
+        all_run(&answers(&[("OCF_RESKEY_remoteuri", uri)], |world| world.odd.aliases = vec![(ADDRESS, 0)]));
+    }
+    for name in ["B", "host0"] {
+        let peers = || vec![Peer { name: name.into(), member: true }];
+        all_run(&answers(&[], |world| {
+            world.odd.aliases = vec![("qemu+tcp://B/system", 0), ("qemu+tcp://host0/system", 0)];
+            world.peers = peers();
+        }));
+    }
+}
+
+/// Another host has the name of this one.
+///
+/// Fails if the name alone is proof that it is this one.
+#[test]
+fn a_namesake() {
+    all_refused(&answers(&[], |world| {
+        world.odd.namesakes = true;
+        world.be_busy_for(0, seconds(5));
+        world.start_in(1, seconds(3));
+    }));
+}

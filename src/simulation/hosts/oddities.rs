@@ -1,0 +1,91 @@
+//! What is unusual about the hosts of some worlds: their names, the guest's, and how long it takes to be heard.
+
+use super::*;
+
+/// All of that; nothing of it is so in most worlds.
+#[derive(Default)]
+pub(crate) struct Oddities {
+    /// Other URIs that lead to a host.
+    pub(crate) aliases: Vec<(&'static str, usize)>,
+    /// Whether all hosts have the same name.
+    pub(crate) namesakes: bool,
+    /// A host on which the guest has another name.
+    pub(crate) renamed: Option<usize>,
+    /// The UUID in the definition that the program reads.
+    pub(crate) uuid: Option<&'static CStr>,
+    /// How often from now on the cluster's record of a lost node's fencing is to be had.
+    pub(crate) fenced: u32,
+    /// How long each question without priority waits in the first host's daemon.
+    pub(crate) queue: Duration,
+    /// After how long without a word a connection to another host than the first leads nowhere any more.
+    pub(crate) idle: Option<Duration>,
+}
+
+impl World {
+    /// The host that a URI leads to.
+    pub(super) fn host_at(&self, uri: &str) -> Option<usize> {
+        let alias = || self.odd.aliases.iter().find(|(alias, _)| *alias == uri).map(|(_, host)| *host);
+        self.hosts.iter().position(|host| host.uri == uri).or_else(alias)
+    }
+
+    /// What the host calls itself.
+    pub(crate) fn host_name(&mut self, host: usize) -> Answer<String> {
+        self.call(host, "hostname")?;
+        Ok(if self.odd.namesakes { "host".into() } else { format!("host{host}") })
+    }
+
+    /// The UUID of its hardware.
+    pub(crate) fn hardware(host: usize) -> String {
+        format!("00000000-0000-4000-8000-{host:012}")
+    }
+
+    /// The number that its daemon has given the guest.
+    pub(crate) fn number(&self, host: usize) -> Option<usize> {
+        self.hosts[host].copy.as_ref().map(|copy| copy.number)
+    }
+
+    /// The guest's name there.
+    pub(crate) fn name(&self, host: usize) -> &'static CStr {
+        if self.odd.renamed == Some(host) { c"web2" } else { GUEST }
+    }
+
+    /// The definition that the program reads.
+    pub(crate) fn written(&self) -> String {
+        let uuid = self.odd.uuid.map_or_else(String::new, |uuid| format!("<uuid>{}</uuid>", uuid.to_string_lossy()));
+        format!("<domain type='kvm'><name>{}</name>{uuid}</domain>", GUEST.to_string_lossy())
+    }
+
+    /// Whether the cluster has a record that a node which has left it was fenced.
+    pub(crate) fn was_fenced(&mut self) -> bool {
+        let fenced = self.odd.fenced > 0;
+        self.odd.fenced = self.odd.fenced.saturating_sub(1);
+        fenced
+    }
+
+    /// All ordinary workers of a daemon are taken for this time: so long a creation takes.
+    pub(crate) fn be_busy_for(&mut self, host: usize, time: Duration) {
+        self.hosts[host].taken = Some(now() + time);
+    }
+
+    /// A guest is started on this host after this time.
+    pub(crate) fn start_in(&mut self, host: usize, time: Duration) {
+        self.events.push((now() + time, Event::Starts(host)));
+    }
+
+    /// A new connection leads to a host.
+    pub(super) fn begins_to_hear(&mut self, host: usize) {
+        self.hosts[host].heard = Some(now());
+    }
+
+    /// A word on a connection that stands.
+    pub(super) fn hears(&mut self, host: usize) -> Answer<()> {
+        let (now, idle) = (now(), self.odd.idle.filter(|_| host != 0));
+        if idle.zip(self.hosts[host].heard).is_some_and(|(idle, heard)| now > heard + idle) {
+            tell(|| "  on a connection that leads nowhere".into());
+            pass(FOR_EVER);
+            return Err(BROKEN);
+        }
+        self.hosts[host].heard = Some(now);
+        Ok(())
+    }
+}
