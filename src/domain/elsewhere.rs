@@ -28,10 +28,16 @@ pub struct Host {
     pub patience: Duration,
 }
 
-/// A host that is asked, and the connection on which it has answered, with the time: another question takes no new one.
+/// A host that is asked, and the connection on which it has answered, if it has, with the time: another question takes no new one.
 pub struct Asked {
     host: Host,
     before: Option<(Connection, Instant)>,
+}
+
+impl From<Host> for Asked {
+    fn from(host: Host) -> Self {
+        Self { host, before: None }
+    }
 }
 
 impl Asked {
@@ -71,23 +77,31 @@ pub struct Found {
 /// What a host says, and on which connection.
 type Word = (Connection, Option<Found>);
 
-/// Asks all `hosts` at once; gives those that have the guest, and all that have answered. One that does not answer is passed over.
-#[must_use]
-pub fn find(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> (Vec<Found>, Vec<Asked>) {
-    find_again(identity, hosts.into_iter().map(unasked).collect(), deadline)
+/// What hosts have said.
+#[derive(Default)]
+pub struct Answers {
+    /// Those that have the guest.
+    pub found: Vec<Found>,
+    /// All that have answered.
+    pub answered: Vec<Asked>,
+    /// Those that have not.
+    pub silent: Vec<Host>,
 }
 
-/// The same of hosts that have answered before.
+/// Asks all `hosts` at once. One that does not answer is passed over.
 #[must_use]
-pub fn find_again(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -> (Vec<Found>, Vec<Asked>) {
-    let (mut all, mut answered) = (Vec::new(), Vec::new());
+pub fn find(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -> Answers {
+    let mut answers = Answers::default();
     for (host, answer) in ask(identity, hosts, deadline) {
-        if let Ok((connection, found)) = answer {
-            all.extend(found);
-            answered.push(Asked { host, before: Some((connection, now())) });
+        match answer {
+            Ok((connection, found)) => {
+                answers.found.extend(found);
+                answers.answered.push(Asked { host, before: Some((connection, now())) });
+            }
+            Err(_) => answers.silent.push(host),
         }
     }
-    (all, answered)
+    answers
 }
 
 /// Sees to it that none of `hosts` has the guest.
@@ -95,12 +109,8 @@ pub fn find_again(identity: &Identity, hosts: Vec<Asked>, deadline: &Deadline) -
 /// # Errors
 /// A sentence about one that has it, or that does not say.
 pub fn nowhere(identity: &Identity, hosts: Vec<Host>, deadline: &Deadline) -> Result<(), String> {
-    let hosts = hosts.into_iter().map(unasked).collect();
+    let hosts = hosts.into_iter().map(Asked::from).collect();
     ask(identity, hosts, deadline).try_for_each(|(_, answer)| answer?.1.map_or(Ok(()), |found| Err(found.text)))
-}
-
-fn unasked(host: Host) -> Asked {
-    Asked { host, before: None }
 }
 
 /// What each host says; errors are about those that do not say.
@@ -204,9 +214,10 @@ mod tests {
             let (name, uuid) = identities[pick(identities.len())].clone();
             let identity = Identity { name, uuid };
             let hosts = || HOSTS.map(|uri| Host { name: uri.into(), uri: uri.into(), patience: PATIENCE }).to_vec();
-            let found = find(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
+            let answers = find(&identity, hosts().into_iter().map(Asked::from).collect(), &Deadline::after(Duration::from_secs(3)));
             let alone = nowhere(&identity, hosts(), &Deadline::after(Duration::from_secs(3)));
-            format!("{} {}", found.0.len() == 1, alone.is_err())
+            let all = answers.answered.len() + answers.silent.len() == HOSTS.len();
+            format!("{} {}", all && answers.found.len() == 1, alone.is_err())
         };
         let judge = |_: &mut World, answer: &str| if answer == "true true" { Ok(()) } else { Err(answer.to_owned()) };
         assert_eq!(explore(0, create, act, judge)["true true"], 216);

@@ -217,7 +217,7 @@ fn a_person_who_starts_it_elsewhere() {
 
 /// The other node dies, or its libvirt hangs, at any time.
 ///
-/// Fails if the silence of one that has answered before keeps the guest down, or if one that has not is asked again.
+/// Fails if the silence of one keeps the guest down, whether it has answered before or not, or is waited for too long.
 #[test]
 fn another_node_that_falls_silent() {
     let answers = beside_another(|| "b", |_, happens| matches!(happens, Happens::Cut(1) | Happens::Freezes(1)));

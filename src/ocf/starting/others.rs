@@ -2,7 +2,7 @@
 //!
 //! Between the two a start makes ready what the guest needs, which takes its time, and another node may start it meanwhile. The second question comes
 //! when the guest is here, paused. So of two starts at the same time the one that creates its copy last sees the other's, and no guest is let run
-//! before all that answer have said that they have none. Who sees another's copy ends its own; of two that are paused the one of the node whose name
+//! before all that answer then have said that they have none. Who sees another's copy ends its own; of two that are paused the one of the node whose name
 //! comes first stays, and waits for the other's end: else both would give way, each time.
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -13,7 +13,7 @@ use crate::cluster::{self, Peer, fencing};
 use crate::deadline::Task;
 use crate::domain::Uri;
 use crate::domain::definition::Identity;
-use crate::domain::elsewhere::{self, Asked, Found, Host};
+use crate::domain::elsewhere::{self, Answers, Asked, Found, Host};
 use crate::log;
 use std::time::Duration;
 
@@ -28,7 +28,10 @@ const GIVING_WAY: Duration = Duration::from_secs(5);
 /// See [`GIVING_WAY`].
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// The other nodes that have said that they do not have the guest.
+/// How long at most one is waited for that has said nothing before: at the second question each start waits for it anew.
+const ASKING_THE_SILENT: Duration = Duration::from_secs(1);
+
+/// The other nodes that are to be asked again.
 pub(super) struct Others {
     asked: Vec<Asked>,
     /// The names of those that are not in this node's partition of the cluster.
@@ -42,14 +45,18 @@ impl Others {
     /// A sentence about one that has it.
     pub(super) fn ask(call: &Call, identity: &Identity) -> Result<Self, String> {
         let (hosts, lost) = other_nodes(call);
-        let (found, asked) = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
-        match in_the_way(call, identity, found, &lost, &asked).into_iter().next() {
-            Some(found) => Err(found.text),
-            None => Ok(Self { asked, lost }),
+        let hosts = hosts.into_iter().map(Asked::from).collect();
+        let Answers { found, answered: mut asked, silent } = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
+        if let Some(found) = in_the_way(call, identity, found, &lost, &asked).into_iter().next() {
+            return Err(found.text);
         }
+        // A member that says nothing may be about to create the guest itself. One that is lost is off as a rule, and a failover does not wait for it twice.
+        let members = silent.into_iter().filter(|host| !lost.contains(&host.name));
+        asked.extend(members.map(|host| Asked::from(Host { patience: ASKING_THE_SILENT, ..host })));
+        Ok(Self { asked, lost })
     }
 
-    /// Asks those again that have answered, now that the guest is here, paused.
+    /// Asks them again, now that the guest is here, paused. One that does not answer now is passed over.
     ///
     /// # Errors
     /// As for [`Others::ask`]: the guest must not run here.
@@ -59,7 +66,7 @@ impl Others {
         let patience = call.deadline.share(GIVING_WAY, 4);
         let mut before: Vec<Found> = Vec::new();
         loop {
-            let (found, answered) = elsewhere::find_again(identity, asked, &call.deadline.within(ASKING));
+            let Answers { found, answered, .. } = elsewhere::find(identity, asked, &call.deadline.within(ASKING));
             // The silence of one that had it says nothing.
             if let Some(silent) = before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host)) {
                 return Err(silent.text);

@@ -83,3 +83,28 @@ fn a_namesake() {
         world.start_in(1, seconds(3));
     }));
 }
+
+/// A node that creates the guest says nothing at the first question, and then has it.
+///
+/// Fails if only those are asked again that have answered.
+#[test]
+fn a_member_that_is_silent_at_first() {
+    all_refused(&answers(&[], |world| {
+        world.freeze_for(1, seconds(1));
+        world.start_in(1, seconds(2));
+        world.be_busy_for(0, seconds(5));
+    }));
+}
+
+/// One that has left the cluster is off; its libvirt lives after all, in the end.
+///
+/// Fails if it is waited for twice.
+#[test]
+fn a_node_that_is_lost_is_asked_once() {
+    all_run(&answers(&[], |world| {
+        world.peers[0].member = false;
+        world.freeze_for(1, seconds(2));
+        world.hosts[1].creates = true;
+        world.be_busy_for(0, seconds(5));
+    }));
+}
