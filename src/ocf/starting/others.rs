@@ -47,7 +47,7 @@ impl Others {
         let (hosts, lost) = other_nodes(call);
         let hosts = hosts.into_iter().map(Asked::from).collect();
         let Answers { found, answered: mut asked, silent } = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
-        if let Some(found) = in_the_way(call, identity, found, &lost, &asked).into_iter().next() {
+        if let Some(found) = in_the_way(call, identity, found, &lost, &mut asked).into_iter().next() {
             return Err(found.text);
         }
         // A member that says nothing may be about to create the guest itself. One that is lost is off as a rule, and a failover does not wait for it twice.
@@ -66,16 +66,15 @@ impl Others {
         let patience = call.deadline.share(GIVING_WAY, 4);
         let mut before: Vec<Found> = Vec::new();
         loop {
-            let Answers { found, answered, .. } = elsewhere::find(identity, asked, &call.deadline.within(ASKING));
+            let Answers { found, mut answered, .. } = elsewhere::find(identity, asked, &call.deadline.within(ASKING));
             // The silence of one that had it says nothing.
             if let Some(silent) = before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host)) {
                 return Err(silent.text);
             }
-            before = in_the_way(call, identity, found, &lost, &answered);
+            before = in_the_way(call, identity, found, &lost, &mut answered);
             match before.first() {
                 None => {
-                    // Taking leave need not be waited for.
-                    drop(Task::start(move || drop(answered)));
+                    take_leave(answered);
                     return Ok(());
                 }
                 Some(_) if before.iter().all(|found| found.paused && goes_first(found)) && patience.pause(AGAIN) => {}
@@ -105,8 +104,8 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
 }
 
 /// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. Nor is this host another one by
-/// whatever address or name it was `asked`.
-fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[String], asked: &[Asked]) -> Vec<Found> {
+/// whatever address or name it was asked. Such a one is not `asked` again: the cluster may be late with its word the next time.
+fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[String], asked: &mut Vec<Asked>) -> Vec<Found> {
     let is_fenced = |Found { host, text, .. }: &Found| {
         let fenced = lost.contains(host) && fencing::was_fenced(host, &call.deadline.within(ASKING));
         if fenced {
@@ -118,5 +117,12 @@ fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[Strin
         let limit = call.deadline.within(ASKING);
         asked.iter().any(|asked| asked.name() == found.host && asked.has_the_one_at(&call.hypervisor, identity, &limit))
     };
-    found.into_iter().filter(|found| !is_fenced(found) && !is_here(found)).collect()
+    let (excused, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| is_fenced(found) || is_here(found));
+    take_leave(asked.extract_if(.., |asked| excused.iter().any(|found| found.host == asked.name())).collect());
+    left
+}
+
+/// Whoever is not asked any more hears so, which need not be waited for.
+fn take_leave(asked: Vec<Asked>) {
+    drop(Task::start(move || drop(asked)));
 }

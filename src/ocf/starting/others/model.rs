@@ -108,3 +108,16 @@ fn a_node_that_is_lost_is_asked_once() {
         world.be_busy_for(0, seconds(5));
     }));
 }
+
+/// It is on a node that was fenced and whose libvirt lives, and at the second question the cluster does not say so in time.
+///
+/// Fails if that is judged twice.
+#[test]
+fn a_fenced_node_that_lives() {
+    all_run(&answers(&[], |world| {
+        world.peers[0].member = false;
+        world.odd.fenced = 1;
+        world.run_on(1);
+        world.pause(1, 1);
+    }));
+}
