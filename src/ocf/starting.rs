@@ -4,7 +4,7 @@
 mod model;
 mod others;
 
-use self::others::Others;
+use self::others::{Others, Unfit};
 use super::Call;
 use super::exit::Failure;
 use super::stopping::AGAIN;
@@ -271,7 +271,11 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     let result = match copy {
         Ok(copy) => match others.ask_again(call, &definition.identity) {
             Ok(()) => copy.let_run(&call.deadline),
-            Err(why) => return Err(give_way(call, &definition.identity, refused(why)).into()),
+            Err(Unfit::IsElsewhere(why)) => return Err(give_way(call, &definition.identity, refused(why)).into()),
+            // The stop that follows ends it: there is no time for that either.
+            Err(Unfit::Late) => {
+                Err(Error::new(Kind::TimedOut, "it is here, paused, and no time is left to ask the other nodes again whether they have it"))
+            }
         },
         Err(error) => Err(error),
     };

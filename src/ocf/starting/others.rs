@@ -31,6 +31,17 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How long at most one is waited for that has said nothing before: at the second question each start waits for it anew.
 const ASKING_THE_SILENT: Duration = Duration::from_secs(1);
 
+/// The least time in which the other nodes can be asked again.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Why a guest that is here, paused, must not run.
+pub(super) enum Unfit {
+    /// A sentence about a node that has it.
+    IsElsewhere(String),
+    /// No time is left to ask the other nodes.
+    Late,
+}
+
 /// The other nodes that are to be asked again.
 pub(super) struct Others {
     asked: Vec<Asked>,
@@ -56,29 +67,34 @@ impl Others {
         Ok(Self { asked, lost })
     }
 
-    /// Asks them again, now that the guest is here, paused. One that does not answer now is passed over.
+    /// Asks them again, now that the guest is here, paused. One that does not answer now is passed over, if it had the time for that.
     ///
     /// # Errors
-    /// As for [`Others::ask`]: the guest must not run here.
-    pub(super) fn ask_again(self, call: &Call, identity: &Identity) -> Result<(), String> {
+    /// The guest must not run here.
+    pub(super) fn ask_again(self, call: &Call, identity: &Identity) -> Result<(), Unfit> {
         let Self { mut asked, lost } = self;
         let goes_first = |found: &Found| call.environment.node.as_ref().is_some_and(|here| *here < found.host);
         let patience = call.deadline.share(GIVING_WAY, 4);
         let mut before: Vec<Found> = Vec::new();
+        if !asked.is_empty() && call.deadline.left() < LEAST {
+            return Err(Unfit::Late);
+        }
         loop {
-            let Answers { found, mut answered, .. } = elsewhere::find(identity, asked, &call.deadline.within(ASKING));
+            let Answers { found, mut answered, silent } = elsewhere::find(identity, asked, &call.deadline.within(ASKING));
             // The silence of one that had it says nothing.
             if let Some(silent) = before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host)) {
-                return Err(silent.text);
+                return Err(Unfit::IsElsewhere(silent.text));
             }
             before = in_the_way(call, identity, found, &lost, &mut answered);
             match before.first() {
+                // One that was asked when the time was almost used up may have had none to answer.
+                None if !silent.is_empty() && call.deadline.expired() => return Err(Unfit::Late),
                 None => {
                     take_leave(answered);
                     return Ok(());
                 }
                 Some(_) if before.iter().all(|found| found.paused && goes_first(found)) && patience.pause(AGAIN) => {}
-                Some(found) => return Err(found.text.clone()),
+                Some(found) => return Err(Unfit::IsElsewhere(found.text.clone())),
             }
             log::info(format_args!("{}; waiting for its end", before.first().map_or("", |found| &found.text)));
             asked = answered;

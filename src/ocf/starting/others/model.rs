@@ -9,7 +9,7 @@ use crate::cluster::Peer;
 use crate::domain::ffi::simulated;
 use crate::ocf::actions::Action;
 use crate::simulation::hosts::World;
-use crate::simulation::{explore, folder, world};
+use crate::simulation::{explore, folder, pick, world};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -120,4 +120,18 @@ fn a_fenced_node_that_lives() {
         world.run_on(1);
         world.pause(1, 1);
     }));
+}
+
+/// The creation takes all the time, or all but what an answer takes; meanwhile the guest is started on the other node.
+///
+/// Fails if it is let run without an answer to the second question.
+#[test]
+fn a_creation_as_long_as_the_time() {
+    let answers = answers(&[], |world| {
+        world.be_busy_for(0, Duration::from_millis([55_200, 56_200, 56_600, 56_980][pick(4)]));
+        world.start_in(1, seconds(30));
+        // Nobody says that the connection is lost.
+        world.odd.idle = Some(seconds(20));
+    });
+    assert!(answers.keys().all(|answer| answer.contains("no time is left to ask the other nodes again")), "{answers:?}");
 }
