@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Connection, Error, Kind, State, Uri, sign};
+use super::{Condition, Connection, Error, Kind, State, Uri, ffi, sign};
 use crate::deadline::{Deadline, Task, now};
 use crate::log;
 use std::time::{Duration, Instant};
@@ -147,30 +147,37 @@ fn seen_at(identity: &Identity, host: &Host, before: Option<(Connection, Instant
 }
 
 fn seen_through(connection: &Connection, identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<Found>, Error> {
-    let found = |text: String, paused| Some(Found { host: host.name.clone(), text, paused });
+    let found = |text, condition: Condition| Found { host: host.name.clone(), text, paused: condition.state == State::Paused };
     let (guest, node) = (&identity.name, &host.name);
     match ask_through(connection, identity, deadline)? {
         Some((condition, uuid)) if condition.is_active() => {
             // The definition may have been given another UUID while it ran. What another guest of that name would be, a person has to say.
             let other = if identity.is_another(&uuid) { format!(" under another UUID, {uuid}") } else { String::new() };
-            Ok(found(format!("{guest} is on {node}{other}, {condition}"), condition.state == State::Paused))
+            Ok(Some(found(format!("{guest} is on {node}{other}, {condition}"), condition)))
         }
-        _ => Ok(renamed(identity, host, connection, deadline)?.and_then(|text| found(text, false))),
+        _ => {
+            let renamed = renamed(identity, connection, deadline)?;
+            let text = |name, condition| format!("its UUID is that of {name}, which is on {node}, {condition}");
+            Ok(renamed.map(|(name, condition)| found(text(name, condition), condition)))
+        }
     }
 }
 
 /// A guest whose definition was given another name while it ran has the UUID of the new one; so has one whose definition was copied without
-/// care, and then too somebody has to look at it before anything runs.
-fn renamed(identity: &Identity, host: &Host, connection: &Connection, deadline: &Deadline) -> Result<Option<String>, Error> {
+/// care, and then too somebody has to look at it before anything runs. Its name and state.
+fn renamed(identity: &Identity, connection: &Connection, deadline: &Deadline) -> Result<Option<(String, Condition)>, Error> {
     let Some(uuid) = identity.uuid.clone() else { return Ok(None) };
-    let name = connection.call("looking up the UUID", deadline, move |connect| {
+    let domain = connection.call("looking up the UUID", deadline, move |connect| {
         let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
-        Ok(domain.is_active()?.then_some(domain.name()?))
+        Ok((domain.name()?, domain))
     });
-    match name {
-        Ok(name) => Ok(name.map(|name| format!("its UUID is that of {name}, which runs on {}", host.name))),
+    let state = |(name, domain): (String, _)| {
+        let condition = connection.with(&name, domain).call("asking the state of", deadline, ffi::state)?;
+        Ok(condition.is_active().then_some((name, condition)))
+    };
+    match domain.and_then(state) {
         Err(error) if error.kind == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        answer => answer,
     }
 }
 

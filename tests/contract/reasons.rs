@@ -164,8 +164,8 @@ const COMPOSED: &[(&str, &[&str], &str)] = &[
         START,
     ),
     (
-        "start of web1 refused: its UUID is that of web2, which runs on node2",
-        &["start of {name} refused: {why}", "its UUID is that of {name}, which runs on {}"],
+        "start of web1 refused: its UUID is that of web2, which is on node2, running (booted)",
+        &["start of {name} refused: {why}", "its UUID is that of {name}, which is on {node}, {condition}"],
         START,
     ),
     (

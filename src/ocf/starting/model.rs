@@ -12,7 +12,7 @@ use super::*;
 use crate::cluster::Peer;
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
-use crate::simulation::hosts::{GUEST, Happens, Step, World};
+use crate::simulation::hosts::{GUEST, Happens, Step, UUID, World};
 use crate::simulation::{explore, folder, lasted, pick, world};
 use std::collections::BTreeMap;
 
@@ -198,12 +198,21 @@ fn beside_another(name: fn() -> &'static str, may: fn(&World, Happens) -> bool) 
 
 /// Another node starts it at the same time, which a resource does that is there twice: each of the two has asked the other before either had it.
 ///
+/// Or the other one is of another guest with the same UUID, whose definition was copied.
+///
 /// Fails if the other node is not asked again before the guest is let run, or if both give way.
 #[test]
 fn another_start_at_the_same_time() {
-    let answers = beside_another(|| ["b", "9"][pick(2)], |_, happens| happens == Happens::Rivals(1));
-    assert!(answers["runs"] > 0 && answers.len() > 1, "{answers:?}");
-    assert!(answers.keys().all(|answer| answer == "runs" || answer.contains("web1 is on a, ")), "{answers:?}");
+    let name = || {
+        if pick(2) == 1 {
+            world(|world| (world.odd.renamed, world.odd.uuid) = (Some(1), Some(UUID)));
+        }
+        ["b", "9"][pick(2)]
+    };
+    let answers = beside_another(name, |_, happens| happens == Happens::Rivals(1));
+    let said = |text: &str| answers.keys().any(|answer| answer.contains(text));
+    assert!(answers["runs"] > 0 && said("web1 is on a, ") && said("its UUID is that of web2, which "), "{answers:?}");
+    assert!(answers.keys().all(|answer| answer == "runs" || answer.contains(" on a")), "{answers:?}");
 }
 
 /// A person starts it on another node after that was asked.
