@@ -112,9 +112,8 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     // A request to create it may be waiting its turn in a daemon that answers questions already.
     let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
     loop {
-        // Such a request is waited for: what is asked after it is not to be given up early, and asked anew at the end of the queue.
         let most = if trace.creating { MOST } else { patience.left().clamp(LEAST, MOST) };
-        match status::look(trace, uri, &deadline.within(most)) {
+        match status::look_within(trace, uri, most, deadline) {
             Ok(Presence::Absent) if pending.is_zero() => return Ok(()),
             Ok(Presence::Absent) if deadline.pause(pending) => pending = Duration::ZERO,
             Ok(Presence::Absent) => {

@@ -21,6 +21,9 @@ const SETTLING: Duration = Duration::from_secs(3);
 /// How long libvirt may take to say something about a guest before its process is asked instead.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What is kept of the time for the question that comes after a wait for libvirt's turn.
+const LAST_QUESTION: Duration = Duration::from_secs(2);
+
 /// What is known of a guest before it is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -110,8 +113,19 @@ impl Sight {
 /// # Errors
 /// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
+    look_within(trace, uri, deadline.left(), deadline)
+}
+
+/// The same in `most`, but for the wait until libvirt has taken up what it was asked to do before: that may take all the time. Who gives it up and asks
+/// anew is at the end of the queue again, and in a queue that never ends has no turn at all.
+///
+/// # Errors
+/// As for [`look`].
+pub fn look_within(trace: &Trace, uri: &Uri, most: Duration, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
-    match word(trace, uri, deadline) {
+    let word = word(trace, uri, most, deadline);
+    let deadline = &deadline.within(most);
+    match word {
         Ok(Some((condition, uuid))) if condition.is_active() => Ok(Presence::Active(Sight::Libvirt { condition, uuid })),
         Ok(_) => {
             prove_absent(trace, uri, deadline)?;
@@ -135,14 +149,14 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
 
 /// libvirt's word for [`look`]. That it has no such guest counts only when a request to create it can wait in the daemon no more: with all ordinary
 /// workers taken such a request waits, while the questions about name and state are answered.
-fn word(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
+fn word(trace: &Trace, uri: &Uri, most: Duration, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
     // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
-    let limit = || deadline.share(ANSWER, 2);
+    let limit = || deadline.within(most).share(ANSWER, 2);
     let answer = ask(&trace.identity, uri, &limit())?;
     if !trace.creating || answer.as_ref().is_some_and(|(condition, _)| condition.is_active()) {
         return Ok(answer);
     }
-    await_turn(uri, &limit())?;
+    await_turn(uri, &deadline.before(LAST_QUESTION.min(deadline.left() / 4)))?;
     ask(&trace.identity, uri, &limit())
 }
 

@@ -234,6 +234,19 @@ fn a_guest_that_a_busy_daemon_is_still_to_create() {
     assert!(answers["stopped"] > 0 && answers["Unresponsive"] > 0, "{answers:?}");
 }
 
+/// An unfinished start has got its guest, or not, and each ordinary question to the daemon waits for some seconds, as in a queue that never ends.
+///
+/// Fails if such a question is given up early: the next one is at the end of the queue again.
+#[test]
+fn a_daemon_with_a_queue() {
+    let answers = every_course(0, true, || {
+        let mut world = host(pick(2) == 1, |_, _| false);
+        world.odd.queue = Duration::from_secs(6);
+        world
+    });
+    assert!(answers.keys().eq(["stopped"]), "{answers:?}");
+}
+
 /// It was handed over in a move whose agent was killed, and the daemon of the target says nothing: it may run there by now, and libvirt here lets it go
 /// on when it gives up.
 ///
