@@ -11,7 +11,7 @@ use super::{Error, Kind, status_file, walk};
 use crate::deadline::Deadline;
 use crate::log;
 #[cfg(test)]
-use crate::simulation;
+use crate::simulation::{self, hosts::World};
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
@@ -22,25 +22,12 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// The emulators of a guest on this host, dying ones included, and `known`, one that was seen before, if it is not gone.
 ///
-/// A look for which there is no thread, file descriptor or memory to be had is made again: that passes, and a stop that fails for it costs the node its
-/// power.
-///
 /// # Errors
 /// `Unresponsive` or `Internal`: the process table cannot be read in time, so nothing is known.
 pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
-    loop {
-        match look(identity, known, deadline) {
-            Err(error) if error.kind == Kind::Internal && deadline.again(RETRY) => log::warning(error),
-            found => return found,
-        }
-    }
-}
-
-fn look(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -> Result<Vec<Emulator>, Error> {
     #[cfg(test)]
     if simulation::is_on() {
-        let seen = simulation::world(|world| world.seen_emulators());
-        return seen.ok_or_else(|| unreadable("no thread"));
+        return again(deadline, || simulation::world(World::seen_emulators).ok_or_else(|| unreadable("no thread")));
     }
     let wanted = identity.clone();
     let no_matter = |silent: &Path| is_at(silent, known) || status_file::is_anothers(silent, identity);
@@ -99,16 +86,34 @@ pub fn start_of_caller() -> Option<u64> {
 /// The processes that `wanted` picks; those that do not show their command line can be left out if they do not matter, see [`walk::each`].
 fn scan<F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, wanted: F) -> Result<Vec<Emulator>, Error>
 where
-    F: Fn(&Process) -> bool + Send + Sync + 'static,
+    F: Fn(&Process) -> bool + Clone + Send + Sync + 'static,
 {
-    let found = walk::each(deadline, no_matter, move |pid, process| {
-        let start = || Some(Status::read(&process.directory)?.start);
-        wanted(process).then(start).flatten().map(|start| Emulator { pid, start })
-    });
-    found.map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => Error::new(Kind::Unresponsive, error.to_string()),
-        _ => unreadable(error),
+    again(deadline, || {
+        #[cfg(test)]
+        if simulation::is_on() && simulation::world(World::seen_emulators).is_none() {
+            return Err(unreadable("no thread"));
+        }
+        let wanted = wanted.clone();
+        let found = walk::each(deadline, &no_matter, move |pid, process| {
+            let start = || Some(Status::read(&process.directory)?.start);
+            wanted(process).then(start).flatten().map(|start| Emulator { pid, start })
+        });
+        found.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Error::new(Kind::Unresponsive, error.to_string()),
+            _ => unreadable(error),
+        })
     })
+}
+
+/// A look for which there is no thread, file descriptor or memory to be had is made again: that passes, and a stop that fails for it costs the node its
+/// power.
+fn again<T>(deadline: &Deadline, look: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match look() {
+            Err(error) if error.kind == Kind::Internal && deadline.again(RETRY) => log::warning(error),
+            found => return found,
+        }
+    }
 }
 
 fn unreadable(error: impl Display) -> Error {
@@ -119,6 +124,8 @@ fn unreadable(error: impl Display) -> Error {
 mod tests {
     use super::super::emulator::tests::{impostor, reap};
     use super::*;
+    use crate::deadline::now;
+    use crate::simulation::pick;
 
     fn identity(name: &str, uuid: Option<&str>) -> Identity {
         Identity { name: name.into(), uuid: uuid.map(Into::into) }
@@ -131,6 +138,27 @@ mod tests {
         assert!(is_at(&own, Some(Emulator { pid, start })));
         assert!(!is_at(&own, Some(Emulator { pid, start: start + 1 })), "the number of another");
         assert!(!is_at(&process::directory(1), Some(Emulator { pid, start })) && !is_at(&own, None));
+    }
+
+    /// For a moment the table cannot be read.
+    #[test]
+    fn every_look_is_made_again() {
+        let create = || {
+            let mut world = World::new(&["qemu:///system"], false);
+            world.unread = Some((now(), now() + Duration::from_secs(3)));
+            world
+        };
+        let act = || {
+            let deadline = Deadline::after(Duration::from_secs(20));
+            let look = [
+                |deadline: &Deadline| find(&identity("web1", None), None, deadline).map(drop),
+                |deadline: &Deadline| any_but(&[], deadline).map(drop),
+                |deadline: &Deadline| has_come(None, &[], deadline).map(drop),
+            ][pick(3)];
+            look(&deadline).map_or_else(|error| error.text, |()| "seen".into())
+        };
+        let answers = simulation::explore(0, create, act, |_, _| Ok(()));
+        assert_eq!(answers.into_iter().collect::<Vec<_>>(), [("seen".to_owned(), 3)]);
     }
 
     #[test]
