@@ -112,7 +112,9 @@ impl Call {
         let outliving = emulator.map_or(Outliving::UNKNOWN, Outliving::of);
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
         self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, outliving, ..new });
+        // Without an emulator that shows itself what is noted is news at each monitor, and none of them is to load libvirt for this.
         if taken_over
+            && emulator.is_some()
             && matches!(sight, Sight::Libvirt { .. })
             && let Err(error) = creation::take_over(&seen, &self.hypervisor, &self.deadline.share(TAKING_OVER, 4))
         {

@@ -180,6 +180,7 @@ functions! {
     fn virDomainIsPersistent(domain: sys::virDomainPtr) -> c_int { number(world(|world| world.is_persistent(host(domain))).map(c_int::from)) }
     fn virDomainGetAutostart(domain: sys::virDomainPtr, autostart: *mut c_int) -> c_int {
         let _ = domain;
+        world(|world| world.odd.autostarts += 1);
         // SAFETY: the caller's own place for it.
         unsafe { *autostart = 0 };
         0

@@ -10,7 +10,7 @@ use super::super::monitor::monitor;
 use super::super::{Environment, parameters};
 use super::*;
 use crate::cluster::Peer;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, now};
 use crate::domain::ffi::simulated;
 use crate::simulation::hosts::{GUEST, Happens, Step, UUID, World};
 use crate::simulation::{explore, folder, lasted, pick, world};
@@ -231,6 +231,31 @@ fn a_person_who_starts_it_elsewhere() {
 fn another_node_that_falls_silent() {
     let answers = beside_another(|| "b", |_, happens| matches!(happens, Happens::Cut(1) | Happens::Freezes(1)));
     assert!(answers.keys().eq(["runs"]), "{answers:?}");
+}
+
+/// A guest that ran before its resource was made, with a definition that its host keeps, and monitors of it. Whether its host starts it by itself is looked
+/// at once.
+///
+/// Fails if each monitor does so where the emulator does not show itself, and what is noted of the guest stays incomplete.
+#[test]
+fn a_guest_that_is_taken_over() {
+    simulated::install();
+    let folder = folder();
+    let create = || {
+        let mut world = World::new(&HOSTS, true);
+        (world.quiet, world.notes) = (true, folder.path().to_owned());
+        world.run_on(0);
+        world.unread = (pick(2) == 1).then(|| (now(), now() + TIME * 10));
+        world
+    };
+    let act = || {
+        let call = || call(Action::Monitor, "10000");
+        call().shelf().remove();
+        let fails = (0..3).any(|_| call().run(monitor).is_err());
+        world(|world| format!("{fails} {} {}", world.unread.is_none(), world.odd.autostarts))
+    };
+    let answers = explore(0, create, act, |_, _| Ok(()));
+    assert!(answers.keys().eq(["false false 0", "false true 1"]), "{answers:?}");
 }
 
 /// The resource is a clone: each instance would start the guest on its node.

@@ -17,6 +17,8 @@ pub(crate) struct Oddities {
     pub(crate) fenced: u32,
     /// How long each question without priority waits in the first host's daemon.
     pub(crate) queue: Duration,
+    /// How often a host was asked whether it starts the guest by itself.
+    pub(crate) autostarts: u32,
     /// After how long without a word a connection to another host than the first leads nowhere any more.
     pub(crate) idle: Option<Duration>,
 }
