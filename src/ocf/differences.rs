@@ -115,4 +115,9 @@ pub const DIFFERENCES: &[Difference] = &[
         "A guest that sleeps by its own power management (S3) is shown as degraded (`pause_policy`), and goes on when it is woken; a stop and a move wake it \
         first. With VirtualDomain its monitor fails, and Pacemaker has it destroyed and booted.",
     ),
+    row(
+        29,
+        "A start of a clone with more than one instance (`clone-max`) is refused: VirtualDomain starts the guest once for each, and it runs \
+        on several nodes.",
+    ),
 ];

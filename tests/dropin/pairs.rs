@@ -193,6 +193,7 @@ const ELSEWHERE: &[(u8, &str)] = &[
     (25, "migration preflight::network, transports::filtered, transports::tls; storage tpm::of_both_nodes"),
     (26, "storage same::folder"),
     (28, "truth suspended::monitor; lifecycle states::asleep"),
+    (29, "the tests beside src/ocf/starting.rs"),
 ];
 
 impl<'a> Side<'a> {
