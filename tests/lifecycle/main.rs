@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         scenarios: lab::scenarios! {
             life: normal never_started deaf deaf_in_no_time agent_mode_without_agent no_variables nasty_name names_that_begin_alike
                 stopped_while_it_boots;
-            starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock on_two_nodes_at_once;
+            starting: refused emulator_exits dies_at_once dies_later scripts disk_is_locked disk_without_lock on_two_nodes_at_once
+                by_an_address_of_its_own;
             states: paused crashed asleep leftover_definition autostart_of_one_that_runs config_of_libvirt_itself
                 uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;
             emulators: stopped stopped_and_libvirt_frozen killed process_table_not_there command_line_that_does_not_come

@@ -3,6 +3,7 @@
 use crate::stage::{HERE, Resource, THERE, inside};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
+use lab::layout::Network;
 use lab::promised;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -164,15 +165,7 @@ pub fn disk_without_lock(lab: &Lab) -> Result<()> {
 /// Both nodes start it at the same time, as a resource does that is there twice: it runs on one of them, the other one says so and keeps nothing of it.
 /// Nothing locks its disk. Pacemaker's tools are stubs, as there is no Pacemaker here.
 pub fn on_two_nodes_at_once(lab: &Lab) -> Result<()> {
-    for node in [HERE, THERE] {
-        let folder = inside(lab, node, "/tmp/stub")?;
-        fs::create_dir_all(&folder)?;
-        for (name, script) in [("crm_node", "printf '1 node1 member\\n2 node2 member\\n'"), ("crm_mon", "exit 102")] {
-            fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n"))?;
-            fs::set_permissions(folder.join(name), Permissions::from_mode(0o755))?;
-        }
-    }
-    let more = [("PATH", "/tmp/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
+    let more = [in_a_cluster(lab)?];
     let guest = Resource::empty(lab, "twofold")?.with("migration_transport", "tcp").with("force_stop", "true");
     guest.edit(|text| text.replace("</disk>", "<shareable/></disk>"))?;
     for delay in [0, 0, 0, 0, 50, 200] {
@@ -198,4 +191,28 @@ pub fn on_two_nodes_at_once(lab: &Lab) -> Result<()> {
         guest.end(runs.context("both have given way")?, 30)?;
     }
     Ok(())
+}
+
+/// The URI of the other nodes is an address of this one: the paused copy that the start finds there is its own. By the same address the other node finds
+/// the guest, and does not start it.
+pub fn by_an_address_of_its_own(lab: &Lab) -> Result<()> {
+    let more = [in_a_cluster(lab)?];
+    let uri = format!("qemu+tcp://{}/system", Network::Cluster.address(1));
+    let guest = Resource::empty(lab, "addressed")?.with("remoteuri", &uri).with("force_stop", "true");
+    guest.call_with(HERE, "start", 60, &more)?.is(0)?;
+    guest.call_with(THERE, "start", 60, &more)?.says(1, &["start of addressed refused: addressed is on node1, running"])?;
+    guest.end(HERE, 30).map(drop)
+}
+
+/// Pacemaker's tools, as stubs that know of two nodes; what finds them.
+fn in_a_cluster(lab: &Lab) -> Result<(&'static str, &'static str)> {
+    for node in [HERE, THERE] {
+        let folder = inside(lab, node, "/tmp/stub")?;
+        fs::create_dir_all(&folder)?;
+        for (name, script) in [("crm_node", "printf '1 node1 member\\n2 node2 member\\n'"), ("crm_mon", "exit 102")] {
+            fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n"))?;
+            fs::set_permissions(folder.join(name), Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(("PATH", "/tmp/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
 }
