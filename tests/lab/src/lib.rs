@@ -9,7 +9,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`layout`] | where things are: the state folder, names, addresses |
-//! | [`state_folder`] | that folder: who holds it, what belongs to it on this machine |
+//! | `state_folder` | that folder: who holds it, what belongs to it on this machine |
 //! | [`cluster`] | [`Lab`]: up, down |
 //! | [`membership`] | what Pacemaker says, and waiting for it |
 //! | [`node`] | one node seen from outside: exec, daemons, processes |
