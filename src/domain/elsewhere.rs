@@ -157,7 +157,14 @@ fn seen_through(connection: &Connection, identity: &Identity, host: &Host, deadl
         }
         _ => {
             let renamed = renamed(identity, connection, deadline)?;
-            let text = |name, condition| format!("its UUID is that of {name}, which is on {node}, {condition}");
+            let text = |name: String, condition| {
+                // It was not there yet when its name was asked for.
+                if *guest == name {
+                    format!("{guest} is on {node}, {condition}")
+                } else {
+                    format!("its UUID is that of {name}, which is on {node}, {condition}")
+                }
+            };
             Ok(renamed.map(|(name, condition)| found(text(name, condition), condition)))
         }
     }

@@ -113,7 +113,9 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
     loop {
         let most = if trace.creating { MOST } else { patience.left().clamp(LEAST, MOST) };
-        match status::look_within(trace, uri, most, deadline) {
+        // Its turn has come once, which needs no second one; and an emulator that is seen late has to be ended yet.
+        let turn = (!pending.is_zero()).then(|| deadline.before(reserve));
+        match status::look_within(trace, uri, most, turn.as_ref(), deadline) {
             Ok(Presence::Absent) if pending.is_zero() => return Ok(()),
             Ok(Presence::Absent) if deadline.pause(pending) => pending = Duration::ZERO,
             Ok(Presence::Absent) => {

@@ -113,17 +113,17 @@ impl Sight {
 /// # Errors
 /// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
-    look_within(trace, uri, deadline.left(), deadline)
+    look_within(trace, uri, deadline.left(), Some(&deadline.before(LAST_QUESTION.min(deadline.left() / 4))), deadline)
 }
 
-/// The same in `most`, but for the wait until libvirt has taken up what it was asked to do before: that may take all the time. Who gives it up and asks
-/// anew is at the end of the queue again, and in a queue that never ends has no turn at all.
+/// The same in `most`, but for the wait until libvirt has taken up what it was asked to do before: that may take until `turn`, and there is no such
+/// wait without one. Who gives it up and asks anew is at the end of the queue again, and in a queue that never ends has no turn at all.
 ///
 /// # Errors
 /// As for [`look`].
-pub fn look_within(trace: &Trace, uri: &Uri, most: Duration, deadline: &Deadline) -> Result<Presence> {
+pub fn look_within(trace: &Trace, uri: &Uri, most: Duration, turn: Option<&Deadline>, deadline: &Deadline) -> Result<Presence> {
     let name = &trace.identity.name;
-    let word = word(trace, uri, most, deadline);
+    let word = word(trace, uri, most, turn, deadline);
     let deadline = &deadline.within(most);
     match word {
         Ok(Some((condition, uuid))) if condition.is_active() => Ok(Presence::Active(Sight::Libvirt { condition, uuid })),
@@ -149,15 +149,18 @@ pub fn look_within(trace: &Trace, uri: &Uri, most: Duration, deadline: &Deadline
 
 /// libvirt's word for [`look`]. That it has no such guest counts only when a request to create it can wait in the daemon no more: with all ordinary
 /// workers taken such a request waits, while the questions about name and state are answered.
-fn word(trace: &Trace, uri: &Uri, most: Duration, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
+fn word(trace: &Trace, uri: &Uri, most: Duration, turn: Option<&Deadline>, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
     // A daemon that answers does so at once; the rest of the time is for the process table, and for asking again.
     let limit = || deadline.within(most).share(ANSWER, 2);
     let answer = ask(&trace.identity, uri, &limit())?;
-    if !trace.creating || answer.as_ref().is_some_and(|(condition, _)| condition.is_active()) {
-        return Ok(answer);
+    let is_active = answer.as_ref().is_some_and(|(condition, _)| condition.is_active());
+    match turn.filter(|_| trace.creating && !is_active) {
+        None => Ok(answer),
+        Some(turn) => {
+            await_turn(uri, turn)?;
+            ask(&trace.identity, uri, &limit())
+        }
     }
-    await_turn(uri, &deadline.before(LAST_QUESTION.min(deadline.left() / 4)))?;
-    ask(&trace.identity, uri, &limit())
 }
 
 /// Waits until libvirt has taken up all that it was asked to do before, see [`wire::turn`].

@@ -100,6 +100,7 @@ impl Call {
         let guessed = old.as_ref().is_some_and(|record| record.guessed);
         // What a start of its own has created, that start has seen to.
         let taken_over = !guessed && !old.as_ref().is_some_and(|record| record.creating);
+        let is_first = old.is_none();
         // The parameters too are those under which it was started or has come, and not what is written in the configuration meanwhile.
         let new = self.new_record(&seen);
         let (config, hypervisor) = match old.as_ref().filter(|record| glance && !record.guessed) {
@@ -114,7 +115,7 @@ impl Call {
         self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, outliving, ..new });
         // Without an emulator that shows itself what is noted is news at each monitor, and none of them is to load libvirt for this.
         if taken_over
-            && emulator.is_some()
+            && (is_first || emulator.is_some())
             && matches!(sight, Sight::Libvirt { .. })
             && let Err(error) = creation::take_over(&seen, &self.hypervisor, &self.deadline.share(TAKING_OVER, 4))
         {

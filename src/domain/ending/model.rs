@@ -247,6 +247,22 @@ fn a_daemon_with_a_queue() {
     assert!(answers.keys().eq(["stopped"]), "{answers:?}");
 }
 
+/// The same queue, in which a question has its turn only once in the time.
+///
+/// Fails if the second look waits for another turn.
+#[test]
+fn a_daemon_with_a_long_queue() {
+    simulated::install();
+    let create = || {
+        let mut world = host(pick(2) == 1, |_, _| false);
+        world.odd.queue = Duration::from_secs(32);
+        world
+    };
+    let act = || stopped_in(Duration::from_secs(60), true);
+    let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+    assert!(answers.keys().eq(["stopped"]), "{answers:?}");
+}
+
 /// It was handed over in a move whose agent was killed, and the daemon of the target says nothing: it may run there by now, and libvirt here lets it go
 /// on when it gives up.
 ///

@@ -121,7 +121,7 @@ functions! {
         }))
     }
     fn virConnectGetCapabilities(connect: sys::virConnectPtr) -> *mut c_char {
-        let text = format!("<capabilities><host><uuid>{}</uuid></host></capabilities>", World::hardware(host(connect)));
+        let text = format!("<capabilities><host><uuid>{}</uuid></host></capabilities>", world(|world| world.hardware(host(connect))));
         pointer(world(|world| world.capabilities(host(connect))).map(|()| given(text)))
     }
     fn virConnectGetHostname(connect: sys::virConnectPtr) -> *mut c_char {

@@ -255,7 +255,7 @@ fn a_guest_that_is_taken_over() {
         world(|world| format!("{fails} {} {}", world.unread.is_none(), world.odd.autostarts))
     };
     let answers = explore(0, create, act, |_, _| Ok(()));
-    assert!(answers.keys().eq(["false false 0", "false true 1"]), "{answers:?}");
+    assert!(answers.keys().eq(["false false 1", "false true 1"]), "{answers:?}");
 }
 
 /// The resource is a clone: each instance would start the guest on its node.

@@ -31,6 +31,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How long at most one is waited for that has said nothing before: at the second question each start waits for it anew.
 const ASKING_THE_SILENT: Duration = Duration::from_secs(1);
 
+/// How long it may take to prove that a host is this one: some of its questions wait for a worker of libvirt's that is free.
+const PROVING: Duration = Duration::from_secs(10);
+
 /// The least time in which the other nodes can be asked again.
 const LEAST: Duration = Duration::from_secs(1);
 
@@ -130,8 +133,10 @@ fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[Strin
         fenced
     };
     let is_here = |found: &Found| {
-        let limit = call.deadline.within(ASKING);
-        asked.iter().any(|asked| asked.name() == found.host && asked.has_the_one_at(&call.hypervisor, identity, &limit))
+        // What is here does not run yet, so that one that runs is another, whatever its host has in common with this one.
+        let limit = call.deadline.share(PROVING, 2);
+        let is_asked = |asked: &Asked| asked.name() == found.host && asked.has_the_one_at(&call.hypervisor, identity, &limit);
+        found.paused && asked.iter().any(is_asked)
     };
     let (excused, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| is_fenced(found) || is_here(found));
     take_leave(asked.extract_if(.., |asked| excused.iter().any(|found| found.host == asked.name())).collect());

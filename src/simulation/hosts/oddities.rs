@@ -9,6 +9,8 @@ pub(crate) struct Oddities {
     pub(crate) aliases: Vec<(&'static str, usize)>,
     /// Whether all hosts have the same name.
     pub(crate) namesakes: bool,
+    /// Whether all hosts have the same hardware, and their daemons count alike.
+    pub(crate) twins: bool,
     /// A host on which the guest has another name.
     pub(crate) renamed: Option<usize>,
     /// The UUID in the definition that the program reads.
@@ -37,13 +39,14 @@ impl World {
     }
 
     /// The UUID of its hardware.
-    pub(crate) fn hardware(host: usize) -> String {
+    pub(crate) fn hardware(&self, host: usize) -> String {
+        let host = if self.odd.twins { 0 } else { host };
         format!("00000000-0000-4000-8000-{host:012}")
     }
 
     /// The number that its daemon has given the guest.
     pub(crate) fn number(&self, host: usize) -> Option<usize> {
-        self.hosts[host].copy.as_ref().map(|copy| copy.number)
+        self.hosts[host].copy.as_ref().map(|copy| if self.odd.twins { 1 } else { copy.number })
     }
 
     /// The guest's name there.

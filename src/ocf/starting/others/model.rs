@@ -84,6 +84,18 @@ fn a_namesake() {
     }));
 }
 
+/// Two hosts of one image have all in common: their names, the UUIDs that somebody has written into both, and the number of their first guest.
+///
+/// Fails if a guest that runs can be the one that is here, paused.
+#[test]
+fn a_twin_of_this_host() {
+    all_refused(&answers(&[], |world| {
+        (world.odd.namesakes, world.odd.twins) = (true, true);
+        world.be_busy_for(0, seconds(5));
+        world.start_in(1, seconds(3));
+    }));
+}
+
 /// A node that creates the guest says nothing at the first question, and then has it.
 ///
 /// Fails if only those are asked again that have answered.
