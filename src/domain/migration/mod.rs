@@ -125,7 +125,7 @@ pub fn leave(
     let here = Here { uri, trace };
     let handover = Handover::new(emulators);
     let postcopy = broken.is_some();
-    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, postcopy, handover };
+    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, flowed: false, postcopy, handover };
     carry(transfer, Found { broken, paused }, course, &Limits { working, whole: *deadline })?;
     if let Some(job) = completed(&mut there, name, deadline) {
         course.learn(&job);

@@ -65,7 +65,7 @@ fn moved(policy: Policy, time: Duration, broken: Option<Error>) -> Result<()> {
         // Before it the downtime is set, if the policy has one.
         expect_move(usize::from(policy != Policy::Plain));
     }
-    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan: &plan, last: None, postcopy, handover };
+    let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan: &plan, last: None, flowed: false, postcopy, handover };
     carry(transfer, Found { broken, paused: false }, &mut Course::default(), &Limits { working, whole: deadline })
 }
 

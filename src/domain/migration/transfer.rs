@@ -42,6 +42,8 @@ pub(super) struct Transfer<'a> {
     pub(super) plan: &'a Plan,
     /// What was seen last of its job.
     pub(super) last: Option<Job>,
+    /// Whether any of the guest's memory was seen to be on its way.
+    pub(super) flowed: bool,
     /// Whether the guest was let run at the target before its memory was there.
     pub(super) postcopy: bool,
     /// Keeps libvirt from letting the copy here go on.
@@ -79,7 +81,8 @@ impl Transfer<'_> {
     /// target of its own, which may have been refused for a moment (`qemuMigrationSrcPerformPeer2Peer`). A target that cannot be asked now is
     /// waited for.
     fn was_not_begun(&mut self, error: &Error, used: Duration, working: &Deadline) -> bool {
-        let flowed = self.last.as_ref().is_some_and(|job| job.data_processed.is_some_and(|bytes| bytes > 0));
+        // A job that QEMU has failed at was begun, if all of it lay between two looks. libvirt's daemon may say so in its own language.
+        let flowed = self.flowed || error.text.contains("unexpectedly failed");
         let total = used + working.left();
         if !error.is_libvirts(ErrorNumber::OperationFailed) || flowed || self.handover.held() || used > CONNECTING.min(total / 2) {
             return false;
@@ -242,6 +245,8 @@ impl Transfer<'_> {
         let question = |domain: &virt::domain::Domain| ffi::job(domain, ffi::Which::Current);
         let Ok(Some(job)) = self.guest.call("asking for the job of", &working.within(GLANCE), question) else { return };
         let advice = steering.advise(&job, used, total);
+        // A job that has failed may say 0 again.
+        self.flowed |= job.data_processed.is_some_and(|bytes| bytes > 0);
         self.last = Some(job);
         match advice {
             None => {}
