@@ -310,6 +310,22 @@ fn a_source_that_is_refused_for_a_moment() {
     }
 }
 
+/// The target's emulator does not load what has come, all of it between two looks.
+///
+/// Fails if libvirt is asked once more, as if it had not begun.
+#[test]
+fn a_small_guest_that_is_not_loaded() {
+    simulated::install();
+    let create = || {
+        let mut world = World::new(&[HERE, THERE], false);
+        (world.goes_on, world.quiet, world.connects, world.odd.unloaded) = (true, true, Some(1), true);
+        world.run_on(0);
+        world
+    };
+    let answers = explore(0, create, carry_over, |world, _| world.wrong.take().map_or(Ok(()), Err));
+    assert!(answers.keys().eq(["State"]), "{answers:?}");
+}
+
 /// The guest runs at the target, whose daemon is lost before it has said so, and is there again: libvirt here lets the copy here go on at once.
 ///
 /// Fails if two copies that run are left to themselves.

@@ -186,7 +186,7 @@ impl World {
             }
             Some(refused) => {
                 self.connects = Some(refused - 1);
-                return Err(UNCONNECTED);
+                return Err(if self.odd.unloaded { UNLOADED } else { UNCONNECTED });
             }
             None => {}
         }

@@ -41,6 +41,11 @@ pub(super) const UNCONNECTED: Fault = Fault {
     part: sys::VIR_FROM_QEMU,
     text: "operation failed: Failed to connect to remote libvirt URI qemu+tcp://b/system: Connection refused",
 };
+pub(super) const UNLOADED: Fault = Fault {
+    code: sys::VIR_ERR_OPERATION_FAILED,
+    part: sys::VIR_FROM_QEMU,
+    text: "operation failed: job 'migration out' unexpectedly failed",
+};
 pub(super) const NOT_SOURCE: Fault = invalid("migration statistics are available only on the source host");
 pub(super) const HALF_DONE: Fault = Fault {
     code: sys::VIR_ERR_OPERATION_FAILED,

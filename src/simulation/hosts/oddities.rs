@@ -13,6 +13,8 @@ pub(crate) struct Oddities {
     pub(crate) twins: bool,
     /// A host on which the guest has another name.
     pub(crate) renamed: Option<usize>,
+    /// Whether a move that does not come about is one whose memory the target's emulator does not load, all of it between two looks.
+    pub(crate) unloaded: bool,
     /// The UUID in the definition that the program reads.
     pub(crate) uuid: Option<&'static CStr>,
     /// How often from now on the cluster's record of a lost node's fencing is to be had.
