@@ -4,15 +4,15 @@
 //! The place between two steps of the move is a choice too, so that what a program that asks every 250 ms can see is not all that happens.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod beginning;
 mod postcopy;
 
-use super::arrival::await_turn;
 use super::handover::Handover;
 use super::policy::Policy;
 use super::recover::Sides;
 use super::side::{Here, There};
 use super::transfer::Transfer;
-use super::{CONNECTING, Error, Found, Kind, Limits, Plan, RESERVE, Result, carry, connecting};
+use super::{Error, Found, Kind, Limits, Plan, RESERVE, Result, carry};
 use crate::deadline::Deadline;
 use crate::domain::ffi::simulated;
 use crate::domain::migration::history::Course;
@@ -21,9 +21,7 @@ use crate::domain::{Connection, Identity, Uri, evidence};
 use crate::simulation::hosts::{GUEST, Happens, KEEPALIVE, Reach, Step, UUID, World};
 use crate::simulation::{FOR_EVER, expect_move, explore, lasted, pass, pick, world};
 use std::collections::BTreeMap;
-use std::ffi::c_int;
 use std::time::Duration;
-use virt::sys::VIR_DOMAIN_JOB_OPERATION_BACKUP;
 
 const HERE: &str = "qemu+tcp://a/system";
 const THERE: &str = "qemu+tcp://b/system";
@@ -264,68 +262,6 @@ fn an_answer_that_does_not_wait_for_a_target_that_is_lost() {
     }
 }
 
-/// The libvirt at the target is restarted when the move is wanted: it is tried again, but not for long.
-///
-/// Fails if one refused connection is the end.
-#[test]
-fn a_target_that_refuses_for_a_moment() {
-    simulated::install();
-    for (down, opens) in [(3, "true"), (20, "false")] {
-        let create = || {
-            let mut world = World::new(&[HERE, THERE], false);
-            world.run_on(0);
-            world.lose_for(1, Duration::from_secs(down));
-            world
-        };
-        let act = || {
-            let working = Deadline::after(TIME);
-            let opened = There::new(THERE).connection_again(&connecting(&working), &working).is_ok();
-            assert!(lasted() <= CONNECTING + LATE, "{:?}", lasted());
-            opened.to_string()
-        };
-        let answers = explore(0, create, act, |_, _| Ok(()));
-        assert!(answers.keys().eq([opens]), "{answers:?}");
-    }
-}
-
-/// The daemon here is refused by the other one before it has begun, whose host can be asked at once or a little later: it is asked once more, and
-/// not twice.
-///
-/// Fails if that is a move that did not work.
-#[test]
-fn a_source_that_is_refused_for_a_moment() {
-    simulated::install();
-    for (down, refused, answer) in [(0, 1, "moved"), (3, 1, "moved"), (0, 2, "State"), (60, 1, "Refused")] {
-        let create = || {
-            let mut world = World::new(&[HERE, THERE], false);
-            (world.goes_on, world.quiet, world.connects) = (true, true, Some(refused));
-            world.run_on(0);
-            if down > 0 {
-                world.lose_for(1, Duration::from_secs(down));
-            }
-            world
-        };
-        let answers = explore(0, create, carry_over, |world, _| world.wrong.take().map_or(Ok(()), Err));
-        assert!(answers.keys().eq([answer]), "{down} s, {refused} times: {answers:?}");
-    }
-}
-
-/// The target's emulator does not load what has come, all of it between two looks.
-///
-/// Fails if libvirt is asked once more, as if it had not begun.
-#[test]
-fn a_small_guest_that_is_not_loaded() {
-    simulated::install();
-    let create = || {
-        let mut world = World::new(&[HERE, THERE], false);
-        (world.goes_on, world.quiet, world.connects, world.odd.unloaded) = (true, true, Some(1), true);
-        world.run_on(0);
-        world
-    };
-    let answers = explore(0, create, carry_over, |world, _| world.wrong.take().map_or(Ok(()), Err));
-    assert!(answers.keys().eq(["State"]), "{answers:?}");
-}
-
 /// The guest runs at the target, whose daemon is lost before it has said so, and is there again: libvirt here lets the copy here go on at once.
 ///
 /// Fails if two copies that run are left to themselves.
@@ -395,27 +331,4 @@ fn a_question_that_is_not_answered_takes_no_time_of_the_last_look() {
         "held".into()
     };
     explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
-}
-
-/// A backup is under way, whose end is not seen: it is waited for, but as long as a node is waited for that may be lost meanwhile.
-///
-/// Fails if half of a long time is waited.
-#[test]
-fn a_job_without_an_end_is_not_waited_for_long() {
-    simulated::install();
-    for (time, waited) in [(1800, 60), (60, 30)] {
-        let create = || {
-            let mut world = World::new(&[HERE, THERE], false);
-            world.run_on(0);
-            world.busy = c_int::try_from(VIR_DOMAIN_JOB_OPERATION_BACKUP).ok();
-            world
-        };
-        let act = || {
-            let working = Deadline::after(Duration::from_secs(time));
-            await_turn(&Connection::open(HERE, &working).unwrap(), &identity().name, &working).unwrap();
-            lasted().as_secs().to_string()
-        };
-        let answers = explore(0, create, act, |_, _| Ok(()));
-        assert!(answers.keys().eq([&waited.to_string()]), "{time} s: {answers:?}");
-    }
 }
