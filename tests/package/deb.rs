@@ -126,11 +126,14 @@ pub fn suites_have_what_they_need(_: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// lintian has nothing to say that is not explained in the package's overrides.
+/// lintian has nothing to say that is not explained in the package's overrides. Rust's texts stand in the binary one after the other, with
+/// nothing between: whether words of two of them look like one that is misspelt changes with every build, so no override can fit.
 pub fn linted(_: &Lab) -> Result<()> {
     let (package, debug) = (deb()?, find("deb", "kvmha-dbgsym_", "deb")?);
-    let words =
-        ["lintian", "--allow-root", "--display-info", "--fail-on=error,warning,info", &package.to_string_lossy(), &debug.to_string_lossy()];
+    let files = [package.to_string_lossy(), debug.to_string_lossy()];
+    let [package, debug] = files.each_ref().map(AsRef::as_ref);
+    let hints = ["--display-info", "--fail-on=error,warning,info", "--suppress-tags=spelling-error-in-binary"];
+    let words = [&["lintian", "--allow-root"], &hints[..], &[package, debug]].concat();
     let output = run(&words, PATIENCE)?;
     let said = output.stdout.clone();
     output.success("lintian")?;
