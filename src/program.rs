@@ -104,7 +104,7 @@ pub const EXEC_WORD: &str = "exec-program";
 /// Runs a program that may lie on storage that hangs: a child of this program looks for it and becomes it, since whoever starts a
 /// program waits until it is loaded. A program that cannot be started exits with 127 and says why, as in a shell.
 ///
-/// One that was left behind is in the way of the next for the same `owner` only: what it hangs on is told to it by the environment.
+/// One that was left behind is in the way of the next for the same `owner` only: the environment names what it hangs on.
 ///
 /// # Errors
 /// The child could not be started.

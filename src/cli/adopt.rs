@@ -31,7 +31,7 @@ use survey::Survey;
 /// How long looking at everything may take before anything is touched.
 const SURVEY: Duration = Duration::from_secs(60);
 
-/// Whom it belongs to changes resources.
+/// Lock file: only the run that holds it may change resources on this node.
 const LOCK: &str = "/run/kvmha-adopt.lock";
 
 /// Which of the two agents.

@@ -89,7 +89,7 @@ fn uptime(text: &str) -> Option<u64> {
     text.split(['.', ' ']).next()?.parse().ok()
 }
 
-/// That `node` was not seen up since `last` is known only if this host is up, since `booted`, for longer than that.
+/// Fails if this host booted (`booted`) after `node` was fenced (`last`): what it had seen of the node is lost.
 fn remembered(node: &str, last: u64, booted: u64) -> Result<(), String> {
     if booted + SKEW < last {
         return Ok(());

@@ -123,7 +123,7 @@ impl Move<'_> {
     }
 }
 
-/// The begin of what [`disturbance`] says of a resource that is not moved live.
+/// The beginning of what [`disturbance`] says of a resource that is not moved live.
 const RESTART: &str = "stop it and start it";
 
 /// What Pacemaker would do with a resource that runs, after "Pacemaker would"; nothing if that leaves it where it is.

@@ -131,7 +131,7 @@ impl Connection {
     /// libvirt's, or `Unresponsive` at the deadline.
     pub fn find_volume(&self, pool: &str, volume: &str, deadline: &Deadline) -> Result<PathBuf> {
         let (pool, volume) = (pool.to_owned(), volume.to_owned());
-        let found = self.call("looking up the volume", deadline, move |connect| {
+        let found = self.call(&format!("looking up volume {volume} of storage pool {pool}"), deadline, move |connect| {
             connect.lookup_storage_pool_by_name(&pool)?.lookup_storage_vol_by_name(&volume)?.path()
         });
         found.map(PathBuf::from)

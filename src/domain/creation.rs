@@ -100,8 +100,8 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
     Ok(seen.is_ok_and(Condition::runs))
 }
 
-/// As a start does with what libvirt has of the guest before it creates it, for one that runs already: its host must not start it by itself, beside
-/// the copy that the cluster has started elsewhere since.
+/// Turns libvirt's autostart off for a guest that runs already, as a start does before it creates one: this host could otherwise start it by
+/// itself later, beside the copy that the cluster has started elsewhere since.
 ///
 /// # Errors
 /// libvirt's: it may still do so.

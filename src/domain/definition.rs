@@ -146,9 +146,7 @@ impl Definition {
             machine: attribute("machine"),
         }
     }
-}
 
-impl Definition {
     /// The files that its disks are, images and block devices.
     #[must_use]
     pub fn disks(&self) -> Vec<PathBuf> {

@@ -174,7 +174,7 @@ fn seen_through(connection: &Connection, identity: &Identity, host: &Host, deadl
 /// care, and then too somebody has to look at it before anything runs. Its name and state.
 fn renamed(identity: &Identity, connection: &Connection, deadline: &Deadline) -> Result<Option<(String, Condition)>, Error> {
     let Some(uuid) = identity.uuid.clone() else { return Ok(None) };
-    let domain = connection.call("looking up the UUID", deadline, move |connect| {
+    let domain = connection.call(&format!("looking up the UUID {uuid}"), deadline, move |connect| {
         let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
         Ok((domain.name()?, domain))
     });

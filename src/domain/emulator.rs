@@ -110,8 +110,8 @@ impl Emulator {
         Status::read(&process::directory(self.pid)).is_none_or(|status| status.start != self.start || matches!(status.state, 'Z' | 'X'))
     }
 
-    /// Whether nothing speaks for its end: it has its memory, and no thread of it has been sent SIGTERM or SIGKILL that it has not taken up
-    /// yet, as one does not that hangs in the kernel. False if it cannot be told.
+    /// Whether nothing speaks for its end: it has its memory, and no thread of it has been sent a SIGTERM or SIGKILL that it has not taken up
+    /// yet (a thread that hangs in the kernel does not take them up). False if it cannot be told.
     #[must_use]
     pub fn is_well(&self) -> bool {
         let Ok(threads) = self.threads() else { return false };

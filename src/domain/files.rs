@@ -21,7 +21,7 @@ const PREVIOUS: &str = ".previous";
 /// What is added to the name of the copy of one that somebody else had written: it stays for good.
 const ORIGINAL: &str = ".original";
 
-/// The begin of the last line of what this program writes: a comment with the sum of what is before it, by which it knows its own files as
+/// The beginning of the last line of what this program writes: a comment with the sum of what is before it, by which it knows its own files as
 /// long as nobody has changed them.
 const MARK: &str = "<!-- written by kvmha: ";
 

@@ -56,7 +56,8 @@ pub fn definition(identity: &Identity, path: &Path, uri: &Uri, deadline: &Deadli
     let seen = Definition::parse(path, xml.into_bytes())?;
     let other = identity.uuid.as_ref().is_some_and(|uuid| seen.identity.uuid.as_ref() != Some(uuid));
     if seen.identity.name != identity.name || other {
-        return Err(Error::new(Kind::Refused, "libvirt gave the definition of another guest"));
+        let text = format!("libvirt was asked for the definition of {} and gave that of {}", identity.name, seen.identity.name);
+        return Err(Error::new(Kind::Refused, text));
     }
     Ok(Some(seen))
 }

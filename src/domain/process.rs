@@ -79,9 +79,9 @@ pub(super) fn guests_with(file: &Path, deadline: &Deadline) -> io::Result<Vec<(i
     )
 }
 
-/// Whether a process whose command line does not come may be an emulator, by what the kernel says without its memory: only one that neither
-/// its name nor its program speaks for, that libvirt has given neither a control group nor a pid file, and that has no virtual machine of
-/// KVM is none. What cannot be read says nothing.
+/// Whether a process whose command line does not come may be an emulator, by what the kernel says without its memory. Every process may be
+/// one, unless all of this holds: neither its name nor its program is QEMU's, libvirt has given it neither a control group nor a pid file, and
+/// it has no virtual machine of KVM open. What cannot be read does not count as an answer.
 pub(super) fn may_be_emulator(directory: &Path) -> bool {
     let (name, groups) = (fs::read_to_string(directory.join("comm")), fs::read_to_string(directory.join("cgroup")));
     let (program, files) = (fs::read_link(directory.join("exe")), fs::read_dir(directory.join("fd")));
@@ -103,7 +103,7 @@ pub(super) struct Shown {
     pub(super) incoming: bool,
 }
 
-/// What the process shows if it is an emulator; nothing once its memory is gone. May last: see [`walk`].
+/// What the process shows if it is an emulator; nothing once its memory is gone. May block: see [`walk`].
 pub(super) fn shown(pid: i32) -> Option<Shown> {
     let process = Process::read(directory(pid)).ok()??;
     let name = String::from_utf8_lossy(&guest_name(option(&process.line, b"-name")?)).into_owned();
@@ -111,7 +111,7 @@ pub(super) fn shown(pid: i32) -> Option<Shown> {
 }
 
 impl Process {
-    /// `None` if it has ended in the meantime. May last: see [`walk`].
+    /// `None` if it has ended in the meantime. May block: see [`walk`].
     pub(super) fn read(directory: PathBuf) -> io::Result<Option<Self>> {
         let line = match fs::read(directory.join("cmdline")) {
             Ok(line) if line.is_empty() => threads_line(&directory),

@@ -65,7 +65,8 @@ impl Needs {
 /// creation will say which.
 ///
 /// # Errors
-/// No answer: libvirt reads the pool, and would wait for it with the guest locked if it were asked for that. No stop could be proven then.
+/// No answer. (libvirt reads the whole pool when it is asked to refresh it, and the guest is locked meanwhile: no stop could be proven then, so it
+/// is not asked to.)
 fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline: &Deadline) -> Result<bool> {
     let (name, volumes) = (pool.to_owned(), volumes.clone());
     let looked = libvirt.call(&format!("looking up the volumes in storage pool {pool}"), &half(deadline), move |connect| {

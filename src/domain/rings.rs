@@ -70,7 +70,7 @@ impl Outliving {
         Self { rings: either(self.rings, other.rings), aio: either(self.aio, other.aio) }
     }
 
-    /// The same, where nobody has looked what the other has.
+    /// These answers; `other` has those that are not known here.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { rings: self.rings.or(other.rings), aio: self.aio.or(other.aio) }

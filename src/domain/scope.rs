@@ -1,7 +1,7 @@
 //! What names a guest beside the command line of its emulator, which is gone while the emulator ends: the control group that libvirt
 //! gives it, and its pid file.
 //!
-//! Both say more than nothing only when they are there; what they do not say, nobody knows, and then an emulator may be any guest's.
+//! Either counts only if it is there. Without them the guest is not known, and the emulator may be any guest's.
 
 use std::path::Path;
 

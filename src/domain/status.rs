@@ -39,7 +39,7 @@ pub struct Trace {
     pub place: Option<Place>,
 }
 
-/// Where something stands about a resource.
+/// Where the definition and the notes of a resource are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The definition of its guest.

@@ -62,7 +62,7 @@ where
             return Ok(std::mem::take(&mut locked(&walk).found));
         }
         if !limit.expired() {
-            return Err(io::Error::other("no thread can look at it"));
+            return Err(io::Error::other("no thread could be started to look at it"));
         }
         if deadline.expired() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));

@@ -76,8 +76,8 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
         Ok(plugs) => plugs,
         Err(text) => return Report::failed(text),
     };
-    if options.identity_file.as_ref().is_some_and(|file| !file.exists()) {
-        return Report::failed("identity_file does not exist");
+    if let Some(file) = options.identity_file.as_ref().filter(|file| !file.exists()) {
+        return Report::failed(format!("identity_file {} does not exist", file.display()));
     }
     if matches!(action, Action::Off | Action::Reboot) && !options.delay.is_zero() {
         let _ = Deadline::after(options.delay).pause(options.delay);

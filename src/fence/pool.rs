@@ -14,10 +14,11 @@ use crate::log;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an answer may be later than its limits: threads that wait for each other.
+/// How much later than its limit an answer may come, since threads wait for one another.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// After so long most guests are ended; this action may be itself before a longer end is seen (`pcmk_off_timeout`).
+/// Most guests are gone after this long. If one is not, the other nodes are told now: Pacemaker may kill this action before the end is seen
+/// (`pcmk_off_timeout`).
 const OVERDUE: Duration = Duration::from_secs(5);
 
 /// All hosts.
@@ -185,7 +186,7 @@ impl Pool {
 
     /// Starts a guest on a host: from `xml`, or from the definition that is there.
     pub(super) fn start(&self, host: usize, target: &Target, xml: Option<String>, deadline: &Deadline) -> Result<()> {
-        let Some(host) = self.hosts.get(host) else { return Err(Error::new(Kind::Internal, "no such host")) };
+        let Some(host) = self.hosts.get(host) else { return Err(Error::new(Kind::Internal, format!("there is no host number {host}"))) };
         host.start(target, xml, deadline)
     }
 

@@ -119,7 +119,7 @@ pub(super) static TABLE: &[Row] = &[
         ..row("username", "name", Kind::Text, None, "User at the hosts of ip, and for libvirts that want a password", |values, value| {
             let starts = value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
             if !starts || !value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
-                return Err("is no user name".into());
+                return Err(format!("{value:?} is no user name"));
             }
             values.username = Some(value.to_owned());
             Ok(())
@@ -155,7 +155,7 @@ pub(super) static TABLE: &[Row] = &[
         obsoletes: Some("passwd_script"),
         ..row("password_script", "program", Kind::Text, None, "Program that prints the password", |values, value| {
             if !value.starts_with('/') {
-                return Err("is not the absolute path of a program".into());
+                return Err(format!("{value:?} is not the absolute path of a program"));
             }
             values.password_script = Some(value.into());
             Ok(())

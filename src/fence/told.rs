@@ -50,7 +50,7 @@ pub(super) enum Open {
     Left,
 }
 
-/// The word for the latter, where the other has its time.
+/// Stands for [`Open::Left`] in the attribute, where [`Open::Unseen`] has its time.
 const LEFT: &str = "left";
 
 /// What this node knows itself, and what it has told.

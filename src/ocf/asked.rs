@@ -83,7 +83,7 @@ impl Asked {
         }
     }
 
-    /// Whether more than a name it may have speaks for that: it was seen here, or the definition says so.
+    /// Whether this is known to be the resource's guest, and not only guessed from a name: it was seen here, or the definition names it.
     #[must_use]
     pub fn is_sure(&self, identity: &Identity) -> bool {
         self.call.is_sure(identity)

@@ -118,8 +118,9 @@ impl Call {
         self.parameters.snapshot.as_ref().map(|folder| saved_state::place(folder, name))
     }
 
-    /// What comes before the end of a guest that is here: its definition is kept, its state saved. Ending it is not kept from succeeding.
-    /// What makes a monitor fail would come back with the memory, and for the next monitors the guest would be a new one.
+    /// What comes before the end of a guest that is here: its definition is kept, its state saved. A failure here does not stop the end. The
+    /// state of a guest whose monitor failed is not saved: the fault would come back with its memory, and later monitors would take the guest
+    /// for a new one.
     pub(super) fn before_end(&self, trace: &Trace) {
         if trace.creating {
             return;

@@ -133,8 +133,8 @@ impl Call {
         Place { config: config.to_owned(), shelf: self.shelf() }
     }
 
-    /// Whether Pacemaker's configuration has another `config` or `hypervisor` for this resource than those that are given: then these are old.
-    /// Where nobody can say they are not.
+    /// Whether Pacemaker's configuration now has another `config` or `hypervisor` than this call was given, so that the given ones are old.
+    /// `false` if Pacemaker cannot be asked.
     pub(super) fn was_reconfigured(&self) -> bool {
         self.newer_parameters().is_some()
     }
@@ -154,7 +154,7 @@ impl Call {
         self.deadline.within(self.deadline.left() / 4)
     }
 
-    /// Notes that only its name speaks for a guest that was found, and nothing else is known of one.
+    /// Notes that the guest that was found was told by its name only.
     pub(super) fn note_guess(&self, guess: &Identity) {
         if self.record().is_none() {
             self.shelf().write(&Record { guessed: true, ..self.new_record(guess) });

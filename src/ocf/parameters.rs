@@ -135,9 +135,7 @@ impl OutagePolicy {
         &[("wait", Self::Wait), ("resume", Self::Resume), ("stop", Self::Stop), ("relocate", Self::Relocate)];
     /// The names.
     pub const WORDS: &'static [&'static str] = &parameter::words::<_, { Self::NAMES.len() }>(Self::NAMES);
-}
 
-impl OutagePolicy {
     /// Whether a guest may be given up.
     #[must_use]
     pub fn gives_up(self) -> bool {

@@ -51,7 +51,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether both name the same thing; to how many of a disk's servers, and whether with the usual port, is the same name: libvirt adds to them.
+    /// Whether both name the same thing. How many of a network disk's servers are listed, and whether the usual port is written out, makes no
+    /// difference: libvirt adds both to the definition of a guest that runs.
     #[must_use]
     pub fn is_same_name(&self, other: &Self) -> bool {
         match (self, other) {

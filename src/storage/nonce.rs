@@ -142,7 +142,7 @@ pub fn perform(words: &[OsString]) -> io::Result<()> {
     }
 }
 
-/// A network's file system may say only then that there is no room.
+/// Synced too: a network file system may say only then that there is no room.
 fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(contents)?;

@@ -55,7 +55,8 @@ fn confines(root: &Path) -> bool {
     confined && read("sys/fs/selinux/enforce").trim() == "1"
 }
 
-/// Whether a boolean is off now; after it stands what it is once a change is committed. One that this policy has not says nothing.
+/// Whether a boolean is off now; in its file, the value that a pending change would give it comes after that. One that this policy does not have
+/// is not off.
 fn is_off(root: &Path, boolean: &str) -> bool {
     let text = fs::read_to_string(root.join("sys/fs/selinux/booleans").join(boolean));
     text.is_ok_and(|text| text.trim_start().starts_with('0'))

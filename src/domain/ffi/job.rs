@@ -56,7 +56,7 @@ pub fn lasting_operation(operation: i32) -> Option<&'static str> {
 ///
 /// As for [`super::error`].
 pub fn has_block_job(domain: &Domain, disk: &str) -> Result<bool> {
-    let disk = CString::new(disk).map_err(|_| Error::new(Kind::Refused, "the file's name has a NUL in it"))?;
+    let disk = CString::new(disk).map_err(|_| Error::new(Kind::Refused, "the disk's name has a NUL in it"))?;
     let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
     // SAFETY: the domain is alive while it is borrowed; the name ends with NUL, and both it and the place for the answer outlive the call.
     match unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &raw mut info, 0) } {

@@ -138,7 +138,7 @@ impl Call {
         Ok(to.node)
     }
 
-    /// Asks these nodes at once; why those are no place for the guest that are none.
+    /// Asks these nodes side by side. Returns, of each that cannot take the guest, the reason.
     fn ask_all(
         &self,
         identity: &Identity,

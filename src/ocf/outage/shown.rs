@@ -15,8 +15,8 @@ pub(super) const ONCE_IN: u64 = 600;
 const ATTRIBUTE: &str = "kvmha-relocated-";
 
 impl Call {
-    /// Shows in the cluster how it stands, in the node attribute `kvmha-outage-RESOURCE`, or takes that away. Pacemaker itself keeps the
-    /// reason of the first of many monitors with the same code. Whether that was done; it is where there is no cluster.
+    /// Sets the node attribute `kvmha-outage-RESOURCE` to `text`, or takes it away. (Of several monitors with the same code Pacemaker keeps
+    /// only the first one's reason.) Returns whether that worked; `true` without a cluster.
     pub(super) fn show_outage(&self, text: Option<&str>) -> bool {
         let (Some(node), Some(instance)) = (&self.environment.node, &self.environment.instance) else { return true };
         let deadline: Deadline = self.deadline.share(LOOKING, 4);

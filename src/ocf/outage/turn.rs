@@ -55,7 +55,7 @@ impl Turn {
         let mut text = Vec::new();
         let read = file.read_to_end(&mut text).ok().and_then(|_| serde_json::from_slice::<Shared>(&text).ok());
         let (mut shared, now) = (read.unwrap_or_default(), seconds_since_boot());
-        // For some time afterwards too: that is no node that has answered meanwhile.
+        // Kept for as long again after the node may be asked anew: it has not answered since.
         shared.silent.retain(|_, (since, alone)| (0..alone.saturating_mul(2)).contains(&(now - *since)));
         shared.given_up.retain(|_, since| (0..lately).contains(&(now - *since)));
         Some(Self { file, shared, now })

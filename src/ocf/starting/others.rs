@@ -122,8 +122,8 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
     (others.filter(|host| !is_here(host)).collect(), lost)
 }
 
-/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. Nor is this host another one by
-/// whatever address or name it was asked. Such a one is not `asked` again: the cluster may be late with its word the next time.
+/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. This host, asked under
+/// another name or address, does not count either. Both are taken from `asked`: the cluster may answer too late the next time.
 fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[String], asked: &mut Vec<Asked>) -> Vec<Found> {
     let is_fenced = |Found { host, text, .. }: &Found| {
         let fenced = lost.contains(host) && fencing::was_fenced(host, &call.deadline.within(ASKING));

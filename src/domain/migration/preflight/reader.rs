@@ -190,7 +190,7 @@ fn in_folder<T: Send + 'static>(
 ) -> Result<Option<T>, Error> {
     let attempt = || {
         let (xml, work) = (pool_xml(&format!("{name}-{kind}-{:016x}", chance()), place), work.clone());
-        host.call("reading a folder", deadline, move |connect| {
+        host.call(&format!("reading {}", place.display()), deadline, move |connect| {
             let pool = match connect.create_storage_pool_xml(&xml, 0) {
                 Ok(pool) => pool,
                 Err(_) if ffi::is_not_there() => return Ok(None),

@@ -104,7 +104,9 @@ impl Target {
             return vec![Check::refuse("name", text, "undefine it there, or rename it")];
         }
         let Some(uuid) = self.identity.uuid.clone() else { return vec![Check::ok("name", format!("{name} is free"))] };
-        let found = self.there.call("looking up the UUID", deadline, move |connect| connect.lookup_domain_by_uuid_string(&uuid)?.name());
+        let found = self
+            .there
+            .call(&format!("looking up the UUID {uuid}"), deadline, move |connect| connect.lookup_domain_by_uuid_string(&uuid)?.name());
         match found {
             Ok(owner) if owner != *name => {
                 let text = format!("{target} knows this guest's UUID as {owner}");
@@ -257,15 +259,17 @@ impl Target {
         let mut checks = Vec::new();
         for name in &self.needs.networks {
             let wanted = name.clone();
-            let active =
-                self.there.call("looking up the network", deadline, move |connect| connect.lookup_network_by_name(&wanted)?.is_active());
+            let active = self
+                .there
+                .call(&format!("looking up network {name}"), deadline, move |connect| connect.lookup_network_by_name(&wanted)?.is_active());
             checks.push(thing("network", name, active));
         }
         for name in &self.needs.bridges {
             let wanted = name.clone();
             // libvirt may have no driver that lists interfaces; then nothing can be said.
-            let found =
-                self.there.call("looking up the bridge", deadline, move |connect| connect.lookup_interface_by_name(&wanted).map(|_| ()));
+            let found = self
+                .there
+                .call(&format!("looking up bridge {name}"), deadline, move |connect| connect.lookup_interface_by_name(&wanted).map(|_| ()));
             checks.push(match found {
                 Ok(()) => Check::ok("network", format!("bridge {name} is there")),
                 Err(error) => Check::warning("network", format!("bridge {name}: {}", error.text), "see that the bridge is there and up"),
@@ -278,8 +282,9 @@ impl Target {
         let mut checks = Vec::new();
         for name in &self.needs.pools {
             let wanted = name.clone();
-            let active =
-                self.there.call("looking up the pool", deadline, move |connect| connect.lookup_storage_pool_by_name(&wanted)?.is_active());
+            let active = self.there.call(&format!("looking up storage pool {name}"), deadline, move |connect| {
+                connect.lookup_storage_pool_by_name(&wanted)?.is_active()
+            });
             checks.push(thing("storage", name, active));
         }
         checks

@@ -100,7 +100,7 @@ fn verdict(name: &str, is_sure: bool, answer: Result<(), Obstacle>) -> Check {
     }
 }
 
-/// Whether an emulator waits for the memory of a guest there. What cannot be told of one is not told of it.
+/// Whether an emulator waits for the memory of a guest there. One whose state cannot be read is not counted.
 fn is_any_awaited(connect: &Connect) -> Result<bool, virt::error::Error> {
     let awaited = |condition| matches!(condition, Condition::PAUSED_MIGRATION | Condition::PAUSED_STARTING_UP);
     let paused = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)?;
