@@ -107,16 +107,18 @@ impl Recorder {
         let _: Vec<Event> = read(&mut log);
         let mut consoles = Growing::default();
         let mut known: BTreeMap<(i32, u64), usize> = BTreeMap::new();
+        let mut read_at = self.now();
         while !self.end.load(Ordering::Relaxed) {
             // The answers before the processes: what is seen after an answer was there after it.
+            let (before, begin) = (read_at, self.now());
             let events = read(&mut log);
-            let seen = self.now();
-            self.enter(events, seen);
+            self.enter(events, before, self.now());
+            read_at = begin;
             self.look(lab, &mut known);
             self.listen(lab, &mut consoles);
             thread::sleep(LOOK);
         }
-        self.enter(read(&mut log), self.now());
+        self.enter(read(&mut log), read_at, self.now());
     }
 
     /// Asks Pacemaker until [`Recorder::finish`].
@@ -157,13 +159,15 @@ impl Recorder {
         self.end.store(true, Ordering::Relaxed);
     }
 
-    fn enter(&self, events: Vec<Event>, at: f64) {
+    /// Enters what was read at a moment; what stood there when it was read `before` is entered already.
+    fn enter(&self, events: Vec<Event>, before: f64, at: f64) {
         let mut history = locked(&self.history);
         for event in events {
             match event {
                 Event::Begun { node, guest, name } => {
                     let (outcome, text) = (Outcome::Failed, "no answer is known".to_owned());
-                    history.actions.push(Action { guest, node, name, begin: at, end: f64::INFINITY, outcome, text });
+                    let (begin, end, unanswered) = (at, f64::INFINITY, f64::INFINITY);
+                    history.actions.push(Action { guest, node, name, begin, end, unanswered, outcome, text });
                 }
                 Event::Lost { node, day } => {
                     // Nothing here lasts for a day. A node whose clock has jumped writes another time.
@@ -175,9 +179,9 @@ impl Recorder {
                     let open = |one: &&mut Action| one.end.is_infinite() && one.node == node && one.guest == guest && one.name == name;
                     let outcome = outcome_of(&text);
                     match history.actions.iter_mut().rev().find(open) {
-                        Some(action) => (action.end, action.outcome, action.text) = (at, outcome, text),
+                        Some(action) => (action.end, action.unanswered, action.outcome, action.text) = (at, before, outcome, text),
                         // A recurring monitor is not announced.
-                        None => history.actions.push(Action { guest, node, name, begin: at, end: at, outcome, text }),
+                        None => history.actions.push(Action { guest, node, name, begin: at, end: at, unanswered: before, outcome, text }),
                     }
                 }
             }
@@ -243,7 +247,7 @@ impl Recorder {
         history.fencings = fencings(lab, self.begin)?;
         let now = self.now();
         for action in history.actions.iter_mut().filter(|action| action.end.is_infinite()) {
-            action.end = now;
+            (action.end, action.unanswered) = (now, now);
         }
         for (index, (name, watcher)) in watchers.iter().enumerate() {
             let watch = watcher.snapshot();

@@ -83,6 +83,8 @@ pub struct Action {
     pub begin: f64,
     /// When its answer was known.
     pub end: f64,
+    /// When it was asked for last and not known yet.
+    pub unanswered: f64,
     /// The answer.
     pub outcome: Outcome,
     /// In Pacemaker's words, with the exit reason.

@@ -1,7 +1,8 @@
 //! Whether what was answered was true, and in time: an emulator that lives says more than any answer.
 //!
 //! An action's begin and end are known when the log is read, which is later than they were. So an emulator that was seen after the end was
-//! there after it, and what is said to have been there before the beginning is asked for a second more ([`BEFORE`]).
+//! there after it, and what is said to have been there before the beginning is asked for a second more ([`BEFORE`]). What was seen since the log
+//! was read for the last time may be younger than an answer that is found in it now.
 
 use super::reasons::faults_near;
 use super::{NEAR, SEEN_LATE, Verdict, Violation, verdict};
@@ -41,7 +42,7 @@ pub fn answers(history: &History, verdicts: &mut Vec<Verdict>) {
         match name.as_str() {
             // Whatever became of what an action before it had begun.
             "stop" => {
-                let begin = begin.max(end - LAST_LOOK);
+                let begin = begin.min(action.unanswered).max(action.unanswered - LAST_LOOK);
                 here.filter(|one| one.first < begin).for_each(|one| wrong(Violation::FalseStopped, one, "was done"));
             }
             _ if action.says_absent() => {

@@ -15,7 +15,7 @@ fn emulator(node: &str, process: &str, first: f64, last: f64) -> Emulator {
 
 fn action(name: &str, node: &str, begin: f64, end: f64, outcome: Outcome) -> Action {
     let (guest, text) = ("vm1".to_owned(), String::new());
-    Action { guest, node: node.to_owned(), name: name.to_owned(), begin, end, outcome, text }
+    Action { guest, node: node.to_owned(), name: name.to_owned(), begin, end, unanswered: end - 0.2, outcome, text }
 }
 
 fn fault(kind: FaultKind, subject: &str, begin: f64, end: f64) -> Fault {

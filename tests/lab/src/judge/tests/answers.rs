@@ -77,6 +77,22 @@ fn a_stop_ends_what_comes_meanwhile() {
     assert_eq!(stopped(96.5, 99.0), []);
 }
 
+/// Between two looks at the log a short stop was called and answered, and the next start made its emulator.
+#[test]
+fn a_late_look_takes_no_emulator_for_another() {
+    let stopped = |last, unanswered| {
+        let mut history = restarted();
+        history.operations.push(request(Request::Stop, 91.0, 91.2));
+        history.actions.push(Action { unanswered, ..action("stop", "node1", 95.6, 95.6, Outcome::Done) });
+        history.emulators = vec![emulator("node1", "1", 0.0, last), emulator("node1", "2", 95.4, 200.0)];
+        violations(&history)
+    };
+    assert_eq!(stopped(94.9, 94.8), []);
+    assert_eq!(stopped(95.8, 94.8), [Violation::FalseStopped]);
+    // The log was looked at when it was there already, and no answer was in it.
+    assert_eq!(stopped(94.9, 95.5), [Violation::FalseStopped]);
+}
+
 #[test]
 fn a_start_is_alone() {
     let started = |node: &str, change: &dyn Fn(&mut History)| {
