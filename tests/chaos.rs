@@ -143,7 +143,7 @@ fn run(words: &Words) -> Result<bool> {
     Lab::down(&words.lab, None)?;
     let (name, agent) = (words.lab.clone(), Some(under_test()));
     let stage = Stage::of(&Lab::up(&Options { name, agent, limit: LIMIT, clock: true, ..Options::default() })?);
-    let recorder = Recorder::new()?;
+    let recorder = Recorder::new(script.ours)?;
     let provider = if script.ours { "kvmha" } else { play::THEIRS };
     let play = Play::new(&stage, &recorder, script.guests, provider);
     let mut report = Report::new(script);

@@ -54,6 +54,7 @@ impl<'a> Play<'a> {
             self.lab().guest_create(&name, &GuestOptions { beat: Duration::from_millis(50), ..GuestOptions::default() })?;
             if number % 3 == 0 {
                 self.lab().guest_edit(&name, on_hanging)?;
+                self.recorder.is_on_failing_storage(&name);
             }
             let _ = write!(xml, "{}", primitive(&name, self.provider));
         }

@@ -32,6 +32,10 @@ pub struct Recorder {
     history: Mutex<History>,
     /// Of which guests the kernel was broken, and when.
     panics: Mutex<Vec<(String, f64)>>,
+    /// Which guests are on the storage that hangs and fails.
+    on_failing_storage: Mutex<Vec<String>>,
+    /// Whether the agent under test promises to let a guest go on when the storage that has paused it has room again.
+    resumes: bool,
     /// What Pacemaker said last.
     view: Mutex<Option<Membership>>,
     end: AtomicBool,
@@ -42,13 +46,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Recorder {
-    pub fn new() -> Result<Self> {
+    pub fn new(resumes: bool) -> Result<Self> {
         let day = day_of(check(&["date", "+%T.%N"], Duration::from_secs(10))?.trim()).context("date says no time of day")?;
         Ok(Self {
             begin: Instant::now(),
             day,
             history: Mutex::default(),
             panics: Mutex::default(),
+            on_failing_storage: Mutex::default(),
+            resumes,
             view: Mutex::default(),
             end: AtomicBool::new(false),
         })
@@ -141,6 +147,11 @@ impl Recorder {
             thread::sleep(ASK);
         }
         lost.into_iter().for_each(|fault| self.over(fault));
+    }
+
+    /// A guest is on the storage that hangs and fails.
+    pub fn is_on_failing_storage(&self, guest: &str) {
+        locked(&self.on_failing_storage).push(guest.to_owned());
     }
 
     /// The cluster has nothing left to do, and these guests do not run.
@@ -256,7 +267,10 @@ impl Recorder {
             let (lost, unread) = (watch.lost + lost(&lab.guest_image(name))?, watch.errors.0);
             let (wanted, beats) = (beating.get(index).is_some(), beating.get(index) == Some(&true));
             let panics = locked(&self.panics).iter().filter(|(guest, _)| guest == name).map(|(_, at)| *at).collect();
-            history.guests.push(Guest { name: name.clone(), boots: self.boots(&watch), two_writers, lost, unread, panics, wanted, beats });
+            let on_failing_storage = locked(&self.on_failing_storage).contains(name);
+            let (name, boots, resumes) = (name.clone(), self.boots(&watch), self.resumes);
+            let guest = Guest { name, boots, two_writers, lost, unread, panics, on_failing_storage, resumes, wanted, beats };
+            history.guests.push(guest);
         }
         Ok(history)
     }

@@ -42,6 +42,10 @@ pub struct Guest {
     pub unread: u64,
     /// When its kernel said on the console that it is broken.
     pub panics: Vec<f64>,
+    /// Whether its disk is on the storage that hangs and fails.
+    pub on_failing_storage: bool,
+    /// Whether its agent promises to let it go on when the storage that has paused it has room again.
+    pub resumes: bool,
     /// Whether it is to run at the end.
     pub wanted: bool,
     /// Whether it writes at the end.

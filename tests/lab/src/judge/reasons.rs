@@ -136,6 +136,9 @@ fn has_cause(history: &History, action: &Action) -> bool {
         || faults_near(history, action.begin, action.end).any(|fault| match fault.kind {
             // Neither is a reason for the agent to fail.
             FaultKind::FenceFails | FaultKind::ClockJump => false,
+            kind if does_without(&action.name, kind) => false,
+            // It hangs and fails under those that have something on it, and under nobody else.
+            FaultKind::StorageFrozen | FaultKind::StorageFull if !is_on_failing_storage(history, &action.guest) => false,
             FaultKind::EmulatorKilled
             | FaultKind::EmulatorFrozen
             | FaultKind::AgentKilled
@@ -145,6 +148,20 @@ fn has_cause(history: &History, action: &Action) -> bool {
         })
         || action.name.starts_with("migrate")
             && history.fencings.iter().any(|one| concerns(&one.node) && one.asked <= action.end && one.asked >= since)
+}
+
+/// Whether an action is promised to do its work without what a fault takes away (docs/failures.md): what is known of a guest that was started, and
+/// its emulator's process, are enough. A libvirtd that hangs in the middle of a stop, or while a probe cannot tell, leaves the outcome open.
+fn does_without(action: &str, fault: FaultKind) -> bool {
+    match fault {
+        FaultKind::DaemonKilled | FaultKind::ConfigGone => ["monitor", "probe", "stop"].contains(&action),
+        FaultKind::DaemonFrozen => action == "monitor",
+        _ => false,
+    }
+}
+
+fn is_on_failing_storage(history: &History, guest: &str) -> bool {
+    history.guests.iter().any(|one| one.name == guest && one.on_failing_storage)
 }
 
 /// Whether a node may be the other end of a move. The log does not name it: where the guest came to is known, and if it came nowhere it may have

@@ -104,10 +104,51 @@ fn a_restart_needs_a_reason() {
     };
     assert_eq!(caused(FaultKind::EmulatorFrozen, "vm1"), []);
     assert_eq!(caused(FaultKind::EmulatorFrozen, "vm2"), [Violation::NeedlessRestart]);
-    assert_eq!(caused(FaultKind::StorageFull, ""), []);
     assert_eq!(caused(FaultKind::NetworkOneWay, "node1"), []);
     assert_eq!(caused(FaultKind::FenceFails, ""), [Violation::NeedlessRestart]);
     assert_eq!(caused(FaultKind::ClockJump, "node1"), [Violation::NeedlessRestart]);
+}
+
+/// A guest that runs is seen, and ended, without libvirt and without its definition.
+#[test]
+fn what_an_action_does_without_explains_no_failure() {
+    let failed = |name: &str, kind, subject: &str| {
+        let mut history = restarted();
+        history.actions.push(action(name, "node1", 90.0, 91.0, Outcome::Failed));
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+        history.faults.push(fault(kind, subject, 80.0, 90.5));
+        violations(&history)
+    };
+    let needless = [Violation::NeedlessRestart];
+    for (kind, subject) in [(FaultKind::DaemonKilled, "node1"), (FaultKind::DaemonFrozen, "node1"), (FaultKind::ConfigGone, "vm1")] {
+        assert_eq!(failed("monitor", kind, subject), needless, "{kind:?}");
+        assert_eq!(failed("start", kind, subject), [], "{kind:?}");
+        assert_eq!(failed("migrate_to", kind, subject), [], "{kind:?}");
+    }
+    assert_eq!(failed("probe", FaultKind::DaemonKilled, "node1"), needless);
+    assert_eq!(failed("probe", FaultKind::ConfigGone, "vm1"), needless);
+    // It may be that it cannot tell: what was asked of that libvirtd is still to come.
+    assert_eq!(failed("probe", FaultKind::DaemonFrozen, "node1"), []);
+}
+
+/// The storage that hangs and fails is not everybody's.
+#[test]
+fn storage_strikes_who_is_on_it() {
+    let failed = |name: &str, kind, subject: &str, on_it: bool| {
+        let mut history = restarted();
+        history.guests[0].on_failing_storage = on_it;
+        history.actions.push(action(name, "node1", 90.0, 91.0, Outcome::Failed));
+        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
+        history.faults.push(fault(kind, subject, 80.0, 90.5));
+        violations(&history)
+    };
+    for (kind, subject) in [(FaultKind::StorageFull, ""), (FaultKind::StorageFrozen, "node1")] {
+        for name in ["monitor", "start"] {
+            assert_eq!(failed(name, kind, subject, true), []);
+            assert_eq!(failed(name, kind, subject, false), [Violation::NeedlessRestart]);
+        }
+    }
+    assert_eq!(failed("monitor", FaultKind::StorageFrozen, "node2", true), [Violation::NeedlessRestart]);
 }
 
 #[test]
@@ -290,7 +331,7 @@ fn a_move_fails_for_a_reason_of_its_own() {
     };
     assert_eq!(failed(FaultKind::AgentKilled, "vm1", None), []);
     assert_eq!(failed(FaultKind::AgentKilled, "vm2", None), [Violation::NeedlessRestart]);
-    assert_eq!(failed(FaultKind::StorageFull, "", None), []);
+    assert_eq!(failed(FaultKind::StorageFull, "", None), [Violation::NeedlessRestart]);
     assert_eq!(failed(FaultKind::DaemonFrozen, "node1", Some("node3")), []);
     assert_eq!(failed(FaultKind::DaemonFrozen, "node3", Some("node3")), []);
     assert_eq!(failed(FaultKind::DaemonFrozen, "node2", Some("node3")), [Violation::NeedlessRestart]);
@@ -343,11 +384,18 @@ fn a_fencing_needs_a_reason() {
     assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 95.0, 95.0))), [Violation::NeedlessFencing]);
     let stop = |history: &mut History| history.actions.push(action("stop", "node1", 60.0, 94.0, Outcome::Failed));
     assert_eq!(fenced(&stop), [Violation::NeedlessFencing]);
-    assert_eq!(
+    let caused = |kind, subject: &'static str, on_failing_storage| {
         fenced(&|history| {
             stop(history);
-            history.faults.push(fault(FaultKind::StorageFrozen, "node1", 55.0, 200.0));
-        }),
-        []
-    );
+            history.guests[0].on_failing_storage = on_failing_storage;
+            history.faults.push(fault(kind, subject, 55.0, 200.0));
+        })
+    };
+    assert_eq!(caused(FaultKind::StorageFrozen, "node1", true), []);
+    // Its guest has nothing on that storage.
+    assert_eq!(caused(FaultKind::StorageFrozen, "node1", false), [Violation::NeedlessFencing]);
+    // A libvirtd that hangs in the middle of a stop leaves its outcome open; without one, and without a definition, the emulator is ended.
+    assert_eq!(caused(FaultKind::DaemonFrozen, "node1", false), []);
+    assert_eq!(caused(FaultKind::DaemonKilled, "node1", false), [Violation::NeedlessFencing]);
+    assert_eq!(caused(FaultKind::ConfigGone, "vm1", false), [Violation::NeedlessFencing]);
 }
