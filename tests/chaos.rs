@@ -18,6 +18,8 @@ mod record;
 mod report;
 #[path = "chaos.d/rest.rs"]
 mod rest;
+#[path = "chaos.d/silence.rs"]
+mod silence;
 #[path = "chaos.d/strike.rs"]
 mod strike;
 

@@ -3,7 +3,7 @@
 use crate::log::{Event, Growing, day_of, event, outcome_of};
 use anyhow::{Context, Result};
 use lab::heartbeat::Ring;
-use lab::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+use lab::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request, Rest};
 use lab::power::Power;
 use lab::process::{Identity, arguments, check, pids};
 use lab::{Lab, Membership, Watch, Watcher};
@@ -157,13 +157,19 @@ impl Recorder {
     /// The cluster has nothing left to do, and these guests do not run.
     pub fn down(&self, guests: impl IntoIterator<Item = String>) {
         let at = self.now();
-        locked(&self.history).down.extend(guests.into_iter().map(|guest| Down { guest, at }));
+        locked(&self.history).down.extend(guests.into_iter().map(|guest| Down { guest, at, silent: None }));
     }
 
-    /// All is healed, and the cluster has nothing left to do.
-    pub fn rests(&self) {
+    /// Pacemaker runs a guest that writes nothing, and nothing is under way.
+    pub fn silent(&self, guest: String, how: String) {
         let at = self.now();
-        locked(&self.history).rests.push(at);
+        locked(&self.history).down.push(Down { guest, at, silent: Some(how) });
+    }
+
+    /// All is healed, and the cluster has nothing left to do; some guests do not write.
+    pub fn rests(&self, but_for: Vec<String>) {
+        let at = self.now();
+        locked(&self.history).rests.push(Rest { at, but_for });
     }
 
     pub fn finish(&self) {

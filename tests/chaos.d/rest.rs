@@ -2,19 +2,16 @@
 
 use crate::plan::GuestNumber;
 use crate::play::{LIMIT, Play, agents, target_role};
+use crate::silence::place_of;
 use anyhow::{Result, ensure};
-use lab::heartbeat::Ring;
 use lab::history::Request;
 use lab::power::Power;
 use lab::process::wait_until;
 use std::sync::PoisonError;
-use std::thread;
 use std::time::Duration;
 
 /// Of the way back to rest.
 const REST: Duration = Duration::from_secs(300);
-/// A monitor comes in this time, and a guest is started anew for it.
-const NOTICED: Duration = Duration::from_secs(30);
 
 impl Play<'_> {
     /// Everything is well again, failures are forgotten, and the cluster has nothing left to do.
@@ -31,8 +28,7 @@ impl Play<'_> {
         self.settle()?;
         // Before it is repaired.
         let seen = self.stage.wait(|seen| seen.dc.is_some())?;
-        let runs = |name: &String| seen.resources.iter().any(|one| one.id == *name && one.role == "Started" && !one.nodes.is_empty());
-        self.recorder.down(self.names().into_iter().filter(|name| !runs(name)));
+        self.recorder.down(self.names().into_iter().filter(|name| place_of(&seen, name).is_none()));
         let foreign: Vec<(GuestNumber, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
         let failed = self.recorder.view().is_none_or(|seen| !seen.failures.is_empty());
         if failed || !foreign.is_empty() {
@@ -44,22 +40,7 @@ impl Play<'_> {
             ensure!(adopted, "{name} cannot be adopted again");
             self.recorder.over(fault);
         }
-        // One that storage has paused, or that was killed, is noticed by its next monitor only.
-        if !wait_until(NOTICED, Duration::from_millis(500), || self.all_beat()) {
-            return Ok(());
-        }
-        self.settle()?;
-        self.recorder.rests();
-        Ok(())
-    }
-
-    /// Whether every guest writes to its disk.
-    fn all_beat(&self) -> bool {
-        let at =
-            || self.names().iter().map(|name| Ok(Ring::read(&self.lab().guest_image(name))?.newest.sequence)).collect::<Result<Vec<_>>>();
-        let Ok(before) = at() else { return false };
-        thread::sleep(Duration::from_millis(300));
-        at().is_ok_and(|now| now.iter().zip(&before).all(|(now, before)| now > before))
+        self.listen()
     }
 
     /// A node's libvirtd runs: a node that came back in the middle of a fault has all its daemons.
@@ -76,7 +57,7 @@ impl Play<'_> {
     /// Pacemaker orders what two nodes have done by their clocks (`pe__is_newer_op`). When one was set back it may find, from a cleanup on,
     /// that a guest has to be restarted whose start looks older than an earlier move, and as a controller at rest it finds that out only
     /// with the next change, or after `cluster-recheck-interval` (15 min). So there is one.
-    fn settle(&self) -> Result<()> {
+    pub fn settle(&self) -> Result<()> {
         let again = |number: u32| {
             let _ = self.stage.run(&format!("crm_attribute --name chaos-look --update {number}"));
             self.stage.settle()

@@ -3,6 +3,7 @@
 //! All times are seconds since the history began, by the observer's clock: the moment at which something was *seen*, never before it was so.
 
 use serde::Serialize;
+use std::fmt;
 
 /// All that was seen.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -19,10 +20,11 @@ pub struct History {
     pub fencings: Vec<Fencing>,
     /// The emulators.
     pub emulators: Vec<Emulator>,
-    /// Guests that Pacemaker did not run though it had nothing left to do, before failures were forgotten.
+    /// Guests that Pacemaker did not run though it had nothing left to do, before failures were forgotten; and those that it runs and that write
+    /// nothing.
     pub down: Vec<Down>,
-    /// When all was healed, the cluster had nothing left to do, and the guests that ran wrote to their disks.
-    pub rests: Vec<f64>,
+    /// When all was healed and the cluster had nothing left to do.
+    pub rests: Vec<Rest>,
     /// What is there after the end and must not be.
     pub left: Vec<String>,
 }
@@ -200,13 +202,36 @@ pub struct Fencing {
     pub done: Option<f64>,
 }
 
-/// A guest that Pacemaker does not run.
+/// A guest that Pacemaker does not run, or that writes nothing though it does.
 #[derive(Clone, Debug, Serialize)]
 pub struct Down {
     /// The guest.
     pub guest: String,
     /// When that was seen.
     pub at: f64,
+    /// How one stands that Pacemaker runs and that has written nothing for [`SILENT`]: in libvirt's words, or that its emulator is stopped.
+    pub silent: Option<String>,
+}
+
+/// A guest that is killed or paused is noticed by its monitor, and goes on or is booted anew, within so many seconds on a busy machine.
+pub const SILENT: f64 = 60.0;
+
+/// A moment in which the cluster had come to rest.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Rest {
+    /// When.
+    pub at: f64,
+    /// Guests that did not write to their disks: for them it was none.
+    pub but_for: Vec<String>,
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.silent {
+            None => write!(f, "{} does not run", self.guest),
+            Some(how) => write!(f, "{} runs for Pacemaker and writes nothing: {how}", self.guest),
+        }
+    }
 }
 
 /// A process that ran a guest.
@@ -256,8 +281,11 @@ impl History {
             lines.push((fencing.asked, format!("fencing {} asked", fencing.node)));
             lines.extend(fencing.done.map(|at| (at, format!("fencing {} done", fencing.node))));
         }
-        lines.extend(self.down.iter().map(|down| (down.at, format!("guest   {} does not run, and the cluster rests", down.guest))));
-        lines.extend(self.rests.iter().map(|at| (*at, "the cluster rests".to_owned())));
+        lines.extend(self.down.iter().map(|down| (down.at, format!("guest   {down}, and the cluster rests"))));
+        for rest in &self.rests {
+            let but_for = if rest.but_for.is_empty() { String::new() } else { format!(", but for {}", rest.but_for.join(", ")) };
+            lines.push((rest.at, format!("the cluster rests{but_for}")));
+        }
         for emulator in &self.emulators {
             let what = format!("process {} of {} on {}", emulator.process, emulator.guest, emulator.node);
             lines.push((emulator.first, format!("{what}: seen first")));

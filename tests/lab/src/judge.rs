@@ -3,15 +3,17 @@
 //! Pacemaker stops and starts a guest whose action has failed, and fences a node on which a stop has. So a guest that booted anew, and a node
 //! that was fenced, need an explanation: a request, or a fault that was there at the time.
 
-use crate::history::{Boot, Guest, History};
+use crate::history::{Boot, Down, Guest, History};
 use crate::promise::BROKEN;
 use answers::{answers, offs};
 use reasons::{during, ended_for_a_reason, explains_fencing, stays_down_for_a_reason};
 use serde::Serialize;
+use silence::{is_silent_for_a_reason, stays_paused};
 use std::fmt;
 
 mod answers;
 mod reasons;
+mod silence;
 
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -33,7 +35,7 @@ pub enum Violation {
     NeedlessRestart,
     /// A node was fenced, and nothing explains it.
     NeedlessFencing,
-    /// A guest does not run at the end.
+    /// A guest does not run, or does not write, when it is to.
     LeftDown,
     /// Something is there at the end that must not be.
     LeftBehind,
@@ -86,11 +88,15 @@ const AFTERMATH: f64 = 30.0;
 pub fn judge(history: &History) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for guest in &history.guests {
-        records(guest, &mut verdicts);
+        records(history, guest, &mut verdicts);
         restarts(history, guest, &mut verdicts);
     }
-    for down in history.down.iter().filter(|down| !stays_down_for_a_reason(history, &down.guest, down.at)) {
-        verdicts.push(verdict(Violation::LeftDown, down.at, format!("{} is to run and does not, with the cluster at rest", down.guest)));
+    let explained = |down: &&Down| match &down.silent {
+        None => stays_down_for_a_reason(history, &down.guest, down.at),
+        Some(how) => is_silent_for_a_reason(history, &down.guest, down.at, how),
+    };
+    for down in history.down.iter().filter(|down| !explained(down)) {
+        verdicts.push(verdict(Violation::LeftDown, down.at, format!("{down}, with the cluster at rest")));
     }
     answers(history, &mut verdicts);
     offs(history, &mut verdicts);
@@ -107,7 +113,7 @@ fn verdict(violation: Violation, at: f64, text: String) -> Verdict {
 }
 
 /// What the guest's own records say.
-fn records(guest: &Guest, verdicts: &mut Vec<Verdict>) {
+fn records(history: &History, guest: &Guest, verdicts: &mut Vec<Verdict>) {
     let name = &guest.name;
     let end = guest.boots.last().map_or(0.0, |boot| boot.last);
     if let Some((at, why)) = &guest.two_writers {
@@ -116,7 +122,7 @@ fn records(guest: &Guest, verdicts: &mut Vec<Verdict>) {
     if guest.lost > 0 {
         verdicts.push(verdict(Violation::LostWrite, end, format!("{name}: {} records are missing", guest.lost)));
     }
-    if guest.wanted && !guest.beats && !guest.panics.iter().any(|panic| *panic >= end - NEAR) {
+    if guest.wanted && !guest.beats && !guest.panics.iter().any(|panic| *panic >= end - NEAR) && !stays_paused(history, guest, end + NEAR) {
         verdicts.push(verdict(Violation::LeftDown, end, format!("{name} is to run and does not")));
     }
 }

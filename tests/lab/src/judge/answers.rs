@@ -19,7 +19,8 @@ const MONITOR: f64 = 30.0;
 pub fn answers(history: &History, verdicts: &mut Vec<Verdict>) {
     for action in &history.actions {
         // Another agent's answers are its own.
-        if faults_near(history, action.begin, action.end).any(|fault| fault.kind == FaultKind::OtherAgent && fault.subject == action.guest)
+        if faults_near(history, &action.guest, action.begin, action.end)
+            .any(|fault| fault.kind == FaultKind::OtherAgent && fault.subject == action.guest)
         {
             continue;
         }

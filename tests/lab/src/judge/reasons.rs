@@ -1,7 +1,7 @@
 //! Why a guest may have ended, an action may have failed and a node may have been fenced: a request, or a fault that was there at the time.
 
 use super::{AFTERMATH, NEAR, QUEUE, SEEN_LATE};
-use crate::history::{Action, Boot, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request};
+use crate::history::{Action, Boot, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request, Rest};
 
 pub fn during(at: f64, begin: f64, end: f64) -> bool {
     (begin - NEAR..=end + NEAR).contains(&at)
@@ -47,7 +47,7 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
     let stopped = |action: &&Action| action.guest == *name && action.name == "stop" && ended(Some(&action.node), action.begin, action.end);
     let mut stops = history.actions.iter().filter(stopped);
     stops.any(|stop| {
-        let since = look_back(history, stop.begin, QUEUE);
+        let since = look_back(history, Some(name), stop.begin, QUEUE);
         let requested = |request| requests(history, name, request).any(|one| (since..=stop.begin + NEAR).contains(&one.begin));
         let asked = requested(Request::Stop);
         // "Not running" is a failure of a recurring monitor.
@@ -84,7 +84,7 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
         let probed =
             known.rfind(|action| !["monitor", "reload-agent"].contains(&action.name.as_str())).is_some_and(|last| last.name == "probe");
         let changed = (probed || other_agents(history, name, stop)) && requested(Request::Change);
-        let quorum = faults_near(history, stop.begin, stop.end).any(|fault| match fault.kind {
+        let quorum = faults_near(history, name, stop.begin, stop.end).any(|fault| match fault.kind {
             FaultKind::NoQuorum => true,
             // Alone, a node has no quorum, and stops what it runs.
             FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen | FaultKind::NodeLost => {
@@ -96,10 +96,12 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
     })
 }
 
-/// The time from which on something may explain what happened at a moment: so long before, but when the cluster had come to rest meanwhile,
-/// nothing that was before that is under way any more. What was asked in a moment of rest, or a monitor had begun, may come a little later.
-fn look_back(history: &History, at: f64, time: f64) -> f64 {
-    history.rests.iter().filter(|rest| **rest <= at - NEAR).fold(at - time, |since, rest| since.max(*rest))
+/// The time from which on something may explain what happened to a guest, or to a node, at a moment: so long before, but when the cluster had come
+/// to rest meanwhile, nothing that was before that is under way any more. What was asked in a moment of rest, or a monitor had begun, may come a
+/// little later.
+fn look_back(history: &History, guest: Option<&str>, at: f64, time: f64) -> f64 {
+    let rested = |rest: &&Rest| rest.at <= at - NEAR && guest.is_none_or(|guest| rest.but_for.iter().all(|name| name != guest));
+    history.rests.iter().filter(rested).fold(at - time, |since, rest| since.max(rest.at))
 }
 
 /// Whether a guest that is stopped was last started, or taken over from another node, by another agent: that one cannot reload a parameter, and
@@ -122,18 +124,19 @@ fn requests<'a>(history: &'a History, guest: &'a str, request: Request) -> impl 
     history.operations.iter().filter(move |operation| operation.request == request && operation.subject == guest)
 }
 
-pub fn faults_near(history: &History, begin: f64, end: f64) -> impl Iterator<Item = &Fault> {
-    let since = look_back(history, begin, AFTERMATH);
+/// Faults that may explain what a guest met in a time.
+pub fn faults_near<'a>(history: &'a History, guest: &str, begin: f64, end: f64) -> impl Iterator<Item = &'a Fault> {
+    let since = look_back(history, Some(guest), begin, AFTERMATH);
     history.faults.iter().filter(move |fault| fault.begin <= end && fault.end >= since)
 }
 
 /// Whether a fault was there that the failure of an action may come from: the guest's own, its node's, or everybody's.
 fn has_cause(history: &History, action: &Action) -> bool {
-    let since = look_back(history, action.begin, AFTERMATH);
+    let since = look_back(history, Some(&action.guest), action.begin, AFTERMATH);
     let concerns = |node: &str| action.node == node || action.name.starts_with("migrate") && is_other_end(history, action, node);
     // What the guest was made to do by somebody else, too: it is not there any more.
     requests(history, &action.guest, Request::Off).any(|one| one.begin <= action.end && one.end >= since)
-        || faults_near(history, action.begin, action.end).any(|fault| match fault.kind {
+        || faults_near(history, &action.guest, action.begin, action.end).any(|fault| match fault.kind {
             // Neither is a reason for the agent to fail.
             FaultKind::FenceFails | FaultKind::ClockJump => false,
             kind if does_without(&action.name, kind) => false,
@@ -175,7 +178,7 @@ fn is_other_end(history: &History, action: &Action, node: &str) -> bool {
 
 /// A node may be fenced if it could not be reached, or if a stop on it failed for a reason.
 pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
-    let since = look_back(history, fencing.asked, QUEUE);
+    let since = look_back(history, None, fencing.asked, QUEUE);
     // Or Corosync has missed it, which on a busy machine needs no fault: what the software under test says comes after that.
     let lost = history.faults.iter().any(|fault| {
         matches!(
@@ -193,7 +196,7 @@ pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
         action.node == fencing.node
             && action.name == "stop"
             && action.outcome != Outcome::Done
-            && (since..=fencing.asked + NEAR).contains(&action.end)
+            && (look_back(history, Some(&action.guest), fencing.asked, QUEUE)..=fencing.asked + NEAR).contains(&action.end)
             && has_cause(history, action)
     });
     lost || again || stop
@@ -201,12 +204,16 @@ pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
 
 /// Pacemaker starts a guest no more where a start of it has failed, nor one whose stop has: the failure needs a cause.
 pub fn stays_down_for_a_reason(history: &History, guest: &str, at: f64) -> bool {
-    let since = look_back(history, at, QUEUE);
+    let since = look_back(history, Some(guest), at, QUEUE);
     let failed = history.actions.iter().any(|action| {
         action.guest == guest && action.outcome != Outcome::Done && (since..=at).contains(&action.end) && has_cause(history, action)
     });
-    // The last that was asked for: not to run, or it could not be asked for.
+    failed || is_to_stop(history, guest, at)
+}
+
+/// Whether the last that was asked for is that a guest does not run, or it could not be asked for.
+pub fn is_to_stop(history: &History, guest: &str, at: f64) -> bool {
     let asked = history.operations.iter().filter(|one| one.subject == guest && one.begin <= at);
     let last = asked.filter(|one| matches!(one.request, Request::Stop | Request::Start)).max_by(|a, b| a.begin.total_cmp(&b.begin));
-    failed || last.is_some_and(|one| one.request == Request::Stop || !one.ok)
+    last.is_some_and(|one| one.request == Request::Stop || !one.ok)
 }

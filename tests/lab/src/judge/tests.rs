@@ -1,9 +1,10 @@
 //! Histories that hold each violation, and their like without it.
 
 use super::*;
-use crate::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Operation, Outcome, Request};
+use crate::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Operation, Outcome, Request, Rest};
 
 mod answers;
+mod silence;
 
 fn boot(id: u64, first: f64, last: f64) -> Boot {
     Boot { id, first, last }
@@ -283,7 +284,7 @@ fn a_rest_ends_what_was_before() {
     let rested = |rest: f64, change: &dyn Fn(&mut History)| {
         let mut history = restarted();
         history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
-        history.rests.push(rest);
+        history.rests.push(Rest { at: rest, ..Rest::default() });
         change(&mut history);
         violations(&history)
     };
@@ -316,6 +317,15 @@ fn a_rest_ends_what_was_before() {
     };
     assert_eq!(rested(40.0, &confused), []);
     assert_eq!(rested(70.0, &confused), [Violation::NeedlessRestart]);
+    // It was none for a guest that wrote nothing, and was one for the others.
+    let but_for = |guest: &'static str| {
+        move |history: &mut History| {
+            failed(history);
+            history.rests[0].but_for.push(guest.to_owned());
+        }
+    };
+    assert_eq!(rested(80.0, &but_for("vm1")), []);
+    assert_eq!(rested(80.0, &but_for("vm2")), [Violation::NeedlessRestart]);
 }
 
 /// A move fails by the faults of its guest and of its two ends.

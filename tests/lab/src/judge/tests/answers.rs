@@ -144,7 +144,7 @@ fn off_goes_by_processes_too() {
 fn who_is_down_at_rest_is_missed() {
     let down = |change: &dyn Fn(&mut History)| {
         let mut history = quiet();
-        history.down.push(Down { guest: "vm1".to_owned(), at: 100.0 });
+        history.down.push(Down { guest: "vm1".to_owned(), at: 100.0, silent: None });
         change(&mut history);
         violations(&history)
     };
