@@ -82,6 +82,8 @@ const NEAR: f64 = 4.0;
 const QUEUE: f64 = 120.0;
 /// A fault explains what begins so long after it: daemons take their time to come back.
 const AFTERMATH: f64 = 30.0;
+/// Pacemaker waits so long for a fence device's answer (`stonith-timeout`, its default).
+const FENCING: f64 = 60.0;
 
 /// All that was wrong, in the order of the time.
 #[must_use]

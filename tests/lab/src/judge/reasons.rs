@@ -1,6 +1,6 @@
 //! Why a guest may have ended, an action may have failed and a node may have been fenced: a request, or a fault that was there at the time.
 
-use super::{AFTERMATH, NEAR, QUEUE, SEEN_LATE};
+use super::{AFTERMATH, FENCING, NEAR, QUEUE, SEEN_LATE};
 use crate::history::{Action, Boot, Fault, FaultKind, Fencing, Guest, History, Operation, Outcome, Request, Rest};
 
 pub fn during(at: f64, begin: f64, end: f64) -> bool {
@@ -38,7 +38,7 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
         FaultKind::PowerCut => ended(Some(&fault.subject), fault.begin, fault.end),
         _ => false,
     });
-    let fenced = history.fencings.iter().any(|one| ended(Some(&one.node), one.asked, one.done.unwrap_or(f64::INFINITY)));
+    let fenced = history.fencings.iter().any(|one| ended(Some(&one.node), one.asked, over(history, one)));
     let off = requests(history, name, Request::Off).any(|operation| ended(None, operation.begin, operation.end));
     if killed || fenced || off {
         return true;
@@ -176,6 +176,13 @@ fn is_other_end(history: &History, action: &Action, node: &str) -> bool {
     ends.clone().next().is_none() || ends.any(|one| one.node == node)
 }
 
+/// When a fencing is over. One that was refused or not answered, Pacemaker gives up, and nothing of it is under way when the cluster has come to rest.
+fn over(history: &History, fencing: &Fencing) -> f64 {
+    let rests = || history.rests.iter().map(|rest| rest.at).filter(|at| *at > fencing.asked);
+    let given_up = || rests().fold(fencing.asked + FENCING, f64::min);
+    fencing.done.unwrap_or_else(given_up)
+}
+
 /// A node may be fenced if it could not be reached, or if a stop on it failed for a reason.
 pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
     let since = look_back(history, None, fencing.asked, QUEUE);
@@ -189,9 +196,10 @@ pub fn explains_fencing(history: &History, fencing: &Fencing) -> bool {
             && fault.end >= since
     });
     // Asked again, because the first time was not answered or the device failed.
-    let again = history.fencings.iter().any(|earlier| {
-        earlier.node == fencing.node && earlier.asked < fencing.asked && earlier.done.is_none_or(|done| done > fencing.asked - AFTERMATH)
-    });
+    let again = history
+        .fencings
+        .iter()
+        .any(|earlier| earlier.node == fencing.node && earlier.asked < fencing.asked && over(history, earlier) > fencing.asked - AFTERMATH);
     let stop = history.actions.iter().any(|action| {
         action.node == fencing.node
             && action.name == "stop"

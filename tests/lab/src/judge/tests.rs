@@ -409,3 +409,24 @@ fn a_fencing_needs_a_reason() {
     assert_eq!(caused(FaultKind::DaemonKilled, "node1", false), [Violation::NeedlessFencing]);
     assert_eq!(caused(FaultKind::ConfigGone, "vm1", false), [Violation::NeedlessFencing]);
 }
+
+/// The device refused, or did not answer: nothing was done to the node, and what happens to it long after has another reason.
+#[test]
+fn a_fencing_that_came_to_nothing_ends() {
+    let asked = |at: f64, rests: &[f64], change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.faults.push(fault(FaultKind::NodeLost, "node1", at - 1.0, at - 1.0));
+        history.fencings.push(Fencing { node: "node1".to_owned(), asked: at, done: None });
+        history.rests.extend(rests);
+        change(&mut history);
+        violations(&history)
+    };
+    // It may have been carried out, and its answer was lost.
+    assert_eq!(asked(60.0, &[], &|_| {}), []);
+    assert_eq!(asked(20.0, &[], &|_| {}), [Violation::NeedlessRestart]);
+    assert_eq!(asked(60.0, &[80.0], &|_| {}), [Violation::NeedlessRestart]);
+    // It is no reason to fence the node another time, when the cluster has rested.
+    let again = |history: &mut History| history.fencings.push(Fencing { node: "node1".to_owned(), asked: 94.8, done: Some(95.5) });
+    assert_eq!(asked(20.0, &[], &again), []);
+    assert_eq!(asked(20.0, &[50.0], &again), [Violation::NeedlessFencing]);
+}
