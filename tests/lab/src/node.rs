@@ -160,9 +160,16 @@ impl Lab {
     /// Cuts a node's cable of a network, at the switch. It stays cut over a power cycle.
     pub fn cut(&self, node: &str, network: Network) -> Result<()> {
         let number = self.number(node)?;
-        fs::write(self.layout().cut(number, network), "")?;
+        // A node that is plugged in at this moment would get the cable as it was before.
+        let _lock = self.lock_power(number)?;
+        let file = self.layout().cut(number, network);
+        fs::write(&file, "")?;
         match self.switch().cut(number, network) {
-            Err(error) if self.node_process(number).is_some() => Err(error),
+            Err(error) if self.node_process(number).is_some() => {
+                // It was not cut, and is not to be so after the next power cycle either.
+                let _ = fs::remove_file(&file);
+                Err(error)
+            }
             _ => Ok(()),
         }
     }
@@ -170,6 +177,7 @@ impl Lab {
     /// Mends a node's cable of a network.
     pub fn heal(&self, node: &str, network: Network) -> Result<()> {
         let number = self.number(node)?;
+        let _lock = self.lock_power(number)?;
         match fs::remove_file(self.layout().cut(number, network)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => bail!("failed to heal {node}: {error}"),
             _ => {}
@@ -235,11 +243,47 @@ fn is_program(pid: i32, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+    use std::thread;
 
     #[test]
     fn a_line_stands_for_all_of_its_name() {
         let old = "listen_tls = 0\nauth_tcp = \"none\"\nlisten_tls_port = 1\n";
         let new = configured(old, &[("listen_tls", "1"), ("auth_tls", "\"sasl\"")]);
         assert_eq!(new, "auth_tcp = \"none\"\nlisten_tls_port = 1\nlisten_tls = 1\nauth_tls = \"sasl\"\n");
+    }
+
+    /// A lab that has no switch, and one node: this process.
+    fn without_a_switch(state: &Path) -> Lab {
+        fs::write(state.join("lab.json"), r#"{"name": "none-there", "nodes": 1}"#).unwrap();
+        let lab = Lab::open("none-there", Some(state)).unwrap();
+        fs::create_dir(lab.layout().node(1)).unwrap();
+        Identity::own().unwrap().save(&lab.layout().node_process(1)).unwrap();
+        lab
+    }
+
+    #[test]
+    fn a_cable_that_was_not_cut_is_whole_after_a_power_cycle() {
+        let state = tempfile::tempdir().unwrap();
+        let lab = without_a_switch(state.path());
+        assert!(lab.cut("node1", Network::Cluster).is_err());
+        assert!(!lab.layout().cut(1, Network::Cluster).exists());
+    }
+
+    /// A node that gets power has read which of its cables are cut, and plugs them in so.
+    #[test]
+    fn a_cable_is_mended_before_a_node_is_plugged_in_or_after() {
+        let state = tempfile::tempdir().unwrap();
+        let lab = without_a_switch(state.path());
+        let file = lab.layout().cut(1, Network::Cluster);
+        fs::write(&file, "").unwrap();
+        let plugging = lab.lock_power(1).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| lab.heal("node1", Network::Cluster));
+            let mended = wait_until(Duration::from_millis(300), Duration::from_millis(10), || !file.exists());
+            drop(plugging);
+            assert!(!mended, "while the node was plugged in");
+        });
+        assert!(!file.exists());
     }
 }
