@@ -8,8 +8,6 @@
 
 #[path = "chaos.d/log.rs"]
 mod log;
-#[path = "chaos.d/plan.rs"]
-mod plan;
 #[path = "chaos.d/play.rs"]
 mod play;
 #[path = "chaos.d/record.rs"]
@@ -26,12 +24,12 @@ mod strike;
 use anyhow::{Context, Result, bail};
 use lab::history::History;
 use lab::judge::{Violation, judge};
+use lab::plan::{Script, plan};
 use lab::process::wait_until;
 use lab::program::under_test;
 use lab::scene::{LIMIT, Stage};
 use lab::suite::{close, in_lab, number};
 use lab::{Lab, Options, Watcher};
-use plan::Script;
 use play::Play;
 use record::Recorder;
 use report::Report;
@@ -129,7 +127,7 @@ fn words(mut all: impl Iterator<Item = String>) -> Result<Words> {
 
 fn print_plan(script: &Script) {
     println!("{script:?}");
-    for (number, round) in (1..).zip(plan::plan(script)) {
+    for (number, round) in (1..).zip(plan(script)) {
         println!("round {number}");
         for step in round {
             let word = if step.what.is_fault() { "fault" } else { "work " };
@@ -178,7 +176,7 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
         anyhow::ensure!(watcher.wait_beat(LIMIT), "{name} does not boot");
     }
     let end = Instant::now() + Duration::from_secs(60 * words.minutes);
-    for round in plan::plan(&words.script) {
+    for round in plan(&words.script) {
         if Instant::now() >= end {
             break;
         }

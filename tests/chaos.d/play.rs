@@ -1,10 +1,10 @@
 //! Carries the plan out: asks the cluster, strikes it, and heals it.
 
-use crate::plan::{GuestNumber, Round, What, Work};
 use crate::record::Recorder;
 use anyhow::Result;
 use lab::guest::on_hanging;
 use lab::history::{FaultKind, Request};
+use lab::plan::{GuestNumber, Round, What, Work};
 use lab::process::{Identity, pids, replace};
 use lab::program::under_test;
 use lab::scene::Stage;

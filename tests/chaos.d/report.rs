@@ -1,9 +1,9 @@
 //! What is said at the end: a table, the figures' file, and of each violation what happened around it.
 
-use crate::plan::{Round, Script};
 use anyhow::{Context, Result};
 use lab::history::{FaultKind, History, Outcome};
 use lab::judge::{Verdict, Violation, broken_kernels};
+use lab::plan::{Round, Script};
 use lab::scene::Stage;
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! The cluster is brought to rest: all is healed, what is wrong by then is noted, and failures are forgotten.
 
-use crate::plan::GuestNumber;
 use crate::play::{LIMIT, Play, agents, target_role};
 use crate::silence::place_of;
 use anyhow::{Result, ensure};
 use lab::history::Request;
+use lab::plan::GuestNumber;
 use lab::power::Power;
 use lab::process::wait_until;
 use std::sync::PoisonError;

@@ -1,10 +1,10 @@
 //! The faults of the plan, each from its beginning to its end.
 
-use crate::plan::Fault;
 use crate::play::{Play, agents};
 use lab::StorageFault;
 use lab::history::FaultKind;
 use lab::layout::Network;
+use lab::plan::Fault;
 use lab::power::Fault as FenceFault;
 use lab::process::{Identity, wait_until};
 use lab::storage::Reach;

@@ -35,7 +35,7 @@
 //! | [`servers`] | servers of disks |
 //! | [`ssh`] | ssh between nodes |
 //! | [`suite`] | test suites that run on a lab |
-//! | [`random`] | numbers from a seed |
+//! | [`random`], [`plan`] | numbers from a seed, and what the chaos run does by them |
 //! | [`promise`] | the words for one that was broken |
 //! | [`program`] | the programs it is made of |
 //! | [`process`] | programs run with a time limit; processes told apart for certain |
@@ -63,6 +63,7 @@ pub mod membership;
 pub mod network;
 pub mod node;
 pub mod placed;
+pub mod plan;
 pub mod platform;
 pub mod power;
 pub mod process;
