@@ -19,6 +19,10 @@ pub enum Event {
         name: String,
         text: String,
     },
+    /// On a node; by whomever that was asked for.
+    Forgotten {
+        guest: String,
+    },
     /// With the time of day that stands before it, in seconds.
     Lost {
         node: String,
@@ -66,6 +70,11 @@ pub fn event(line: &str) -> Option<Event> {
     if let Some((_, text)) = line.split_once("Requesting local execution of ") {
         let (name, guest, node) = words(text)?;
         return Some(Event::Begun { node, guest, name });
+    }
+    // "… Removing resource vm1 from executor for crm_resource …"
+    if let Some((_, text)) = line.split_once("Removing resource ") {
+        let (guest, _) = text.split_once(" from executor for ")?;
+        return guest.starts_with("vm").then(|| Event::Forgotten { guest: guest.to_owned() });
     }
     let (_, text) = line.split_once("Result of ")?;
     let (name, guest, node) = words(text)?;

@@ -8,7 +8,7 @@ use lab::plan::{GuestNumber, Round, What, Work};
 use lab::process::{Identity, pids, replace};
 use lab::program::under_test;
 use lab::scene::Stage;
-use lab::{GuestOptions, Lab, placed};
+use lab::{GuestOptions, Lab, Output, placed};
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -94,8 +94,12 @@ impl<'a> Play<'a> {
     }
 
     pub fn run_on(&self, node: &str, line: &str) -> bool {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        self.lab().exec(node, &words, LIMIT).is_ok_and(|output| output.ok())
+        self.said_on(node, line).is_some_and(|output| output.ok())
+    }
+
+    /// What a command has said on a node; nothing: it could not be run there.
+    fn said_on(&self, node: &str, line: &str) -> Option<Output> {
+        self.lab().exec(node, &line.split_whitespace().collect::<Vec<_>>(), LIMIT).ok()
     }
 
     pub fn ask(&self, request: Request, subject: &str, text: &str, line: &str) -> bool {
@@ -143,11 +147,13 @@ impl<'a> Play<'a> {
                 self.recorder.operation(Request::Harmless, &subject, &text, || self.lab().install(&under_test()).is_ok());
             }
             Work::Repair { guest, node } => {
-                let node = node.to_string();
-                // It says what it would do: it may have Pacemaker forget a failure, for which that may restart a guest.
-                let said = self.lab().exec(&node, &["kvmha", "repair", &subject], LIMIT).map(|output| output.stdout).unwrap_or_default();
-                let request = if said.contains("have Pacemaker forget") { Request::Forget } else { Request::Harmless };
-                self.recorder.operation(request, &subject, &text, || self.run_on(&node, &format!("kvmha repair {guest} --yes")));
+                let line = format!("kvmha repair {guest} --yes");
+                self.recorder.told(Request::Harmless, &subject, &text, || {
+                    let Some(output) = self.said_on(&node.to_string(), &line) else { return (Request::Harmless, false) };
+                    // It says what it will do before it begins: it may have Pacemaker forget a failure, for which that may restart a guest.
+                    let forgets = output.stdout.contains("have Pacemaker forget");
+                    (if forgets { Request::Forget } else { Request::Harmless }, output.ok())
+                });
             }
             Work::Cleanup { guest } => {
                 self.ask(Request::Forget, &subject, &text, &format!("crm_resource --cleanup --resource {guest}"));

@@ -72,6 +72,11 @@ impl Recorder {
 
     /// An operation from its beginning to its end.
     pub fn operation(&self, request: Request, subject: &str, text: &str, work: impl FnOnce() -> bool) -> bool {
+        self.told(request, subject, text, || (request, work()))
+    }
+
+    /// The same, of which only the end tells what it was.
+    pub fn told(&self, request: Request, subject: &str, text: &str, work: impl FnOnce() -> (Request, bool)) -> bool {
         let begin = self.now();
         let number = {
             let mut history = locked(&self.history);
@@ -79,10 +84,10 @@ impl Recorder {
             history.operations.push(Operation { request, subject, text, begin, end: f64::INFINITY, ok: false });
             history.operations.len() - 1
         };
-        let ok = work();
+        let (request, ok) = work();
         let end = self.now();
         let operation = &mut locked(&self.history).operations[number];
-        (operation.ok, operation.end) = (ok, end);
+        (operation.request, operation.ok, operation.end) = (request, ok, end);
         ok
     }
 
@@ -181,6 +186,16 @@ impl Recorder {
         let mut history = locked(&self.history);
         for event in events {
             match event {
+                Event::Forgotten { guest } => {
+                    // What others have forgotten is known by what they were asked for.
+                    let migrates =
+                        |one: &Operation| one.subject == guest && one.text.starts_with("kvmha migrate") && one.end >= at - READ_LATE;
+                    if history.operations.iter().any(migrates) {
+                        let text = format!("kvmha migrate has {guest} looked for anew");
+                        let request = Request::Forget;
+                        history.operations.push(Operation { request, subject: guest, text, begin: at, end: at, ok: true });
+                    }
+                }
                 Event::Begun { node, guest, name } => {
                     let (outcome, text) = (Outcome::Failed, "no answer is known".to_owned());
                     let (begin, end, unanswered) = (at, f64::INFINITY, f64::INFINITY);
