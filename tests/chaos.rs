@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test: it waits by itself; src/deadline.rs is not its")]
 
+#[path = "chaos.d/back.rs"]
+mod back;
 #[path = "chaos.d/log.rs"]
 mod log;
 #[path = "chaos.d/play.rs"]

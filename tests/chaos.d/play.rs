@@ -9,6 +9,7 @@ use lab::process::{Identity, pids, replace};
 use lab::program::under_test;
 use lab::scene::Stage;
 use lab::{GuestOptions, Lab, Output, placed};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -32,11 +33,16 @@ pub struct Play<'a> {
     upgrade: Mutex<()>,
     /// Guests that another agent looks after for now, with what the history calls it.
     pub foreign: Mutex<Vec<(GuestNumber, usize)>>,
+    /// Guests that something asked for since the last rest may have left a constraint of.
+    pub drawn: Mutex<BTreeSet<String>>,
+    /// What was there and must not have been.
+    pub left: Mutex<Vec<String>>,
 }
 
 impl<'a> Play<'a> {
     pub fn new(stage: &'a Stage, recorder: &'a Recorder, guests: u32, provider: &'a str) -> Self {
-        Self { stage, recorder, guests, provider, upgrade: Mutex::default(), foreign: Mutex::default() }
+        let (upgrade, foreign, drawn, left) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        Self { stage, recorder, guests, provider, upgrade, foreign, drawn, left }
     }
 
     pub fn lab(&self) -> &Lab {
@@ -102,6 +108,16 @@ impl<'a> Play<'a> {
         self.lab().exec(node, &line.split_whitespace().collect::<Vec<_>>(), LIMIT).ok()
     }
 
+    /// Something that was asked for may leave a constraint of a guest.
+    pub fn draw(&self, guest: &str) {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.to_owned());
+    }
+
+    /// This is there and must not be.
+    pub fn leave(&self, what: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
     pub fn ask(&self, request: Request, subject: &str, text: &str, line: &str) -> bool {
         self.recorder.operation(request, subject, text, || self.run(line))
     }
@@ -118,13 +134,21 @@ impl<'a> Play<'a> {
         match work {
             Work::Move { guest, node } => {
                 let line = format!("crm_resource --move --resource {guest} --node {node} --lifetime PT30S");
+                self.draw(&subject);
                 self.ask(Request::Harmless, &subject, &text, &line);
             }
             Work::Migrate { guest, node } => {
                 let line = format!("kvmha migrate {guest} {node} --plain --timeout 40");
                 // It is run where the guest is.
                 let place = self.recorder.view().and_then(|view| view.runs_on(&subject).map(str::to_owned)).or_else(|| self.speaker());
-                let ask = || place.is_some_and(|place| self.run_on(&place, &line));
+                let ask = || {
+                    let Some(output) = place.and_then(|place| self.said_on(&place, &line)) else { return false };
+                    // One that was killed with its node takes nothing back, and it says what it could not.
+                    if output.code.is_none_or(|code| code > 128) || output.stderr.contains(" is left") {
+                        self.draw(&subject);
+                    }
+                    output.ok()
+                };
                 self.recorder.operation(Request::Harmless, &subject, &text, ask);
             }
             Work::Stop { guest } => {

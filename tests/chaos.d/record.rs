@@ -177,6 +177,18 @@ impl Recorder {
         locked(&self.history).rests.push(Rest { at, but_for });
     }
 
+    /// Whether a fault of these kinds was seen since the cluster rested last.
+    pub fn since_rest(&self, is_meant: impl Fn(FaultKind) -> bool) -> bool {
+        let history = locked(&self.history);
+        let since = history.rests.last().map_or(0.0, |rest| rest.at);
+        history.faults.iter().any(|fault| is_meant(fault.kind) && fault.end >= since)
+    }
+
+    /// See [`History::ends_with_a_stop`].
+    pub fn ends_with_a_stop(&self, guest: &str, node: &str) -> bool {
+        locked(&self.history).ends_with_a_stop(guest, node)
+    }
+
     pub fn finish(&self) {
         self.end.store(true, Ordering::Relaxed);
     }

@@ -4,43 +4,102 @@ use crate::play::{LIMIT, Play, agents, target_role};
 use crate::silence::place_of;
 use anyhow::{Result, ensure};
 use lab::history::Request;
+use lab::layout::Network;
 use lab::plan::GuestNumber;
 use lab::power::Power;
 use lab::process::wait_until;
+use lab::stage::inside;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Of the way back to rest.
 const REST: Duration = Duration::from_secs(300);
+/// Fencing that failed is given up by Pacemaker. Then somebody comes and sees to it.
+const SEEN_TO: Duration = Duration::from_secs(90);
+/// Between two cleanups of the fence device.
+const AGAIN: Duration = Duration::from_secs(10);
 
 impl Play<'_> {
-    /// Everything is well again, failures are forgotten, and the cluster has nothing left to do.
+    /// Everything is well again, what was asked for is taken back, failures are forgotten, and the cluster has nothing left to do.
     pub fn rest(&self) -> Result<()> {
-        let nodes = self.lab().nodes() as usize;
-        // Asked anew each time: a node may have been lost a moment ago, and the others do not know it yet.
-        let back = wait_until(REST, Duration::from_millis(200), || {
-            let names = self.lab().node_names();
-            names.iter().all(|node| self.lab().power(node).is_ok_and(|power| power == Power::On))
-                && self.lab().membership().is_ok_and(|seen| seen.online() == nodes && seen.dc.is_some() && seen.runs_on("fence").is_some())
-                && names.iter().all(|node| self.mend(node).is_ok())
-        });
-        ensure!(back, "not all nodes are back after {} s: {:?}", REST.as_secs(), self.lab().membership());
+        self.all_back()?;
+        self.take_back()?;
         self.settle()?;
-        // Before it is repaired.
-        let seen = self.stage.wait(|seen| seen.dc.is_some())?;
-        self.recorder.down(self.names().into_iter().filter(|name| place_of(&seen, name).is_none()));
-        let foreign: Vec<(GuestNumber, usize)> = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut foreign = std::mem::take(&mut *self.foreign.lock().unwrap_or_else(PoisonError::into_inner));
+        foreign.retain(|(guest, fault)| !self.come_home(*guest, *fault));
+        self.give_back()?;
+        self.release()?;
+        self.settle()?;
+        // Before it is repaired. A guest that nobody has given back is not looked after.
+        let is_foreign = |name: &String| foreign.iter().any(|(guest, _)| guest.to_string() == *name);
+        self.note_down(self.names().into_iter().filter(|name| !is_foreign(name)))?;
         let failed = self.recorder.view().is_none_or(|seen| !seen.failures.is_empty());
         if failed || !foreign.is_empty() {
             self.forget()?;
         }
-        for (guest, fault) in foreign {
-            let name = guest.to_string();
-            let adopted = wait_until(REST, Duration::from_secs(2), || self.readopt(&name));
-            ensure!(adopted, "{name} cannot be adopted again");
-            self.recorder.over(fault);
+        for (guest, fault) in &foreign {
+            let home = wait_until(REST, Duration::from_secs(2), || {
+                if self.come_home(*guest, *fault) {
+                    return true;
+                }
+                // With a failure of it in Pacemaker's memory `kvmha adopt` does not begin, and the other agent may fail again.
+                let _ = self.forget();
+                false
+            });
+            ensure!(home, "{guest} cannot be adopted again");
+        }
+        if !foreign.is_empty() {
+            self.settle()?;
+            self.note_down(foreign.iter().map(|(guest, _)| guest.to_string()))?;
         }
         self.listen()
+    }
+
+    /// Waits until all nodes are back, with their daemons and the fence device.
+    fn all_back(&self) -> Result<()> {
+        let (nodes, names) = (self.lab().nodes() as usize, self.lab().node_names());
+        let (begin, mut cleaned) = (Instant::now(), None::<Instant>);
+        // Asked anew each time: a node may have been lost a moment ago, and the others do not know it yet.
+        let back = wait_until(REST, Duration::from_millis(200), || {
+            for node in &names {
+                // A command that was late, or failed, has left it cut.
+                let _ = self.lab().heal(node, Network::Cluster);
+                if begin.elapsed() > SEEN_TO && self.lab().power(node).is_ok_and(|power| power == Power::Off) {
+                    let _ = self.lab().power_on(node);
+                }
+            }
+            let Ok(seen) = self.lab().membership() else { return false };
+            if seen.online() != nodes || seen.dc.is_none() {
+                return false;
+            }
+            if seen.runs_on("fence").is_none() {
+                // A device that has failed to start everywhere is started nowhere until its failures are forgotten.
+                if cleaned.is_none_or(|last| last.elapsed() > AGAIN) {
+                    self.ask(Request::Forget, "fence", "cleanup of fence", "crm_resource --cleanup --resource fence");
+                    cleaned = Some(Instant::now());
+                }
+                return false;
+            }
+            names.iter().all(|node| self.lab().power(node).is_ok_and(|power| power == Power::On) && self.mend(node).is_ok())
+        });
+        ensure!(back, "not all nodes are back after {} s: {:?}", REST.as_secs(), self.lab().membership());
+        Ok(())
+    }
+
+    /// Whether a guest that another agent looks after is changed back to ours.
+    fn come_home(&self, guest: GuestNumber, fault: usize) -> bool {
+        let home = self.readopt(&guest.to_string());
+        if home {
+            self.recorder.over(fault);
+        }
+        home
+    }
+
+    /// Notes which of these guests do not run.
+    fn note_down(&self, guests: impl Iterator<Item = String>) -> Result<()> {
+        let seen = self.stage.wait(|seen| seen.dc.is_some())?;
+        self.recorder.down(guests.filter(|name| place_of(&seen, name).is_none()));
+        Ok(())
     }
 
     /// A node's libvirtd runs: a node that came back in the middle of a fault has all its daemons.
@@ -65,16 +124,9 @@ impl Play<'_> {
         self.stage.settle().or_else(|_| again(1)).or_else(|_| again(2))
     }
 
-    /// Takes back what is left of the requests, and waits until every guest is there.
+    /// As after a round; and all failures are forgotten.
     pub fn heal(&self) -> Result<()> {
         self.rest()?;
-        for name in self.names() {
-            self.stage.check(&target_role(&name, "Started"))?;
-            self.stage.check(&format!("crm_resource --clear --resource {name}"))?;
-        }
-        for node in self.lab().node_names() {
-            self.stage.check(&format!("crm_standby --node {node} --delete"))?;
-        }
         self.forget()
     }
 
@@ -93,7 +145,8 @@ impl Play<'_> {
             self.ask(Request::Stop, &name, &format!("stop {name} for good"), &target_role(&name, "Stopped"));
         }
         self.settle()?;
-        let mut left = Vec::new();
+        let mut left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        left.extend(self.kept()?);
         for name in self.names() {
             left.extend(self.emulators(&name).iter().map(|process| format!("an emulator of {name}, process {process}")));
             if !wait_until(Duration::from_secs(30), Duration::from_millis(200), || agents(&name).is_empty()) {
@@ -103,6 +156,12 @@ impl Play<'_> {
         for node in self.lab().node_names() {
             let listed = self.lab().check(&node, &["virsh", "-q", "list", "--all", "--name"], LIMIT)?;
             left.extend(listed.split_whitespace().map(|name| format!("libvirt on {node} knows {name}")));
+            for name in self.names().into_iter().filter(|name| self.recorder.ends_with_a_stop(name, &node)) {
+                let file = format!("/run/kvmha/{name}.json");
+                if inside(self.lab(), &node, &file)?.exists() {
+                    left.push(format!("{file} on {node}, where the last that was done with {name} was a stop"));
+                }
+            }
         }
         let constraints = self.stage.check("cibadmin --query --scope constraints")?;
         if constraints.contains("<rsc_") {

@@ -252,6 +252,17 @@ pub struct Emulator {
 }
 
 impl History {
+    /// Whether the last that was done with a guest on a node was a stop by the agent under test, and it was done: nothing is left there then.
+    #[must_use]
+    pub fn ends_with_a_stop(&self, guest: &str, node: &str) -> bool {
+        let of_both = self.actions.iter().filter(|action| action.guest == guest && action.node == node);
+        let Some(last) = of_both.max_by(|a, b| a.begin.total_cmp(&b.begin)) else { return false };
+        let is_other = |fault: &Fault| fault.kind == FaultKind::OtherAgent && fault.subject == guest;
+        last.name == "stop"
+            && last.outcome == Outcome::Done
+            && !self.faults.iter().any(|fault| is_other(fault) && fault.begin <= last.end && fault.end >= last.begin)
+    }
+
     /// Lines of all that happened between two moments, in their order.
     #[must_use]
     pub fn timeline(&self, from: f64, to: f64) -> Vec<String> {
@@ -294,5 +305,37 @@ impl History {
         lines.retain(|(at, _)| (from..=to).contains(at));
         lines.sort_by(|a, b| a.0.total_cmp(&b.0));
         lines.into_iter().map(|(at, text)| format!("{at:8.2} {text}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_stop_of_ours_nothing_is_left() {
+        let action = |name: &str, node: &str, begin: f64| Action {
+            guest: "vm1".to_owned(),
+            node: node.to_owned(),
+            name: name.to_owned(),
+            begin,
+            end: begin + 1.0,
+            unanswered: begin,
+            outcome: Outcome::Done,
+            text: String::new(),
+        };
+        let actions =
+            vec![action("start", "node1", 1.0), action("stop", "node1", 5.0), action("stop", "node2", 2.0), action("start", "node2", 6.0)];
+        let mut history = History { actions, ..History::default() };
+        let ends = |history: &History| ["node1", "node2", "node3"].map(|node| history.ends_with_a_stop("vm1", node));
+        assert_eq!(ends(&history), [true, false, false]);
+        assert!(!history.ends_with_a_stop("vm2", "node1"));
+        // The other agent knows nothing of our files.
+        let (kind, subject) = (FaultKind::OtherAgent, "vm1".to_owned());
+        history.faults.push(Fault { kind, subject, begin: 3.0, end: 5.5 });
+        assert_eq!(ends(&history), [false; 3]);
+        history.faults[0].end = 4.0;
+        history.actions[1].outcome = Outcome::Failed;
+        assert_eq!(ends(&history), [false; 3]);
     }
 }

@@ -12,6 +12,7 @@
 //! | `state_folder` | that folder: who holds it, what belongs to it on this machine |
 //! | [`cluster`] | [`Lab`]: up, down |
 //! | [`membership`] | what Pacemaker says, and waiting for it |
+//! | [`cib`] | requests that are still in force in the configuration |
 //! | [`node`] | one node seen from outside: exec, daemons, processes |
 //! | [`power`] | the power of a node, and the server that fence agents ask |
 //! | [`storage`] | storage that hangs and fails |
@@ -45,6 +46,7 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for a person, and a PID 1 whose stderr is its log")]
 
+pub mod cib;
 pub mod client;
 pub mod clock;
 pub mod cluster;

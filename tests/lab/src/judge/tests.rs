@@ -417,7 +417,7 @@ fn a_fencing_that_came_to_nothing_ends() {
         let mut history = restarted();
         history.faults.push(fault(FaultKind::NodeLost, "node1", at - 1.0, at - 1.0));
         history.fencings.push(Fencing { node: "node1".to_owned(), asked: at, done: None });
-        history.rests.extend(rests);
+        history.rests.extend(rests.iter().map(|at| Rest { at: *at, ..Rest::default() }));
         change(&mut history);
         violations(&history)
     };
