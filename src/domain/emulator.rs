@@ -163,8 +163,14 @@ pub(super) mod tests {
 
     /// A process with an emulator's command line; the shell keeps what follows its script as its own arguments.
     pub(in crate::domain) fn impostor(name: &str, script: &str) -> Child {
+        impostor_with(name, script, &[])
+    }
+
+    /// The same with more on its command line.
+    pub(in crate::domain) fn impostor_with(name: &str, script: &str, more: &[&str]) -> Child {
         Command::new("/bin/sh")
             .args(["-c", script, "qemu", "-name", &format!("guest={name}"), "-uuid", UUID])
+            .args(more)
             .stdout(Stdio::null())
             .spawn()
             .unwrap()

@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::log;
 #[cfg(test)]
 use crate::simulation::{self, hosts::World};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -31,8 +31,9 @@ pub fn find(identity: &Identity, known: Option<Emulator>, deadline: &Deadline) -
     }
     let wanted = identity.clone();
     let no_matter = |silent: &Path| is_at(silent, known) || status_file::is_anothers(silent, identity);
-    let found = scan(deadline, no_matter, move |process| process.runs(&wanted));
-    let mut found = found.map_err(|error| error.context(format_args!("looking for {}", identity.name)))?;
+    let found = scan(deadline, no_matter, move |process| process.runs(&wanted).then_some(()));
+    let found = found.map_err(|error| error.context(format_args!("looking for {}", identity.name)))?;
+    let mut found: Vec<Emulator> = found.into_iter().map(|(emulator, ())| emulator).collect();
     found.extend(known.filter(|known| !found.contains(known) && !known.is_gone()));
     Ok(found)
 }
@@ -50,7 +51,8 @@ fn is_at(directory: &Path, known: Option<Emulator>) -> bool {
 /// As for [`find`].
 pub fn any_but(claimed: &[Identity], deadline: &Deadline) -> Result<bool, Error> {
     let known = claimed.to_vec();
-    let is_stranger = move |process: &Process| process.is_emulator() && !known.iter().any(|identity| process.runs(identity));
+    let is_stranger =
+        move |process: &Process| (process.is_emulator() && !known.iter().any(|identity| process.runs(identity))).then_some(());
     let others = scan(deadline, |silent| status_file::is_one_of(silent, claimed), is_stranger)?;
     Ok(!others.is_empty())
 }
@@ -67,7 +69,7 @@ pub fn has_come(wanted: Option<&Identity>, claimed: &[Identity], deadline: &Dead
             Some(meant) => process.runs(meant),
             None => !known.iter().any(|identity| process.runs(identity)),
         };
-        process.is_emulator() && process.is_incoming() && is_meant()
+        (process.is_emulator() && process.shown()?.incoming && is_meant()).then_some(())
     };
     let no_matter = |silent: &Path| match wanted {
         Some(wanted) => status_file::is_anothers(silent, wanted),
@@ -77,16 +79,48 @@ pub fn has_come(wanted: Option<&Identity>, claimed: &[Identity], deadline: &Dead
     Ok(!found.is_empty())
 }
 
+/// A guest that was taken in by an emulator here (`-incoming`: by a move, or from a saved state).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// The emulator.
+    pub emulator: Emulator,
+    /// The guest's name, as the emulator shows it.
+    pub name: String,
+}
+
+impl fmt::Display for Newcomer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.emulator, self.name)
+    }
+}
+
+/// The newcomers on this host that belong to none of `claimed`. To the libvirt of a user, or to one in a container, no guest of a cluster is moved.
+///
+/// # Errors
+/// As for [`find`].
+pub fn newcomers(claimed: &[Identity], deadline: &Deadline) -> Result<Vec<Newcomer>, Error> {
+    let known = claimed.to_vec();
+    let is_newcomer = move |process: &Process| {
+        let shown = process.shown().filter(|shown| shown.incoming && process.is_emulator())?;
+        let own = Identity { name: shown.name, uuid: None };
+        // Its name alone is enough for this host's own libvirt.
+        (process.runs(&own) && !known.iter().any(|identity| process.runs(identity))).then_some(own.name)
+    };
+    let found = scan(deadline, |silent| status_file::is_one_of(silent, claimed), is_newcomer)?;
+    Ok(found.into_iter().map(|(emulator, name)| Newcomer { emulator, name }).collect())
+}
+
 /// When the process that has called this one started, in clock ticks since boot: `pacemaker-execd` when Pacemaker calls an agent.
 #[must_use]
 pub fn start_of_caller() -> Option<u64> {
     Some(Status::read(&process::directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
 }
 
-/// The processes that `wanted` picks; those that do not show their command line can be left out if they do not matter, see [`walk::each`].
-fn scan<F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, wanted: F) -> Result<Vec<Emulator>, Error>
+/// The processes of which `wanted` makes something, each with that; those that do not show their command line can be left out if they do not matter, see [`walk::each`].
+fn scan<T, F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, wanted: F) -> Result<Vec<(Emulator, T)>, Error>
 where
-    F: Fn(&Process) -> bool + Clone + Send + Sync + 'static,
+    T: Send + 'static,
+    F: Fn(&Process) -> Option<T> + Clone + Send + Sync + 'static,
 {
     again(deadline, || {
         #[cfg(test)]
@@ -95,8 +129,8 @@ where
         }
         let wanted = wanted.clone();
         let found = walk::each(deadline, &no_matter, move |pid, process| {
-            let start = || Some(Status::read(&process.directory)?.start);
-            wanted(process).then(start).flatten().map(|start| Emulator { pid, start })
+            let made = wanted(process)?;
+            Some((Emulator { pid, start: Status::read(&process.directory)?.start }, made))
         });
         found.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Error::new(Kind::Unresponsive, error.to_string()),
@@ -122,7 +156,7 @@ fn unreadable(error: impl Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::emulator::tests::{impostor, reap};
+    use super::super::emulator::tests::{impostor, impostor_with, reap};
     use super::*;
     use crate::deadline::now;
     use crate::simulation::pick;
@@ -154,11 +188,36 @@ mod tests {
                 |deadline: &Deadline| find(&identity("web1", None), None, deadline).map(drop),
                 |deadline: &Deadline| any_but(&[], deadline).map(drop),
                 |deadline: &Deadline| has_come(None, &[], deadline).map(drop),
-            ][pick(3)];
+                |deadline: &Deadline| newcomers(&[], deadline).map(drop),
+            ][pick(4)];
             look(&deadline).map_or_else(|error| error.text, |()| "seen".into())
         };
         let answers = simulation::explore(0, create, act, |_, _| Ok(()));
-        assert_eq!(answers.into_iter().collect::<Vec<_>>(), [("seen".to_owned(), 3)]);
+        assert_eq!(answers.into_iter().collect::<Vec<_>>(), [("seen".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn who_has_come_and_is_nobodys() {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let name = |word: &str| format!("{word}-{}", std::process::id());
+        let script = "while :; do sleep 0.1; done";
+        let all = [impostor(&name("native"), script), impostor_with(&name("newcomer"), script, &["-incoming", "defer"])];
+        let seen = |claimed: &[Identity]| {
+            let found = newcomers(claimed, &deadline).unwrap();
+            let mine = found.into_iter().filter(|one| all.iter().any(|child| i32::try_from(child.id()) == Ok(one.emulator.pid)));
+            mine.map(|one| one.name).collect::<Vec<_>>()
+        };
+        // Their own command lines are there only after their exec.
+        while find(&identity(&name("native"), None), None, &deadline).unwrap().is_empty() || seen(&[]).is_empty() {
+            assert!(deadline.pause(Duration::from_millis(10)));
+        }
+        assert_eq!(seen(&[]), [name("newcomer")]);
+        assert_eq!(seen(&[identity(&name("native"), None)]), [name("newcomer")]);
+        assert_eq!(seen(&[identity(&name("newcomer"), None)]), [""; 0]);
+        for mut child in all {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

@@ -105,9 +105,7 @@ pub(super) struct Shown {
 
 /// What the process shows if it is an emulator; nothing once its memory is gone. May block: see [`walk`].
 pub(super) fn shown(pid: i32) -> Option<Shown> {
-    let process = Process::read(directory(pid)).ok()??;
-    let name = String::from_utf8_lossy(&guest_name(option(&process.line, b"-name")?)).into_owned();
-    Some(Shown { name, incoming: process.is_incoming() })
+    Process::read(directory(pid)).ok()??.shown()
 }
 
 impl Process {
@@ -122,9 +120,10 @@ impl Process {
         Ok(Some(Self { directory, line }))
     }
 
-    /// Whether it was started to take in a guest that ran before (`-incoming`).
-    pub(super) fn is_incoming(&self) -> bool {
-        option(&self.line, b"-incoming").is_some()
+    /// What it shows if it is an emulator.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        let name = String::from_utf8_lossy(&guest_name(option(&self.line, b"-name")?)).into_owned();
+        Some(Shown { name, incoming: option(&self.line, b"-incoming").is_some() })
     }
 
     /// Whether it is an emulator that libvirt has started, or what is left of one.

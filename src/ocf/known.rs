@@ -150,7 +150,7 @@ impl Call {
     }
 
     /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.
-    fn part(&self) -> Deadline {
+    pub(super) fn part(&self) -> Deadline {
         self.deadline.within(self.deadline.left() / 4)
     }
 

@@ -14,6 +14,7 @@ mod manual;
 mod metadata;
 mod monitor;
 mod moving;
+mod newcomers;
 mod outage;
 mod outlook;
 mod parameters;

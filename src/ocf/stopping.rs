@@ -90,16 +90,26 @@ impl<'a> Stopping<'a> {
                 }
                 Err(error) => {
                     self.end_guessed(&error)?;
-                    if error.kind == Kind::Definition || !call.has_strangers().map_err(|error| call.failure(error))? {
-                        return Ok(());
-                    }
-                    // Storage that does not answer now may do so yet.
+                    let Some(doubt) = self.doubt(error).map_err(|error| call.failure(error))? else { return Ok(()) };
+                    // Storage that does not answer now may do so yet, and who has come may yet be seen by the resource that it belongs to.
                     if !call.deadline.again(AGAIN) {
-                        return Err(call.failure(error.context("a guest runs here that may be this resource's")));
+                        return Err(call.failure(doubt));
                     }
                 }
             }
         }
+    }
+
+    /// Why it cannot be said that this resource's guest is not here, when its definition cannot be had because of `error`, and no guest is named like it.
+    ///
+    /// Where the definition is not there this resource can have started none. But a move can have brought one: to say that it is stopped would have it
+    /// started a second time elsewhere.
+    fn doubt(&self, error: Error) -> Result<Option<Error>, Error> {
+        let Self { call, .. } = self;
+        if error.kind == Kind::Definition {
+            return Ok(call.newcomer()?.map(|newcomer| Call::doubt(&newcomer, &error)));
+        }
+        Ok(call.has_strangers()?.then(|| error.context("a guest runs here that may be this resource's")))
     }
 
     /// Ends the guests that are named like this resource's, whose definition cannot be had because of `error`.

@@ -52,6 +52,7 @@ const SET_UPS: &[(&str, SetUp)] = &[
     ("lost_runs", libvirt::lost_runs),
     ("missing_runs", config::missing_runs),
     ("missing_absent", config::missing_absent),
+    ("missing_came", config::missing_came),
     ("unreadable_runs", config::unreadable_runs),
     ("unreadable_absent", config::unreadable_absent),
     ("unparsable_runs", config::unparsable_runs),

@@ -1,0 +1,152 @@
+//! Guests that have come to this node by a move, and that nobody is known to have: one of them may be this resource's, if its definition is not there to
+//! say which guest that is.
+
+use super::Call;
+use crate::cluster::cib::{Cib, Part};
+use crate::cluster::view::{self, View};
+use crate::domain::definition::{Definition, Identity};
+use crate::domain::evidence::{self, Newcomer};
+use crate::domain::{Error, Kind};
+use crate::log;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the definition of another resource may take to be read.
+const READING: Duration = Duration::from_secs(2);
+
+/// The guest agents of which it is known what their `config` means.
+const AGENT: &str = ":VirtualDomain";
+
+impl Call {
+    /// A guest that has come here and may be this resource's: the state file of no other resource names it, nor does any other resource of
+    /// Pacemaker's configuration mean it.
+    ///
+    /// libvirt takes the definition along in a move, so that a guest can run where its `config` is not. It is then neither named by the definition
+    /// nor, if it is called otherwise than the file and the resource, by a guess.
+    ///
+    /// # Errors
+    /// The process table cannot be read in time, so nothing is known.
+    pub(super) fn newcomer(&self) -> Result<Option<Newcomer>, Error> {
+        let mut claimed = self.shelf().others();
+        match evidence::newcomers(&claimed, &self.part()) {
+            Ok(found) if found.is_empty() => return Ok(None),
+            Ok(_) => {}
+            // One that does not show itself may turn out to be another resource's.
+            Err(error) => log::debug(|| error.text),
+        }
+        claimed.extend(self.of_other_resources());
+        Ok(evidence::newcomers(&claimed, &self.deadline)?.into_iter().next())
+    }
+
+    /// What an action says that finds such a guest, and cannot read the definition because of `error`.
+    pub(super) fn doubt(newcomer: &Newcomer, error: &Error) -> Error {
+        Error::new(Kind::State, format!("{newcomer} has come here by a move and may be this resource's: {error}"))
+    }
+
+    /// The guests that the other resources of Pacemaker's configuration mean.
+    fn of_other_resources(&self) -> Vec<Identity> {
+        let Some(own) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return Vec::new() };
+        let cib = match Cib::query_part(Part::Resources, &self.part()) {
+            Ok(cib) => cib,
+            Err(trouble) => {
+                log::debug(|| format!("which guests other resources have cannot be told: {trouble}"));
+                return Vec::new();
+            }
+        };
+        let deadline = self.part();
+        let read = |config: &Path| Definition::read(config, &deadline.share(READING, 4)).ok().map(|definition| definition.identity.name);
+        // By names alone: the UUID may be that of the guest whose definition was copied.
+        names(&cib, own, read).into_iter().map(|name| Identity { name, uuid: None }).collect()
+    }
+
+    /// Whether Pacemaker has this resource on other nodes, well and at rest: then what has come here is another guest. A probe of a node that lacks the
+    /// definition must not cost the guest its life where it runs.
+    pub(super) fn runs_elsewhere(&self) -> bool {
+        let (Some(instance), Some(node)) = (&self.environment.instance, &self.environment.node) else { return false };
+        View::query(&self.part()).is_ok_and(|view| is_settled_elsewhere(&view, instance, node))
+    }
+}
+
+/// The names of the guests that the resources but `own` mean: what `read` finds in their definitions, or, where one cannot be had, what their files and
+/// they themselves are called.
+fn names(cib: &Cib, own: &str, read: impl Fn(&Path) -> Option<String>) -> Vec<String> {
+    let mut names = Vec::new();
+    for other in cib.resources().into_iter().filter(|other| other.id != own && other.agent.ends_with(AGENT)) {
+        let Some(config) = other.parameters.get("config").map(Path::new) else { continue };
+        match read(config) {
+            Some(name) => names.push(name),
+            None => {
+                names.extend(config.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+                names.push(other.id);
+            }
+        }
+    }
+    names
+}
+
+/// Whether `resource` runs on members other than `node`, and nothing is being done with it.
+fn is_settled_elsewhere(view: &View, resource: &str, node: &str) -> bool {
+    let Some(placed) = view.resource(resource) else { return false };
+    let at_rest = !placed.failed && placed.role == "Started" && placed.pending.as_deref().is_none_or(view::is_look);
+    let is_well = |at: &String| !at.eq_ignore_ascii_case(node) && view.online().any(|online| online == at);
+    at_rest && !placed.nodes.is_empty() && placed.nodes.iter().all(is_well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::view::{Member, Placed};
+
+    #[test]
+    fn what_other_resources_mean() {
+        let primitive = |id: &str, kind: &str| {
+            format!(
+                "<primitive id='{id}' class='ocf' provider='kvmha' type='{kind}'><instance_attributes id='{id}-a'>\
+                 <nvpair id='{id}-c' name='config' value='/cluster/{id}/domain.xml'/></instance_attributes></primitive>"
+            )
+        };
+        let all = primitive("vm-web1", "VirtualDomain") + &primitive("vm-web2", "VirtualDomain") + &primitive("db", "VirtualDomain");
+        let text = format!("<cib><configuration><resources>{all}{}</resources></configuration></cib>", primitive("disk", "Filesystem"));
+        let read = |config: &Path| config.starts_with("/cluster/vm-web2").then(|| "web2".to_owned());
+        assert_eq!(names(&Cib::parse(text).unwrap(), "vm-web1", read), ["web2", "domain", "db"]);
+    }
+
+    #[test]
+    fn a_guest_that_is_well_elsewhere_has_not_come_here() {
+        let member = |name: &str| Member { name: name.into(), online: true, unsettled: false, standby: false, remote: false };
+        let placed = |nodes: &[&str]| Placed {
+            id: "web1".into(),
+            agent: "ocf:kvmha:VirtualDomain".into(),
+            role: "Started".into(),
+            managed: true,
+            failed: false,
+            blocked: false,
+            pending: None,
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+        };
+        let seen = |placed: Placed, nodes: Vec<Member>| {
+            let view = View {
+                controller: None,
+                quorum: true,
+                maintenance: false,
+                fencing: true,
+                nodes,
+                resources: vec![placed],
+                failures: Vec::new(),
+            };
+            is_settled_elsewhere(&view, "web1", "node2")
+        };
+        let both = || vec![member("node1"), member("node2")];
+        assert!(seen(placed(&["node1"]), both()));
+        assert!(seen(Placed { pending: Some("Monitoring".into()), ..placed(&["node1"]) }, both()), "this probe itself");
+        assert!(!seen(placed(&[]), both()) && !seen(placed(&["node2"]), both()) && !seen(placed(&["node1", "node2"]), both()));
+        // A move that is under way, or whose end was not well.
+        assert!(!seen(Placed { pending: Some("Migrating".into()), ..placed(&["node1"]) }, both()));
+        assert!(!seen(Placed { failed: true, ..placed(&["node1"]) }, both()));
+        assert!(!seen(Placed { id: "web2".into(), ..placed(&["node1"]) }, both()));
+        // The node it came from has no power.
+        for lost in [Member { online: false, ..member("node1") }, Member { unsettled: true, ..member("node1") }] {
+            assert!(!seen(placed(&["node1"]), vec![lost, member("node2")]));
+        }
+    }
+}
