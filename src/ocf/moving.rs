@@ -147,6 +147,7 @@ pub(super) fn plan_for(call: &Call, target: &str, resolved: &Deadline) -> Result
         speed: parameters.migration_speed,
         downtime: parameters.migration_downtime,
         config: parameters.config.clone(),
+        instance: call.environment.instance.clone(),
         storage: parameters.migration_storage_check,
         policy: parameters.migration_policy,
     })

@@ -14,7 +14,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// A guest that can move in this lab: TCP without authentication, and a folder of which libvirt does not know that it is shared.
-fn mover<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
+pub(super) fn mover<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
     Ok(Resource::new(lab, name)?.with("migration_transport", "tcp").with("migrate_options", "--unsafe"))
 }
 
@@ -22,7 +22,7 @@ fn to(target: &str) -> [(&str, &str); 2] {
     [("OCF_RESKEY_CRM_meta_migrate_target", target), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)]
 }
 
-fn migrate_to(guest: &Resource, from: &str, target: &str, seconds: u64) -> Result<Answer> {
+pub(super) fn migrate_to(guest: &Resource, from: &str, target: &str, seconds: u64) -> Result<Answer> {
     guest.call_with(from, "migrate_to", seconds, &to(target))
 }
 

@@ -24,6 +24,8 @@ pub struct Plan {
     pub downtime: u64,
     /// Where the guest's definition is.
     pub config: PathBuf,
+    /// What the resource is called, if it has a name: a guest without a definition is looked for by that too.
+    pub instance: Option<String>,
     /// Which moves are refused for what is under the guest.
     pub storage: StorageCheck,
     /// How a guest is treated that dirties its memory faster than it can be sent.
@@ -62,6 +64,7 @@ impl Plan {
             speed: 0,
             downtime: 0,
             config: "/srv/web1.xml".into(),
+            instance: None,
             storage: StorageCheck::Off,
             policy: Policy::Plain,
         }

@@ -4,6 +4,7 @@
 //! is only what would surely make the move fail, or harm the guest.
 
 mod certificate;
+mod config;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 pub(super) mod job;

@@ -27,8 +27,8 @@ const TAKING: Duration = Duration::from_secs(1);
 /// In how many seconds every question has ended, or hangs; the clock of the host that has put it may be another one.
 const LONGEST: u64 = 600;
 
-/// More than a table of hosts may have, or anything else that is read whole.
-const MOST: usize = 1024 * 1024;
+/// What is read whole has no more: a definition, a table of hosts.
+const MOST: usize = 4 * 1024 * 1024;
 
 /// In how many places a device is read of which the beginning and the end may be in that host's page cache.
 const PLACES: usize = 3;
@@ -59,8 +59,8 @@ pub(super) struct There {
 pub(super) struct Question<'a> {
     /// How many there are.
     pub(super) count: usize,
-    /// The one whose contents are wanted.
-    pub(super) text: Option<usize>,
+    /// Those whose contents are wanted.
+    pub(super) texts: &'a [usize],
     /// Those whose devices are also read where nobody has read them before.
     pub(super) through: &'a [usize],
 }
@@ -69,8 +69,8 @@ pub(super) struct Question<'a> {
 pub(super) struct Seen {
     /// Of each link, in their order; `None` if it leads to nothing. A folder has no samples worth the name.
     pub(super) links: Vec<Option<There>>,
-    /// The contents of the one that was asked for.
-    pub(super) text: Option<String>,
+    /// The contents of those that were asked for, in the order of the question; `None` if they cannot be had.
+    pub(super) texts: Vec<Option<String>>,
 }
 
 /// Has the target's libvirt read the word, so many times at most.
@@ -107,38 +107,38 @@ pub(super) fn see(
     question: &Question,
     deadline: &Deadline,
 ) -> Result<Option<Seen>, Error> {
-    let Question { count, text, through } = *question;
-    let (place, through) = (folder.join(&nonce.name).join(nonce::LINKS), through.to_vec());
+    let Question { count, texts, through } = *question;
+    let (place, texts, through) = (folder.join(&nonce.name).join(nonce::LINKS), texts.to_vec(), through.to_vec());
     in_folder(there, &place, &nonce.name, "links", deadline, move |connect, pool| {
         let names = pool.list_volumes()?;
         let volume = |at: usize| {
             let name = at.to_string();
             names.contains(&name).then(|| pool.lookup_storage_vol_by_name(&name)).transpose()
         };
-        let text = text.map(volume).transpose()?.flatten().map(|volume| read(connect, &volume, 0, 0)).transpose()?;
+        let text = |at: &usize| {
+            // A folder, or what is not there any more, has none.
+            let read = volume(*at)?.and_then(|volume| read(connect, &volume, 0, 0).ok());
+            Ok(read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        };
+        let texts = texts.iter().map(text).collect::<Result<Vec<_>, VirtError>>()?;
         let links = (0..count).map(|at| {
             let seen = volume(at)?.map(|volume| describe(connect, &volume, through.contains(&at))).transpose()?;
             Ok(seen.flatten())
         });
         let links = links.collect::<Result<Vec<_>, VirtError>>()?;
-        Ok(Seen { links, text: text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) })
+        Ok(Seen { links, texts })
     })
 }
 
 /// Has a libvirt read files of a folder of its host's, each at most [`MOST`] long; `None` for one that is not there, or for all if the
 /// folder is not.
-pub(super) fn texts(
-    host: &Connection,
-    folder: &Path,
-    names: &[&'static str],
-    deadline: &Deadline,
-) -> Result<Option<Vec<Option<String>>>, String> {
+pub(super) fn texts(host: &Connection, folder: &Path, names: &[&str], deadline: &Deadline) -> Result<Option<Vec<Option<String>>>, String> {
     // Its name only, by which a pool that was left is known.
     let name = Nonce::new(folder).map_err(|error| error.to_string())?.name;
-    let names = names.to_vec();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let read = in_folder(host, folder, &name, "files", deadline, move |connect, pool| {
         let there = pool.list_volumes()?;
-        let text = |name: &&str| {
+        let text = |name: &String| {
             let found = there.iter().any(|known| known == name).then(|| pool.lookup_storage_vol_by_name(name)).transpose()?;
             let bytes = found.map(|volume| read(connect, &volume, 0, 0)).transpose()?;
             Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))

@@ -8,6 +8,7 @@
 //! of this moment, where an attribute that a probe left in the cluster would be of its own time.
 
 use super::Check;
+use super::config;
 use super::reader::{Answer, Question, TRIES, There, ask, see};
 use super::safe;
 use super::target::{Target, is_here};
@@ -29,20 +30,25 @@ const BY_ID: &str = "/dev/disk/by-id";
 /// Which of the links is the table of hosts.
 const HOSTS: usize = 1;
 
+/// And which is the guest's definition.
+const CONFIG: usize = 2;
+
 /// The question of the preflight.
 pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     if !target.is_here() {
         // What has the same names here is another host's.
-        return vec![Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs")];
+        let storage = Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs");
+        return vec![storage, config::check(None, target, deadline)];
     }
     let mut findings = look(&target.xml, &|pool, volume| target.here.volume(pool, volume, deadline), deadline);
     let mut checks = safe::checks(&findings, target, deadline);
     if target.plan.storage == StorageCheck::Off {
         checks.push(Check::ok("storage", "is not compared (migration_storage_check=off)"));
-        return checks;
+        findings.clear();
     }
-    compare(&mut findings, &target.there, &target.plan, deadline);
+    let config = compare(&mut findings, &target.there, &target.plan, deadline);
     checks.extend(findings.iter().filter_map(|finding| check(finding, target, deadline)));
+    checks.push(config::check(config, target, deadline));
     checks
 }
 
@@ -106,12 +112,12 @@ struct Asked {
     nonce: Option<Nonce>,
 }
 
-/// Fills in what is known at the target.
-pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
+/// Fills in what is known at the target; and what was seen of the definition there, if it was.
+pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) -> Option<config::There> {
     let places: Vec<Option<Result<PathBuf, String>>> =
         findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();
     let mut folders: BTreeMap<(PathBuf, PathBuf), u32> = BTreeMap::new();
-    let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
+    let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts"), plan.config.clone()];
     for (finding, place) in findings.iter().zip(&places) {
         if let (Some(facts), Some(Ok(place))) = (finding.facts(), place) {
             if is_of_its_folder(&finding.item) && !facts.block {
@@ -134,7 +140,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         // What is left of the time is for taking everything away again.
         Some((asked, nonce)) => {
             let limit = deadline.before(deadline.left() / 4);
-            let question = Question { count: links.len(), text: Some(HOSTS), through: &[] };
+            let question = Question { count: links.len(), texts: &[HOSTS, CONFIG], through: &[] };
             see(there, &asked.there, nonce, &question, &limit)
                 .map_err(|error| format!("cannot be looked at there: {}", error.text))
                 .and_then(|seen| seen.ok_or_else(|| "cannot be looked at there: the folder for it has gone".to_owned()))
@@ -143,7 +149,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
     };
     let target = At {
         asked: &asked,
-        hosts: seen.as_ref().ok().and_then(|seen| seen.text.as_deref()),
+        hosts: seen.as_ref().ok().and_then(|seen| seen.texts.first()?.as_deref()),
         seen: seen.as_ref().map(|seen| links.iter().map(PathBuf::as_path).zip(seen.links.iter().copied()).collect()).map_err(Clone::clone),
         name: &plan.target,
     };
@@ -154,6 +160,10 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         if let Err(text) = nonce.take(&deadline.within(LOOK)) {
             log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
         }
+    }
+    match seen {
+        Ok(mut seen) => Some(config::There::seen(seen.links.get(CONFIG)?.is_some(), seen.texts.pop()?)),
+        Err(_) => config::There::of_folder(&asked.iter().find(|asked| Some(asked.there.as_path()) == plan.config.parent())?.answer),
     }
 }
 

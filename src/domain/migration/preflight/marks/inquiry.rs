@@ -142,7 +142,7 @@ impl<'a> Inquiry<'a> {
             .filter(|device| bypasses_the_cache(&device.disk.item))
             .filter_map(|device| links.iter().position(|link| *link == device.place))
             .collect();
-        let question = Question { count: links.len(), text: None, through: &through };
+        let question = Question { count: links.len(), texts: &[], through: &through };
         let seen = reader::see(self.there, &carrier.folder, carrier, &question, self.deadline).map_err(|error| {
             log::debug(|| format!("{}: {}", self.node, error.text));
             let text = self.sentence(first, "it cannot be looked at there");

@@ -1,0 +1,89 @@
+//! A guest is moved to a node where its definition is not there or another one, and where no name tells whose it is.
+
+use crate::moving::{migrate_to, mover};
+use crate::stage::{HERE, Resource, SOON, THERE, inside, soon};
+use anyhow::{Context, Result, ensure};
+use lab::process::replace;
+use lab::{Lab, promised};
+use std::fs;
+
+/// A guest that is called neither like its file nor like its resource, and the file is each node's own. The first of the pair is the one that knows where
+/// its disk is.
+fn stray(lab: &Lab) -> Result<(Resource<'_>, Resource<'_>)> {
+    let home = mover(lab, "stray")?;
+    let mut guest = home.with("config", "/etc/domain.xml");
+    guest.instance = "vm-stray".to_owned();
+    let _ = fs::remove_file(inside(lab, THERE, "/etc/domain.xml")?);
+    replace(&inside(lab, HERE, "/etc/domain.xml")?, &fs::read_to_string(lab.guest_definition("stray"))?)?;
+    guest.begin(HERE)?;
+    soon("it beats", || home.ring().is_ok())?;
+    Ok((home, guest))
+}
+
+/// The target's agent would not know which guest has come: it is not moved there. What is in the file there decides.
+pub fn at_the_target(lab: &Lab) -> Result<()> {
+    let (home, guest) = stray(lab)?;
+    let boot = home.ring()?.newest.boot;
+    let good = fs::read_to_string(lab.guest_definition("stray"))?;
+    let config = inside(lab, THERE, "/etc/domain.xml")?;
+    let stays = |says: &[&str]| -> Result<()> {
+        migrate_to(&guest, HERE, THERE, 30)?.says(1, &["stray still runs here", "/etc/domain.xml"])?.says(1, says)?;
+        guest.absent(THERE)?;
+        home.beats(boot)
+    };
+    stays(&["is not there on node2", "would not be known"])?;
+    let words =
+        ["kvmha", "check", "/etc/domain.xml", "--to", THERE, "--set", "migration_transport=tcp", "--set", "migrate_options=--unsafe"];
+    let said = lab.exec(HERE, &words, SOON)?;
+    let row = said.stdout.lines().find(|line| line.trim_start().starts_with("config"));
+    ensure!(said.code == Some(1) && row.is_some_and(|row| row.contains("refuse")), "{said:?}");
+    replace(&config, &good.replace("<name>stray<", "<name>other<"))?;
+    stays(&["names other"])?;
+    replace(&config, good.split_at(good.find("<name>").context("no name")?).0)?;
+    stays(&["is no definition of a guest"])?;
+    // Nothing that proves the folders of the disks to be the same: libvirt there reads the folder of the file.
+    let alone = guest.with("migration_storage_check", "off");
+    fs::remove_file(&config)?;
+    migrate_to(&alone, HERE, THERE, 30)?.says(1, &["/etc/domain.xml is not there on node2"])?;
+    replace(&config, &good)?;
+    migrate_to(&alone, HERE, THERE, 60)?.is(0)?;
+    guest.call_with(THERE, "migrate_from", 60, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.is(0)?;
+    guest.call(HERE, "stop", 30)?.is(0)?;
+    home.beats(boot)?;
+    guest.call(THERE, "stop", 60)?.is(0)?;
+    guest.absent(THERE)
+}
+
+/// The file is lost at the target when the guest has been moved there already: nobody there can say that it does not run.
+pub fn when_it_has_come(lab: &Lab) -> Result<()> {
+    let (home, guest) = stray(lab)?;
+    let boot = home.ring()?.newest.boot;
+    let good = fs::read_to_string(lab.guest_definition("stray"))?;
+    let config = inside(lab, THERE, "/etc/domain.xml")?;
+    replace(&config, &good)?;
+    migrate_to(&guest, HERE, THERE, 60)?.is(0)?;
+    fs::remove_file(&config)?;
+    let is_not_passed_over = |action: &str| -> Result<()> {
+        let answer = guest.call(THERE, action, 10)?;
+        promised!(!matches!(answer.code, 0 | 7), "{action} said {}, and the guest runs", answer.code);
+        answer.says(1, &["stray", "has come here by a move", "/etc/domain.xml"]).map(drop)
+    };
+    // As when the source has lost its power.
+    is_not_passed_over("stop")?;
+    is_not_passed_over("monitor")?;
+    // As after a move that has failed at its end.
+    guest.call_with(THERE, "migrate_from", 10, &[("OCF_RESKEY_CRM_meta_migrate_source", HERE)])?.says(1, &["/etc/domain.xml"])?;
+    guest.call(HERE, "stop", 30)?.is(0)?;
+    is_not_passed_over("stop")?;
+    home.beats(boot)?;
+    // Another resource has seen it: then it is that one's.
+    home.call(THERE, "monitor", 20)?.is(0)?;
+    guest.call(THERE, "monitor", 20)?.is(7)?;
+    guest.call(THERE, "stop", 20)?.is(0)?;
+    home.beats(boot)?;
+    fs::remove_file(home.record(THERE)?)?;
+    // With the file it is known again.
+    replace(&config, &good)?;
+    guest.call(THERE, "stop", 60)?.is(0)?;
+    guest.absent(THERE)
+}
