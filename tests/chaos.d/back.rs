@@ -43,10 +43,8 @@ impl Play<'_> {
                 let found = seen.resources.iter().find(|one| one.id == *guest).and_then(|one| one.nodes.first().cloned());
                 let place = found.map_or_else(|| self.stage.speaker(), Ok)?;
                 let line = format!("kvmha migrate {guest} {place} --plain --timeout 60");
-                // One that is not done in time leaves what it asked for.
-                self.draw(guest);
                 // It has Pacemaker look for the guest anew.
-                self.recorder.operation(Request::Forget, guest, &line, || self.run_on(&place, &line));
+                self.recorder.operation(Request::Forget, guest, &line, || self.migrate(&place, guest, &line));
             }
         }
         Ok(())

@@ -109,7 +109,7 @@ impl<'a> Play<'a> {
     }
 
     /// Something that was asked for may leave a constraint of a guest.
-    pub fn draw(&self, guest: &str) {
+    fn draw(&self, guest: &str) {
         self.drawn.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.to_owned());
     }
 
@@ -141,14 +141,7 @@ impl<'a> Play<'a> {
                 let line = format!("kvmha migrate {guest} {node} --plain --timeout 40");
                 // It is run where the guest is.
                 let place = self.recorder.view().and_then(|view| view.runs_on(&subject).map(str::to_owned)).or_else(|| self.speaker());
-                let ask = || {
-                    let Some(output) = place.and_then(|place| self.said_on(&place, &line)) else { return false };
-                    // One that was killed with its node takes nothing back, and it says what it could not.
-                    if output.code.is_none_or(|code| code > 128) || output.stderr.contains(" is left") {
-                        self.draw(&subject);
-                    }
-                    output.ok()
-                };
+                let ask = || place.is_some_and(|place| self.migrate(&place, &subject, &line));
                 self.recorder.operation(Request::Harmless, &subject, &text, ask);
             }
             Work::Stop { guest } => {
@@ -197,6 +190,16 @@ impl<'a> Play<'a> {
                 self.recorder.operation(Request::Off, &subject, &text, || self.run_on(&node.to_string(), &line));
             }
         }
+    }
+
+    /// A `kvmha migrate` of a guest, on a node.
+    pub fn migrate(&self, place: &str, guest: &str, line: &str) -> bool {
+        let Some(output) = self.said_on(place, line) else { return false };
+        // One that was killed with its node takes nothing back, and it says what it could not.
+        if output.code.is_none_or(|code| code > 128) || output.stderr.contains(" is left") {
+            self.draw(guest);
+        }
+        output.ok()
     }
 
     pub fn readopt(&self, name: &str) -> bool {
