@@ -1,4 +1,5 @@
-//! What a round has asked for is taken back: a node that died, and a part of the cluster that was not heard, take the end of a request with them.
+//! What a round has asked for is taken back: a node that died, and a part of the cluster that was not heard, take the end of a request
+//! with them.
 
 use crate::play::{LIMIT, Play, target_role};
 use anyhow::{Result, ensure};
@@ -19,8 +20,8 @@ impl Play<'_> {
         Requests::parse(&self.stage.check("cibadmin --query")?)
     }
 
-    /// Nodes leave standby, and guests are to run. What the losing part of a cluster has taken is lost when the parts have found together, though it
-    /// was said to be done.
+    /// Nodes leave standby, and guests are to run. What the losing part of a cluster has taken is lost when the parts have found together,
+    /// though it was said to be done.
     pub fn take_back(&self) -> Result<()> {
         self.until_gone("a request", |requests| {
             for node in &requests.standby {
@@ -33,8 +34,8 @@ impl Play<'_> {
         })
     }
 
-    /// Gives guests back to Pacemaker that a `kvmha migrate` has kept from it and died with its node: the next one does. It is asked for the node on
-    /// which the guest is, so that it moves nothing.
+    /// Gives guests back to Pacemaker that a `kvmha migrate` has kept from it and died with its node: the next one does. It is asked for the
+    /// node on which the guest is, so that it moves nothing.
     pub fn give_back(&self) -> Result<()> {
         for _ in 0..TRIES {
             let requests = self.requests()?;

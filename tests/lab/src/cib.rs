@@ -78,8 +78,10 @@ mod tests {
 
     const CIB: &str = r#"<cib><configuration>
         <nodes>
-          <node id="1" uname="node1"><instance_attributes id="nodes-1"><nvpair id="nodes-1-standby" name="standby" value="on"/></instance_attributes></node>
-          <node id="2" uname="node2"><instance_attributes id="nodes-2"><nvpair id="nodes-2-standby" name="standby" value="off"/></instance_attributes></node>
+          <node id="1" uname="node1"><instance_attributes id="nodes-1">
+            <nvpair id="nodes-1-standby" name="standby" value="on"/></instance_attributes></node>
+          <node id="2" uname="node2"><instance_attributes id="nodes-2">
+            <nvpair id="nodes-2-standby" name="standby" value="off"/></instance_attributes></node>
           <node id="3" uname="node3"/>
         </nodes>
         <resources>

@@ -176,7 +176,8 @@ fn is_other_end(history: &History, action: &Action, node: &str) -> bool {
     ends.clone().next().is_none() || ends.any(|one| one.node == node)
 }
 
-/// When a fencing is over. One that was refused or not answered, Pacemaker gives up, and nothing of it is under way when the cluster has come to rest.
+/// When a fencing is over. One that was refused or not answered Pacemaker gives up, and when the cluster has come to rest nothing of it is under
+/// way.
 fn over(history: &History, fencing: &Fencing) -> f64 {
     let rests = || history.rests.iter().map(|rest| rest.at).filter(|at| *at > fencing.asked);
     let given_up = || rests().fold(fencing.asked + FENCING, f64::min);
