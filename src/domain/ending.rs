@@ -248,7 +248,10 @@ fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
 }
 
 /// Ends the guest without libvirt, and proves it gone.
-fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
+///
+/// # Errors
+/// As for [`stop`].
+pub(super) fn end(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<()> {
     let emulators = twin::find(trace, uri, deadline)?;
     prove(&trace.with(&emulators), &emulators, uri, deadline)
 }

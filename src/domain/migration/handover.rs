@@ -15,7 +15,7 @@ use crate::domain::{Condition, Error, Kind, Result, ending};
 use crate::log;
 use std::time::{Duration, Instant};
 
-/// How long the copy here may wait before the other host is asked. A handover takes milliseconds, or as long as the greatest downtime.
+/// How long the copy here may wait, or libvirt here say nothing, before the other host is asked. A handover takes milliseconds, or as long as the greatest downtime.
 const ASK_AFTER: Duration = Duration::from_secs(2);
 
 /// How long the copy here may wait, with no word from there, before it is held: less than libvirt takes to give up a connection
@@ -29,45 +29,54 @@ const KEEP: Duration = Duration::from_secs(32);
 #[derive(Debug)]
 pub(super) struct Handover {
     emulators: Vec<Emulator>,
+    /// Since when the copy here waits.
     since: Option<Instant>,
+    /// Since when libvirt here says nothing.
+    silent: Option<Instant>,
     held: bool,
 }
 
 impl Handover {
     /// Of the guest that these emulators run here.
     pub(super) fn new(emulators: Vec<Emulator>) -> Self {
-        Self { emulators, since: None, held: false }
+        Self { emulators, since: None, silent: None, held: false }
     }
 
-    /// Looks at both sides if the copy here waits. Says whether the guest runs there and the copy here was ended.
+    /// Looks at both sides if the copy here waits, or may have begun to since libvirt here was heard. Says whether the guest runs there and the copy
+    /// here was ended.
     ///
     /// # Errors
     /// The guest runs there, and the copy here could not be ended. Or the copy here is held, and nobody will say any more whether it runs there.
     pub(super) fn settled(&mut self, here: &Here, there: &mut There, deadline: &Deadline) -> Result<bool> {
-        let stalls = match here.side(deadline) {
-            Side::Waits(Condition::PAUSED_MIGRATION) => false,
+        let (identity, name) = (&here.trace.identity, &here.trace.identity.name);
+        let side = here.side(deadline);
+        let stalls = matches!(side, Side::Unknown(_));
+        let silent = if stalls { deadline::now() - *self.silent.get_or_insert_with(deadline::now) } else { Duration::ZERO };
+        match side {
+            Side::Waits(Condition::PAUSED_MIGRATION) => self.silent = None,
             // A libvirt that stalls for a moment goes on counting the time to its giving up; so does this.
-            Side::Unknown(_) if self.since.is_some() => true,
+            Side::Unknown(_) if self.since.is_some() => {}
+            // Whether the copy here waits was not seen. Nothing is held for that, but the guest may run there.
+            Side::Unknown(_) => {
+                let arrived = silent >= ASK_AFTER && there.has_all(identity, deadline);
+                return if arrived { self.end_untold(here, deadline).map(|()| true) } else { Ok(false) };
+            }
             side => {
-                self.since = None;
+                (self.since, self.silent) = (None, None);
                 if matches!(side, Side::Runs | Side::Half(..)) {
-                    self.release(&here.trace.identity.name);
+                    self.release(name);
                 }
                 return Ok(false);
             }
-        };
+        }
         let waited = deadline::now() - *self.since.get_or_insert_with(deadline::now);
         if waited < ASK_AFTER {
             return Ok(false);
         }
-        let (identity, name) = (&here.trace.identity, &here.trace.identity.name);
         match there.side(identity, deadline) {
+            Side::Runs if stalls => return self.end_untold(here, deadline).map(|()| true),
             Side::Runs => {
                 log::warning(format_args!("{name} runs on the target, ending its copy here: libvirt here was not told"));
-                // What it does first when it is back may be to let the copy go on. (Not else: one that is held takes longer to end.)
-                if stalls {
-                    self.hold(name, "it runs on the target, and libvirt here does not answer");
-                }
                 ending::end_copy(identity, here.uri, deadline)?;
                 return Ok(true);
             }
@@ -79,6 +88,16 @@ impl Handover {
             Side::Unknown(_) | Side::Half(..) | Side::Waits(..) | Side::Absent => {}
         }
         Ok(false)
+    }
+
+    /// Ends the copy here, while the guest runs there, without libvirt here, which does not answer: what it does first when it is back may be to let the
+    /// copy go on. (Not held where it answers: one that is takes longer to end.)
+    ///
+    /// # Errors
+    /// It has not ended in time.
+    pub(super) fn end_untold(&mut self, here: &Here, deadline: &Deadline) -> Result<()> {
+        self.hold(&here.trace.identity.name, "it runs on the target, and libvirt here does not answer");
+        ending::end(&here.trace, here.uri, deadline)
     }
 
     /// Keeps the copy here from going on; `text`: why the other host cannot be asked. libvirt may have let it go on while that was tried: then

@@ -86,13 +86,17 @@ impl Sides<'_> {
             Side::Runs => Err(Error::new(Kind::Lives, format!("{name} was moved to {} and runs here too", self.plan.target))),
             Side::Waits(state) | Side::Half(state) => {
                 log::warning(format_args!("{name} has moved, ending its copy here, {state}"));
-                ending::end_copy(&self.here.trace.identity, self.here.uri, deadline)
+                self.end_copy(deadline)
             }
             Side::Unknown(text) => {
                 log::warning(format_args!("{name} has moved; what is left here is stop's: {text}"));
                 Ok(())
             }
         }
+    }
+
+    fn end_copy(&self, deadline: &Deadline) -> Result<()> {
+        ending::end_copy(&self.here.trace.identity, self.here.uri, deadline)
     }
 
     /// The move failed: find out where the guest is. libvirt lets it go on at the source when the target has not taken it over; both
@@ -109,7 +113,7 @@ impl Sides<'_> {
         let patience = deadline.within(PATIENCE);
         // A request that was not answered may still be waiting for its turn, whatever is on its way by now.
         let may_end = self.begun && error.leaves_open() && error.kind != Kind::Unresponsive;
-        let (mut idle, mut asks, mut look) = (false, false, LOOK);
+        let (mut idle, mut asks, mut silent, mut look) = (false, false, false, LOOK);
         loop {
             // Before the look, whose time this does not take, so that what is judged is not older than the answer.
             if asks && !idle {
@@ -127,8 +131,13 @@ impl Sides<'_> {
                 handover.release(&name);
             }
             asks = may_end && matches!((&here, &there), (Side::Runs, Side::Unknown(_)));
+            // libvirt here may only stall for a moment.
+            let is_silent = matches!((&here, &there), (Side::Unknown(_), Side::Runs));
+            let again = std::mem::replace(&mut silent, is_silent) || last;
+            let arrived =
+                is_silent && again && self.there.has_all(&self.here.trace.identity, &deadline.before(HERE.min(deadline.left() / 2)));
             let (paused, ours, held) = (self.paused, self.ours, handover.held());
-            let known = Known { name: &name, target: &target, error, paused, ours, idle, held, last };
+            let known = Known { name: &name, target: &target, error, paused, ours, idle, held, arrived, last };
             match judge(&here, &there, &known) {
                 Next::Moved => {
                     log::info(format_args!("{name} runs on {target} in spite of an error: {error}"));
@@ -136,7 +145,7 @@ impl Sides<'_> {
                 }
                 Next::EndCopyHere => {
                     log::warning(format_args!("{name} runs on {target}, ending its copy here: {error}"));
-                    return ending::end_copy(&self.here.trace.identity, self.here.uri, deadline);
+                    return if is_silent { handover.end_untold(self.here, deadline) } else { self.end_copy(deadline) };
                 }
                 Next::HoldHere(place) => {
                     handover.hold(&name, &format!("it runs here and on {target}"));

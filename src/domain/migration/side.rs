@@ -5,7 +5,7 @@ use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::domain::status::{self, Presence, Sight, Trace, ask_through};
-use crate::domain::{Condition, Error, State, Uri};
+use crate::domain::{Condition, Error, State, Uri, ffi};
 use std::time::Duration;
 
 /// How long one question to a host may take when it is asked again and again.
@@ -96,6 +96,18 @@ impl There {
         let connection = Connection::open_again(&self.uri, patience, deadline)?;
         self.connection = Some(connection.clone());
         Ok(connection)
+    }
+
+    /// Whether the guest runs there, and the move that has brought it is over. As long as one is not, libvirt there ends the guest if it loses its
+    /// connection to the source (`qemuProcessAutoDestroy`), and gives no job ("migration statistics are available only on the source host").
+    pub(super) fn has_all(&mut self, identity: &Identity, deadline: &Deadline) -> bool {
+        let deadline = deadline.within(QUESTION);
+        // The job first: none that is over begins again.
+        let job = self
+            .connection(&deadline)
+            .and_then(|there| there.guest(&identity.name, &deadline))
+            .map(|guest| guest.map(|guest| guest.call("asking for the job of", &deadline, |domain| ffi::job(domain, ffi::Which::Current))));
+        matches!(job, Ok(Some(Ok(_)))) && self.side(identity, &deadline) == Side::Runs
     }
 
     /// What it says.

@@ -126,7 +126,8 @@ impl World {
         }
         match self.transfer {
             Some(Move { from, .. }) if from == host => Ok(Some(crate::domain::ffi::OPERATION_MIGRATION_OUT)),
-            Some(Move { to, .. }) if to == host => Err(NOT_SOURCE),
+            // When it runs the target has done all that it was asked to.
+            Some(Move { to, step, .. }) if to == host && step < Step::Runs => Err(NOT_SOURCE),
             _ => Ok(self.busy.filter(|_| host == 0)),
         }
     }

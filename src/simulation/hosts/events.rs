@@ -83,7 +83,7 @@ impl World {
         while let Some(at) = (0..self.events.len()).filter(|at| self.events[*at].0 <= now()).min_by_key(|at| self.events[*at].0) {
             let (_, event) = self.events.remove(at);
             tell(|| format!("  {event:?}"));
-            self.stirred = Some(now());
+            let stirred = self.stirred.replace(now());
             match event {
                 Event::Ended(number) => {
                     if let Some(host) = self.place(number) {
@@ -102,7 +102,9 @@ impl World {
                     }
                 }
                 Event::Next(step) => match self.transfer {
+                    // Nothing has happened.
                     Some(transfer) if self.is_stuck(transfer) => {
+                        self.stirred = stirred;
                         self.events.push((now() + CLEARING, event));
                     }
                     Some(Move { step: is, orphan: None, apart: false, .. }) if is == step => self.go_on(),
