@@ -10,7 +10,7 @@ use crate::domain::emulator::Emulator;
 use crate::domain::record::{Record, Shelf};
 use crate::domain::rings::Outliving;
 use crate::domain::status::{Place, Sight};
-use crate::domain::{Error, Kind, creation, evidence, twin};
+use crate::domain::{Error, Kind, creation, evidence, migration, twin};
 use crate::log;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +21,9 @@ const AGENT: &str = "ocf:kvmha:VirtualDomain";
 
 /// How long what libvirt would do with a guest by itself is looked at when this resource first sees it.
 const TAKING_OVER: Duration = Duration::from_secs(3);
+
+/// How long the target of a move whose end nobody saw is asked whether the guest has come.
+const ARRIVAL: Duration = Duration::from_secs(3);
 
 /// Where the state files are: below `/run`, so that they end with the boot, as the guests do.
 pub(super) const STATE_DIRECTORY: &str = "/run/kvmha";
@@ -120,6 +123,19 @@ impl Call {
             && let Err(error) = creation::take_over(&seen, &self.hypervisor, &self.deadline.share(TAKING_OVER, 4))
         {
             log::warning(format_args!("whether this host would start {} by itself is not known: {error}", seen.name));
+        }
+    }
+
+    /// Forgets a move from here whose end nobody saw, if the guest, which is not here, has come to its target whole. What stands in the way of a start,
+    /// or what a probe elsewhere finds, is the cluster's by then: a stop here, whenever it comes, must not end it.
+    ///
+    /// Right after a move that failed neither is called before the stop that has to end what has arrived.
+    pub(super) fn forget_arrived(&self, identity: &Identity) {
+        let Some(record) = self.record().filter(|record| record.name == identity.name) else { return };
+        let Some(uri) = &record.moving else { return };
+        if migration::has_arrived(&record.identity(), uri, &self.deadline.share(ARRIVAL, 4)) {
+            log::info(format_args!("{} has come to {uri}, the move from here is over", record.name));
+            self.shelf().write(&Record { moving: None, ..record });
         }
     }
 

@@ -127,7 +127,12 @@ fn running(call: &Call) -> Result<Seen, Failure> {
         };
         let name = &trace.identity.name;
         match &presence {
-            Presence::Absent => return Err(Failure::not_running()),
+            Presence::Absent => {
+                if is_probe(call) {
+                    call.forget_arrived(&trace.identity);
+                }
+                return Err(Failure::not_running());
+            }
             Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, *condition) => {
                 return Err(Failure::generic(format!("{name} is paused, its start was not finished")));
             }
@@ -198,7 +203,11 @@ fn unsettled(call: &Call) -> Option<String> {
 /// Whether this is a probe with time for another look, which then is due. Pacemaker takes a guest whose probe has failed for one that runs there
 /// (`unpack_rsc_op_failure`), and ends it there and on the node where it is well; so a probe does not fail for what passes.
 fn asks_again(call: &Call) -> bool {
-    call.action == Action::Monitor && call.environment.probe && call.deadline.again(AGAIN)
+    is_probe(call) && call.deadline.again(AGAIN)
+}
+
+fn is_probe(call: &Call) -> bool {
+    call.action == Action::Monitor && call.environment.probe
 }
 
 /// The guest that libvirt has lost, its emulator being well: one that this resource has seen run, whose only emulator is still that one. libvirt

@@ -253,7 +253,8 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
         return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")).into());
     }
     let refused = |why: String| Failure::generic(format!("start of {name} refused: {why}"));
-    let others = Others::ask(call, &definition.identity).map_err(refused)?;
+    // The stop that follows a start that is refused must leave alone what has refused it.
+    let others = Others::ask(call, &definition.identity).inspect_err(|_| call.forget_arrived(&definition.identity)).map_err(refused)?;
     call.insist_on_programs()?;
     // A saved state is compared with the disks, which may be in a pool.
     call.start_needs(definition)?;

@@ -86,6 +86,12 @@ pub(super) fn abort(guest: &Guest, deadline: &Deadline) -> Result<()> {
     guest.call("calling off the migration of", deadline, ffi::abort_job).inspect_err(|error| log::warning(error))
 }
 
+/// Whether the guest runs at the libvirt at `uri`, and has come there whole. Where that cannot be asked it is not said.
+#[must_use]
+pub fn has_arrived(identity: &Identity, uri: &str, deadline: &Deadline) -> bool {
+    There::new(uri).has_all(identity, deadline)
+}
+
 /// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw; where it is asked, in the way that libvirt there
 /// chooses.
 ///

@@ -17,7 +17,7 @@ mod side;
 mod transfer;
 mod verdict;
 
-pub use arrival::{call_off, end_arrival};
+pub use arrival::{call_off, end_arrival, has_arrived};
 pub use plan::{Plan, StorageCheck};
 
 use super::connection::Connection;
