@@ -207,6 +207,8 @@ enum Event {
     GivesUp,
     /// In this step the target of the move is lost for good.
     Lost(Step),
+    /// It runs at the target, whose daemon is lost before it says so, for this time.
+    Unsaid(Duration),
 }
 
 /// All there is.

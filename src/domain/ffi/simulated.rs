@@ -203,9 +203,10 @@ functions! {
             // SAFETY: the caller's own places for them.
             unsafe {
                 *kind = c_int::from(operation.is_some()) * 2;
-                *count = c_int::from(operation.is_some()) * 2;
+                *count = c_int::from(operation.is_some()) * 3;
                 *list = operation.map_or(ptr::null_mut(), |operation| {
-                    let list = [parameter(c"operation", operation), parameter(c"memory_iteration", 1)];
+                    let sent = c_int::from(world(|world| world.flows()));
+                    let list = [parameter(c"operation", operation), parameter(c"memory_iteration", 1), parameter(c"data_processed", sent)];
                     Box::into_raw(Box::new(list)).cast()
                 });
             }
@@ -216,7 +217,7 @@ functions! {
         let _ = count;
         if !list.is_null() {
             // SAFETY: made by the function above, and given back once.
-            drop(unsafe { Box::from_raw(list.cast::<[sys::virTypedParameter; 2]>()) });
+            drop(unsafe { Box::from_raw(list.cast::<[sys::virTypedParameter; 3]>()) });
         }
     }
     fn virDomainMigrateStartPostCopy(domain: sys::virDomainPtr, flags: c_uint) -> c_int { let _ = flags; act(domain, World::start_postcopy) }

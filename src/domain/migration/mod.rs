@@ -159,13 +159,13 @@ fn carry(mut transfer: Transfer, found: Found, course: &mut Course, limits: &Lim
         None => transfer.run(&limits.working, deadline),
         Some(error) => transfer.resume(error, deadline),
     };
-    let Transfer { here, there, plan, last, postcopy, mut handover, .. } = transfer;
+    let Transfer { here, there, plan, last, flowed, postcopy, mut handover, .. } = transfer;
     course.postcopy = postcopy;
     if let Some(job) = &last {
         course.learn(job);
     }
     let begun = last.is_some();
-    let mut sides = Sides { here, there, plan, paused, ours, begun };
+    let mut sides = Sides { here, there, plan, paused, ours, begun, flowed };
     match result {
         Ok(()) => sides.confirm(deadline),
         Err(error) => sides.recover(&error, &mut handover, deadline),

@@ -22,6 +22,10 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// recovers anything as long as this action lasts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same when the connection to the target broke at once, and not before memory had gone there: its daemon was lost and not the host, and is mostly
+/// there again by then. If that was when the guest was let run there, it runs on both until the one here is held.
+const RESTART: Duration = Duration::from_secs(15);
+
 /// The two hosts of a move, asked together.
 pub(super) struct Sides<'a> {
     pub(super) here: &'a Here<'a>,
@@ -33,6 +37,8 @@ pub(super) struct Sides<'a> {
     pub(super) ours: bool,
     /// Whether libvirt here was seen at the move.
     pub(super) begun: bool,
+    /// Whether memory was seen to go there.
+    pub(super) flowed: bool,
 }
 
 impl Sides<'_> {
@@ -110,7 +116,8 @@ impl Sides<'_> {
     pub(super) fn recover(&mut self, error: &Error, handover: &mut Handover, deadline: &Deadline) -> Result<()> {
         let (name, target) = (self.name().to_owned(), self.plan.target.clone());
         let failed = |kind: Kind, place: String| Err(Error::new(kind, format!("{place}, not moved to {target}: {}", error.text)));
-        let patience = deadline.within(PATIENCE);
+        let broke = self.flowed && error.kind == Kind::Unreachable;
+        let patience = if broke { deadline.share(RESTART, 2) } else { deadline.within(PATIENCE) };
         // A request that was not answered may still be waiting for its turn, whatever is on its way by now.
         let may_end = self.begun && error.leaves_open() && error.kind != Kind::Unresponsive;
         let (mut idle, mut asks, mut silent, mut look) = (false, false, false, LOOK);

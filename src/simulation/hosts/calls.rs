@@ -132,6 +132,11 @@ impl World {
         }
     }
 
+    /// Whether memory of it has gone to the target.
+    pub(crate) fn flows(&self) -> bool {
+        self.halves.is_some() || self.transfer.is_some_and(|transfer| transfer.step >= Step::Filling)
+    }
+
     /// Calls the move off. When everything has been handed over it is too late.
     pub(crate) fn abort(&mut self, host: usize) -> Answer<()> {
         self.call(host, "abort")?;

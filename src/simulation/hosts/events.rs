@@ -112,6 +112,7 @@ impl World {
                 },
                 Event::GivesUp => self.give_up(),
                 Event::Lost(step) => self.lose(step),
+                Event::Unsaid(time) => self.leave_unsaid(time),
                 Event::Created(host) => self.create(host),
                 Event::Starts(host) => self.run_on(host),
                 Event::Asks(host, since) => self.ask_again(host, since),
@@ -220,12 +221,17 @@ impl World {
         self.events.push((now() + time, Event::Lost(step)));
     }
 
-    /// The daemon of the second host is lost when the guest runs there and that was not said: the first hears at once that it is lost. Soon it
-    /// is there again.
-    pub(crate) fn lose_word(&mut self) {
+    /// The daemon of the second host will be lost when the guest runs there and that was not said: the first hears at once that it is lost. It is there
+    /// again after this time.
+    pub(crate) fn lose_word(&mut self, time: Duration) {
+        // While the memory flows, which is seen by then.
+        self.events.push((now() + START * 3, Event::Unsaid(time)));
+    }
+
+    fn leave_unsaid(&mut self, time: Duration) {
         self.part(Step::Runs, true);
         self.events.retain(|(_, event)| !matches!(event, Event::GivesUp));
-        self.events.extend([(now() + START, Event::GivesUp), (now() + CLEARING, Event::Heals(1))]);
+        self.events.extend([(now() + START, Event::GivesUp), (now() + time, Event::Heals(1))]);
     }
 
     /// The guest runs at the second host, and the word of that is lost: after this time the first lets its own copy go on. If it stalls until then it
@@ -323,8 +329,8 @@ impl World {
             return;
         }
         self.transfer = None;
-        // While the target prepares its copy the source waits for the answer to a request, which ends with the connection.
-        self.moved = Some(Err(if step == Step::Asked { UNANSWERED } else { UNHEARD }));
+        // While the target prepares its copy, or is to let it run, the source waits for the answer to a request, which ends with the connection.
+        self.moved = Some(Err(if step == Step::Filling { UNHEARD } else { UNANSWERED }));
         if step != Step::Runs {
             self.hosts[to].copy = None;
         }
