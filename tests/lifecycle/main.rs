@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             daemon: frozen killed restarted start_while_it_restarts frozen_in_mid_stop;
             late: held_in_preparation frozen_in_preparation frozen_before_the_request_is_read queued_behind_another;
             moving: there_and_back paused bad_targets name_taken too_slow nothing_comes target_in_mid_migration agent_killed_then_again agent_killed_then_again_at_a_slow_libvirt agent_killed_and_arrived
+                agent_killed_and_forgotten
                 agent_killed_then_stop agent_killed_in_the_handover source_frozen_in_mid_migration config_missing_at_the_target;
             unknown: at_the_target when_it_has_come;
             pulse: silent never_heard;

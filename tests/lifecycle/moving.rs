@@ -229,6 +229,24 @@ pub fn agent_killed_and_arrived(lab: &Lab) -> Result<()> {
     move_it(&guest, HERE, THERE, boot)
 }
 
+/// The same, and nothing is called that sees it run there. A probe at the source finds it gone: from then on it is the target's, whose copy a stop at
+/// the source leaves alone, whenever that comes.
+pub fn agent_killed_and_forgotten(lab: &Lab) -> Result<()> {
+    let guest = mover(lab, "settled")?;
+    let boot = guest.boot(HERE)?;
+    Mover::start(&guest)?.kill()?;
+    guest.virsh(HERE, "migrate-setspeed", &["1000"])?;
+    soon("it has arrived", || !guest.lives(HERE))?;
+    // A moment later libvirt there has nothing to do with it any more.
+    soon("its move is over there", || guest.virsh(THERE, "domjobinfo", &[]).is_ok_and(|job| job.contains("None")))?;
+    guest.call(HERE, "monitor", 20)?.is(7)?;
+    guest.call(HERE, "stop", 60)?.is(0)?;
+    promised!(guest.lives(THERE), "the only copy was ended");
+    guest.beats(boot)?;
+    guest.end(THERE, 60)?;
+    Ok(())
+}
+
 /// The agent is killed while both hosts have a copy, and the target says nothing: the one here stands still, and a recurring monitor shows that. A
 /// stop ends it, and does not wait for the target: libvirt would let it go on.
 pub fn agent_killed_in_the_handover(lab: &Lab) -> Result<()> {
