@@ -1,10 +1,11 @@
 //! Ending one guest, wherever it is, and proving it off everywhere: round by round, and what is known from one to the next.
 
-use super::note::{self, Begun, Note, ORDINARY, open_ends};
+mod round;
+
+use super::note::{Begun, Note, ORDINARY, open_ends};
 use super::power::{Done, LONG_PAUSE, PAUSE, Plug};
-use super::told::TELLING;
+use super::told::{RETRY, TELLING, Told, Word};
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
-use super::victim::{End, Victim, is_no, known_by};
 use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -19,14 +20,11 @@ const ROUNDS_AFTER_MOVE: u32 = 5;
 /// have said that it is not there, so that one that was handed over between their answers is met in the next round, however long that is.
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
 
-/// What ending a guest takes on a busy host. Less is not enough to see the end of one that was started again: it would only stay in doubt.
-const AN_END: Duration = Duration::from_secs(2);
-
 /// How long after the time for ending a guest the other nodes can still be told that it was not seen. The caller waits 5 s.
 const AFTER: Duration = Duration::from_secs(4);
 
-/// How often libvirt may refuse to end a guest before that is the answer.
-const REFUSALS: u32 = 5;
+/// For what another action may have to say, which ends the guest too and has waited for the same emulator.
+const OTHERS: Duration = Duration::from_secs(5);
 
 /// An end that is under way.
 pub(super) struct Ending<'a> {
@@ -56,22 +54,6 @@ pub(super) struct Ending<'a> {
     refusals: u32,
     /// Why the last thing that failed did: ending a copy, or removing a saved memory.
     refused: Option<Error>,
-}
-
-/// How ending it on a host, or on all, went.
-enum Ended {
-    /// libvirt ended it.
-    Proven,
-    /// It was gone already.
-    Unseen,
-}
-
-/// Why it is not ended.
-enum Failed {
-    /// Worth another attempt.
-    ForNow(Error),
-    /// Another attempt would find it gone and prove nothing.
-    ForGood(Error),
 }
 
 impl<'a> Ending<'a> {
@@ -132,7 +114,7 @@ impl<'a> Ending<'a> {
                     if verdict == Verdict::Missing && !self.progress.begun {
                         self.plug.insist_on_letters(self.note.as_ref(), deadline)?;
                     }
-                    return self.verdict(&answers);
+                    return self.verdict(&answers, deadline);
                 }
                 Step::Kill(hosts) => self.round(&hosts, &verdict, deadline)?,
                 Step::Again if matches!(verdict, Verdict::Unknown(_)) => LONG_PAUSE * self.progress.unknown.min(4),
@@ -142,7 +124,7 @@ impl<'a> Ending<'a> {
                     if let Some(error) = self.plug.open(self.note.as_ref(), &answers) {
                         return Err(error);
                     }
-                    self.plug.unseen_elsewhere(&answers, |left| self.is_back(left))?;
+                    self.plug.insist_on_nodes(&answers, |left| self.is_back(left))?;
                     return Err(self.plug.unclear(&verdict, &answers));
                 }
                 Step::Unreachable(_) | Step::Refuse(_) => return Err(self.plug.unclear(&verdict, &answers)),
@@ -203,186 +185,45 @@ impl<'a> Ending<'a> {
         Ok(!hosts.is_empty())
     }
 
-    /// Ends it on these hosts, and says how long to wait before they are all asked again.
-    fn round(&mut self, hosts: &[usize], verdict: &Verdict, deadline: &Deadline) -> Result<Duration> {
-        // It may be a copy that came in and goes by itself: that would be seen.
-        if self.ended && deadline.left() < AN_END {
-            return Ok(PAUSE);
-        }
-        match self.kill(hosts, deadline) {
-            Ok(Ended::Proven) => {
-                self.ended = true;
-                if !self.plug.power_wait.is_zero() && !deadline.pause(self.plug.power_wait) {
-                    return Err(self.late(verdict));
-                }
-                Ok(Duration::ZERO)
-            }
-            // The process tables have been asked, and are asked again.
-            Ok(Ended::Unseen) if hosts.iter().all(|host| self.plug.pool.is_local(*host)) => Ok(PAUSE),
-            Ok(Ended::Unseen) => {
-                self.unseen.get_or_insert_with(deadline::now);
-                Ok(PAUSE)
-            }
-            Err(Failed::ForGood(error)) => Err(error),
-            Err(Failed::ForNow(error)) => {
-                self.refusals += 1;
-                if self.refusals >= REFUSALS {
-                    return Err(self.plug.failure(format_args!("it cannot be ended: {error}")));
-                }
-                self.refused = Some(error);
-                Ok(LONG_PAUSE)
-            }
-        }
-    }
-
-    /// Takes hold of it on these hosts, writes down what is begun, and ends it there.
-    fn kill(&mut self, hosts: &[usize], deadline: &Deadline) -> std::result::Result<Ended, Failed> {
-        let victims = match self.plug.pool.victims(&self.plug.target, hosts, deadline) {
-            Ok(victims) => victims,
-            Err(error) => {
-                for host in hosts {
-                    self.pending.entry(*host).or_insert_with(deadline::now);
-                }
-                return Err(Failed::ForNow(error));
-            }
-        };
-        let Some(known_by) = known_by(&victims) else { return Ok(Ended::Unseen) };
-        if victims.iter().any(|victim| victim.moving) {
-            self.progress.needed = ROUNDS_AFTER_MOVE;
-        }
-        // Written before anything is done: if this process is killed, the next one knows that an end was begun.
-        let leaves = victims.iter().find(|victim| victim.leaving).map(|victim| victim.host);
-        let written = self.about(known_by, hosts, leaves);
-        let before = written.ends.clone();
-        let note = self.note.insert(written);
-        victims.iter().for_each(|victim| note.begin(self.plug.pool.label(victim.host)));
-        if let Err(error) = note.write(&self.plug.notes) {
-            log::warning(format_args!("{error}; the guest is ended all the same"));
-        }
-        let begun = note.clone();
-        let places = victims.iter().map(|victim| victim.host).collect::<Vec<_>>();
-        log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
-        let mut all = Ok(Ended::Proven);
-        let mut is_ours = false;
-        // This process may be killed before it knows more.
-        let overdue = |limit: &Deadline| match self.plug.nodes.tell(&self.plug.notes, &limit.within(TELLING)) {
-            Ok(()) => self.told = true,
-            Err(text) => log::warning(format_args!("the other nodes cannot be told that an end is under way: {text}")),
-        };
-        for (host, (end, stayed)) in self.plug.pool.kill(victims, deadline, overdue) {
-            // What goes away after nothing was done has gone by itself, and may be elsewhere.
-            let is_none = match &end {
-                End::Gone => true,
-                End::Refused(error) => is_no(error),
-                End::Ended | End::Unproven(_) => false,
-            };
-            is_ours |= stayed == Some(false) || !is_none;
-            self.stayed.extend((stayed == Some(true) && !is_none).then_some(host));
-            if stayed == Some(true) {
-                self.stayed(host);
-            }
-            let one = self.learn(host, end, &before);
-            all = match (all, one) {
-                (_, Err(Failed::ForGood(error))) | (Err(Failed::ForGood(error)), _) => Err(Failed::ForGood(error)),
-                (Err(error), _) | (_, Err(error)) => Err(error),
-                (Ok(Ended::Unseen), _) | (_, Ok(Ended::Unseen)) => Ok(Ended::Unseen),
-                (Ok(Ended::Proven), Ok(Ended::Proven)) => Ok(Ended::Proven),
-            };
-        }
-        self.progress.begun |= is_ours;
-        if !self.progress.begun {
-            self.note.iter_mut().for_each(|note| note.at = 0);
-        }
-        if let Some(note) = self.note.as_ref().filter(|note| **note != begun)
-            && let Err(error) = note.write(&self.plug.notes)
-        {
-            log::warning(error);
-        }
-        all
-    }
-
-    /// A note about the guest that this is a copy of, with the ends that were begun before; `hosts` are all that have it, and it leaves the one
-    /// given.
-    fn about(&self, copy: &Victim, hosts: &[usize], leaves: Option<usize>) -> Note {
-        let before = self.note.as_ref();
-        // A copy on another host shows where the move led to; of one that was noted by an earlier action another move may have begun since, which
-        // comes from where nobody is asked.
-        let is_elsewhere = |left: &str| !(self.left_before && copy.moving) && hosts.iter().any(|host| self.plug.pool.label(*host) != left);
-        let leaves = leaves.map(|host| self.plug.pool.label(host).to_owned());
-        let left = leaves.or_else(|| before.and_then(|note| note.left.clone())).filter(|left| !is_elsewhere(left));
-        Note {
-            name: copy.name.clone(),
-            uuid: copy.uuid.clone(),
-            host: self.plug.pool.label(copy.host).to_owned(),
-            // Of a copy that is coming in nothing is read; what was kept of the other one before is right.
-            xml: copy.xml.clone().or_else(|| before.filter(|_| copy.moving).and_then(|note| note.xml.clone())),
-            // What may have left does not count as ended.
-            at: if left.is_none() { note::now() } else { 0 },
-            left,
-            ends: before.map(|note| note.ends.clone()).unwrap_or_default(),
-        }
-    }
-
-    /// Takes down that it has not left this host.
-    fn stayed(&mut self, host: usize) {
-        let label = self.plug.pool.label(host);
-        if let Some(note) = self.note.as_mut().filter(|note| note.left.as_deref() == Some(label)) {
-            (note.left, note.at) = (None, note::now());
-        }
-    }
-
     /// Whether it was found after a move from this host that another node has noted: it ran elsewhere, or was still there.
     fn is_back(&self, left: &str) -> bool {
         let label = |host: &usize| self.plug.pool.label(*host);
         self.ran.iter().any(|host| label(host) != left) || self.stayed.iter().any(|host| label(host) == left)
     }
 
-    /// Takes down how it went on one host; `before` are the ends that were begun in earlier rounds, or by earlier actions.
-    fn learn(&mut self, host: usize, end: End, before: &[Begun]) -> std::result::Result<Ended, Failed> {
-        let label = self.plug.pool.label(host);
-        log::info(format_args!("{} at {label}: {end:?}", self.plug.target.word));
-        match end {
-            End::Ended => {
-                self.pending.remove(&host);
-                self.note.iter_mut().for_each(|note| note.ended(label, &self.stands));
-                Ok(Ended::Proven)
-            }
-            End::Gone => Ok(Ended::Unseen),
-            End::Refused(error) => {
-                self.pending.entry(host).or_insert_with(deadline::now);
-                if is_no(&error) {
-                    self.note.iter_mut().for_each(|note| note.ended(label, before));
-                }
-                Err(Failed::ForNow(error))
-            }
-            // The process table of this host will tell.
-            End::Unproven(_) if self.plug.pool.is_local(host) => Ok(Ended::Unseen),
-            End::Unproven(text) => {
-                let file = self.note.as_ref().map(|note| format!(" ({})", note.path(&self.plug.notes).display())).unwrap_or_default();
-                Err(Failed::ForGood(self.plug.failure(format_args!("its end at {label} is not proven, which is noted{file}: {text}"))))
-            }
-        }
-    }
-
     /// What it means that all hosts said often enough that it does not run there.
-    fn verdict(&mut self, answers: &[Answer]) -> Result<Done> {
+    fn verdict(&mut self, answers: &[Answer], deadline: &Deadline) -> Result<Done> {
         if let Some(error) = self.plug.open(self.note.as_ref(), answers) {
             return Err(error);
         }
-        let told = self.plug.unseen_elsewhere(answers, |left| self.is_back(left))?;
         if self.unseen.iter().chain(self.pending.values()).any(|since| deadline::now() - *since > ORDINARY) {
             return Err(self.plug.failure("it is gone, but its end took so long that its emulator may hang in the kernel and still write"));
         }
-        let folder = &self.plug.notes;
+        let folder = self.plug.notes.clone();
         if let Some(note) = &mut self.note {
             note.ends.clear();
-            let kept = if note.xml.is_some() { note.write(folder) } else { note.remove(folder) };
-            if let Err(error) = kept {
+            if let Err(error) = note.write(&folder) {
                 log::warning(error);
             }
         }
-        if told {
-            self.plug.nodes.correct(folder);
+        // Before the others are heard: two that wait for each other's word would both fail.
+        if self.told {
+            self.plug.nodes.correct(&folder);
+        }
+        let limit = deadline.within(OTHERS);
+        loop {
+            let told = self.plug.told(answers, |left| self.is_back(left))?;
+            let Some(first) = told.first() else { break };
+            // Who began it a moment ago may see its end yet.
+            let is_young = |told: &Told| matches!(&told.word, Word::Unseen(end) if end.is_young());
+            if !told.iter().all(is_young) || !limit.pause(RETRY) {
+                return Err(self.plug.unseen(first));
+            }
+        }
+        if let Some(note) = self.note.as_ref().filter(|note| note.xml.is_none())
+            && let Err(error) = note.remove(&folder)
+        {
+            log::warning(error);
         }
         let fenced: Vec<usize> = (0..answers.len()).filter(|host| matches!(answers[*host], Answer::Fenced { .. })).collect();
         if !fenced.is_empty() {

@@ -62,13 +62,21 @@ pub(super) struct Begun {
     pub(super) host: String,
     /// When; seconds since 1970.
     pub(super) begun: u64,
+    /// When libvirt said that somebody else has ended the guest meanwhile, if it did. Nobody here knows when that other end was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) over: Option<u64>,
 }
 
 impl Begun {
     /// Whether it may have ended without ending the emulator.
     pub(super) fn is_open(&self) -> bool {
         // A clock that was set back makes it look begun in the future: that proves nothing either.
-        now().checked_sub(self.begun).is_none_or(|age| age >= ORDINARY.as_secs())
+        self.over.is_some() || now().checked_sub(self.begun).is_none_or(|age| age >= ORDINARY.as_secs())
+    }
+
+    /// Whether it was begun a moment ago: who began it may be waiting still. The clocks of two nodes are never quite the same.
+    pub(super) fn is_young(&self) -> bool {
+        now().abs_diff(self.begun) < ORDINARY.as_secs()
     }
 }
 
@@ -162,11 +170,20 @@ impl Note {
         self.ends.iter().any(Begun::is_open)
     }
 
-    /// A destroy at `host` is begun now. One that is not open yet may be the one that libvirt still has in its hands: it stays as old
-    /// as it is. An open one is about an emulator that libvirt may have forgotten, and stands beside this.
+    /// A destroy at `host` is begun now. An earlier one may be the one that libvirt still has in its hands, or about an emulator that libvirt has
+    /// forgotten: it stands beside this.
     pub(super) fn begin(&mut self, host: &str) {
-        if !self.ends.iter().any(|end| end.host == host && !end.is_open()) {
-            self.ends.push(Begun { host: host.to_owned(), begun: now() });
+        let end = Begun { host: host.to_owned(), begun: now(), over: None };
+        if !self.ends.contains(&end) {
+            self.ends.push(end);
+        }
+    }
+
+    /// Somebody else had ended by then what was begun at `host`, and took so long that it may have been no ordinary end: it is open from now on.
+    /// Not so the ends in `stands`, which were open before.
+    pub(super) fn overtaken(&mut self, host: &str, over: u64, stands: &[Begun]) {
+        for end in self.ends.iter_mut().filter(|end| end.host == host && !stands.contains(end)) {
+            end.over = Some(over);
         }
     }
 
@@ -260,7 +277,7 @@ mod tests {
     const B: &str = "qemu+tcp://b/system";
 
     fn at(host: &str, begun: u64) -> Begun {
-        Begun { host: host.into(), begun }
+        Begun { host: host.into(), begun, over: None }
     }
 
     fn note(begun: Option<u64>) -> Note {
@@ -323,6 +340,23 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_somebody_else_has_made_is_open_at_once() {
+        let mut note = note(Some(now() - 100));
+        let stands = note.ends.clone();
+        note.begin(A);
+        note.begin(B);
+        note.overtaken(A, now(), &stands);
+        assert_eq!(
+            note.ends.iter().map(|end| (end.over.is_some(), end.is_open())).collect::<Vec<_>>(),
+            [(false, true), (true, true), (false, false)]
+        );
+        let text = serde_json::to_string(&note).unwrap();
+        assert_eq!(serde_json::from_str::<Note>(&text).unwrap(), note);
+        note.quiet(A);
+        assert_eq!(note.ends.len(), 3, "that it does not run there proves nothing of it");
+    }
+
+    #[test]
     fn an_open_end_outlives_those_that_came_after() {
         let old = at(A, now() - 100);
         let stands = [old.clone()];
@@ -330,8 +364,6 @@ mod tests {
             let mut note = note(Some(old.begun));
             note.begin(host);
             assert_eq!(note.ends.len(), 2, "{host}");
-            note.begin(host);
-            assert_eq!(note.ends.len(), 2, "one that is under way is not begun again");
             note.ended(host, &stands);
             note.quiet(host);
             assert_eq!(note.ends, stands, "{host}");

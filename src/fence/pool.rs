@@ -4,10 +4,11 @@
 use super::address::{from_address, with_key};
 use super::host::{Entry, Host};
 use super::limits::Limits;
+use super::note;
 use super::options::Options;
 use super::sight::Target;
 use super::verdict::Answer;
-use super::victim::{CALLING_OFF, End, Victim};
+use super::victim::{Attempt, CALLING_OFF, End, Victim};
 use crate::deadline::{Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -156,21 +157,20 @@ impl Pool {
         done.into_iter().try_for_each(|(host, done)| done.unwrap_or_else(|| Err(self.silent(host))))
     }
 
-    /// Ends them all, side by side. Also gives for each whether it was still there, if that is known. If one takes longer than most, `overdue` is
-    /// called meanwhile, with the time for that.
-    pub(super) fn kill(
-        &self,
-        victims: Vec<Victim>,
-        deadline: &Deadline,
-        overdue: impl FnOnce(&Deadline),
-    ) -> Vec<(usize, (End, Option<bool>))> {
+    /// Ends them all, side by side. If one takes longer than most, `overdue` is called meanwhile, with the time for that.
+    pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline, overdue: impl FnOnce(&Deadline)) -> Vec<(usize, Attempt)> {
+        let begun = note::now();
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
         let calling_off = if victims.iter().any(|victim| victim.leaving) { CALLING_OFF } else { Duration::ZERO };
         let limit = deadline.within(power + calling_off);
         let tasks: Vec<_> =
             victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit)))).collect();
         let late = Deadline::after(limit.left() + GRACE);
-        let unseen = |host: usize| End::Unproven(format!("its end at {} was not seen in time", self.label(host)));
+        let unseen = |host: usize, leaving: bool| Attempt {
+            end: End::Unproven(format!("its end at {} was not seen in time", self.label(host))),
+            stayed: leaving.then_some(false),
+            time: (begun, note::now()),
+        };
         let soon = late.within(calling_off + OVERDUE);
         let tasks: Vec<_> = tasks.into_iter().map(|(host, leaving, task)| (host, leaving, task.wait(&soon), task)).collect();
         if tasks.iter().any(|(.., end, _)| end.is_none()) {
@@ -178,9 +178,7 @@ impl Pool {
         }
         tasks
             .into_iter()
-            .map(|(host, leaving, end, task)| {
-                (host, end.or_else(|| task.wait(&late)).unwrap_or_else(|| (unseen(host), leaving.then_some(false))))
-            })
+            .map(|(host, leaving, end, task)| (host, end.or_else(|| task.wait(&late)).unwrap_or_else(|| unseen(host, leaving))))
             .collect()
     }
 

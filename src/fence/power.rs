@@ -4,7 +4,7 @@ use super::ending::Ending;
 use super::note::{self, Begun, Note};
 use super::pool::Pool;
 use super::sight::Target;
-use super::told::{Nodes, Open, Told};
+use super::told::{Nodes, Proof, Told, Word};
 use super::verdict::{Answer, Verdict, judge};
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
@@ -65,8 +65,28 @@ impl Plug {
     /// The note about this guest. One that cannot be read might say that its end is unproven.
     pub(super) fn note(&self) -> Result<Option<Note>> {
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
+        let mut notes = Note::find(&self.notes, word)?;
+        notes.iter_mut().filter(|note| note.is_open()).for_each(|note| self.close(note));
         // Several guests may have had the name; an end that was not seen counts first.
-        Ok(Note::find(&self.notes, word)?.into_iter().max_by_key(|note| (note.is_open(), note.left.is_some(), note.at)))
+        Ok(notes.into_iter().max_by_key(|note| (note.is_open(), note.left.is_some(), note.at)))
+    }
+
+    /// Strikes out of a note the ends that any node has proven since.
+    pub(super) fn close(&self, note: &mut Note) {
+        // Who is not heard has proven nothing.
+        let heard = self.nodes.hear(&self.notes).unwrap_or_default();
+        let before = note.ends.len();
+        note.ends.retain(|end| !heard.iter().any(|told| told.proves(&note.uuid, end)));
+        if note.ends.len() < before {
+            log::info(format_args!(
+                "{}: another action has seen the end that was not seen in this one, or in an earlier one",
+                self.target.word
+            ));
+            match note.write(&self.notes) {
+                Ok(()) => self.nodes.correct(&self.notes),
+                Err(error) => log::warning(error),
+            }
+        }
     }
 
     /// Why ends that were not seen forbid to say "off": those at hosts whose processes cannot be seen from here, and that were not
@@ -99,34 +119,56 @@ impl Plug {
         )))
     }
 
-    /// That no other node of the cluster has begun an end of it and not seen it, or ended it while it may have left, which would forbid to say
-    /// "off". `is_back`: whether this action has found it after it may have left that host. Also gives whether this node has told of any such thing.
+    /// What other nodes of the cluster know of it that forbids to say "off": ends that they began and have not seen, or made while it may have left.
+    /// `is_back`: whether this action has found it after it may have left that host.
     ///
     /// # Errors
-    /// One has, or it is not known.
-    pub(super) fn unseen_elsewhere(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<bool> {
-        let (others, own) = self.nodes.hear(&self.notes).map_err(|error| self.failure(error))?;
+    /// It is not known what they know.
+    pub(super) fn told(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<Vec<Told>> {
+        let mut told = self.nodes.hear(&self.notes).map_err(|error| self.failure(error))?;
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
-        let is_meant = |told: &&Told| told.name == *word || told.uuid == word.to_ascii_lowercase();
-        let absolved = |told: &Told| match told.open {
-            Open::Left => is_back(&told.host),
-            Open::Unseen(begun) => {
-                let host = self.pool.labelled(&told.host);
-                host.is_some_and(|host| matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > begun))
+        told.retain(|told| told.name == *word || told.uuid == word.to_ascii_lowercase());
+        let proofs: Vec<Told> = told.iter().filter(|told| matches!(told.word, Word::Proven(_))).cloned().collect();
+        let mut answered = false;
+        told.retain(|told| match &told.word {
+            Word::Proven(_) => false,
+            Word::Left(left) => !is_back(left),
+            Word::Unseen(end) => {
+                let host = self.pool.labelled(&end.host);
+                let is_off = host.is_some_and(|host| matches!(answers.get(host), Some(Answer::Fenced { since }) if *since > end.begun));
+                let proof = proofs.iter().find(|proof| proof.proves(&told.uuid, end));
+                answered |= proof.is_some_and(|proof| proof.by == self.nodes.here.0);
+                !is_off && proof.is_none()
             }
-        };
-        let Some(Told { by, uuid, host, open, .. }) = others.iter().filter(is_meant).find(|told| !absolved(told)) else { return Ok(own) };
-        let what = match open {
-            Open::Unseen(_) => format!(
-                "node {by} began to end it at {host} and did not see its end in time; its emulator may hang in the kernel there and still write. \
-                 When it is certain that none is left (or the host was restarted)"
-            ),
-            Open::Left => format!(
+        });
+        if answered {
+            self.nodes.correct(&self.notes);
+        }
+        Ok(told)
+    }
+
+    /// That they know nothing of it that forbids to say "off".
+    ///
+    /// # Errors
+    /// They do, or it is not known.
+    pub(super) fn insist_on_nodes(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<()> {
+        self.told(answers, is_back)?.first().map_or(Ok(()), |told| Err(self.unseen(told)))
+    }
+
+    /// Why it is not off, by another node's word.
+    pub(super) fn unseen(&self, told: &Told) -> Error {
+        let Told { by, uuid, word, .. } = told;
+        let what = match word {
+            Word::Left(host) => format!(
                 "a move from {host} was under way when node {by} ended it there, and no host of uri has it: it may run on another one. When it is \
                  certain that it does not"
             ),
+            Word::Unseen(Begun { host, .. }) | Word::Proven(Proof { host, .. }) => format!(
+                "node {by} began to end it at {host} and did not see its end in time; its emulator may hang in the kernel there and still write. \
+                 When it is certain that none is left (or the host was restarted)"
+            ),
         };
-        Err(self.failure(format_args!("{what}, remove {}/{uuid}.json on {by} and run there: fence_kvmha -o tell", note::FOLDER)))
+        self.failure(format_args!("{what}, remove {}/{uuid}.json on {by} and run there: fence_kvmha -o tell", note::FOLDER))
     }
 
     /// That no guest runs which the plug may mean in other letters: libvirt's names have case, and with `missing_as_off` a slip in one letter would
@@ -236,7 +278,7 @@ impl Plug {
             return Err(error);
         }
         if let Verdict::Off(_) | Verdict::Missing = verdict {
-            self.unseen_elsewhere(&answers, |_| false)?;
+            self.insist_on_nodes(&answers, |_| false)?;
         }
         match verdict {
             Verdict::Off(_) => Ok(Status::Off),
@@ -285,7 +327,7 @@ impl Plug {
             return Err(error);
         }
         if let Verdict::Off(_) | Verdict::Missing = verdict {
-            self.unseen_elsewhere(&answers, |_| false)?;
+            self.insist_on_nodes(&answers, |_| false)?;
         }
         let before = note.as_ref().and_then(|note| self.pool.labelled(&note.host));
         let (host, xml) = match &verdict {

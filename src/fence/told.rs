@@ -4,7 +4,7 @@
 //! Each node has one attribute for all of them, in the memory of the cluster's attribute daemons alone: it ends with the node's membership.
 
 use super::limits::Caller;
-use super::note::{Begun, Note};
+use super::note::{self, Begun, Note};
 use crate::cluster;
 use crate::cluster::tool::Trouble;
 use crate::deadline::Deadline;
@@ -12,6 +12,7 @@ use crate::domain::{Error, Kind, Result};
 use crate::log;
 use crate::percent;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The attribute.
@@ -23,10 +24,13 @@ const CALL: Duration = Duration::from_secs(2);
 /// For all attempts to tell the others: the daemon may be starting again.
 pub(super) const TELLING: Duration = Duration::from_secs(8);
 
-/// Between two of them.
-const RETRY: Duration = Duration::from_millis(500);
+/// Between two of them, and between two questions to nodes that may soon know more.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 
-/// What another node knows of a guest that forbids to say "off".
+/// How long a proof counts. Who waits for one, or calls the agent once more, does so within minutes.
+const PROOF: Duration = Duration::from_secs(600);
+
+/// What another node knows of a guest that forbids to say "off", or allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     /// The node.
@@ -35,23 +39,52 @@ pub(super) struct Told {
     pub(super) name: String,
     /// Its UUID.
     pub(super) uuid: String,
-    /// The host on which its end was begun.
+    /// What is said of its end on a host.
+    pub(super) word: Word,
+}
+
+impl Told {
+    /// Whether it says that this end of this guest was seen after all.
+    pub(super) fn proves(&self, uuid: &str, end: &Begun) -> bool {
+        self.uuid == uuid && matches!(&self.word, Word::Proven(proof) if proof.is_of(end))
+    }
+}
+
+/// What a node says of an end. Its times are by that node's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It is not known whether its emulator is gone.
+    Unseen(Begun),
+    /// It is not known whether it had left this host for one that is not asked.
+    Left(String),
+    /// The emulator is gone: libvirt has ended it for that node, in an ordinary time.
+    Proven(Proof),
+}
+
+/// An end that libvirt made for who asked for it, while others may have waited for the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// On this host.
     pub(super) host: String,
-    /// What is open.
-    pub(super) open: Open,
+    /// When it was begun, in seconds since 1970.
+    pub(super) begun: u64,
+    /// When libvirt said that it was done.
+    pub(super) done: u64,
 }
 
-/// What is not known of an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Open {
-    /// Whether its emulator is gone. It was begun then, in seconds since 1970, by that node's clock.
-    Unseen(u64),
-    /// Whether it had left for a host that is not asked.
-    Left,
+impl Proof {
+    /// Whether the emulator that this end was to end is the one that is gone: libvirt had it in its hands for both at one time, and has no
+    /// other one of that guest then. In the second in which one of them was over the guest may have been started again.
+    pub(super) fn is_of(&self, end: &Begun) -> bool {
+        let last = end.over.map_or(end.begun, |over| over.saturating_sub(1));
+        self.host == end.host && self.begun <= last && end.begun < self.done
+    }
 }
 
-/// Stands for [`Open::Left`] in the attribute, where [`Open::Unseen`] has its time.
+/// Stands for [`Word::Left`] in the attribute, where the others have their times; and what comes before those of [`Word::Proven`].
 const LEFT: &str = "left";
+/// See [`LEFT`].
+const PROVEN: &str = "proven-";
 
 /// What this node knows itself, and what it has told.
 #[derive(Clone, Debug)]
@@ -60,55 +93,73 @@ pub(super) struct Nodes {
     pub(super) here: (String, String),
     /// Whether it is in a cluster for certain, so that it has to know what the others say.
     pub(super) certain: bool,
+    /// What was proven here of late, and others may wait for.
+    pub(super) proofs: Arc<Mutex<Vec<Told>>>,
 }
 
 impl Nodes {
     pub(super) fn new(caller: Caller) -> Self {
         let of_kernel = |what| std::fs::read_to_string(Path::new("/proc/sys/kernel").join(what)).unwrap_or_default().trim().to_owned();
-        Self { here: (of_kernel("hostname"), of_kernel("random/boot_id")), certain: caller == Caller::Fencer }
+        let here = (of_kernel("hostname"), of_kernel("random/boot_id"));
+        Self { here, certain: caller == Caller::Fencer, proofs: Arc::default() }
     }
 
-    /// What other nodes have not seen, and whether this one has told of any such thing. What it has told is made to be what is in `folder`, where a
-    /// person may have removed something.
+    /// What other nodes have not seen, and what any node has proven. What this one has told is made to be what is in `folder`, where a person may
+    /// have removed something.
     ///
     /// # Errors
     /// They are not known, and this node is in a cluster for certain.
-    pub(super) fn hear(&self, folder: &Path) -> Result<(Vec<Told>, bool)> {
+    pub(super) fn hear(&self, folder: &Path) -> Result<Vec<Told>> {
         let values = match self.ask() {
             Ok(values) => values,
             // Nothing can be told either.
-            Err(Trouble::Missing(_)) => return Ok((Vec::new(), false)),
+            Err(Trouble::Missing(_)) => return Ok(self.proofs()),
             Err(trouble) if !self.certain => {
                 log::debug(|| trouble.to_string());
-                return Ok((Vec::new(), false));
+                return Ok(self.proofs());
             }
             Err(trouble) => {
                 let what = "the cluster cannot be asked whether another node has begun to end it and not seen its end";
                 return Err(Error::new(Kind::Internal, format!("{what}: {trouble}")));
             }
         };
-        let (mut others, mut own) = (Vec::new(), false);
+        let mut heard = Vec::new();
         for (node, value) in values {
             let Some((by, ends)) = read(&value) else {
                 return Err(Error::new(Kind::Internal, format!("the attribute {NAME} of {node} is not understood: {value:?}")));
             };
             if by != self.here {
-                others.extend(ends);
+                heard.extend(ends);
                 continue;
             }
-            own = true;
+            // What an earlier action has proven is in no file.
+            let counts = |told: &Told| matches!(&told.word, Word::Proven(proof) if note::now().abs_diff(proof.done) < PROOF.as_secs());
+            ends.into_iter().filter(counts).for_each(|told| self.prove(told));
             if self.value(folder)?.as_ref() != Some(&value) {
                 self.correct(folder);
             }
         }
-        Ok((others, own))
+        heard.extend(self.proofs());
+        Ok(heard)
+    }
+
+    /// Has the others know, whenever they are told something, that this end is proven.
+    pub(super) fn prove(&self, told: Told) {
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !proofs.contains(&told) {
+            proofs.push(told);
+        }
+    }
+
+    fn proofs(&self) -> Vec<Told> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks for what all nodes have told, and once more if that fails: the daemon may be starting again.
     fn ask(&self) -> std::result::Result<Vec<(String, String)>, Trouble> {
         #[cfg(test)]
         if crate::simulation::is_on() {
-            return Ok(crate::simulation::world(|world| world.told.clone().into_iter().collect()));
+            return Ok(crate::simulation::world(crate::simulation::hosts::World::told_by_now));
         }
         if self.is_alone() {
             return Ok(Vec::new());
@@ -121,7 +172,7 @@ impl Nodes {
     }
 
     /// Whether there is nobody to be asked or told. A person may call where no cluster is, and need not wait for a tool that finds that out.
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         !self.certain && !std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| has_daemon(&sockets))
     }
 
@@ -160,10 +211,15 @@ impl Nodes {
     fn value(&self, folder: &Path) -> Result<Option<String>> {
         let mut words = vec![self.id()];
         for note in Note::all(folder)? {
-            let end = |end: &Begun| format!("{} {} {} {}", escaped(&note.name), escaped(&note.uuid), escaped(&end.host), end.begun);
-            words.extend(note.ends.iter().map(end));
-            let left = |left: &String| format!("{} {} {} {LEFT}", escaped(&note.name), escaped(&note.uuid), escaped(left));
-            words.extend(note.left.iter().map(left));
+            let word = |host: &str, word: &str| written(&note.name, &note.uuid, host, word);
+            let time = |end: &Begun| end.over.map_or_else(|| end.begun.to_string(), |over| format!("{}-{over}", end.begun));
+            words.extend(note.ends.iter().map(|end| word(&end.host, &time(end))));
+            words.extend(note.left.iter().map(|left| word(left, LEFT)));
+        }
+        for Told { name, uuid, word, .. } in self.proofs() {
+            if let Word::Proven(Proof { host, begun, done }) = word {
+                words.push(written(&name, &uuid, &host, &format!("{PROVEN}{begun}-{done}")));
+            }
         }
         Ok((words.len() > 1).then(|| words.join(",")))
     }
@@ -183,12 +239,27 @@ pub(super) fn read(value: &str) -> Option<((String, String), Vec<Told>)> {
     let end = |text: &str| {
         let mut words = text.split(' ');
         let mut word = || percent::decode(words.next()?);
-        let (name, uuid, host, open) = (word()?, word()?, word()?, word()?);
-        let open = if open == LEFT { Open::Left } else { Open::Unseen(open.parse().ok()?) };
-        words.next().is_none().then(|| Told { by: by.clone(), name, uuid, host, open })
+        let (name, uuid, host, what) = (word()?, word()?, word()?, word()?);
+        let pair = |text: &str| text.split_once('-').and_then(|(begun, end)| Some((begun.parse().ok()?, end.parse().ok()?)));
+        let word = if what == LEFT {
+            Word::Left(host)
+        } else if let Some(times) = what.strip_prefix(PROVEN) {
+            let (begun, done) = pair(times)?;
+            Word::Proven(Proof { host, begun, done })
+        } else if let Some((begun, over)) = pair(&what) {
+            Word::Unseen(Begun { host, begun, over: Some(over) })
+        } else {
+            Word::Unseen(Begun { host, begun: what.parse().ok()?, over: None })
+        };
+        words.next().is_none().then(|| Told { by: by.clone(), name, uuid, word })
     };
     let ends = parts.map(end).collect::<Option<Vec<_>>>()?;
     Some(((by, boot), ends))
+}
+
+/// One thing that is told of a guest.
+fn written(name: &str, uuid: &str, host: &str, word: &str) -> String {
+    format!("{} {} {} {word}", escaped(name), escaped(uuid), escaped(host))
 }
 
 /// A word as it can stand in an attribute: nothing in it is special to XML, to a reader of lines, or to the attribute daemon, which counts
@@ -222,8 +293,14 @@ fn set(here: &str, value: Option<&str>, deadline: &Deadline) -> std::result::Res
 mod tests {
     use super::*;
 
+    const HOST: &str = "qemu+tcp://a/system?x=1,2";
+
+    fn at(begun: u64, over: Option<u64>) -> Begun {
+        Begun { host: HOST.into(), begun, over }
+    }
+
     fn note(name: &str, uuid: &str, begun: u64) -> Note {
-        let ends = vec![Begun { host: "qemu+tcp://a/system?x=1,2".into(), begun }];
+        let ends = vec![at(begun, None)];
         Note { name: name.into(), uuid: uuid.into(), host: "a".into(), xml: None, at: 0, left: None, ends }
     }
 
@@ -231,18 +308,43 @@ mod tests {
     fn what_is_told_is_understood() {
         let folder = tempfile::tempdir().unwrap();
         let here = ("node1.example".to_owned(), "b-1".to_owned());
-        let nodes = Nodes { here: here.clone(), certain: true };
+        let nodes = Nodes { here: here.clone(), certain: true, proofs: Arc::default() };
         assert_eq!(nodes.value(folder.path()), Ok(None));
         note("web 1\"<,ä%", "u-1", 1000).write(folder.path()).unwrap();
         let value = nodes.value(folder.path()).unwrap().unwrap();
         assert!(value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && !value.contains(['"', '<', '&', '+']), "{value}");
-        let host = "qemu+tcp://a/system?x=1,2".to_owned();
-        let told = Told { by: here.0.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), host, open: Open::Unseen(1000) };
+        let told = Told { by: here.0.clone(), name: "web 1\"<,ä%".into(), uuid: "u-1".into(), word: Word::Unseen(at(1000, None)) };
         assert_eq!(read(&value), Some((here.clone(), vec![told.clone()])));
+        let proven = Told { word: Word::Proven(Proof { host: HOST.into(), begun: 7, done: 19 }), ..told.clone() };
+        nodes.prove(proven.clone());
+        let over = Note { ends: vec![at(1000, Some(1010))], ..note(&told.name, "u-1", 1000) };
+        over.write(folder.path()).unwrap();
+        let word = Word::Unseen(at(1000, Some(1010)));
+        let both = vec![Told { word, ..told.clone() }, proven.clone()];
+        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((here.clone(), both)));
         let left = Note { left: Some("qemu+tls://b/system".into()), ends: Vec::new(), ..note(&told.name, "u-1", 1000) };
         left.write(folder.path()).unwrap();
-        let told = Told { host: "qemu+tls://b/system".into(), open: Open::Left, ..told };
-        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((here, vec![told])));
+        let told = Told { word: Word::Left("qemu+tls://b/system".into()), ..told };
+        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((here, vec![told, proven])));
+    }
+
+    #[test]
+    fn an_end_is_proven_by_one_that_libvirt_made_at_the_same_time() {
+        let proof = Proof { host: HOST.into(), begun: 100, done: 112 };
+        for (end, is_proven) in [
+            (at(100, None), true),
+            (at(111, None), true),
+            // Before: of what was run before, for all that is known. After: of what was run again.
+            (at(99, None), false),
+            (at(112, None), false),
+            (at(80, Some(101)), true),
+            (at(111, Some(120)), true),
+            (at(80, Some(100)), false),
+            (at(112, Some(120)), false),
+            (Begun { host: "qemu+tcp://b/system".into(), ..at(105, None) }, false),
+        ] {
+            assert_eq!(proof.is_of(&end), is_proven, "{end:?}");
+        }
     }
 
     #[test]
@@ -255,10 +357,11 @@ mod tests {
 
     #[test]
     fn mangled_words() {
-        let sample = "node1 b-1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7,web2 u-2 b left";
-        assert_eq!(read(sample).unwrap().1.len(), 3);
+        let sample = "node1 b-1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7,web2 u-2 b left,web2 u-2 b 7-9,web2 u-2 b proven-7-9";
+        assert_eq!(read(sample).unwrap().1.len(), 5);
         crate::mangled::texts(&[sample], 4000, |text| read(text).is_some());
-        for wrong in ["node1", "n b,", "n b,a b c", "n b,a b c d", "n b,a b c 1 2", "n% b", "n%zz b"] {
+        for wrong in ["node1", "n b,", "n b,a b c", "n b,a b c d", "n b,a b c 1 2", "n b,a b c 1-", "n b,a b c proven-1", "n% b", "n%zz b"]
+        {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

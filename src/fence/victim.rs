@@ -1,6 +1,6 @@
 //! Ending a guest on one host, and what the answer to that is worth.
 
-use super::note::ORDINARY;
+use super::note::{self, ORDINARY};
 use crate::deadline::{self, Deadline};
 use crate::domain::ffi::{self, Which};
 use crate::domain::{Condition, Error, Guest, Kind, Result};
@@ -49,6 +49,18 @@ pub(super) enum End {
     Refused(Error),
     /// It may be gone for libvirt and yet live.
     Unproven(String),
+    /// The same: somebody else has ended it, and nobody here knows how long that took.
+    Overtaken(String),
+}
+
+/// An attempt to end a guest, and how it went.
+pub(super) struct Attempt {
+    /// How it went.
+    pub(super) end: End,
+    /// Whether the guest was still on the host then, if that is known.
+    pub(super) stayed: Option<bool>,
+    /// From when until when libvirt had the request, in seconds since 1970.
+    pub(super) time: (u64, u64),
 }
 
 /// A guest that was found, with what libvirt says of it whatever its emulator does.
@@ -116,12 +128,13 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
 }
 
 impl Victim {
-    /// Ends it, after calling its migration off. Also gives whether it was still here then, if that is known.
-    pub(super) fn end(self, deadline: &Deadline) -> (End, Option<bool>) {
+    /// Ends it, after calling its migration off.
+    pub(super) fn end(self, deadline: &Deadline) -> Attempt {
         let stayed = if self.leaving { Some(self.stays(&deadline.within(CALLING_OFF))) } else { (!self.moving).then_some(true) };
-        let begin = deadline::now();
+        let (begin, begun) = (deadline::now(), note::now());
         let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
-        (judge_end(answer, deadline::now() - begin, deadline.expired()), stayed)
+        let end = judge_end(answer, deadline::now() - begin, deadline.expired());
+        Attempt { end, stayed, time: (begun, note::now()) }
     }
 
     /// Calls its migration off. Gives whether it is still here after that, and no longer under way. That libvirt takes the request is no proof:
@@ -150,15 +163,15 @@ impl Victim {
 
 /// What libvirt's answer to a destroy is worth.
 fn judge_end(answer: Result<()>, took: Duration, expired: bool) -> End {
-    let unproven = |text: String| End::Unproven(format!("{text}; its emulator may hang in the kernel and still write"));
+    let text = |text: String| format!("{text}; its emulator may hang in the kernel and still write");
     match answer {
         Ok(()) if took <= ORDINARY => End::Ended,
-        Ok(()) => unproven(format!("libvirt reported its end only after {} s", took.as_secs())),
+        Ok(()) => End::Unproven(text(format!("libvirt reported its end only after {} s", took.as_secs()))),
         Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) && took <= WAITED => End::Gone,
         Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => {
-            unproven(format!("{error} after {} s, so that somebody else ended it", took.as_secs()))
+            End::Overtaken(text(format!("{error} after {} s, so that somebody else ended it", took.as_secs())))
         }
-        Err(error) if error.kind == Kind::Unresponsive && expired => unproven(error.text),
+        Err(error) if error.kind == Kind::Unresponsive && expired => End::Unproven(text(error.text)),
         Err(error) => End::Refused(error),
     }
 }
@@ -195,7 +208,7 @@ mod tests {
         assert!(matches!(judge_end(Ok(()), Duration::from_secs(16), false), End::Ended));
         assert!(matches!(judge_end(Ok(()), Duration::from_secs(80), false), End::Unproven(_)));
         assert!(matches!(judge_end(error(Kind::NotFound), short, false), End::Gone));
-        assert!(matches!(judge_end(error(Kind::State), Duration::from_secs(6), false), End::Unproven(_)));
+        assert!(matches!(judge_end(error(Kind::State), Duration::from_secs(6), false), End::Overtaken(_)));
         assert!(matches!(judge_end(error(Kind::Unresponsive), short, true), End::Unproven(_)));
         assert!(matches!(judge_end(error(Kind::Unresponsive), short, false), End::Refused(_)));
         for kind in [Kind::Refused, Kind::Unreachable, Kind::Internal] {

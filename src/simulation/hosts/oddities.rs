@@ -23,6 +23,8 @@ pub(crate) struct Oddities {
     pub(crate) queue: Duration,
     /// How often a host was asked whether it starts the guest by itself.
     pub(crate) autostarts: u32,
+    /// What other nodes will have told by then; nothing any more.
+    pub(crate) words: Vec<(Duration, &'static str, Option<String>)>,
     /// After how long without a word a connection to another host than the first leads nowhere any more.
     pub(crate) idle: Option<Duration>,
 }
@@ -38,6 +40,23 @@ impl World {
     pub(crate) fn host_name(&mut self, host: usize) -> Answer<String> {
         self.call(host, "hostname")?;
         Ok(if self.odd.namesakes { "host".into() } else { format!("host{host}") })
+    }
+
+    /// What the nodes of the cluster have told each other by now.
+    pub(crate) fn told_by_now(&mut self) -> Vec<(String, String)> {
+        while let Some(at) = self.odd.words.iter().position(|(time, ..)| *time <= lasted()) {
+            let (_, node, word) = self.odd.words.remove(at);
+            match word {
+                Some(word) => self.told.insert(node.to_owned(), word),
+                None => self.told.remove(node),
+            };
+        }
+        self.told.clone().into_iter().collect()
+    }
+
+    /// Somebody else has tried to end it there for a while, and will have ended it after this time.
+    pub(crate) fn be_ended_in(&mut self, host: usize, time: Duration) {
+        self.begin_ending(host, time);
     }
 
     /// The UUID of its hardware.
