@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod nodes;
+mod saved;
 
 use super::limits::{Limits, UNLIMITED};
 use super::options::Options;
@@ -330,20 +331,6 @@ fn a_guest_that_others_start() {
         world
     });
     assert!(answers["Changed"] > 0 && answers["Already"] > 0);
-}
-
-/// It was saved, and somebody starts it again from that memory, at any moment: no more of it is left than of a guest that was ended.
-///
-/// Fails if the memory is not removed, or only after the last round.
-#[test]
-fn a_guest_that_was_saved() {
-    let answers = every_course(2, || {
-        let mut world = hosts(true);
-        world.may = |_, happens| matches!(happens, Happens::Starts(_) | Happens::Ends(_) | Happens::Cut(0) | Happens::Heals(0));
-        world.hosts[pick(2)].saved = true;
-        world
-    });
-    assert!(answers["Changed"] > 0 && answers["Already"] > 0 && answers["State"] > 0, "{answers:?}");
 }
 
 /// libvirt refuses to end it, takes its time, breaks the connection, or forgets an emulator that hangs; and it is turned off again, at once or

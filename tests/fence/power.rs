@@ -193,13 +193,34 @@ pub fn emulator_stopped_under_a_question(lab: &Lab) -> Result<()> {
 pub fn emulator_stopped_under_many_questions(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "besieged")?;
     guest.run("node1")?;
-    lab.freeze("node1", "guest:besieged")?;
-    let questions = "for n in $(seq 30); do timeout 100 virsh -q domstats --balloon --block besieged >/dev/null 2>&1 </dev/null & done; sleep 3; timeout 2 virsh -q dumpxml besieged";
-    let output = lab.exec("node1", &["sh", "-c", questions], SOON)?;
-    ensure!(output.code == Some(124), "libvirt has workers left: {output:?}");
+    besiege(lab, "node1", "besieged")?;
     guest.fence("status", &[])?.says(0, "Status: ON\n")?;
     guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
     guest.is_off()
+}
+
+/// The emulator of this guest stops, and libvirt has no ordinary worker left for the questions about it.
+fn besiege(lab: &Lab, node: &str, name: &str) -> Result<()> {
+    lab.freeze(node, &format!("guest:{name}"))?;
+    let questions = format!(
+        "for n in $(seq 30); do timeout 100 virsh -q domstats --balloon --block {name} >/dev/null 2>&1 </dev/null & done
+        sleep 3; timeout 2 virsh -q dumpxml {name}"
+    );
+    let output = lab.exec(node, &["sh", "-c", &questions], SOON)?;
+    ensure!(output.code == Some(124), "libvirt has workers left: {output:?}");
+    Ok(())
+}
+
+/// The same on a host that has another guest's definition, which runs elsewhere: nothing is asked there for which libvirt keeps no worker.
+pub fn defined_where_another_guest_is_under_many_questions(lab: &Lab) -> Result<()> {
+    let (guest, other) = (Guest::new(lab, "neighbour")?, Guest::new(lab, "besieged")?);
+    other.run("node2")?;
+    guest.define("node2")?;
+    guest.run("node1")?;
+    besiege(lab, "node2", "besieged")?;
+    guest.fence("off", &[])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()?;
+    other.fence("off", &[])?.says(0, "Success: Powered OFF\n").map(drop)
 }
 
 /// One that was asked to shut down and does not is on, and is not asked by the agent.

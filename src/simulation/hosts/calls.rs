@@ -97,6 +97,7 @@ impl World {
 
     /// Whether the guest was saved there.
     pub(crate) fn has_memory(&mut self, host: usize) -> Answer<bool> {
+        self.wait_in_turn(host)?;
         match self.also(host)? {
             Host { copy: None, defined: false, .. } => Err(NO_DOMAIN),
             host => Ok(host.saved),
@@ -105,6 +106,7 @@ impl World {
 
     pub(crate) fn drop_memory(&mut self, host: usize) -> Answer<()> {
         self.call(host, "remove the saved memory")?;
+        self.wait_in_turn(host)?;
         if std::mem::take(&mut self.hosts[host].saved) { Ok(()) } else { Err(NO_FILE) }
     }
 
