@@ -212,6 +212,11 @@ impl Plug {
                 "another guest ({}) has the name than the one that uuid_map gives it ({pinned}); correct uuid_map, or rename one of them",
                 uuids.iter().filter(|uuid| *uuid != pinned).map(String::as_str).collect::<Vec<_>>().join(", ")
             )),
+            (Verdict::Conflict(uuids), None) if self.target.name.is_none() => self.failure(format_args!(
+                "it is read as a UUID, and is the name of a guest with another one; give that guest's UUID as the plug, or the other guest another \
+                 name ({})",
+                uuids.join(", ")
+            )),
             (Verdict::Conflict(uuids), None) => self.failure(format_args!(
                 "the name stands for different guests ({}); give the UUID as the plug, or pin it with uuid_map",
                 uuids.join(", ")

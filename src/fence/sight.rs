@@ -59,6 +59,12 @@ pub(super) fn lookup(connect: &Connect, target: &Target) -> Result<Option<Found>
         Some(name) => found(connect.lookup_domain_by_name(name))?,
         None => None,
     };
+    // A word that reads as a UUID may be a guest's name all the same.
+    if target.name.is_none() && by_uuid.is_none() {
+        let called = found(connect.lookup_domain_by_name(&target.word))?;
+        let uuid = called.map(|domain| domain.uuid_string().map_err(|error| ffi::error(&error)));
+        return uuid.transpose().map(|uuid| uuid.map(Found::Other));
+    }
     if let (Some(wanted), Some(domain)) = (&target.uuid, &by_name) {
         let uuid = domain.uuid_string().map_err(|error| ffi::error(&error))?;
         if uuid != *wanted {

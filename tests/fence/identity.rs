@@ -73,6 +73,19 @@ pub fn same_name_two_guests(lab: &Lab) -> Result<()> {
     guest.is_off()
 }
 
+/// A guest whose name reads as a UUID: by its name it is neither off nor ended, by its UUID it is.
+pub fn name_that_reads_as_a_uuid(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, OTHER)?;
+    guest.run("node2")?;
+    let uuid = guest.virsh("node2", &["domuuid"])?.trim().to_owned();
+    for (action, missing) in [("off", "1"), ("off", "0"), ("status", "1"), ("on", "1")] {
+        guest.fence(action, &[("missing_as_off", missing)])?.fails(&[OTHER, &uuid, "is read as a UUID"])?;
+    }
+    guest.lives("node2")?;
+    guest.fence("off", &[("plug", &uuid)])?.says(0, "Success: Powered OFF\n")?;
+    guest.is_off()
+}
+
 /// A copied definition: another guest on another host, with the UUID of this one. It is not ended in the place of this one, which is not off
 /// as long as it may be this one under another name.
 pub fn same_uuid_two_guests(lab: &Lab) -> Result<()> {
