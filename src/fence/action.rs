@@ -46,7 +46,7 @@ pub(super) const ACTIONS: &[Row] = &[
     Row { word: "reboot", action: Action::Reboot, text: "off, then on" },
     Row { word: "status", action: Action::Status, text: "Say whether the guest runs: code 0 if it is on, 2 if it is off" },
     Row { word: "list", action: Action::List, text: "List all guests of the hosts: name and UUID" },
-    Row { word: "list-status", action: Action::ListStatus, text: "The same list, with ON or OFF" },
+    Row { word: "list-status", action: Action::ListStatus, text: "The same list, with ON, OFF or UNKNOWN" },
     Row { word: "monitor", action: Action::Monitor, text: "Check that every host answers and lets guests be ended" },
     Row { word: "metadata", action: Action::Metadata, text: "Print the metadata for Pacemaker; no host is asked" },
     Row { word: "manpage", action: Action::Metadata, text: "The same as metadata" },

@@ -1,6 +1,7 @@
 //! What each action does, and says when it is done: the words and codes are those of fencing.py, which people's scripts know.
 
 use super::action::Action;
+use super::list::{list, list_status};
 use super::limits::{Caller, Limits, for_start, is_unlimited};
 use super::note;
 use super::options::{Options, uuid};
@@ -13,7 +14,6 @@ use crate::cluster::view::View;
 use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,7 +87,8 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
     match action {
         Action::ValidateAll | Action::Metadata | Action::Tell => Report::default(),
         Action::Monitor => monitor(&pool, &Deadline::after(asking)),
-        Action::List | Action::ListStatus => list(&pool, action, &options.separator, &Deadline::after(asking)),
+        Action::List => list(&pool, &options.separator, &Deadline::after(asking)),
+        Action::ListStatus => list_status(&pool, &Nodes::new(caller), &options.separator, &Deadline::after(asking * 2)),
         Action::Status => {
             let deadline = Deadline::after(asking * 2);
             all(plugs, &deadline, move |plug| plug.status(&deadline)).map_or_else(Report::failed, |states| status(&states))
@@ -210,38 +211,6 @@ where
 fn monitor(pool: &Pool, deadline: &Deadline) -> Report {
     let complaints: Vec<String> = pool.ready(deadline).into_iter().filter_map(|answer| answer.err().map(|error| error.text)).collect();
     Report { code: u8::from(!complaints.is_empty()), output: String::new(), complaints }
-}
-
-fn list(pool: &Pool, action: Action, separator: &str, deadline: &Deadline) -> Report {
-    let mut report = Report::default();
-    let mut guests: BTreeMap<(String, String), bool> = BTreeMap::new();
-    for answer in pool.list(deadline) {
-        match answer {
-            Ok(entries) => {
-                for entry in entries {
-                    *guests.entry((entry.name, entry.uuid)).or_default() |= entry.active;
-                }
-            }
-            Err(error) => report.complaints.push(error.text),
-        }
-    }
-    report.code = u8::from(!report.complaints.is_empty());
-    for ((name, number), active) in &guests {
-        let state = match (active, report.complaints.is_empty()) {
-            (true, _) => "ON",
-            (false, true) => "OFF",
-            (false, false) => "UNKNOWN",
-        };
-        report.output += &match action {
-            Action::ListStatus => format!("{name}{separator}{number}{separator}{state}\n"),
-            _ => format!("{name}{separator}{number}\n"),
-        };
-    }
-    let names: Vec<&String> = guests.keys().map(|(name, _)| name).collect();
-    for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
-        log::warning(format_args!("{} is the name of different guests", pair[0]));
-    }
-    report
 }
 
 #[cfg(test)]

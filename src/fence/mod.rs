@@ -13,6 +13,7 @@ mod host;
 mod input;
 mod knock;
 mod limits;
+mod list;
 mod metadata;
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod model;

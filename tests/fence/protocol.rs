@@ -111,6 +111,16 @@ pub fn list_of_the_pool(lab: &Lab) -> Result<()> {
     fence(lab, Way::Long, &[("action", "list")])?.says(0, &format!("a b,{uuid}\none,{first}\ntwo,{id}\n"))?;
     let status = format!("a b;{uuid};OFF\none;{first};ON\ntwo;{id};OFF\n");
     fence(lab, Way::Short, &[("action", "list-status"), ("separator", ";")])?.says(0, &status)?;
+    // What status does not call off is not called so here either: an end that was not seen, and a move that may have led out of sight.
+    for open in ["\"ends\":[{\"host\":\"qemu+tcp://node2/system\",\"begun\":1000}]", "\"left\":\"qemu+tcp://node2/system\",\"ends\":[]"] {
+        let note = format!("{{\"name\":\"two\",\"uuid\":\"{id}\",\"host\":\"qemu+tcp://node2/system\",\"xml\":null,{open}}}");
+        let script = "mkdir -p /run/kvmha/fence && printf %s \"$1\" >/run/kvmha/fence/note.json";
+        lab.check(FROM, &["sh", "-c", script, "sh", &note], SOON)?;
+        two.fence("status", &[])?.fails(&["two", "node2"])?;
+        let output = fence(lab, Way::Long, &[("action", "list-status")])?;
+        output.says(0, &format!("a b,{uuid},OFF\none,{first},ON\ntwo,{id},UNKNOWN\n"))?;
+    }
+    lab.check(FROM, &["rm", "-r", "/run/kvmha/fence"], SOON)?;
     lab.kill("node2", "libvirtd")?;
     let output = fence(lab, Way::Lines, &[("action", "list-status")])?;
     output.says(1, &format!("a b,{uuid},UNKNOWN\none,{first},ON\n"))?.fails(&["node2"])?;
