@@ -1,8 +1,8 @@
 //! What each action does, and says when it is done: the words and codes are those of fencing.py, which people's scripts know.
 
 use super::action::Action;
+use super::limits::{Caller, Limits, for_acting, for_start, is_unlimited};
 use super::list::{list, list_status};
-use super::limits::{Caller, Limits, for_start, is_unlimited};
 use super::note;
 use super::options::{Options, uuid};
 use super::password::printed;
@@ -79,11 +79,12 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
     if let Some(file) = options.identity_file.as_ref().filter(|file| !file.exists()) {
         return Report::failed(format!("identity_file {} does not exist", file.display()));
     }
+    let used = deadline::now() - begin;
     if matches!(action, Action::Off | Action::Reboot) && !options.delay.is_zero() {
         let _ = Deadline::after(options.delay).pause(options.delay);
     }
     let asking = limits.login + limits.shell * 2;
-    let acting = limits.login + limits.shell + limits.power + options.power_wait;
+    let acting = for_acting(limits, options.power_wait, used, is_unlimited(options, caller));
     match action {
         Action::ValidateAll | Action::Metadata | Action::Tell => Report::default(),
         Action::Monitor => monitor(&pool, &Deadline::after(asking)),

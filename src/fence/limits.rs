@@ -63,6 +63,13 @@ pub(super) fn is_unlimited(options: &Options, caller: Caller) -> bool {
     options.disable_timeout.unwrap_or(caller == Caller::Fencer)
 }
 
+/// The time for `off`, and for the `on` of a call, when so much of the call's time is `used`, for a password: a limit of the caller's own counts from
+/// the beginning of the call. `power_wait` comes on top of it.
+pub(super) fn for_acting(limits: Limits, power_wait: Duration, used: Duration, unlimited: bool) -> Duration {
+    let acting = limits.login + limits.shell + limits.power;
+    (if unlimited { acting.saturating_sub(used) } else { acting }) + power_wait
+}
+
 /// The time for the start after an `off`, when so much of the call's time is `used`; `None`: too little is left.
 pub(super) fn for_start(used: Duration, acting: Duration, unlimited: bool) -> Option<Duration> {
     let left = if unlimited { REBOOT.saturating_sub(used) } else { START };
@@ -90,6 +97,16 @@ mod tests {
         assert!(said.contains(&format!("{login}, {shell} and {power} seconds")), "{said}");
         let together = UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power;
         assert!(together < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_a_password_takes_is_of_the_callers_time() {
+        let seconds = Duration::from_secs;
+        let of = |used, unlimited| for_acting(UNLIMITED, seconds(3), seconds(used), unlimited);
+        assert_eq!(of(0, true), UNLIMITED.login + UNLIMITED.shell + UNLIMITED.power + seconds(3));
+        assert_eq!(of(7, true) + seconds(7), of(0, true));
+        assert_eq!(of(99, true), seconds(3));
+        assert_eq!(of(7, false), of(0, true), "a person waits");
     }
 
     #[test]
