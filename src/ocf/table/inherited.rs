@@ -287,7 +287,8 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             that would come back. A state that cannot be restored, \
             or is older than an image file that the guest writes to, makes start fail and stays where it is: remove the file to boot the guest without \
             it. One that was not written to its end, because its host was lost, is kept as NAME.state.outdated-TIME, and the guest is booted. The folder \
-            should be on storage that all nodes share. Not together with force_stop.",
+            should be on storage that all nodes share. Not together with force_stop, and not for a guest that is itself a node of a cluster: it would \
+            come back, after it was fenced there, with the memory of a member.",
         ],
         set!(snapshot = Some(absolute)),
     ),
