@@ -35,6 +35,10 @@ pub struct Since {
 /// # Errors
 /// Why it is no proof, for a person.
 pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, String> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return Err(crate::simulation::world(|world| world.wait_for_tools(deadline)));
+    }
     let text = history(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} was fenced: {trouble}"))?;
     // Asked after the history: a node that came back in between is seen.
     let cib = Cib::query(deadline).map_err(|trouble| format!("the cluster cannot be asked whether {node} came back: {trouble}"))?;

@@ -9,7 +9,7 @@ use super::sight::{Found, Target, lookup, sight};
 use super::verdict::{Answer, Seen};
 use super::victim::{About, Grip, Victim, about, hold};
 use crate::cluster::fencing;
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::evidence;
 use crate::domain::ffi::{self, Login};
 use crate::domain::{Connection, Error, Kind, Result, Uri};
@@ -40,6 +40,8 @@ pub(super) struct Host {
     within: Duration,
     /// Whether the record was found to be good in this action; the host itself then gets little time, should it be back.
     fenced: AtomicBool,
+    /// How long the cluster was asked last in this action, and had no record that counts; in milliseconds. The next login gets so much less.
+    asked: AtomicU64,
     /// When it was seen up last in this action; seconds since 1970, 0: not yet.
     seen: AtomicU64,
     /// Where it is noted.
@@ -50,6 +52,10 @@ pub(super) struct Host {
 
 /// Since when a node is off, proven ([`fencing::off_since`]).
 type Record = fn(&str, fencing::Since, &Deadline) -> std::result::Result<u64, String>;
+
+/// How long the cluster's tools get for all that they are asked of a host. It fits into the fencer's time with a host that is silent in three rounds, and
+/// once more in the second run, if it is not spent in every round ([`Host::asked`]).
+const RECORD: Duration = Duration::from_secs(2);
 
 /// How long a host gets to take a connection after the cluster said that it is off.
 const AFTER_FENCING: Duration = Duration::from_secs(1);
@@ -121,6 +127,7 @@ impl Host {
             node,
             within,
             fenced: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             notes: note::folder(),
             record: fencing::off_since,
@@ -132,7 +139,12 @@ impl Host {
         if let Some(connection) = held().clone() {
             return Ok(connection);
         }
-        let limit = if self.fenced.load(Ordering::Relaxed) { AFTER_FENCING.min(self.limits.login) } else { self.limits.login };
+        let asked = Duration::from_millis(self.asked.load(Ordering::Relaxed));
+        let limit = if self.fenced.load(Ordering::Relaxed) {
+            AFTER_FENCING.min(self.limits.login)
+        } else {
+            self.limits.login - asked.min(self.limits.login / 2)
+        };
         let connection = Connection::open_as(&self.uri.to_string(), &self.login, &deadline.within(limit))?;
         // Whatever becomes of the question: nobody but a host that is up takes a connection.
         self.up();
@@ -168,7 +180,11 @@ impl Host {
             }
             Heard::NotAsked => return Err(error),
         }
-        let proof = self.seen().and_then(|seen| (self.record)(node, fencing::Since { seen, within: self.within }, deadline));
+        let begin = deadline::now();
+        let limit = deadline.within(RECORD);
+        let proof = self.seen().and_then(|seen| (self.record)(node, fencing::Since { seen, within: self.within }, &limit));
+        let asked = u64::try_from((deadline::now() - begin).as_millis()).unwrap_or_default();
+        self.asked.store(asked, Ordering::Relaxed);
         match proof {
             // libvirt may have waited for a daemon that takes connections and says nothing.
             Ok(_) if is_heard(&self.uri, deadline) => {

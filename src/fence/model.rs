@@ -6,6 +6,7 @@
 
 mod nodes;
 mod saved;
+mod silent;
 
 use super::limits::{Limits, UNLIMITED};
 use super::options::Options;
@@ -283,40 +284,6 @@ fn hosts_that_do_not_answer() {
         world
     });
     assert!(answers["Changed"] > 0 && answers["State"] > 0);
-}
-
-/// A host takes requests and says nothing, while the guest runs nowhere, or on the other one, which takes some seconds to end it. The fencer runs
-/// the agent twice, see [`UNLIMITED`].
-///
-/// Fails if a host is not counted as silent while the guest is found elsewhere, or with a longer login.
-#[test]
-fn a_silent_host_fails_the_fencers_second_run_in_time_too() {
-    // For the start of each run.
-    const START: Duration = Duration::from_secs(1);
-    let twice = |notes: &Path| {
-        let begin = lasted();
-        let first = off(notes);
-        let took = lasted() - begin + START;
-        let second = off(notes);
-        let both = lasted() - begin + START * 2;
-        world(|world| {
-            if took < Duration::from_secs(42) && both > Duration::from_secs(60) {
-                world.wrong = Some(format!("the first run took {took:?}, both {both:?}"));
-            }
-        });
-        format!("{first} {second}")
-    };
-    let create = || {
-        let mut world = hosts(true);
-        world.hosts[1].reach = Reach::Silent;
-        if let Some(seconds) = [None, Some(0), Some(2), Some(5), Some(7)][pick(5)] {
-            world.run_on(0);
-            world.temper.term = Some(Duration::from_secs(seconds));
-        }
-        world
-    };
-    assert_eq!(every_course_of(0, create, twice).into_keys().collect::<Vec<_>>(), ["State State"]);
-    assert!((UNLIMITED.login + START) * 2 < Duration::from_secs(20), "the device's monitor");
 }
 
 /// The guest ends by itself, and somebody starts it again, anywhere, also where a copy of it runs elsewhere.

@@ -1,6 +1,7 @@
 //! What is unusual about the hosts of some worlds: their names, the guest's, and how long it takes to be heard.
 
 use super::*;
+use crate::deadline::Deadline;
 
 /// All of that; nothing of it is so in most worlds.
 #[derive(Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Oddities {
     pub(crate) queue: Duration,
     /// How often a host was asked whether it starts the guest by itself.
     pub(crate) autostarts: u32,
+    /// How long the cluster's tools take to say when a host was turned off: they know of nothing.
+    pub(crate) tools: Duration,
     /// What other nodes will have told by then; nothing any more.
     pub(crate) words: Vec<(Duration, &'static str, Option<String>)>,
     /// After how long without a word a connection to another host than the first leads nowhere any more.
@@ -40,6 +43,12 @@ impl World {
     pub(crate) fn host_name(&mut self, host: usize) -> Answer<String> {
         self.call(host, "hostname")?;
         Ok(if self.odd.namesakes { "host".into() } else { format!("host{host}") })
+    }
+
+    /// Asks the cluster's tools when a host was turned off.
+    pub(crate) fn wait_for_tools(&mut self, deadline: &Deadline) -> String {
+        pass(self.odd.tools.min(deadline.left()));
+        "the cluster does not know".to_owned()
     }
 
     /// What the nodes of the cluster have told each other by now.
