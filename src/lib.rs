@@ -21,7 +21,8 @@
 //! | `simulation` | simulated hosts in simulated time, for the tests that try every course of events |
 //! | `fuzzed`, `mangled` | the entries of the fuzzing, and input that is changed at random for tests |
 //!
-//! Only what the suites in `tests` read is `pub`: the tables of the agent's answers and differences, the kinds of storage, and the entries of the fuzzing.
+//! Only what the suites in `tests` read is `pub`: the tables of the agent's answers and differences, the kinds of storage, and the entries
+//! of the fuzzing.
 #![allow(rustdoc::private_intra_doc_links, reason = "the documentation is a contributor's, and made with all that is private")]
 
 mod child;

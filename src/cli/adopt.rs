@@ -71,7 +71,9 @@ impl Provider {
 #[derive(clap::Args)]
 #[command(
     override_usage = "kvmha adopt [--back] [--dry-run] --all|RESOURCE...\n       kvmha adopt --from-libvirt DOMAIN [--config FILE]",
-    after_help = "The code is 0 if all of them have the agent now, or with --dry-run could be given it; 1 if one could not be changed; that step is undone and reported.\n\nExamples:\n  kvmha adopt --all --dry-run\n  kvmha adopt web1 web2\n  kvmha adopt --back web1\n  kvmha adopt --from-libvirt web3"
+    after_help = "The code is 0 if all of them have the agent now, or with --dry-run could be given it; 1 if one could not be changed; \
+        that step is undone and reported.\n\nExamples:\n  kvmha adopt --all --dry-run\n  kvmha adopt web1 web2\n  \
+        kvmha adopt --back web1\n  kvmha adopt --from-libvirt web3"
 )]
 pub(super) struct Arguments {
     /// The resources; those that have the agent already are left alone

@@ -21,7 +21,8 @@ const PACEMAKER: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 #[command(
-    after_help = "The code is 0 if the move is possible (there may be warnings); 1 if something would make it fail, or that cannot be told.\n\nExamples:\n  kvmha check web1 --to node2\n  kvmha check /srv/vms/web1.xml --to node2 --set migration_transport=tls"
+    after_help = "The code is 0 if the move is possible (there may be warnings); 1 if something would make it fail, or that cannot be \
+        told.\n\nExamples:\n  kvmha check web1 --to node2\n  kvmha check /srv/vms/web1.xml --to node2 --set migration_transport=tls"
 )]
 pub(super) struct Arguments {
     #[command(flatten)]

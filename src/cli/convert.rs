@@ -17,9 +17,8 @@ const ASKING: Duration = Duration::from_secs(30);
 
 /// The command line.
 #[derive(Args)]
-#[command(
-    after_help = "The code is 0 if devices were printed, 1 if there is none to print.\n\nExamples:\n  kvmha fence convert\n  kvmha fence convert vmfence --uri qemu+tls://hosta/system,qemu+tls://hostb/system"
-)]
+#[command(after_help = "The code is 0 if devices were printed, 1 if there is none to print.\n\nExamples:\n  kvmha fence convert\n  \
+        kvmha fence convert vmfence --uri qemu+tls://hosta/system,qemu+tls://hostb/system")]
 pub(super) struct Words {
     /// Devices to convert [default: all of the cluster that can be]
     #[arg(value_name = "DEVICE")]

@@ -9,9 +9,8 @@ use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(
-    after_help = "The code is 0, also if there is none; 1 if the records cannot be read: only root may.\n\nExamples:\n  kvmha migrations\n  kvmha migrations web1 --json | jq 'map(.pause_ms) | max'"
-)]
+#[command(after_help = "The code is 0, also if there is none; 1 if the records cannot be read: only root may.\n\nExamples:\n  \
+        kvmha migrations\n  kvmha migrations web1 --json | jq 'map(.pause_ms) | max'")]
 pub(super) struct Arguments {
     /// Only those of this guest
     guest: Option<String>,

@@ -41,7 +41,8 @@ use std::sync::OnceLock;
 #[command(name = "kvmha", version, about, disable_help_subcommand = true, disable_version_flag = true, arg_required_else_help = true)]
 #[command(
     after_help = "The code is 0 if all is well or was done, 1 if it is not, or could not be done or asked, 2 if the command line is wrong; \
-where also has 2 if a guest has several copies, or a node could not be asked. agent and fence have the codes of their protocols.\n\nExamples:\n  kvmha doctor\n  kvmha status --watch\n  kvmha where web1\n  \
+where also has 2 if a guest has several copies, or a node could not be asked. agent and fence have the codes of their protocols.\n\n\
+Examples:\n  kvmha doctor\n  kvmha status --watch\n  kvmha where web1\n  \
 kvmha check web1 --to node2 && kvmha migrate web1 node2"
 )]
 pub(crate) struct Command {
@@ -55,10 +56,9 @@ pub(crate) struct Command {
 #[derive(Subcommand)]
 enum What {
     /// Run an action of the resource agent ocf:kvmha:VirtualDomain (parameters come from the environment, OCF_RESKEY_*)
-    #[command(
-        after_help = "The code is the action's, see man ocf_kvmha_VirtualDomain.\n\nExamples:\n  OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent status\n  \
-OCF_CHECK_LEVEL=10 OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent validate-all"
-    )]
+    #[command(after_help = "The code is the action's, see man ocf_kvmha_VirtualDomain.\n\nExamples:\n  \
+            OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent status\n  \
+OCF_CHECK_LEVEL=10 OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent validate-all")]
     Agent {
         /// start, stop, monitor, status, migrate_to, migrate_from, reload-agent, validate-all or meta-data
         action: String,

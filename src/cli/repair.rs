@@ -36,10 +36,9 @@ const LOOKING: Duration = Duration::from_secs(120);
 const STARTING: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
-#[command(
-    after_help = "The code is 0 if nothing has to be done or all of it was, 1 if something is left.\n\nExamples:\n  kvmha repair web1          # only say what would be done\n  \
-kvmha repair web1 --yes"
-)]
+#[command(after_help = "The code is 0 if nothing has to be done or all of it was, 1 if something is left.\n\nExamples:\n  \
+        kvmha repair web1          # only say what would be done\n  \
+kvmha repair web1 --yes")]
 pub(super) struct Arguments {
     #[command(flatten)]
     given: Given,
@@ -85,7 +84,8 @@ impl fmt::Display for Step {
                     Then::Stays(Some(why)) => write!(f, "it then stays stopped, for {why} ({reason})"),
                     Then::Stays(None) => write!(
                         f,
-                        "it then stays stopped, for a reason that Pacemaker's scores show afterwards: crm_simulate --live-check --show-scores ({reason})"
+                        "it then stays stopped, for a reason that Pacemaker's scores show afterwards: crm_simulate --live-check \
+                        --show-scores ({reason})"
                     ),
                 }
             }

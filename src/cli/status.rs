@@ -10,9 +10,8 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 #[derive(Args)]
-#[command(
-    after_help = "The code is 0 if Pacemaker answered, whatever state the guests are in; 1 if not.\n\nExamples:\n  kvmha status\n  kvmha status --watch\n  kvmha status --json | jq -r '.guests[] | select(.failed) | .resource'"
-)]
+#[command(after_help = "The code is 0 if Pacemaker answered, whatever state the guests are in; 1 if not.\n\nExamples:\n  kvmha status\n  \
+        kvmha status --watch\n  kvmha status --json | jq -r '.guests[] | select(.failed) | .resource'")]
 pub(super) struct Arguments {
     /// Print JSON; with --watch an object a line
     #[arg(long)]

@@ -21,10 +21,9 @@ const TIME: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 8;
 
 #[derive(Args)]
-#[command(
-    after_help = "The code is 0 if each disk is there and answers, and is not another one on the node that was asked; 1 if not.\n\nExamples:\n  kvmha storage\n  \
-kvmha storage web1\n  kvmha storage web1 --to node2\n  kvmha storage /srv/vms/web1.xml --to node2 --set migration_transport=tls"
-)]
+#[command(after_help = "The code is 0 if each disk is there and answers, and is not another one on the node that was asked; 1 if not.\n\n\
+        Examples:\n  kvmha storage\n  \
+kvmha storage web1\n  kvmha storage web1 --to node2\n  kvmha storage /srv/vms/web1.xml --to node2 --set migration_transport=tls")]
 pub(super) struct Arguments {
     /// A resource of the cluster, or the path of a definition (with a slash); all guests of the cluster if not given
     #[arg(value_name = "RESOURCE|CONFIG")]

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 /// How long a libvirt that cannot be reached is tried again: it may be restarted at this moment. One with little time, because it is lost, is not.
 const RESTART: Duration = Duration::from_secs(2);
 
-/// How old a connection may be on which another question is asked: what lies between the hosts may have forgotten an older one, and says nothing then.
+/// How old a connection may be on which another question is asked: what lies between the hosts may have forgotten an older one, and says
+/// nothing then.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// Another host.
@@ -47,8 +48,8 @@ impl Asked {
         &self.host.name
     }
 
-    /// Whether it is the libvirt at `here` itself that has answered, as where a name or an address in its URI is this host's: the guest that it has is
-    /// the one that is here. What is not known is no proof.
+    /// Whether it is the libvirt at `here` itself that has answered, as where a name or an address in its URI is this host's: the guest
+    /// that it has is the one that is here. What is not known is no proof.
     #[must_use]
     pub fn has_the_one_at(&self, here: &Uri, identity: &Identity, deadline: &Deadline) -> bool {
         let Some((there, _)) = &self.before else { return false };

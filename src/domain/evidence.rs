@@ -116,7 +116,8 @@ pub fn start_of_caller() -> Option<u64> {
     Some(Status::read(&process::directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
 }
 
-/// The processes of which `wanted` makes something, each with that; those that do not show their command line can be left out if they do not matter, see [`walk::each`].
+/// The processes of which `wanted` makes something, each with that. Those that do not show their command line can be left out if they do not matter,
+/// see [`walk::each`].
 fn scan<T, F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, wanted: F) -> Result<Vec<(Emulator, T)>, Error>
 where
     T: Send + 'static,
@@ -139,8 +140,8 @@ where
     })
 }
 
-/// A look for which there is no thread, file descriptor or memory to be had is made again: that passes, and a stop that fails for it costs the node its
-/// power.
+/// A look for which there is no thread, file descriptor or memory to be had is made again: that passes, and a stop that fails for it costs
+/// the node its power.
 fn again<T>(deadline: &Deadline, look: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     loop {
         match look() {

@@ -1,7 +1,7 @@
 //! What a guest needs of libvirt besides itself: the networks and storage pools that its definition names.
 //!
-//! A pool that is active is left alone as long as it knows the guest's volumes: a refresh that fails has libvirt stop it, under all guests that use it,
-//! and forget it if it is transient (`storagePoolRefresh` in libvirt's `src/storage/storage_driver.c`).
+//! A pool that is active is left alone as long as it knows the guest's volumes: a refresh that fails has libvirt stop it, under all guests
+//! that use it, and forget it if it is transient (`storagePoolRefresh` in libvirt's `src/storage/storage_driver.c`).
 
 use super::{Connection, Error, Kind, Result};
 use crate::deadline::Deadline;
@@ -61,8 +61,8 @@ impl Needs {
     }
 }
 
-/// Whether a pool that is active does not know one of these volumes. Where libvirt does not say it is taken to know them: if one is missing, the guest's
-/// creation will say which.
+/// Whether a pool that is active does not know one of these volumes. Where libvirt does not say it is taken to know them: if one is
+/// missing, the guest's creation will say which.
 ///
 /// # Errors
 /// No answer. (libvirt reads the whole pool when it is asked to refresh it, and the guest is locked meanwhile: no stop could be proven then, so it

@@ -5,8 +5,8 @@ use super::{Connection, Result};
 use crate::deadline::Deadline;
 use roxmltree::Document;
 
-/// The sign. That two hosts have one name proves nothing, nor does one UUID, which some boards have in common, nor a guest that has the same number on
-/// both; where all of this agrees, there is one guest.
+/// The sign. That two hosts have one name proves nothing, nor does one UUID, which some boards have in common, nor a guest that has the
+/// same number on both; where all of this agrees, there is one guest.
 #[derive(PartialEq, Eq)]
 pub(super) struct Sign {
     /// The host's name.

@@ -1,7 +1,8 @@
 //! A guest that sleeps by its own power management (S3): its memory is kept, its CPUs stand still.
 //!
-//! It hears no request to shut down. Nor can it be moved as it is: QEMU before 9.0 wakes it in the middle of that, with its devices half asleep, and a later
-//! one moves it asleep, which libvirt at the target takes for running (`qemuProcessStartCPUs`). A wake-up is what such a guest expects at any time.
+//! It hears no request to shut down. Nor can it be moved as it is: QEMU before 9.0 wakes it in the middle of that, with its devices half
+//! asleep, and a later one moves it asleep, which libvirt at the target takes for running (`qemuProcessStartCPUs`). A wake-up is what such
+//! a guest expects at any time.
 
 use super::{Error, Guest, Kind, Result, State, ffi};
 use crate::deadline::Deadline;

@@ -121,7 +121,8 @@ impl Uri {
         self.is_local() || !here.is_empty() && host.parse::<IpAddr>().is_err() && same
     }
 
-    /// Whether it leads to the libvirt of this host, called `here`, for certain: not by a socket, a command or a port, which could be those of a tunnel.
+    /// Whether it leads to the libvirt of this host, called `here`, for certain: not by a socket, a command or a port, which could be those
+    /// of a tunnel.
     #[must_use]
     pub fn is_own(&self, here: &str) -> bool {
         let is_named = !here.is_empty() && self.host.eq_ignore_ascii_case(here);

@@ -172,9 +172,10 @@ fn converse<T>(
     about(Conversation { stream, peer: socket, deadline: *deadline, serial: 0, unread: Vec::new() }, driver, question)
 }
 
-/// Waits until the daemon has taken up whatever it was asked to do before, by anybody: its ordinary workers take requests up as they come, one to create a
-/// guest among them, also of a client that is gone by then (`virNetServerHandleJob`). It keeps workers for what has `@priority: high` in libvirt's
-/// `remote_protocol.x`, as all questions of [`state`] have; the one that is asked here has not, and any answer will do.
+/// Waits until the daemon has taken up whatever it was asked to do before, by anybody: its ordinary workers take requests up as they come,
+/// one to create a guest among them, also of a client that is gone by then (`virNetServerHandleJob`). It keeps workers for what has
+/// `@priority: high` in libvirt's `remote_protocol.x`, as all questions of [`state`] have; the one that is asked here has not, and any
+/// answer will do.
 ///
 /// # Errors
 /// See [`Trouble`].

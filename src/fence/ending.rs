@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 const ROUNDS: u32 = 2;
 const ROUNDS_AFTER_MOVE: u32 = 5;
 
-/// Between two rounds after an end that was seen, of a guest that was not moving: then it is the order that counts. Each host is asked again after all
-/// have said that it is not there, so that one that was handed over between their answers is met in the next round, however long that is.
+/// Between two rounds after an end that was seen, of a guest that was not moving: then it is the order that counts. Each host is asked
+/// again after all have said that it is not there, so that one that was handed over between their answers is met in the next round, however
+/// long that is.
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long after the time for ending a guest the other nodes can still be told that it was not seen. The caller waits 5 s.

@@ -53,8 +53,8 @@ pub(super) struct Host {
 /// Since when a node is off, proven ([`fencing::off_since`]).
 type Record = fn(&str, fencing::Since, &Deadline) -> std::result::Result<u64, String>;
 
-/// How long the cluster's tools get for all that they are asked of a host. It fits into the fencer's time with a host that is silent in three rounds, and
-/// once more in the second run, if it is not spent in every round ([`Host::asked`]).
+/// How long the cluster's tools get for all that they are asked of a host. It fits into the fencer's time with a host that is silent in
+/// three rounds, and once more in the second run, if it is not spent in every round ([`Host::asked`]).
 const RECORD: Duration = Duration::from_secs(2);
 
 /// How long a host gets to take a connection after the cluster said that it is off.

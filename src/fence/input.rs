@@ -133,7 +133,10 @@ pub fn command() -> Command {
         .long_about(super::metadata::LONG)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(format!(
-            "Actions:\n{}\nWithout an action it is {}: the guest is ended, and started again.\n\nThe code is 0 if it was done, or the guest is on; 2 for the status of a guest that is off; 1 for everything else, also what could not be told.\n\nExamples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert --help",
+            "Actions:\n{}\nWithout an action it is {}: the guest is ended, and started again.\n\n\
+            The code is 0 if it was done, or the guest is on; 2 for the status of a guest that is off; 1 for everything else, also what \
+            could not be told.\n\nExamples:\n  fence_kvmha --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 \
+            --action=status\n  kvmha fence convert --help",
             ACTIONS.iter().map(|row| format!("  {:<14}{}\n", row.word, row.text)).collect::<String>(),
             row_of("action").and_then(|row| row.parameter.default).unwrap_or_default(),
         ))

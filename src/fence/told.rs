@@ -1,5 +1,6 @@
 //! What the nodes of the cluster tell each other of ends that were not seen, and of moves that may have led out of sight before the end. The note
-//! of such an end is on one node; Pacemaker, whose `off` failed there, asks the next node, which knows nothing of it (`request_peer_fencing` in Pacemaker's `daemons/fenced/fenced_remote.c`).
+//! of such an end is on one node; Pacemaker, whose `off` failed there, asks the next node, which knows nothing of it
+//! (`request_peer_fencing` in Pacemaker's `daemons/fenced/fenced_remote.c`).
 //!
 //! Each node has one attribute for all of them, in the memory of the cluster's attribute daemons alone: it ends with the node's membership.
 

@@ -1,7 +1,7 @@
 //! From what every host answers to what is true of a guest: pure, and the most reviewed page of the fence agent.
 //!
-//! The rule: a guest is off only if every host was reachable and said that it does not run there, or is proven to be off itself. It is on if any host says that it
-//! runs there, in whatever state. Everything else is not known, and what is not known is never off.
+//! The rule: a guest is off only if every host was reachable and said that it does not run there, or is proven to be off itself. It is on
+//! if any host says that it runs there, in whatever state. Everything else is not known, and what is not known is never off.
 
 use crate::domain::emulator::Emulator;
 use crate::domain::{Condition, State};

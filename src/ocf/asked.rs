@@ -60,8 +60,8 @@ impl Asked {
         self.call.reaches_others()
     }
 
-    /// The guest that the resource means, as far as this node knows: by its state file, its definition, or its names. Of a state file whose guest is not
-    /// here the definition knows better.
+    /// The guest that the resource means, as far as this node knows: by its state file, its definition, or its names. Of a state file whose
+    /// guest is not here the definition knows better.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         let record = self.record();

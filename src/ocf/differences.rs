@@ -50,7 +50,8 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     row(
         11,
-        "An empty `hypervisor` is the default, `qemu:///system`: with VirtualDomain no migration works then. Other drivers, and a libvirt on another host, are refused.",
+        "An empty `hypervisor` is the default, `qemu:///system`: with VirtualDomain no migration works then. Other drivers, and a libvirt \
+        on another host, are refused.",
     ),
     row(12, "`migration_user` does not get into `migrateuri`, where it makes no sense."),
     row(
@@ -84,7 +85,8 @@ pub const DIFFERENCES: &[Difference] = &[
     row(
         22,
         "start asks the other nodes first, if the parameters say how to reach their libvirt. It is refused where one of them runs the guest, or \
-        another guest with its UUID (a copied or renamed definition); such a guest on the same node is a reason too. VirtualDomain asks nobody, and the guest may run twice.",
+        another guest with its UUID (a copied or renamed definition); such a guest on the same node is a reason too. VirtualDomain asks \
+        nobody, and the guest may run twice.",
     ),
     row(
         23,

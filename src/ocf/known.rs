@@ -126,8 +126,8 @@ impl Call {
         }
     }
 
-    /// Forgets a move from here whose end nobody saw, if the guest, which is not here, has come to its target whole. What stands in the way of a start,
-    /// or what a probe elsewhere finds, is the cluster's by then: a stop here, whenever it comes, must not end it.
+    /// Forgets a move from here whose end nobody saw, if the guest, which is not here, has come to its target whole. What stands in the way
+    /// of a start, or what a probe elsewhere finds, is the cluster's by then: a stop here, whenever it comes, must not end it.
     ///
     /// Right after a move that failed neither is called before the stop that has to end what has arrived.
     pub(super) fn forget_arrived(&self, identity: &Identity) {

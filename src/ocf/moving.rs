@@ -196,8 +196,9 @@ struct Arriving {
     seen: Option<Presence>,
 }
 
-/// Which guest is to come. The state file's, if it is here; else the definition's, for the state file may be an old one. Without a definition here, one
-/// that is named like it and has come all the same is taken for it: a failure would end it, and without a definition it could not be started again.
+/// Which guest is to come. The state file's, if it is here; else the definition's, for the state file may be an old one. Without a
+/// definition here, one that is named like it and has come all the same is taken for it: a failure would end it, and without a definition
+/// it could not be started again.
 fn arriving(call: &Call) -> Result<Arriving, Failure> {
     let look = |identity: &Identity| status::look(&identity.clone().into(), &call.hypervisor, &call.deadline);
     let known = |identity: Identity, seen: Option<Presence>| Ok(Arriving { identity, guessed: false, seen });

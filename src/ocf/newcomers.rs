@@ -1,5 +1,5 @@
-//! Guests that have come to this node by a move, and that nobody is known to have: one of them may be this resource's, if its definition is not there to
-//! say which guest that is.
+//! Guests that have come to this node by a move, and that nobody is known to have: one of them may be this resource's, if its definition is
+//! not there to say which guest that is.
 
 use super::Call;
 use crate::cluster::cib::{Cib, Part};
@@ -59,16 +59,16 @@ impl Call {
         names(&cib, own, read).into_iter().map(|name| Identity { name, uuid: None }).collect()
     }
 
-    /// Whether Pacemaker has this resource on other nodes, well and at rest: then what has come here is another guest. A probe of a node that lacks the
-    /// definition must not cost the guest its life where it runs.
+    /// Whether Pacemaker has this resource on other nodes, well and at rest: then what has come here is another guest. A probe of a node
+    /// that lacks the definition must not cost the guest its life where it runs.
     pub(super) fn runs_elsewhere(&self) -> bool {
         let (Some(instance), Some(node)) = (&self.environment.instance, &self.environment.node) else { return false };
         View::query(&self.part()).is_ok_and(|view| is_settled_elsewhere(&view, instance, node))
     }
 }
 
-/// The names of the guests that the resources but `own` mean: what `read` finds in their definitions, or, where one cannot be had, what their files and
-/// they themselves are called.
+/// The names of the guests that the resources but `own` mean: what `read` finds in their definitions, or, where one cannot be had, what
+/// their files and they themselves are called.
 fn names(cib: &Cib, own: &str, read: impl Fn(&Path) -> Option<String>) -> Vec<String> {
     let mut names = Vec::new();
     for other in cib.resources().into_iter().filter(|other| other.id != own && other.agent.ends_with(AGENT)) {

@@ -1,7 +1,7 @@
 //! Where a guest could be moved to, kept as node attributes that a constraint can use (`migration_check_interval`).
 //!
-//! What is a matter of the guest here alone is left out, such as a backup that is under way: every other node would have the same answer, and it would
-//! be wrong where the guest is recovered.
+//! What is a matter of the guest here alone is left out, such as a backup that is under way: every other node would have the same answer,
+//! and it would be wrong where the guest is recovered.
 //!
 //! It costs what `kvmha check` costs, for each other node; so it is off unless wanted, and what was seen is noted beside the state file. A
 //! service to the placement, as the utilization is: nothing that goes wrong here is the guest's, or makes an action fail.

@@ -155,8 +155,8 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
 }
 
 /// Whether a guest was not created because a copy of it was in the way that may have gone by now: one that a failed move has left here, which libvirt
-/// ends as soon as it notices. Then it is looked at again. `unseen`: whether that was said before of one that was gone by then; another time it is not
-/// believed.
+/// ends as soon as it notices. Then it is looked at again. `unseen`: whether that was said before of one that was gone by then; another
+/// time it is not believed.
 fn was_in_the_way(call: &Call, identity: &Identity, error: &Error, unseen: &mut bool) -> bool {
     if !matches!(error.kind, Kind::State | Kind::NotFound) {
         return false;
@@ -313,8 +313,8 @@ fn leaves_nothing(call: &Call, identity: &Identity, error: &Error) -> bool {
     }
 }
 
-/// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running. One that is paused or asleep
-/// by then is healthy, or a monitor shows what it has; its scripts could not agree.
+/// The end of start and migrate_from: the guest runs; its scripts must agree before the deadline, and it must go on running. One that is
+/// paused or asleep by then is healthy, or a monitor shows what it has; its scripts could not agree.
 pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(), Failure> {
     let name = &identity.name;
     loop {

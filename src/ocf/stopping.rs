@@ -100,10 +100,11 @@ impl<'a> Stopping<'a> {
         }
     }
 
-    /// Why it cannot be said that this resource's guest is not here, when its definition cannot be had because of `error`, and no guest is named like it.
+    /// Why it cannot be said that this resource's guest is not here, when its definition cannot be had because of `error`, and no guest is
+    /// named like it.
     ///
-    /// Where the definition is not there this resource can have started none. But a move can have brought one: to say that it is stopped would have it
-    /// started a second time elsewhere.
+    /// Where the definition is not there this resource can have started none. But a move can have brought one: to say that it is stopped
+    /// would have it started a second time elsewhere.
     fn doubt(&self, error: Error) -> Result<Option<Error>, Error> {
         let Self { call, .. } = self;
         if error.kind == Kind::Definition {

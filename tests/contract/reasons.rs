@@ -96,7 +96,8 @@ fn every_exit_reason_is_explained() {
     }
 }
 
-/// Reasons that the agent puts together from parts: what Pacemaker shows, the parts as the sources have them, and the section that it is looked up in.
+/// Reasons that the agent puts together from parts: what Pacemaker shows, the parts as the sources have them, and the section that it is
+/// looked up in.
 const COMPOSED: &[(&str, &[&str], &str)] = &[
     ("web1 is paused (watchdog)", &["{name} is {condition}", "\"watchdog\""], STANDS),
     ("web1 is paused (crashed)", &["{name} is {condition}", "\"crashed\""], STANDS),

@@ -77,8 +77,8 @@ pub fn around_a_move(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A state file at the target that is an old one, of another guest: the one that has come is seen. And without one at the source its emulator is noted
-/// when it is moved.
+/// A state file at the target that is an old one, of another guest: the one that has come is seen. And without one at the source its
+/// emulator is noted when it is moved.
 pub fn an_old_state_file_at_the_target(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "renewed")?.with("migration_transport", "tcp").with("migrate_options", "--unsafe");
     guest.begin(HERE)?;
@@ -224,8 +224,8 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// As before, but what is on record of the other resource has no emulator: a start or a move of its was begun, and what runs was not seen by it. It is
-/// not spared, and called stopped, for the sake of that.
+/// As before, but what is on record of the other resource has no emulator: a start or a move of its was begun, and what runs was not seen
+/// by it. It is not spared, and called stopped, for the sake of that.
 pub fn config_is_that_of_one_which_nobody_has_seen(lab: &Lab) -> Result<()> {
     let [one, two] = ["seen", "unseen"].map(|name| Resource::empty(lab, name));
     let (one, two) = (one?.with("force_stop", "true"), two?);
@@ -255,8 +255,8 @@ pub fn config_is_that_of_one_which_nobody_has_seen(lab: &Lab) -> Result<()> {
     Ok(fs::remove_file(state)?)
 }
 
-/// A stop with the parameters of an old probe and without a state file, as where the guest has come by a move while libvirt was silent: what Pacemaker's
-/// configuration names by now is ended, also where the state file is of another that is gone.
+/// A stop with the parameters of an old probe and without a state file, as where the guest has come by a move while libvirt was silent:
+/// what Pacemaker's configuration names by now is ended, also where the state file is of another that is gone.
 pub fn config_is_older_than_what_came(lab: &Lab) -> Result<()> {
     let [one, two] = ["older", "newer"].map(|name| Resource::empty(lab, name));
     let (one, two) = (one?.with("force_stop", "true"), two?);

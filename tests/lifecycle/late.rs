@@ -59,7 +59,8 @@ pub fn frozen_in_preparation(lab: &Lab) -> Result<()> {
     stop_is_the_end(&guest, 10, || drop(lab.thaw(HERE, "libvirtd")))
 }
 
-/// libvirt's only ordinary worker is held up by another guest's start: the request waits for it, while libvirt says at once that there is no such guest.
+/// libvirt's only ordinary worker is held up by another guest's start: the request waits for it, while libvirt says at once that there is
+/// no such guest.
 pub fn queued_behind_another(lab: &Lab) -> Result<()> {
     let taker = Resource::empty(lab, "taker")?.with("force_stop", "true");
     let guest = Resource::empty(lab, "queued")?.with("force_stop", "true");

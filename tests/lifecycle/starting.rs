@@ -162,8 +162,8 @@ pub fn disk_without_lock(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Both nodes start it at the same time, as a resource does that is there twice: it runs on one of them, the other one says so and keeps nothing of it.
-/// Nothing locks its disk. Pacemaker's tools are stubs, as there is no Pacemaker here.
+/// Both nodes start it at the same time, as a resource does that is there twice: it runs on one of them, the other one says so and keeps
+/// nothing of it. Nothing locks its disk. Pacemaker's tools are stubs, as there is no Pacemaker here.
 pub fn on_two_nodes_at_once(lab: &Lab) -> Result<()> {
     let more = [in_a_cluster(lab)?];
     let guest = Resource::empty(lab, "twofold")?.with("migration_transport", "tcp").with("force_stop", "true");
@@ -193,8 +193,8 @@ pub fn on_two_nodes_at_once(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The URI of the other nodes is an address of this one: the paused copy that the start finds there is its own. By the same address the other node finds
-/// the guest, and does not start it.
+/// The URI of the other nodes is an address of this one: the paused copy that the start finds there is its own. By the same address the
+/// other node finds the guest, and does not start it.
 pub fn by_an_address_of_its_own(lab: &Lab) -> Result<()> {
     let more = [in_a_cluster(lab)?];
     let uri = format!("qemu+tcp://{}/system", Network::Cluster.address(1));

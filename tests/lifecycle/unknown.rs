@@ -7,8 +7,8 @@ use lab::process::replace;
 use lab::{Lab, promised};
 use std::fs;
 
-/// A guest that is called neither like its file nor like its resource, and the file is each node's own. The first of the pair is the one that knows where
-/// its disk is.
+/// A guest that is called neither like its file nor like its resource, and the file is each node's own. The first of the pair is the one
+/// that knows where its disk is.
 fn stray(lab: &Lab) -> Result<(Resource<'_>, Resource<'_>)> {
     let home = mover(lab, "stray")?;
     let mut guest = home.with("config", "/etc/domain.xml");

@@ -205,8 +205,8 @@ pub fn postcopy_resumed_by_the_next_or_said(lab: &Lab) -> Result<()> {
     })
 }
 
-/// The source's emulator ends in post-copy: nobody says that the guest has moved, stop does not say that it is gone while it is not, and in the end one
-/// copy runs.
+/// The source's emulator ends in post-copy: nobody says that the guest has moved, stop does not say that it is gone while it is not, and in
+/// the end one copy runs.
 pub fn postcopy_breaks(lab: &Lab) -> Result<()> {
     let (guest, _) = busy(lab, "broken", "postcopy")?;
     let watcher = Watcher::start(&lab.guest_image("broken"))?;

@@ -112,8 +112,8 @@ pub fn unsafe_place(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What is under way with the guest, for which libvirt moves nothing: a copy of a disk that is ready and was never ended, a snapshot of which only the
-/// note is left, a backup. A backup that ends is waited for.
+/// What is under way with the guest, for which libvirt moves nothing: a copy of a disk that is ready and was never ended, a snapshot of
+/// which only the note is left, a backup. A backup that ends is waited for.
 pub fn jobs(lab: &Lab) -> Result<()> {
     let guest = mover(lab, "laden")?;
     guest.begin(HERE)?;

@@ -202,8 +202,8 @@ impl<'a> Sequence<'a> {
         Ok(answer.code)
     }
 
-    /// A recurring monitor has said 1, and Pacemaker would end the guest. No row of the answers of the agent has that for a guest that was started and is
-    /// whole, whatever became of libvirt, its files or its emulator here: so its emulator must have been about to go.
+    /// A recurring monitor has said 1, and Pacemaker would end the guest. No row of the answers of the agent has that for a guest that was
+    /// started and is whole, whatever became of libvirt, its files or its emulator here: so its emulator must have been about to go.
     fn excuse(&self, guest: &Resource, before: &[Identity]) -> Result<()> {
         let lives = || guest.emulators(&self.node).is_ok_and(|after| after.iter().any(|emulator| before.contains(emulator)));
         if lives() {

@@ -73,8 +73,8 @@ pub fn same(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A device that holds an image with a size of its own, qcow2 or LUKS, which is what libvirt calls the volume's capacity: it is the same device all the
-/// same.
+/// A device that holds an image with a size of its own, qcow2 or LUKS, which is what libvirt calls the volume's capacity: it is the same
+/// device all the same.
 pub fn formatted(lab: &Lab) -> Result<()> {
     let mut loops = Loops { lab, devices: Vec::new() };
     // qcow2 is smaller than what it holds, so that the device is made larger; LUKS fills the file.

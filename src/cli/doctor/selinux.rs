@@ -1,7 +1,7 @@
 //! SELinux, where it enforces: what it keeps emulators from.
 //!
-//! On a file system without labels all files have one type, which a boolean of the policy opens to emulators (`virt_domain` of its `virt.te`). libvirt's
-//! daemon and this program may read the images all the same: that they can says nothing of the emulator.
+//! On a file system without labels all files have one type, which a boolean of the policy opens to emulators (`virt_domain` of its
+//! `virt.te`). libvirt's daemon and this program may read the images all the same: that they can says nothing of the emulator.
 
 use super::power::{SETTINGS, setting};
 use super::{Found, Patient};

@@ -263,8 +263,8 @@ fn a_daemon_with_a_long_queue() {
     assert!(answers.keys().eq(["stopped"]), "{answers:?}");
 }
 
-/// It was handed over in a move whose agent was killed, and the daemon of the target says nothing: it may run there by now, and libvirt here lets it go
-/// on when it gives up.
+/// It was handed over in a move whose agent was killed, and the daemon of the target says nothing: it may run there by now, and libvirt
+/// here lets it go on when it gives up.
 ///
 /// Fails if the end of that move is waited for.
 #[test]

@@ -40,8 +40,8 @@ pub(super) fn settle(here: &Connection, name: &str, working: &Deadline, deadline
     Err(Error::new(Kind::TimedOut, format!("an earlier migration of {name} is still in flight and {end}")))
 }
 
-/// Waits for half of the time, [`TURN`] at most, for the end of a job of another kind, of which libvirt has one at a time for a guest: a backup, a save.
-/// What is there then is said by the checks before the move.
+/// Waits for half of the time, [`TURN`] at most, for the end of a job of another kind, of which libvirt has one at a time for a guest: a
+/// backup, a save. What is there then is said by the checks before the move.
 ///
 /// # Errors
 /// libvirt's own.
@@ -145,8 +145,9 @@ fn end_at(connection: &Connection, name: &str, manner: &Manner, deadline: &Deadl
     }
 }
 
-/// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended. Not when the guest was handed over: the word of the
-/// target may never come, and libvirt here then lets the copy here go on, whose memory is older than the disks if the guest runs there.
+/// Calls off an outgoing migration of the guest, if one is in flight, and waits until it has ended. Not when the guest was handed over: the
+/// word of the target may never come, and libvirt here then lets the copy here go on, whose memory is older than the disks if the guest
+/// runs there.
 ///
 /// # Errors
 /// It could not be asked for or called off.

@@ -15,7 +15,8 @@ use crate::domain::{Condition, Error, Kind, Result, ending};
 use crate::log;
 use std::time::{Duration, Instant};
 
-/// How long the copy here may wait, or libvirt here say nothing, before the other host is asked. A handover takes milliseconds, or as long as the greatest downtime.
+/// How long the copy here may wait, or libvirt here say nothing, before the other host is asked. A handover takes milliseconds, or as long as the
+/// greatest downtime.
 const ASK_AFTER: Duration = Duration::from_secs(2);
 
 /// How long the copy here may wait, with no word from there, before it is held: less than libvirt takes to give up a connection
@@ -90,8 +91,8 @@ impl Handover {
         Ok(false)
     }
 
-    /// Ends the copy here, while the guest runs there, without libvirt here, which does not answer: what it does first when it is back may be to let the
-    /// copy go on. (Not held where it answers: one that is takes longer to end.)
+    /// Ends the copy here, while the guest runs there, without libvirt here, which does not answer: what it does first when it is back may
+    /// be to let the copy go on. (Not held where it answers: one that is takes longer to end.)
     ///
     /// # Errors
     /// It has not ended in time.

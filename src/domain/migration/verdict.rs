@@ -1,8 +1,8 @@
 //! From what both hosts say after a move that failed to what is done about it: pure.
 //!
-//! The rule: the copy here is ended only if the guest runs there, and the one here waits, or libvirt here does not say how it is and the move has come
-//! to its end there; and it has moved only if it runs there and is not here. While a host does not say, or a part of the guest is on each, it is
-//! asked again. What is answered last names where it is.
+//! The rule: the copy here is ended only if the guest runs there, and the one here waits, or libvirt here does not say how it is and the
+//! move has come to its end there; and it has moved only if it runs there and is not here. While a host does not say, or a part of the
+//! guest is on each, it is asked again. What is answered last names where it is.
 
 use super::side::Side;
 use crate::domain::{Condition, Error, Kind};

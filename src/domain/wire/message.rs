@@ -1,7 +1,8 @@
 //! The messages: the few calls, and the answers to them.
 //!
 //! From libvirt's `src/rpc/virnetprotocol.x` (frame, header, error), `src/remote/remote_protocol.x` (procedures and what goes with them),
-//! `src/remote/qemu_protocol.x` (the guest agent) and `src/rpc/virkeepaliveprotocol.x`. Numbers and layouts there never change: a daemon of any version understands a client of any other.
+//! `src/remote/qemu_protocol.x` (the guest agent) and `src/rpc/virkeepaliveprotocol.x`. Numbers and layouts there never change: a daemon of
+//! any version understands a client of any other.
 
 use super::xdr::{Reader, Writer};
 use crate::domain::live::Size;

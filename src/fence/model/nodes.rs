@@ -170,7 +170,8 @@ fn word(text: &str) -> Option<String> {
 /// Two nodes end the guest at one time, which takes 12 s, and libvirt does it for this one. The other one has begun before or later, has told of
 /// that, and then that libvirt found the guest gone; or it says nothing more.
 ///
-/// Fails if what another node tells counts although this one has proven it, if it is not asked again, or if this one does not tell what it has proven.
+/// Fails if what another node tells counts although this one has proven it, if it is not asked again, or if this one does not tell what it
+/// has proven.
 #[test]
 fn an_end_for_which_another_node_has_waited() {
     for (begun, over, answer) in [
@@ -198,8 +199,8 @@ fn an_end_for_which_another_node_has_waited() {
     }
 }
 
-/// The same, and libvirt does it for the other node, which says so while this one waits or only when this one has failed. Or it never does: then it is
-/// lost, or its own end was another one.
+/// The same, and libvirt does it for the other node, which says so while this one waits or only when this one has failed. Or it never does:
+/// then it is lost, or its own end was another one.
 ///
 /// Fails if this one does not wait for the other, does not heed it when it is called again, or takes its silence or another proof for one.
 #[test]

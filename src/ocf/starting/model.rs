@@ -233,8 +233,8 @@ fn another_node_that_falls_silent() {
     assert!(answers.keys().eq(["runs"]), "{answers:?}");
 }
 
-/// A guest that ran before its resource was made, with a definition that its host keeps, and monitors of it. Whether its host starts it by itself is looked
-/// at once.
+/// A guest that ran before its resource was made, with a definition that its host keeps, and monitors of it. Whether its host starts it by
+/// itself is looked at once.
 ///
 /// Fails if each monitor does so where the emulator does not show itself, and what is noted of the guest stays incomplete.
 #[test]

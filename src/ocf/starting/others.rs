@@ -2,8 +2,8 @@
 //!
 //! Between the two a start makes ready what the guest needs, which takes its time, and another node may start it meanwhile. The second question comes
 //! when the guest is here, paused. So of two starts at the same time the one that creates its copy last sees the other's, and no guest is let run
-//! before all that answer then have said that they have none. Who sees another's copy ends its own; of two that are paused the one of the node whose name
-//! comes first stays, and waits for the other's end: else both would give way, each time.
+//! before all that answer then have said that they have none. Who sees another's copy ends its own; of two that are paused the one of the
+//! node whose name comes first stays, and waits for the other's end: else both would give way, each time.
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod model;
@@ -64,7 +64,8 @@ impl Others {
         if let Some(found) = in_the_way(call, identity, found, &lost, &mut asked).into_iter().next() {
             return Err(found.text);
         }
-        // A member that says nothing may be about to create the guest itself. One that is lost is off as a rule, and a failover does not wait for it twice.
+        // A member that says nothing may be about to create the guest itself. One that is lost is off as a rule, and a failover does not
+        // wait for it twice.
         let members = silent.into_iter().filter(|host| !lost.contains(&host.name));
         asked.extend(members.map(|host| Asked::from(Host { patience: ASKING_THE_SILENT, ..host })));
         Ok(Self { asked, lost })

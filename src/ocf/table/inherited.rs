@@ -176,9 +176,9 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
         Some("true"),
         [
             "Write the guest's memory as utilization host_memory",
-            "Write the guest's memory in MiB to the resource's utilization attribute host_memory, for Pacemaker's placement. start does it, and monitor when the \
-            guest's own number has changed, which it looks at once a minute; the attribute is looked at every ten minutes. Nothing is written \
-            if it is right.",
+            "Write the guest's memory in MiB to the resource's utilization attribute host_memory, for Pacemaker's placement. start does \
+            it, and monitor when the guest's own number has changed, which it looks at once a minute; the attribute is looked at every ten \
+            minutes. Nothing is written if it is right.",
         ],
         set!(utilization.host_memory.autoset = boolean),
     ),

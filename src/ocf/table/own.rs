@@ -107,7 +107,8 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             a node where it is not proven that every disk is the same. off: none, no disk is compared. For the proof a folder .kvmha-proof-… is \
             made for a moment beside each image and beside config, which the target's libvirt reads; a block device \
             is proven to be the same if the definition calls it by its name below /dev/disk/by-id that holds its WWID (or by /dev/mapper and the WWID), or \
-            by that which holds its UUID if begin and end are the same too; any other name may lead to a copy there, so that proven refuses it. It needs libvirt's storage driver there, and a folder that both nodes have.",
+            by that which holds its UUID if begin and end are the same too; any other name may lead to a copy there, so that proven \
+            refuses it. It needs libvirt's storage driver there, and a folder that both nodes have.",
         ],
         choice!(migration_storage_check: StorageCheck),
     ),

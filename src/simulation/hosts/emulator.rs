@@ -140,8 +140,8 @@ impl World {
         if self.hosts[host].reach == Reach::Up { Ok(()) } else { Err(BROKEN) }
     }
 
-    /// Another agent asks the first host again, after it has created the guest on its own: it lets it run if it is not there, and ends it else; if that
-    /// other copy does not run and this agent goes first, it waits some seconds for its end.
+    /// Another agent asks the first host again, after it has created the guest on its own: it lets it run if it is not there, and ends it
+    /// else; if that other copy does not run and this agent goes first, it waits some seconds for its end.
     pub(super) fn ask_again(&mut self, host: usize, since: Instant) {
         let Some(number) = self.hosts[host].copy.as_ref().map(|copy| copy.number) else { return };
         match &self.hosts[0].copy {

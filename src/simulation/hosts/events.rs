@@ -221,8 +221,8 @@ impl World {
         self.events.push((now() + time, Event::Lost(step)));
     }
 
-    /// The daemon of the second host will be lost when the guest runs there and that was not said: the first hears at once that it is lost. It is there
-    /// again after this time.
+    /// The daemon of the second host will be lost when the guest runs there and that was not said: the first hears at once that it is lost.
+    /// It is there again after this time.
     pub(crate) fn lose_word(&mut self, time: Duration) {
         // While the memory flows, which is seen by then.
         self.events.push((now() + START * 3, Event::Unsaid(time)));

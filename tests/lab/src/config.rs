@@ -128,7 +128,8 @@ pub struct GuestText<'a> {
 
 /// The XML of a guest. `pti=on`: its kernel changes page tables, and with it the emulated CPU forgets what it may write without saying so, whenever
 /// it is entered. QEMU before 9.0 does not take that back itself when it asks what was written (`cpu_physical_memory_sync_dirty_bitmap`), so that
-/// writes were lost in a move; there is nothing of the kind with KVM. `cache='none'`: what the guest has written is on the shared storage and nowhere else, so it may migrate.
+/// writes were lost in a move; there is nothing of the kind with KVM. `cache='none'`: what the guest has written is on the shared storage
+/// and nowhere else, so it may migrate.
 #[must_use]
 pub fn guest(guest: &GuestText<'_>) -> String {
     let GuestText { name, uuid, memory, arguments, card } = guest;

@@ -17,8 +17,8 @@ const CACHE: &str = "/var/cache/kvmha-lab";
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Modules for a virtio disk and network card on PCI, the channel of a guest agent, and the power button: without `button` and `evdev` a guest does not see `virsh shutdown`.
-/// Those which a kernel has built in are not looked for.
+/// Modules for a virtio disk and network card on PCI, the channel of a guest agent, and the power button: without `button` and `evdev` a
+/// guest does not see `virsh shutdown`. Those which a kernel has built in are not looked for.
 const MODULES: &[&str] = &[
     "virtio",
     "virtio_ring",

@@ -47,8 +47,8 @@ impl There {
         }
     }
 
-    /// By what libvirt there reads in the folder. This is the last resort: libvirt opens every file of that folder for it, and does not do so where it has
-    /// a pool of its own.
+    /// By what libvirt there reads in the folder. This is the last resort: libvirt opens every file of that folder for it, and does not do
+    /// so where it has a pool of its own.
     fn ask(there: &Connection, config: &Path, deadline: &Deadline) -> Self {
         let Some((folder, name)) = config.parent().zip(config.file_name().and_then(|name| name.to_str())) else {
             return Self::Unknown("it has no name that libvirt can be asked for".to_owned());

@@ -1,5 +1,5 @@
-//! What is under way with the guest here, for which libvirt refuses every move of it (`qemuMigrationSrcIsAllowed`, and the one asynchronous job that a
-//! domain may have at a time).
+//! What is under way with the guest here, for which libvirt refuses every move of it (`qemuMigrationSrcIsAllowed`, and the one asynchronous
+//! job that a domain may have at a time).
 
 use super::Check;
 use super::target::{Target, unanswered};

@@ -276,8 +276,8 @@ impl At<'_> {
         }
     }
 
-    /// A device: by its name, if that is one of udev's that holds its WWID, and else by what is on it. That its name and udev's show the same there is
-    /// no proof: two devices do, if one is a copy of the other.
+    /// A device: by its name, if that is one of udev's that holds its WWID, and else by what is on it. That its name and udev's show the
+    /// same there is no proof: two devices do, if one is a copy of the other.
     fn device(&self, finding: &Finding, facts: &Facts, place: &Path, deadline: &Deadline) -> Same {
         let node = self.name;
         let there = match self.at(place) {

@@ -57,8 +57,8 @@ fn all_refused(answers: &BTreeMap<String, usize>) {
     assert!(answers.keys().all(|answer| answer.starts_with("start of web1 refused: web1 is on a, ")), "{answers:?}");
 }
 
-/// A move to the other node was begun here, and nobody saw its end: what the record says of it after each action. A stop ends what a move that is still
-/// known has brought to the other node.
+/// A move to the other node was begun here, and nobody saw its end: what the record says of it after each action. A stop ends what a move
+/// that is still known has brought to the other node.
 ///
 /// Fails if the stop that follows a refused start ends the copy for which it was refused, or if a move is forgotten that may yet come to its end.
 #[test]
@@ -115,8 +115,8 @@ fn a_move_whose_end_nobody_saw() {
     assert!(answers.keys().eq(expected), "{answers:?}");
 }
 
-/// The URI of another node leads to this host: it is the same for all nodes, or an address or another name of this host, or the node has this one's name
-/// in other letters.
+/// The URI of another node leads to this host: it is the same for all nodes, or an address or another name of this host, or the node has
+/// this one's name in other letters.
 ///
 /// Fails if the paused copy here is taken for another node's.
 #[test]
