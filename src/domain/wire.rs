@@ -58,8 +58,6 @@ pub struct Answer {
     pub name: String,
     /// Its UUID, in lower case with dashes.
     pub uuid: String,
-    /// The number libvirt gave it at its start; -1 when it is not active.
-    pub id: i32,
     /// Its state.
     pub condition: Condition,
 }
@@ -254,7 +252,7 @@ impl Conversation<'_> {
         // An error here, "no such domain" too, is not an answer: the domain was there a moment ago.
         let condition = self.ask(Call::State(&domain), message::state)?.map_err(|(_, text)| self.unexpected(&text))?;
         self.farewell();
-        Ok(Some(Answer { uuid: uuid::text(&domain.uuid), name: domain.name, id: domain.id, condition }))
+        Ok(Some(Answer { uuid: uuid::text(&domain.uuid), name: domain.name, condition }))
     }
 
     fn size(mut self, driver: &str, question: Call) -> Result<Option<Size>, Trouble> {

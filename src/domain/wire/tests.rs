@@ -35,7 +35,7 @@ fn daemon(knows: bool) -> Vec<Vec<u8>> {
 
 fn web1() -> Answer {
     let uuid = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".to_owned();
-    Answer { name: "web1".to_owned(), uuid, id: 3, condition: Condition::PAUSED_IO_ERROR }
+    Answer { name: "web1".to_owned(), uuid, condition: Condition::PAUSED_IO_ERROR }
 }
 
 fn converse(stream: UnixStream, time: Duration) -> Result<Option<Answer>, Trouble> {
