@@ -1,10 +1,9 @@
 //! What libvirt has of a guest that is there: how large it is, and its definition with what was changed while it ran.
 
 use super::definition::Identity;
-use super::wire::{self, Look, Trouble};
-use super::{Connection, Definition, Error, Kind, Result, Uri};
+use super::wire::{self, Look};
+use super::{Connection, Definition, Error, Kind, Result, Uri, status};
 use crate::deadline::Deadline;
-use crate::log;
 use std::path::Path;
 
 /// What of a host a guest takes, as `virsh dominfo` shows it.
@@ -22,11 +21,10 @@ pub struct Size {
 /// As for [`super::status::ask`].
 pub fn size(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<Size>> {
     if let Some(socket) = wire::socket(Some(&uri.to_string())) {
-        match wire::size(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline) {
+        match wire::size(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline).map_err(status::told) {
             Ok(answer) => return Ok(answer),
-            Err(Trouble::Unreachable(text)) => return Err(Error::new(Kind::Unreachable, text)),
-            Err(Trouble::Unresponsive(text)) => return Err(Error::new(Kind::Unresponsive, text)),
-            Err(Trouble::Unexpected(text)) => log::debug(|| format!("{text}; asking through libvirt's own client")),
+            Err(Some(error)) => return Err(error),
+            Err(None) => {}
         }
     }
     let connection = Connection::open(&uri.to_string(), deadline)?;

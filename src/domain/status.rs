@@ -288,7 +288,7 @@ fn over_socket(look: Look, uri: &Uri, deadline: &Deadline) -> std::result::Resul
 }
 
 /// What there is to say of a daemon that gave no answer over its own socket; nothing if it has to be asked through libvirt's own client.
-fn told(trouble: Trouble) -> Option<Error> {
+pub(super) fn told(trouble: Trouble) -> Option<Error> {
     match trouble {
         Trouble::Unreachable(text) => Some(Error::new(Kind::Unreachable, text)),
         Trouble::Unresponsive(text) => Some(Error::new(Kind::Unresponsive, text)),
