@@ -3,12 +3,12 @@
 //! QEMU locks image files, on a file system that has locks for other hosts too. It locks no block device, nothing behind libnfs,
 //! libiscsi, NBD or gfapi (each was tried: the second start succeeded), so there only virtlockd, sanlock or the storage itself can.
 
-use super::process;
-use super::{Error, Kind};
+use super::{Error, Kind, process, walk};
 use crate::deadline::Deadline;
 use crate::storage::finding::Volumes;
 use roxmltree::{Document, Node};
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// QEMU's settings of libvirt, of libvirtd and virtqemud alike.
@@ -27,11 +27,29 @@ pub fn is_held(error: &Error) -> bool {
 #[must_use]
 pub fn holder(error: &Error, deadline: &Deadline) -> Option<String> {
     let image = image(&error.text)?.to_owned();
-    let guests = process::guests_with(Path::new(&image), deadline).ok()?;
+    let guests = guests_with(Path::new(&image), deadline).ok()?;
     Some(match guests.first() {
         Some((pid, guest)) => format!("emulator {pid} of {guest} has {image} open here"),
         None => format!("no emulator here has {image} open: another host's, or its lock has not yet run out"),
     })
+}
+
+/// The emulators of this host that have a file open, by process and guest's name. The file itself is not touched.
+///
+/// # Errors
+/// As for [`walk::each`]: nothing is known.
+fn guests_with(file: &Path, deadline: &Deadline) -> io::Result<Vec<(i32, String)>> {
+    let file = file.to_owned();
+    walk::each(
+        deadline,
+        |_| false,
+        move |pid, seen| {
+            let name = process::option(&seen.line, b"-name")?;
+            let mut open = fs::read_dir(seen.directory.join("fd")).into_iter().flatten().flatten();
+            let has_it = open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
+            has_it.then(|| (pid, String::from_utf8_lossy(&process::guest_name(name)).into_owned()))
+        },
+    )
 }
 
 /// The image that QEMU names: `Is another process using the image [/srv/vms/web1.img]?`

@@ -1,8 +1,7 @@
 //! The process table: which processes are emulators, and of which guest.
 
 use super::definition::Identity;
-use super::{scope, walk};
-use crate::deadline::Deadline;
+use super::scope;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,24 +60,6 @@ pub(super) fn may_write(about: &str) -> bool {
     flags.is_some_and(|flags| flags & 0o3 == 0o2)
 }
 
-/// The emulators of this host that have a file open, by process and guest's name. The file itself is not touched.
-///
-/// # Errors
-/// As for [`walk::each`]: nothing is known.
-pub(super) fn guests_with(file: &Path, deadline: &Deadline) -> io::Result<Vec<(i32, String)>> {
-    let file = file.to_owned();
-    walk::each(
-        deadline,
-        |_| false,
-        move |pid, process| {
-            let name = option(&process.line, b"-name")?;
-            let mut open = fs::read_dir(process.directory.join("fd")).into_iter().flatten().flatten();
-            let has_it = open.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
-            has_it.then(|| (pid, String::from_utf8_lossy(&guest_name(name)).into_owned()))
-        },
-    )
-}
-
 /// Whether a process whose command line does not come may be an emulator, by what the kernel says without its memory. Every process may be
 /// one, unless all of this holds: neither its name nor its program is QEMU's, libvirt has given it neither a control group nor a pid file, and
 /// it has no virtual machine of KVM open. What cannot be read does not count as an answer.
@@ -103,13 +84,13 @@ pub(super) struct Shown {
     pub(super) incoming: bool,
 }
 
-/// What the process shows if it is an emulator; nothing once its memory is gone. May block: see [`walk`].
+/// What the process shows if it is an emulator; nothing once its memory is gone. May block: see [`super::walk`].
 pub(super) fn shown(pid: i32) -> Option<Shown> {
     Process::read(directory(pid)).ok()??.shown()
 }
 
 impl Process {
-    /// `None` if it has ended in the meantime. May block: see [`walk`].
+    /// `None` if it has ended in the meantime. May block: see [`super::walk`].
     pub(super) fn read(directory: PathBuf) -> io::Result<Option<Self>> {
         let line = match fs::read(directory.join("cmdline")) {
             Ok(line) if line.is_empty() => threads_line(&directory),
