@@ -48,6 +48,18 @@ pub struct Facts {
     pub samples: Option<[u64; 2]>,
 }
 
+impl Facts {
+    /// The folders that decide what the file's path means, here and at another host where it has the path `place`; `path` is that here. A volume has
+    /// one path here and may have another there.
+    #[must_use]
+    pub fn folders_at(&self, path: Option<&Path>, place: &Path) -> Vec<(PathBuf, PathBuf)> {
+        if path == Some(place) {
+            return self.folders.iter().map(|folder| (folder.clone(), folder.clone())).collect();
+        }
+        self.folders.first().cloned().zip(place.parent().map(Path::to_owned)).into_iter().collect()
+    }
+}
+
 /// What a look gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

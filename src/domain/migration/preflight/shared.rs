@@ -122,7 +122,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         if let (Some(facts), Some(Ok(place))) = (finding.facts(), place) {
             if is_of_its_folder(&finding.item) && !facts.block {
                 // Not looked at by a link: that host would keep what it read of an image in its page cache.
-                for pair in pairs(finding, facts, place) {
+                for pair in facts.folders_at(finding.path.as_deref(), place) {
                     let tries = folders.entry(pair).or_default();
                     *tries = tries_for(finding.item.role, facts.kind).max(*tries);
                 }
@@ -176,15 +176,6 @@ fn is_of_its_folder(item: &Item) -> bool {
 /// time, and only worth a warning.
 fn tries_for(role: Role, kind: Kind) -> u32 {
     if role == Role::Tpm && matches!(kind, Kind::Local | Kind::Zfs) { 1 } else { TRIES }
-}
-
-/// The folders that decide what a file's path means, here and there. A volume has one path here and may have another there.
-fn pairs(finding: &Finding, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBuf)> {
-    if finding.path.as_deref() == Some(place) {
-        return facts.folders.iter().map(|folder| (folder.clone(), folder.clone())).collect();
-    }
-    let folders = facts.folders.first().cloned().zip(place.parent().map(Path::to_owned));
-    folders.into_iter().collect()
 }
 
 fn ask_all(folders: BTreeMap<(PathBuf, PathBuf), u32>, links: &[PathBuf], there: &Connection, deadline: &Deadline) -> Vec<Asked> {
@@ -242,7 +233,7 @@ impl At<'_> {
 
     /// A file: it is the same if its folder is, and each folder that a link on the way to it stands in.
     fn file(&self, finding: &Finding, facts: &Facts, place: &Path) -> Same {
-        let folders = pairs(finding, facts, place);
+        let folders = facts.folders_at(finding.path.as_deref(), place);
         let mut unknown = (folders.is_empty()).then(|| "is in no folder".to_owned());
         for (here, there) in &folders {
             match self.asked.iter().find(|asked| asked.here == *here && asked.there == *there).map(|asked| &asked.answer) {

@@ -65,7 +65,7 @@ impl<'a> Inquiry<'a> {
                 devices.push(Device { disk, facts, place });
                 continue;
             }
-            for (here, folder) in pairs(disk, facts, &place) {
+            for (here, folder) in facts.folders_at(disk.path.as_deref(), &place) {
                 match self.ask(&here, &folder)? {
                     Answer::Same => {}
                     Answer::Other => return Err(self.unproven(&disk.item, "another folder is there, or none")),
@@ -181,14 +181,6 @@ impl<'a> Inquiry<'a> {
 /// open, and grows old while the guest writes elsewhere: a guest that would be started there with the cache must not find it.
 fn bypasses_the_cache(item: &Item) -> bool {
     matches!(item.cache.as_deref(), Some("none" | "directsync"))
-}
-
-/// The folders that decide what a file's path means, here and there. A volume has one path here and may have another there.
-fn pairs(disk: &Disk, facts: &Facts, place: &Path) -> Vec<(PathBuf, PathBuf)> {
-    if disk.path.as_deref() == Some(place) {
-        return facts.folders.iter().map(|folder| (folder.clone(), folder.clone())).collect();
-    }
-    facts.folders.first().cloned().zip(place.parent().map(Path::to_owned)).into_iter().collect()
 }
 
 #[cfg(test)]
