@@ -3,8 +3,8 @@
 //! libvirt's client has no time limits: a daemon that was stopped (SIGSTOP) or hangs on its storage blocks a call for ever, and
 //! keepalive does not help before the connection stands. A call that is late is left behind.
 
-use super::ffi::{self, Login};
-use super::{Error, Kind, Result};
+use super::ffi::{self, Job, Login};
+use super::{Condition, Error, Kind, Result};
 use crate::deadline::{self, Deadline};
 use crate::log;
 use std::path::PathBuf;
@@ -171,6 +171,22 @@ impl Guest {
     {
         let guest = self.clone();
         bounded(&format!("{what} {} at {}", self.name, self.connection.uri()), deadline, move || call(&guest.domain))
+    }
+
+    /// Its state and the reason for it.
+    ///
+    /// # Errors
+    /// As for [`ffi::state`], or `Unresponsive` at the deadline.
+    pub fn condition(&self, deadline: &Deadline) -> Result<Condition> {
+        self.call("asking for the state of", deadline, ffi::state)
+    }
+
+    /// The job that is at work on it, if one is.
+    ///
+    /// # Errors
+    /// As for [`ffi::job`], or `Unresponsive` at the deadline. Only the source of a move has one: the target says `State`.
+    pub fn job(&self, deadline: &Deadline) -> Result<Option<Job>> {
+        self.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current))
     }
 }
 

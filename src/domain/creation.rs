@@ -2,7 +2,7 @@
 
 use super::definition::Identity;
 use super::status::{self, Presence, Sight};
-use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, ffi, saved_state};
+use super::{Condition, Connection, Definition, Error, Guest, Kind, Result, State, Uri, saved_state};
 use crate::deadline::Deadline;
 use crate::log;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ pub fn go_on(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<bool
     let Some(guest) = connection.guest(name, deadline)? else { return Err(Error::new(Kind::State, format!("{name} is gone"))) };
     guest.call("letting go on", deadline, |domain| Ok(domain.resume()?))?;
     // It was asked to: that nobody says how it is now is no error of that.
-    let seen = guest.call("asking for the state of", deadline, ffi::state);
+    let seen = guest.condition(deadline);
     Ok(seen.is_ok_and(Condition::runs))
 }
 

@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Condition, Connection, Error, Kind, State, Uri, ffi, sign};
+use super::{Condition, Connection, Error, Kind, State, Uri, sign};
 use crate::deadline::{Deadline, Task, now};
 use crate::log;
 use std::time::{Duration, Instant};
@@ -180,7 +180,7 @@ fn renamed(identity: &Identity, connection: &Connection, deadline: &Deadline) ->
         Ok((domain.name()?, domain))
     });
     let state = |(name, domain): (String, _)| {
-        let condition = connection.with(&name, domain).call("asking the state of", deadline, ffi::state)?;
+        let condition = connection.with(&name, domain).condition(deadline)?;
         Ok(condition.is_active().then_some((name, condition)))
     };
     match domain.and_then(state) {

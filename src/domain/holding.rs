@@ -41,8 +41,8 @@ pub fn stands_for_a_job(identity: &Identity, uri: &Uri, deadline: &Deadline) -> 
     // The job first: what has ended by then is over, and is let run at once.
     let stands = || {
         let guest = Connection::open(&uri.to_string(), deadline).ok()?.guest(&identity.name, deadline).ok()??;
-        let job = guest.call("asking for the job of", &deadline.within(MOMENT), |domain| ffi::job(domain, ffi::Which::Current)).ok()?;
-        let condition = guest.call("asking for", deadline, ffi::state).ok()?;
+        let job = guest.job(&deadline.within(MOMENT)).ok()?;
+        let condition = guest.condition(deadline).ok()?;
         Some(condition != Condition::PAUSED_UNKNOWN || job.is_some_and(|job| job.may_stop()))
     };
     if stands()? { Some(true) } else { stands() }
@@ -51,7 +51,7 @@ pub fn stands_for_a_job(identity: &Identity, uri: &Uri, deadline: &Deadline) -> 
 /// When libvirt has not told the job of one in time, it is not asked for those of the others: `patient` is false then.
 fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Result<Option<Holding>> {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
-    let answer = guest.call("asking for", deadline, |domain| {
+    let answer = guest.call("asking for the state of", deadline, |domain| {
         let condition = ffi::state(domain)?;
         let persistent = domain.is_persistent()?;
         Ok(Holding {
@@ -69,7 +69,7 @@ fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, dead
         if !*patient {
             return held;
         }
-        match guest.call("asking for the job of", &deadline.within(MOMENT), |domain| ffi::job(domain, ffi::Which::Current)) {
+        match guest.job(&deadline.within(MOMENT)) {
             Ok(job) => Holding { busy: Some(job.is_some()), ..held },
             Err(error) if error.kind == Kind::Unresponsive => {
                 *patient = false;

@@ -4,7 +4,7 @@
 //! asleep, and a later one moves it asleep, which libvirt at the target takes for running (`qemuProcessStartCPUs`). A wake-up is what such
 //! a guest expects at any time.
 
-use super::{Error, Guest, Kind, Result, State, ffi};
+use super::{Error, Guest, Kind, Result, State};
 use crate::deadline::Deadline;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) fn wake(guest: &Guest, deadline: &Deadline) -> Result<()> {
     let deadline = deadline.within(WAKING);
     let mut asked = guest.call("waking", &deadline, |domain| Ok(domain.pm_wakeup(0)?));
     loop {
-        let condition = guest.call("asking for the state of", &deadline, ffi::state)?;
+        let condition = guest.condition(&deadline)?;
         if condition.runs() {
             return Ok(());
         }

@@ -305,7 +305,7 @@ pub(super) fn told(trouble: Trouble) -> Option<Error> {
 /// libvirt's, or `Unresponsive`.
 pub fn ask_through(connection: &Connection, identity: &Identity, deadline: &Deadline) -> Result<Option<(Condition, String)>> {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
-    let answer = guest.call("asking the state of", deadline, |domain| {
+    let answer = guest.call("asking for the state of", deadline, |domain| {
         let condition = ffi::state(domain)?;
         let uuid = domain.uuid()?;
         Ok((condition, uuid.to_string()))

@@ -8,7 +8,7 @@ use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::{self, Failure};
 use crate::deadline::{Deadline, Task};
 use crate::domain::connection::{Connection, Guest};
-use crate::domain::ffi::{self, Job};
+use crate::domain::ffi::Job;
 use anyhow::Context;
 use std::time::{Duration, Instant};
 
@@ -99,8 +99,7 @@ impl Mover<'_> {
 
     /// The move's job at the source.
     pub(super) fn job(&self) -> Option<Job> {
-        let question = |domain: &virt::domain::Domain| ffi::job(domain, ffi::Which::Current);
-        let job = self.guest()?.call("asking for the job of", &Deadline::after(Duration::from_secs(2)), question).ok()?;
+        let job = self.guest()?.job(&Deadline::after(Duration::from_secs(2))).ok()?;
         job.filter(Job::is_outgoing_migration)
     }
 

@@ -73,7 +73,7 @@ fn outgoing(here: &Connection, name: &str, deadline: &Deadline) -> Result<Option
 
 /// Whether it is being moved away.
 pub(super) fn is_outgoing(guest: &Guest, deadline: &Deadline) -> Result<bool> {
-    match guest.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current)) {
+    match guest.job(deadline) {
         Ok(job) => Ok(job.is_some_and(|job| job.is_outgoing_migration())),
         // It left in the meantime; or it is coming in: "migration statistics are available only on the source host".
         Err(error) if matches!(error.kind, Kind::NotFound | Kind::State) => Ok(false),
@@ -155,7 +155,7 @@ pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<(
     let here = Connection::open(&uri.to_string(), deadline)?;
     let Some(guest) = here.guest(&identity.name, deadline)? else { return Ok(()) };
     // The job of a broken post-copy cannot be called off, and does not end.
-    let condition = guest.call("asking for the state of", deadline, ffi::state)?;
+    let condition = guest.condition(deadline)?;
     if condition.is_broken_postcopy() || !is_outgoing(&guest, deadline)? {
         return Ok(());
     }
@@ -163,7 +163,7 @@ pub fn call_off(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<(
     let _ = abort(&guest, deadline);
     let mut stood = None;
     while is_outgoing(&guest, deadline)? {
-        if guest.call("asking for the state of", deadline, ffi::state)? != Condition::PAUSED_MIGRATION {
+        if guest.condition(deadline)? != Condition::PAUSED_MIGRATION {
             stood = None;
         } else if deadline::now() - *stood.get_or_insert_with(deadline::now) >= STANDS {
             return Ok(());

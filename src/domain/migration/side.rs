@@ -5,7 +5,7 @@ use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::definition::Identity;
 use crate::domain::status::{self, Presence, Sight, Trace, ask_through};
-use crate::domain::{Condition, Error, State, Uri, ffi};
+use crate::domain::{Condition, Error, State, Uri};
 use std::time::Duration;
 
 /// How long one question to a host may take when it is asked again and again.
@@ -106,7 +106,7 @@ impl There {
         let job = self
             .connection(&deadline)
             .and_then(|there| there.guest(&identity.name, &deadline))
-            .map(|guest| guest.map(|guest| guest.call("asking for the job of", &deadline, |domain| ffi::job(domain, ffi::Which::Current))));
+            .map(|guest| guest.map(|guest| guest.job(&deadline)));
         matches!(job, Ok(Some(Ok(_)))) && self.side(identity, &deadline) == Side::Runs
     }
 

@@ -242,8 +242,7 @@ impl Transfer<'_> {
 
     /// Looks at the job and does what the policy advises.
     fn look(&mut self, steering: &mut Steering, used: Duration, total: Duration, working: &Deadline) {
-        let question = |domain: &virt::domain::Domain| ffi::job(domain, ffi::Which::Current);
-        let Ok(Some(job)) = self.guest.call("asking for the job of", &working.within(GLANCE), question) else { return };
+        let Ok(Some(job)) = self.guest.job(&working.within(GLANCE)) else { return };
         let advice = steering.advise(&job, used, total);
         // A job that has failed may say 0 again.
         self.flowed |= job.data_processed.is_some_and(|bytes| bytes > 0);

@@ -28,7 +28,7 @@ fn obstacles(target: &Target, deadline: &Deadline) -> Result<Vec<Check>> {
     if count > 0 {
         checks.push(Check::refuse("job", format!("libvirt does not move a guest with snapshots, and knows {count} of this one"), SNAPSHOT));
     }
-    if !guest.call("asking for the state of", deadline, ffi::state)?.is_active() {
+    if !guest.condition(deadline)?.is_active() {
         return Ok(checks);
     }
     // A backup is a block job of its disks too.
@@ -50,7 +50,7 @@ fn obstacles(target: &Target, deadline: &Deadline) -> Result<Vec<Check>> {
 /// # Errors
 /// libvirt's.
 pub(in crate::domain::migration) fn in_the_way(guest: &Guest, deadline: &Deadline) -> Result<Option<&'static str>> {
-    let job = guest.call("asking for the job of", deadline, |domain| ffi::job(domain, ffi::Which::Current))?;
+    let job = guest.job(deadline)?;
     Ok(job.and_then(|job| job.operation).and_then(ffi::lasting_operation))
 }
 
