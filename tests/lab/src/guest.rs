@@ -111,11 +111,7 @@ impl Lab {
         ensure!(options.memory >= 72, "a guest needs at least 72 MiB");
         let image = self.guest_image(name);
         ensure!(!image.exists(), "there is a guest {name} already");
-        // What an earlier guest of this name has said is not its doing.
-        for node in 1..=self.nodes() {
-            let _ = fs::remove_file(self.console_log(node, name));
-            let _ = fs::remove_file(self.emulator_log(node, name));
-        }
+        self.forget_logs(name);
         File::create_new(&image).and_then(|file| file.set_len(RING)).with_context(|| format!("failed to make {}", image.display()))?;
         let used = options.busy + options.pattern;
         ensure!(used == 0 || used + 72 <= options.memory, "a guest that is busy with {used} MiB needs 72 more");
@@ -128,6 +124,19 @@ impl Lab {
         let card = options.card;
         let text = config::guest(&GuestText { name, uuid: &uuid(name), memory: options.memory, arguments: &arguments, card });
         replace(&self.guest_definition(name), &text)
+    }
+
+    /// What an earlier guest of this name has said is not its doing. A node that has power removes its logs itself: a file that is taken away
+    /// below its overlay is still there for it, and what it writes to that nobody else can read.
+    fn forget_logs(&self, name: &str) {
+        for (number, node) in (1..).zip(self.node_names()) {
+            if self.power(&node).is_ok_and(|power| power == Power::Off) {
+                let _ = fs::remove_file(self.console_log(number, name));
+                let _ = fs::remove_file(self.emulator_log(number, name));
+            } else {
+                let _ = self.exec(&node, &["rm", "-f", &console_log(name), &emulator_log(name)], Duration::from_secs(10));
+            }
+        }
     }
 
     /// The image of a guest as this machine sees it.
@@ -143,11 +152,11 @@ impl Lab {
     }
 
     fn console_log(&self, node: u32, name: &str) -> PathBuf {
-        self.layout().on_disk(node, &format!("/var/log/libvirt/console-{name}.log"))
+        self.layout().on_disk(node, &console_log(name))
     }
 
     fn emulator_log(&self, node: u32, name: &str) -> PathBuf {
-        self.layout().on_disk(node, &format!("/var/log/libvirt/qemu/{name}.log"))
+        self.layout().on_disk(node, &emulator_log(name))
     }
 
     /// What a guest has said on its console in a node.
@@ -224,6 +233,16 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// What a guest says on its console, in a node.
+fn console_log(name: &str) -> String {
+    format!("/var/log/libvirt/console-{name}.log")
+}
+
+/// What libvirt says of its emulators, in a node.
+fn emulator_log(name: &str) -> String {
+    format!("/var/log/libvirt/qemu/{name}.log")
 }
 
 /// A UUID that only depends on the name: a guest made again is the same to libvirt.
