@@ -175,11 +175,12 @@ fn word(text: &str) -> Option<String> {
 #[test]
 fn an_end_for_which_another_node_has_waited() {
     for (begun, over, answer) in [
-        (2, Some(12), "Changed, [\"proven\", \"unseen\"]"),
+        (2, Some(12), "Changed, [\"proven\", \"overtaken\"]"),
         // It was begun before, and is over when this one was under way.
         (0, Some(12), "Changed, [\"proven\", \"overtaken\"]"),
         // The other one is lost, and nobody knows of which emulator it told.
         (0, None, "State, [\"proven\", \"unseen\"]"),
+        (2, None, "State, [\"proven\", \"unseen\"]"),
     ] {
         let act = |notes: &Path| {
             pass(Duration::from_secs(1));
