@@ -13,7 +13,7 @@ use std::time::Duration;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 /// By how much the clocks of two nodes may differ.
-const SKEW: u64 = 5;
+pub(crate) const SKEW: u64 = 5;
 
 /// Whom a person confirms to be down, without any device (`stonith_admin --confirm`, `fenced_remote.c`), is in the history as fenced by
 /// this delegate.

@@ -4,11 +4,10 @@
 use super::address::{from_address, with_key};
 use super::host::{Entry, Host};
 use super::limits::Limits;
-use super::note;
 use super::options::Options;
 use super::sight::Target;
 use super::verdict::Answer;
-use super::victim::{Attempt, CALLING_OFF, End, Victim};
+use super::victim::{Attempt, CALLING_OFF, End, Victim, Watch};
 use crate::deadline::{Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -159,17 +158,18 @@ impl Pool {
 
     /// Ends them all, side by side. If one takes longer than most, `overdue` is called meanwhile, with the time for that.
     pub(super) fn kill(&self, victims: Vec<Victim>, deadline: &Deadline, overdue: impl FnOnce(&Deadline)) -> Vec<(usize, Attempt)> {
-        let begun = note::now();
+        let watch = Watch::new();
+        let begun = watch.now();
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
         let calling_off = if victims.iter().any(|victim| victim.leaving) { CALLING_OFF } else { Duration::ZERO };
         let limit = deadline.within(power + calling_off);
         let tasks: Vec<_> =
-            victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit)))).collect();
+            victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit, watch)))).collect();
         let late = Deadline::after(limit.left() + GRACE);
         let unseen = |host: usize, leaving: bool| Attempt {
             end: End::Unproven(format!("its end at {} was not seen in time", self.label(host))),
             stayed: leaving.then_some(false),
-            time: (begun, note::now()),
+            time: (begun, watch.now()),
         };
         let soon = late.within(calling_off + OVERDUE);
         let tasks: Vec<_> = tasks.into_iter().map(|(host, leaving, task)| (host, leaving, task.wait(&soon), task)).collect();

@@ -7,6 +7,7 @@
 use super::limits::Caller;
 use super::note::{self, Begun, Note};
 use crate::cluster;
+use crate::cluster::fencing::SKEW;
 use crate::cluster::tool::Trouble;
 use crate::deadline::Deadline;
 use crate::domain::{Error, Kind, Result};
@@ -69,17 +70,21 @@ pub(super) struct Proof {
     pub(super) host: String,
     /// When it was begun, in seconds since 1970.
     pub(super) begun: u64,
-    /// When libvirt said that it was done.
+    /// When libvirt said that it was done, by a clock that goes on evenly from there.
     pub(super) done: u64,
 }
 
 impl Proof {
+    /// Whether it counts still. One that is older may be of before a clock was set.
+    fn is_recent(&self) -> bool {
+        note::now().abs_diff(self.done) < PROOF.as_secs()
+    }
+
     /// Whether the emulator that this end was to end is the one that is gone: libvirt had it in its hands for both at one time, and has no
-    /// other one of that guest then. In the second in which one of them was over the guest may have been started again. An end of which nobody
-    /// knows when it was over may have been for that later run.
+    /// other one of that guest then. An end of which nobody knows when it was over may have been for a later run.
     pub(super) fn is_of(&self, end: &Begun) -> bool {
         let Some(over) = end.over else { return false };
-        self.host == end.host && self.begun < over && end.begun < self.done
+        self.host == end.host && self.begun.saturating_add(SKEW) <= over && end.begun.saturating_add(SKEW) <= self.done
     }
 }
 
@@ -130,13 +135,13 @@ impl Nodes {
             let Some((by, ends)) = read(&value) else {
                 return Err(Error::new(Kind::Internal, format!("the attribute {NAME} of {node} is not understood: {value:?}")));
             };
+            let ends = ends.into_iter().filter(|told| !matches!(&told.word, Word::Proven(proof) if !proof.is_recent()));
             if by != self.here {
                 heard.extend(ends);
                 continue;
             }
             // What an earlier action has proven is in no file.
-            let counts = |told: &Told| matches!(&told.word, Word::Proven(proof) if note::now().abs_diff(proof.done) < PROOF.as_secs());
-            ends.into_iter().filter(counts).for_each(|told| self.prove(told));
+            ends.filter(|told| matches!(told.word, Word::Proven(_))).for_each(|told| self.prove(told));
             if self.value(folder)?.as_ref() != Some(&value) {
                 self.correct(folder);
             }
@@ -338,10 +343,12 @@ mod tests {
             (at(101, Some(111)), true),
             // Who began it has no answer: it may have been for the emulator of a later run, which hangs.
             (at(101, None), false),
-            (at(80, Some(101)), true),
-            (at(111, Some(120)), true),
-            (at(80, Some(100)), false),
-            (at(112, Some(120)), false),
+            // By two clocks, which differ: less can have been one after the other.
+            (at(80, Some(105)), true),
+            (at(80, Some(104)), false),
+            (at(107, Some(120)), true),
+            (at(108, Some(120)), false),
+            (at(u64::MAX, Some(u64::MAX)), false),
             (Begun { host: "qemu+tcp://b/system".into(), ..at(101, Some(111)) }, false),
         ] {
             assert_eq!(proof.is_of(&end), is_proven, "{end:?}");

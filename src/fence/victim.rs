@@ -1,11 +1,11 @@
 //! Ending a guest on one host, and what the answer to that is worth.
 
-use super::note::{self, ORDINARY};
+use super::note::ORDINARY;
 use crate::deadline::{self, Deadline};
 use crate::domain::ffi::{self, Which};
 use crate::domain::{Condition, Error, Guest, Kind, Result};
 use crate::log;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::sys;
@@ -59,8 +59,28 @@ pub(super) struct Attempt {
     pub(super) end: End,
     /// Whether the guest was still on the host then, if that is known.
     pub(super) stayed: Option<bool>,
-    /// From when until when libvirt had the request, in seconds since 1970.
+    /// From when until when libvirt had the request, in seconds since 1970, by the [`Watch`].
     pub(super) time: (u64, u64),
+}
+
+/// What the host's clock said when an end was begun, and goes on evenly from there: how long something took is not to be had from two looks at that
+/// clock, which can be set.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    begin: Instant,
+    begun: Duration,
+}
+
+impl Watch {
+    /// It is set now.
+    pub(super) fn new() -> Self {
+        Self { begin: deadline::now(), begun: deadline::since_1970() }
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn now(&self) -> u64 {
+        (self.begun + (deadline::now() - self.begin)).as_secs()
+    }
 }
 
 /// A guest that was found, with what libvirt says of it whatever its emulator does.
@@ -129,12 +149,12 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
 
 impl Victim {
     /// Ends it, after calling its migration off.
-    pub(super) fn end(self, deadline: &Deadline) -> Attempt {
+    pub(super) fn end(self, deadline: &Deadline, watch: Watch) -> Attempt {
         let stayed = if self.leaving { Some(self.stays(&deadline.within(CALLING_OFF))) } else { (!self.moving).then_some(true) };
-        let (begin, begun) = (deadline::now(), note::now());
+        let (begin, begun) = (deadline::now(), watch.now());
         let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
         let end = judge_end(answer, deadline::now() - begin, deadline.expired());
-        Attempt { end, stayed, time: (begun, note::now()) }
+        Attempt { end, stayed, time: (begun, watch.now()) }
     }
 
     /// Calls its migration off. Gives whether it is still here after that, and no longer under way. That libvirt takes the request is no proof:

@@ -200,6 +200,22 @@ fn an_end_for_which_another_node_has_waited() {
     }
 }
 
+/// Somebody sets this node's clock forward while it ends the guest, and another node has told of an end later on, by its own.
+///
+/// Fails if what has passed is taken from that clock.
+#[test]
+fn an_end_while_the_clock_is_set() {
+    let create = || {
+        let mut world = hosts(true);
+        world.run_on(0);
+        world.temper.term = Some(Duration::from_secs(12));
+        world.odd.words = vec![(Duration::from_secs(5), "other", word(&format!("{}-{}", at(100), at(120))))];
+        crate::simulation::step_clock(Duration::from_secs(6), 400);
+        world
+    };
+    assert_eq!(every_course_of(0, create, off).into_keys().collect::<Vec<_>>(), ["State"]);
+}
+
 /// The same, and libvirt does it for the other node, which says so while this one waits or only when this one has failed. Or it never does:
 /// then it is lost, or its own end was another one.
 ///
