@@ -83,6 +83,11 @@ impl Pool {
         self.hosts.get(host).is_some_and(|host| host.local)
     }
 
+    /// Whether its URI leads to another libvirt on each node.
+    pub(super) fn is_wherever_used(&self, host: usize) -> bool {
+        self.hosts.get(host).is_some_and(|host| host.uri.is_wherever_used())
+    }
+
     /// Does `work` on the hosts with these numbers, side by side. `None`: not done in time.
     fn each<T, F>(&self, hosts: impl IntoIterator<Item = usize>, limit: Duration, deadline: &Deadline, work: F) -> Vec<(usize, Option<T>)>
     where

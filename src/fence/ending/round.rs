@@ -152,8 +152,9 @@ impl Ending<'_> {
     }
 
     /// Takes down that libvirt has ended it on this host for this action, in this time: another one may have waited for the same.
+    /// Not where each node means its own libvirt by that name.
     fn prove(&self, host: usize, (begun, done): (u64, u64)) {
-        let Some(note) = &self.note else { return };
+        let Some(note) = self.note.as_ref().filter(|_| !self.plug.pool.is_wherever_used(host)) else { return };
         let proof = Proof { host: self.plug.pool.label(host).to_owned(), begun, done };
         let by = self.plug.nodes.here.0.clone();
         self.plug.nodes.prove(Told { by, name: note.name.clone(), uuid: note.uuid.clone(), word: Word::Proven(proof) });

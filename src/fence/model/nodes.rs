@@ -200,6 +200,27 @@ fn an_end_for_which_another_node_has_waited() {
     }
 }
 
+/// It is ended by a name that leads each node to its own libvirt.
+///
+/// Fails if that is told as a proof, which another node could take for one about its own.
+#[test]
+fn an_end_at_a_host_that_is_another_one_elsewhere() {
+    const OWN: &str = "qemu+tcp://localhost/system";
+    let act = |notes: &Path| {
+        let (mut plug, time) = plug(TIMES[0], true, notes);
+        plug.pool = Pool::new(&Options { uri: vec![OWN.into()], ..Options::default() }, UNLIMITED).unwrap();
+        let answer = plug.off(&Deadline::after(time));
+        format!("{answer:?}, {:?}", said(&world(World::told_by_now)))
+    };
+    let create = || {
+        let mut world = World::new(&[OWN], true);
+        world.run_on(0);
+        world.temper.term = Some(Duration::from_secs(12));
+        world
+    };
+    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["Ok(Changed), []"]);
+}
+
 /// Somebody sets this node's clock forward while it ends the guest, and another node has told of an end later on, by its own.
 ///
 /// Fails if what has passed is taken from that clock.
