@@ -134,7 +134,8 @@ impl Host {
         })
     }
 
-    fn connect(&self, deadline: &Deadline) -> Result<Connection> {
+    /// The connection, which is made if there is none.
+    pub(super) fn connect(&self, deadline: &Deadline) -> Result<Connection> {
         let held = || self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = held().clone() {
             return Ok(connection);
@@ -202,7 +203,7 @@ impl Host {
     }
 
     /// Makes one question. A connection that has broken since the last one is made again, once.
-    fn question<T, F>(&self, what: &str, deadline: &Deadline, question: F) -> Result<T>
+    pub(super) fn question<T, F>(&self, what: &str, deadline: &Deadline, question: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(&Connect) -> Result<T> + Clone + Send + 'static,
@@ -278,37 +279,6 @@ impl Host {
         }
         let About { xml, leaving, moving, .. } = about;
         Ok(Some(Victim { host: number, name: held.name, uuid: held.uuid, xml, leaving, moving, guest }))
-    }
-
-    /// Removes the memory of a guest that was saved here (`virsh managedsave`), from which libvirt would go on at its next start.
-    ///
-    /// Whether there is one the list says, as everything else that has to be asked of a guest that was not saved: for that libvirt keeps
-    /// workers, for the question itself (`virDomainHasManagedSaveImage`) it does not (`@priority: high` in its `src/remote/remote_protocol.x`).
-    pub(super) fn drop_memory(&self, target: &Target, deadline: &Deadline) -> Result<()> {
-        let wanted = target.clone();
-        let dropped = self.question(&format!("looking for a saved memory of {}", target.word), deadline, move |connect| {
-            let virt = |error: virt::error::Error| ffi::error(&error);
-            let Some(Found::Guest(domain)) = lookup(connect, &wanted)? else { return Ok(false) };
-            let uuid = domain.uuid_string().map_err(virt)?;
-            let is_saved = || -> Result<bool> {
-                let saved = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE).map_err(virt)?;
-                Ok(saved.iter().any(|domain| domain.uuid_string().is_ok_and(|other| other == uuid)))
-            };
-            if !is_saved()? {
-                return Ok(false);
-            }
-            match domain.managed_save_remove(0).map_err(virt) {
-                // Unless somebody was faster: a start uses it up.
-                Err(error) if is_saved()? => Err(error),
-                _ => Ok(true),
-            }
-        });
-        match dropped {
-            Ok(true) => log::warning(format_args!("{} was saved at {}; that memory is removed", target.word, self.label)),
-            Err(error) if error.kind != Kind::NotFound => return Err(error),
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Starts a guest: from `xml`, or from the definition that is there.

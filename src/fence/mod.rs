@@ -22,6 +22,7 @@ mod options;
 mod password;
 mod pool;
 mod power;
+mod saved;
 mod sight;
 mod table;
 mod told;

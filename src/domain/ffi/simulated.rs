@@ -130,7 +130,7 @@ functions! {
     fn virGetLastError() -> sys::virErrorPtr { LAST.with_borrow_mut(|(_, error)| &raw mut *error) }
     fn virConnectListAllDomains(connect: sys::virConnectPtr, domains: *mut *mut sys::virDomainPtr, flags: c_uint) -> c_int {
         // Only who was saved is listed: of the others nobody whose hosts are made up needs to know.
-        let is_listed = flags == sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE && world(|world| world.hosts[host(connect)].saved);
+        let is_listed = flags == sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE && world(|world| world.lists_saved(host(connect)));
         // SAFETY: the caller's own place for it; the list is the caller's to free, and has place for one.
         unsafe {
             *domains = libc::calloc(1, size_of::<sys::virDomainPtr>()).cast();

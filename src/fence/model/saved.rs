@@ -16,16 +16,30 @@ fn a_guest_that_was_saved() {
     assert!(answers["Changed"] > 0 && answers["Already"] > 0 && answers["State"] > 0, "{answers:?}");
 }
 
-/// It is defined where libvirt has no worker left but those for what is urgent, and runs there or on the other host. Nothing is asked there for which
-/// libvirt keeps none.
+/// It is defined where libvirt has no worker left but those for what is urgent, and runs there or on the other host.
 ///
-/// Fails if libvirt is asked whether there is a memory (`virDomainHasManagedSaveImage`).
+/// Fails if all that libvirt is asked is whether there is a memory (`virDomainHasManagedSaveImage`).
 #[test]
 fn a_guest_that_is_defined_where_libvirt_is_busy() {
     let create = || {
         let mut world = hosts(true);
         world.run_on(pick(2));
         world.be_busy_for(1, Duration::from_secs(100));
+        world
+    };
+    assert_eq!(every_course_of(0, create, off).into_keys().collect::<Vec<_>>(), ["Changed"]);
+}
+
+/// It was saved where libvirt has another guest in its hands that it cannot kill: who asks for a list waits until it gives that up.
+///
+/// Fails if libvirt is asked for the list of those that were saved, although it answers the question.
+#[test]
+fn a_guest_beside_one_that_hangs() {
+    let create = || {
+        let mut world = hosts(true);
+        world.run_on(pick(2));
+        world.hosts[1].saved = pick(2) == 1;
+        world.odd.listing = Duration::from_secs(80);
         world
     };
     assert_eq!(every_course_of(0, create, off).into_keys().collect::<Vec<_>>(), ["Changed"]);

@@ -22,6 +22,8 @@ pub(crate) struct Oddities {
     pub(crate) fenced: u32,
     /// How long each question without priority waits in the first host's daemon.
     pub(crate) queue: Duration,
+    /// How long each list waits for other guests of the host.
+    pub(crate) listing: Duration,
     /// How often a host was asked whether it starts the guest by itself.
     pub(crate) autostarts: u32,
     /// How long the cluster's tools take to say when a host was turned off: they know of nothing.
@@ -43,6 +45,12 @@ impl World {
     pub(crate) fn host_name(&mut self, host: usize) -> Answer<String> {
         self.call(host, "hostname")?;
         Ok(if self.odd.namesakes { "host".into() } else { format!("host{host}") })
+    }
+
+    /// Whether a list of those that were saved there has the guest in it.
+    pub(crate) fn lists_saved(&mut self, host: usize) -> bool {
+        pass(self.odd.listing);
+        self.hosts[host].saved
     }
 
     /// Asks the cluster's tools when a host was turned off.
