@@ -74,7 +74,7 @@ impl Plug {
     /// Strikes out of a note the ends that any node has proven since.
     pub(super) fn close(&self, note: &mut Note) {
         // Who is not heard has proven nothing.
-        let heard = self.nodes.hear(&self.notes).unwrap_or_default();
+        let heard = self.nodes.hear(&self.notes, true).unwrap_or_default();
         let before = note.ends.len();
         note.ends.retain(|end| !heard.iter().any(|told| told.proves(&note.uuid, end)));
         if note.ends.len() < before {
@@ -125,7 +125,7 @@ impl Plug {
     /// # Errors
     /// It is not known what they know.
     pub(super) fn told(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<Vec<Told>> {
-        let mut told = self.nodes.hear(&self.notes).map_err(|error| self.failure(error))?;
+        let mut told = self.nodes.hear(&self.notes, false).map_err(|error| self.failure(error))?;
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
         told.retain(|told| told.name == *word || told.uuid == word.to_ascii_lowercase());
         let proofs: Vec<Told> = told.iter().filter(|told| matches!(told.word, Word::Proven(_))).cloned().collect();

@@ -2,7 +2,8 @@
 //! of such an end is on one node; Pacemaker, whose `off` failed there, asks the next node, which knows nothing of it
 //! (`request_peer_fencing` in Pacemaker's `daemons/fenced/fenced_remote.c`).
 //!
-//! Each node has one attribute for all of them, in the memory of the cluster's attribute daemons alone: it ends with the node's membership.
+//! Each node has one attribute for all of them, and one for what allows to say "off" again, in the memory of the cluster's attribute daemons alone:
+//! they end with the node's membership.
 
 use super::limits::Caller;
 use super::note::{self, Begun, Note};
@@ -17,8 +18,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The attribute.
-const NAME: &str = "kvmha-unseen-ends";
+/// The attribute for what forbids to say "off". Nothing new may be told in it: while a cluster is upgraded it is read by versions that fail, for
+/// every guest, at a word that they do not know.
+pub(super) const NAME: &str = "kvmha-unseen-ends";
+
+/// The attribute for what allows it again: proofs, and when the ends of the other attribute were over. Who does not know it waits in vain, no more.
+pub(super) const SEEN: &str = "kvmha-seen-ends";
 
 /// For one call of the attribute daemon, on a busy node.
 const CALL: Duration = Duration::from_secs(2);
@@ -50,6 +55,26 @@ impl Told {
     pub(super) fn proves(&self, uuid: &str, end: &Begun) -> bool {
         self.uuid == uuid && matches!(&self.word, Word::Proven(proof) if proof.is_of(end))
     }
+
+    /// Whether it is a proof that counts still. One that is older may be of before a clock was set.
+    fn is_recent_proof(&self) -> bool {
+        matches!(&self.word, Word::Proven(proof) if note::now().abs_diff(proof.done) < PROOF.as_secs())
+    }
+
+    /// Whether it is about the same end of the same guest as another word.
+    fn is_about(&self, other: &Self) -> bool {
+        match (&self.word, &other.word) {
+            (Word::Unseen(one), Word::Unseen(two)) => self.uuid == other.uuid && one.host == two.host && one.begun == two.begun,
+            _ => false,
+        }
+    }
+
+    /// Takes over from another word about the same end when that was over.
+    fn amend(&mut self, other: &Self) {
+        if self.is_about(other) {
+            self.word = other.word.clone();
+        }
+    }
 }
 
 /// What a node says of an end. Its times are by that node's clock.
@@ -75,11 +100,6 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// Whether it counts still. One that is older may be of before a clock was set.
-    fn is_recent(&self) -> bool {
-        note::now().abs_diff(self.done) < PROOF.as_secs()
-    }
-
     /// Whether the emulator that this end was to end is the one that is gone: libvirt had it in its hands for both at one time, and has no
     /// other one of that guest then. An end of which nobody knows when it was over may have been for a later run.
     pub(super) fn is_of(&self, end: &Begun) -> bool {
@@ -112,13 +132,13 @@ impl Nodes {
     }
 
     /// What other nodes have not seen, and what any node has proven. What this one has told is made to be what is in `folder`, where a person may
-    /// have removed something.
+    /// have removed something. `whole`: also what is proven of ends that nobody tells of any more.
     ///
     /// # Errors
     /// They are not known, and this node is in a cluster for certain.
-    pub(super) fn hear(&self, folder: &Path) -> Result<Vec<Told>> {
-        let values = match self.ask() {
-            Ok(values) => values,
+    pub(super) fn hear(&self, folder: &Path, whole: bool) -> Result<Vec<Told>> {
+        let (values, seen) = match self.ask(whole) {
+            Ok(answers) => answers,
             // Nothing can be told either.
             Err(Trouble::Missing(_)) => return Ok(self.proofs()),
             Err(trouble) if !self.certain => {
@@ -130,21 +150,24 @@ impl Nodes {
                 return Err(Error::new(Kind::Internal, format!("{what}: {trouble}")));
             }
         };
-        let mut heard = Vec::new();
+        let (mut heard, mut is_current) = (Vec::new(), true);
         for (node, value) in values {
-            let Some((by, ends)) = read(&value) else {
+            let Some((by, mut ends)) = read(&value) else {
                 return Err(Error::new(Kind::Internal, format!("the attribute {NAME} of {node} is not understood: {value:?}")));
             };
-            let ends = ends.into_iter().filter(|told| !matches!(&told.word, Word::Proven(proof) if !proof.is_recent()));
-            if by != self.here {
-                heard.extend(ends);
+            if by == self.here {
+                is_current = self.value(folder)?.as_ref() == Some(&value);
                 continue;
             }
-            // What an earlier action has proven is in no file.
-            ends.filter(|told| matches!(told.word, Word::Proven(_))).for_each(|told| self.prove(told));
-            if self.value(folder)?.as_ref() != Some(&value) {
-                self.correct(folder);
-            }
+            let over = seen.iter().filter(|(other, _)| *other == by).flat_map(|(_, ends)| ends);
+            over.for_each(|over| ends.iter_mut().for_each(|end| end.amend(over)));
+            heard.extend(ends);
+        }
+        for told in seen.into_iter().filter(|(by, _)| *by != self.here).flat_map(|(_, ends)| ends) {
+            heard.extend(Some(told).filter(Told::is_recent_proof));
+        }
+        if !is_current {
+            self.correct(folder);
         }
         heard.extend(self.proofs());
         Ok(heard)
@@ -162,18 +185,40 @@ impl Nodes {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for what all nodes have told, and once more if that fails: the daemon may be starting again.
-    fn ask(&self) -> std::result::Result<Vec<(String, String)>, Trouble> {
+    /// Asks for what all nodes have told. What they have seen is asked for later than what they have not: an end goes out of the one only when its proof
+    /// stands in the other.
+    fn ask(&self, whole: bool) -> std::result::Result<(Vec<(String, String)>, Vec<Ends>), Trouble> {
+        let values = self.ask_for(NAME)?;
+        let seen = if whole || !values.is_empty() { self.seen() } else { Vec::new() };
+        Ok((values, seen))
+    }
+
+    /// What all nodes have seen, as far as that is understood: what is not known of it allows nothing.
+    fn seen(&self) -> Vec<Ends> {
+        let values = self.ask_for(SEEN).unwrap_or_else(|trouble| {
+            log::debug(|| trouble.to_string());
+            Vec::new()
+        });
+        let mut seen: Vec<Ends> = values.iter().filter_map(|(_, value)| read(value)).collect();
+        // What an earlier action has proven is in no file.
+        for (_, ends) in seen.iter_mut().filter(|(by, _)| *by == self.here) {
+            ends.drain(..).filter(Told::is_recent_proof).for_each(|told| self.prove(told));
+        }
+        seen
+    }
+
+    /// Asks for an attribute of all nodes, and once more if that fails: the daemon may be starting again.
+    fn ask_for(&self, name: &'static str) -> std::result::Result<Vec<(String, String)>, Trouble> {
         #[cfg(test)]
         if crate::simulation::is_on() {
-            return Ok(crate::simulation::world(crate::simulation::hosts::World::told_by_now));
+            return Ok(crate::simulation::world(|world| world.told_by_now(name)));
         }
         if self.is_alone() {
             return Ok(Vec::new());
         }
         let deadline = Deadline::after(CALL);
-        match cluster::attribute(NAME, &deadline) {
-            Err(trouble @ Trouble::Failed(..)) if deadline.pause(CALL / 4) => cluster::attribute(NAME, &deadline).map_err(|_| trouble),
+        match cluster::attribute(name, &deadline) {
+            Err(trouble @ Trouble::Failed(..)) if deadline.pause(CALL / 4) => cluster::attribute(name, &deadline).map_err(|_| trouble),
             answer => answer,
         }
     }
@@ -191,9 +236,16 @@ impl Nodes {
         if self.is_alone() {
             return Ok(());
         }
-        let value = self.value(folder).map_err(|error| error.text)?;
+        let has_said = self.seen().iter().any(|(by, _)| *by == self.here);
+        let failed = |error: Error| error.text;
+        let (value, seen) = (self.value(folder).map_err(failed)?, self.value_of_seen(folder).map_err(failed)?);
+        let mut is_said = seen.is_none() && !has_said;
         loop {
-            match set(&self.id(), value.as_deref(), &deadline.within(CALL)) {
+            let set = |name, value: &Option<String>| set(name, &self.id(), value.as_deref(), &deadline.within(CALL));
+            // The proof of what is taken back comes first.
+            let first = if is_said { Ok(()) } else { set(SEEN, &seen) };
+            is_said |= first.is_ok();
+            match set(NAME, &value).and(first) {
                 // Nobody is there to be told.
                 Ok(()) | Err(Trouble::Missing(_)) => return Ok(()),
                 Err(_) if deadline.pause(RETRY) => {}
@@ -214,21 +266,33 @@ impl Nodes {
         format!("{} {}", escaped(&self.here.0), escaped(&self.here.1))
     }
 
-    /// What is to be told.
+    /// What is to be told of ends that were not seen, and of moves.
     fn value(&self, folder: &Path) -> Result<Option<String>> {
-        let mut words = vec![self.id()];
+        let mut words = Vec::new();
         for note in Note::all(folder)? {
-            let word = |host: &str, word: &str| written(&note.name, &note.uuid, host, word);
-            let time = |end: &Begun| end.over.map_or_else(|| end.begun.to_string(), |over| format!("{}-{over}", end.begun));
-            words.extend(note.ends.iter().map(|end| word(&end.host, &time(end))));
-            words.extend(note.left.iter().map(|left| word(left, LEFT)));
+            words.extend(note.ends.iter().map(|end| written(&note.name, &note.uuid, &end.host, &end.begun.to_string())));
+            words.extend(note.left.iter().map(|left| written(&note.name, &note.uuid, left, LEFT)));
+        }
+        Ok(self.joined(words))
+    }
+
+    /// What is to be told that can close such ends.
+    fn value_of_seen(&self, folder: &Path) -> Result<Option<String>> {
+        let mut words = Vec::new();
+        for note in Note::all(folder)? {
+            let over = |end: &Begun| Some(written(&note.name, &note.uuid, &end.host, &format!("{}-{}", end.begun, end.over?)));
+            words.extend(note.ends.iter().filter_map(over));
         }
         for Told { name, uuid, word, .. } in self.proofs() {
             if let Word::Proven(Proof { host, begun, done }) = word {
                 words.push(written(&name, &uuid, &host, &format!("{PROVEN}{begun}-{done}")));
             }
         }
-        Ok((words.len() > 1).then(|| words.join(",")))
+        Ok(self.joined(words))
+    }
+
+    fn joined(&self, words: Vec<String>) -> Option<String> {
+        (!words.is_empty()).then(|| [vec![self.id()], words].concat().join(","))
     }
 }
 
@@ -238,27 +302,30 @@ fn has_daemon(sockets: &str) -> bool {
     sockets.lines().any(|line| line.split_whitespace().nth(7).is_some_and(|path| path.contains("attrd")))
 }
 
-/// Understands what a node has told: who it is, and the ends.
-pub(super) fn read(value: &str) -> Option<((String, String), Vec<Told>)> {
+/// What a node has told: who it is, and the ends.
+type Ends = ((String, String), Vec<Told>);
+
+/// Understands that. A word that a later version may tell of a guest forbids to call this one off, and no other.
+pub(super) fn read(value: &str) -> Option<Ends> {
     let mut parts = value.split(',');
     let (by, boot) = parts.next()?.split_once(' ')?;
     let (by, boot) = (percent::decode(by)?, percent::decode(boot)?);
     let end = |text: &str| {
-        let mut words = text.split(' ');
+        let mut words = text.splitn(4, ' ');
         let mut word = || percent::decode(words.next()?);
         let (name, uuid, host, what) = (word()?, word()?, word()?, word()?);
         let pair = |text: &str| text.split_once('-').and_then(|(begun, end)| Some((begun.parse().ok()?, end.parse().ok()?)));
         let word = if what == LEFT {
             Word::Left(host)
-        } else if let Some(times) = what.strip_prefix(PROVEN) {
-            let (begun, done) = pair(times)?;
+        } else if let Some((begun, done)) = what.strip_prefix(PROVEN).and_then(pair) {
             Word::Proven(Proof { host, begun, done })
         } else if let Some((begun, over)) = pair(&what) {
             Word::Unseen(Begun { host, begun, over: Some(over) })
         } else {
-            Word::Unseen(Begun { host, begun: what.parse().ok()?, over: None })
+            // Nothing that was seen is later than what is not known.
+            Word::Unseen(Begun { host, begun: what.parse().unwrap_or(u64::MAX), over: None })
         };
-        words.next().is_none().then(|| Told { by: by.clone(), name, uuid, word })
+        Some(Told { by: by.clone(), name, uuid, word })
     };
     let ends = parts.map(end).collect::<Option<Vec<_>>>()?;
     Some(((by, boot), ends))
@@ -277,7 +344,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// Has `here` tell it.
-fn set(here: &str, value: Option<&str>, deadline: &Deadline) -> std::result::Result<(), Trouble> {
+fn set(name: &'static str, here: &str, value: Option<&str>, deadline: &Deadline) -> std::result::Result<(), Trouble> {
     #[cfg(test)]
     if crate::simulation::is_on() {
         return crate::simulation::world(|world| {
@@ -286,14 +353,14 @@ fn set(here: &str, value: Option<&str>, deadline: &Deadline) -> std::result::Res
                 return Err(Trouble::Failed(102, "Could not connect to attribute manager".to_owned()));
             }
             match value {
-                Some(value) => world.told.insert(here.to_owned(), value.to_owned()),
-                None => world.told.remove(here),
+                Some(value) => world.told.insert((name, here.to_owned()), value.to_owned()),
+                None => world.told.remove(&(name, here.to_owned())),
             };
             Ok(())
         });
     }
     let _ = here;
-    cluster::set_private(NAME, value, deadline)
+    cluster::set_private(name, value, deadline)
 }
 
 #[cfg(test)]
@@ -326,13 +393,39 @@ mod tests {
         nodes.prove(proven.clone());
         let over = Note { ends: vec![at(1000, Some(1010))], ..note(&told.name, "u-1", 1000) };
         over.write(folder.path()).unwrap();
+        let value = nodes.value(folder.path()).unwrap().unwrap();
+        assert_eq!(read(&value), Some((here.clone(), vec![told.clone()])));
+        assert!(is_understood_by_older(&value), "{value}");
+        let seen = read(&nodes.value_of_seen(folder.path()).unwrap().unwrap()).unwrap();
         let word = Word::Unseen(at(1000, Some(1010)));
-        let both = vec![Told { word, ..told.clone() }, proven.clone()];
-        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((here.clone(), both)));
+        assert_eq!(seen, (here.clone(), vec![Told { word: word.clone(), ..told.clone() }, proven]));
+        let mut amended = [told.clone(), Told { uuid: "u-2".into(), ..told.clone() }];
+        amended.iter_mut().for_each(|end| end.amend(&seen.1[0]));
+        assert_eq!(amended, [Told { word, ..told.clone() }, Told { uuid: "u-2".into(), ..told.clone() }]);
         let left = Note { left: Some("qemu+tls://b/system".into()), ends: Vec::new(), ..note(&told.name, "u-1", 1000) };
         left.write(folder.path()).unwrap();
+        let value = nodes.value(folder.path()).unwrap().unwrap();
+        assert!(is_understood_by_older(&value), "{value}");
         let told = Told { word: Word::Left("qemu+tls://b/system".into()), ..told };
-        assert_eq!(read(&nodes.value(folder.path()).unwrap().unwrap()), Some((here, vec![told, proven])));
+        assert_eq!(read(&value), Some((here, vec![told])));
+    }
+
+    /// Whether a version understands it that knows of no proofs.
+    fn is_understood_by_older(value: &str) -> bool {
+        value.split(',').skip(1).all(|end| {
+            let words: Vec<&str> = end.split(' ').collect();
+            words.len() == 4 && (words[3] == "left" || words[3].parse::<u64>().is_ok())
+        })
+    }
+
+    #[test]
+    fn a_word_of_a_later_version_is_about_its_guest_alone() {
+        for word in ["soon", "7-x", "proven-1", "1 2", "7-8-9"] {
+            let (_, ends) = read(&format!("n b,web1 u-1 a {word},web2 u-2 b 7")).unwrap();
+            let Word::Unseen(end) = &ends[0].word else { panic!("{ends:?}") };
+            assert!(end.is_open() && !end.is_young() && end.begun == u64::MAX && ends[0].name == "web1", "{word}");
+            assert_eq!(ends[1].word, Word::Unseen(Begun { host: "b".into(), begun: 7, over: None }));
+        }
     }
 
     #[test]
@@ -368,8 +461,7 @@ mod tests {
         let sample = "node1 b-1,web1 u-1 qemu%2Btcp://a/system 1000,web%202 u-2 qemu%2Btls://b/system 7,web2 u-2 b left,web2 u-2 b 7-9,web2 u-2 b proven-7-9";
         assert_eq!(read(sample).unwrap().1.len(), 5);
         crate::mangled::texts(&[sample], 4000, |text| read(text).is_some());
-        for wrong in ["node1", "n b,", "n b,a b c", "n b,a b c d", "n b,a b c 1 2", "n b,a b c 1-", "n b,a b c proven-1", "n% b", "n%zz b"]
-        {
+        for wrong in ["node1", "n b,", "n b,a b c", "n b,a b c %zz", "n% b", "n%zz b"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

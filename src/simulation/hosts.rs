@@ -269,8 +269,8 @@ pub(crate) struct World {
     pub(crate) calling: &'static str,
     /// Where the program's state files are.
     pub(crate) notes: PathBuf,
-    /// What the nodes of the program's cluster have told each other.
-    pub(crate) told: BTreeMap<String, String>,
+    /// What the nodes of the program's cluster have told each other, by attribute and node.
+    pub(crate) told: BTreeMap<(&'static str, String), String>,
     /// The nodes of the program's cluster, by its own word.
     pub(crate) peers: Vec<Peer>,
     /// When another agent that starts the guest asks again, after it has created it; and whether it is the one that goes first.

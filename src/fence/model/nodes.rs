@@ -1,7 +1,7 @@
 //! The same, on several nodes of a cluster: what one has not seen the others know.
 
 use super::super::note::{Begun, Note};
-use super::super::told::{TELLING, Told, Word, read};
+use super::super::told::{NAME, SEEN, TELLING, Told, Word, read};
 use super::*;
 use crate::simulation::hosts::UUID;
 
@@ -68,8 +68,7 @@ fn an_end_that_another_node_is_told_of_late() {
 fn an_end_that_takes_long_is_told_of_meanwhile() {
     let act = |notes: &Path| {
         let answer = off(notes);
-        let (mute, told) = world(|world| (world.mute, world.told_by_now()));
-        format!("{answer}, {mute}, {:?}", said(&told))
+        format!("{answer}, {}, {:?}", world(|world| world.mute), said())
     };
     let create = || {
         let mut world = hosts(true);
@@ -141,7 +140,8 @@ fn a_guest_that_left_before_another_node_ends_it() {
 }
 
 /// What is told, without names and times.
-fn said(told: &[(String, String)]) -> Vec<&'static str> {
+fn said() -> Vec<&'static str> {
+    let told = [NAME, SEEN].map(|name| world(|world| world.told_by_now(name))).concat();
     let words = told.iter().flat_map(|(_, value)| read(value).unwrap().1);
     let kind = |told: Told| match told.word {
         Word::Unseen(Begun { over, .. }) => {
@@ -175,24 +175,24 @@ fn word(text: &str) -> Option<String> {
 #[test]
 fn an_end_for_which_another_node_has_waited() {
     for (begun, over, answer) in [
-        (2, Some(12), "Changed, [\"proven\", \"overtaken\"]"),
+        (2, Some(12), "Changed, [\"unseen\", \"proven\", \"overtaken\"]"),
         // It was begun before, and is over when this one was under way.
-        (0, Some(12), "Changed, [\"proven\", \"overtaken\"]"),
+        (0, Some(12), "Changed, [\"unseen\", \"proven\", \"overtaken\"]"),
         // The other one is lost, and nobody knows of which emulator it told.
-        (0, None, "State, [\"proven\", \"unseen\"]"),
-        (2, None, "State, [\"proven\", \"unseen\"]"),
+        (0, None, "State, [\"unseen\", \"proven\"]"),
+        (2, None, "State, [\"unseen\", \"proven\"]"),
     ] {
         let act = |notes: &Path| {
             pass(Duration::from_secs(1));
             let answer = off(notes);
-            format!("{answer}, {:?}", said(&world(World::told_by_now)))
+            format!("{answer}, {:?}", said())
         };
         let create = || {
             let mut world = hosts(pick(2) == 1);
             world.run_on(0);
             world.temper.term = Some(Duration::from_secs(12));
-            let told = (Duration::from_secs(begun + 5), "other", word(&at(begun).to_string()));
-            let more = over.map(|over| (Duration::from_secs(over + 3), "other", word(&format!("{}-{}", at(begun), at(over)))));
+            let told = (Duration::from_secs(begun + 5), NAME, word(&at(begun).to_string()));
+            let more = over.map(|over| (Duration::from_secs(over + 3), SEEN, word(&format!("{}-{}", at(begun), at(over)))));
             world.odd.words = [told].into_iter().chain(more).collect();
             world
         };
@@ -210,7 +210,7 @@ fn an_end_at_a_host_that_is_another_one_elsewhere() {
         let (mut plug, time) = plug(TIMES[0], true, notes);
         plug.pool = Pool::new(&Options { uri: vec![OWN.into()], ..Options::default() }, UNLIMITED).unwrap();
         let answer = plug.off(&Deadline::after(time));
-        format!("{answer:?}, {:?}", said(&world(World::told_by_now)))
+        format!("{answer:?}, {:?}", said())
     };
     let create = || {
         let mut world = World::new(&[OWN], true);
@@ -230,7 +230,10 @@ fn an_end_while_the_clock_is_set() {
         let mut world = hosts(true);
         world.run_on(0);
         world.temper.term = Some(Duration::from_secs(12));
-        world.odd.words = vec![(Duration::from_secs(5), "other", word(&format!("{}-{}", at(100), at(120))))];
+        world.odd.words = vec![
+            (Duration::from_secs(5), NAME, word(&at(100).to_string())),
+            (Duration::from_secs(5), SEEN, word(&format!("{}-{}", at(100), at(120)))),
+        ];
         crate::simulation::step_clock(Duration::from_secs(6), 400);
         world
     };
@@ -263,9 +266,9 @@ fn an_end_that_another_node_has_seen() {
             world.be_ended_in(0, Duration::from_secs(12));
             // Its own word is taken back at once.
             world.odd.words = vec![
-                (Duration::from_secs(5), "other", word(&at(0).to_string())),
-                (Duration::from_secs(12), "other", None),
-                (Duration::from_secs(said_at), "other", word(&format!("proven-{}-{}", at(begun), at(done)))),
+                (Duration::from_secs(5), NAME, word(&at(0).to_string())),
+                (Duration::from_secs(12), NAME, None),
+                (Duration::from_secs(said_at), SEEN, word(&format!("proven-{}-{}", at(begun), at(done)))),
             ];
             world
         };
@@ -284,7 +287,7 @@ fn an_end_that_another_node_is_about_to_see() {
             let mut world = hosts(true);
             world.run_on(0);
             world.be_ended_in(0, Duration::from_secs(7));
-            world.odd.words = vec![(Duration::from_secs(5), "other", word(&at(0).to_string())), (Duration::from_secs(back), "other", None)];
+            world.odd.words = vec![(Duration::from_secs(5), NAME, word(&at(0).to_string())), (Duration::from_secs(back), NAME, None)];
             world
         };
         let act = |notes: &Path| {

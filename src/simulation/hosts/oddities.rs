@@ -28,7 +28,7 @@ pub(crate) struct Oddities {
     pub(crate) autostarts: u32,
     /// How long the cluster's tools take to say when a host was turned off: they know of nothing.
     pub(crate) tools: Duration,
-    /// What other nodes will have told by then; nothing any more.
+    /// What another node will have told by then in this attribute; nothing any more.
     pub(crate) words: Vec<(Duration, &'static str, Option<String>)>,
     /// After how long without a word a connection to another host than the first leads nowhere any more.
     pub(crate) idle: Option<Duration>,
@@ -59,16 +59,18 @@ impl World {
         "the cluster does not know".to_owned()
     }
 
-    /// What the nodes of the cluster have told each other by now.
-    pub(crate) fn told_by_now(&mut self) -> Vec<(String, String)> {
+    /// What the nodes of the cluster have told each other by now in an attribute.
+    pub(crate) fn told_by_now(&mut self, name: &'static str) -> Vec<(String, String)> {
         while let Some(at) = self.odd.words.iter().position(|(time, ..)| *time <= lasted()) {
-            let (_, node, word) = self.odd.words.remove(at);
+            let (_, name, word) = self.odd.words.remove(at);
+            let key = (name, "other".to_owned());
             match word {
-                Some(word) => self.told.insert(node.to_owned(), word),
-                None => self.told.remove(node),
+                Some(word) => self.told.insert(key, word),
+                None => self.told.remove(&key),
             };
         }
-        self.told.clone().into_iter().collect()
+        let told = self.told.iter().filter(|((other, _), _)| *other == name);
+        told.map(|((_, node), value)| (node.clone(), value.clone())).collect()
     }
 
     /// Somebody else has tried to end it there for a while, and will have ended it after this time.
