@@ -211,9 +211,9 @@ impl<'a> Ending<'a> {
         if self.told {
             self.plug.nodes.correct(&folder);
         }
-        let limit = deadline.within(OTHERS);
+        let (limit, mut told) = (deadline.within(OTHERS), Vec::new());
         loop {
-            let told = self.plug.told(answers, |left| self.is_back(left))?;
+            told = self.plug.told(answers, |left| self.is_back(left), &told)?;
             let Some(first) = told.first() else { break };
             // Who began it a moment ago may see its end yet.
             let is_young = |told: &Told| matches!(&told.word, Word::Unseen(end) if end.is_young());

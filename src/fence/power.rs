@@ -120,15 +120,18 @@ impl Plug {
     }
 
     /// What other nodes of the cluster know of it that forbids to say "off": ends that they began and have not seen, or made while it may have left.
-    /// `is_back`: whether this action has found it after it may have left that host.
+    /// `is_back`: whether this action has found it after it may have left that host. `awaited`: what they knew a moment ago. That they say no more of it
+    /// is no proof: what a node has told goes with it when it is lost.
     ///
     /// # Errors
     /// It is not known what they know.
-    pub(super) fn told(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<Vec<Told>> {
-        let mut told = self.nodes.hear(&self.notes, false).map_err(|error| self.failure(error))?;
+    pub(super) fn told(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool, awaited: &[Told]) -> Result<Vec<Told>> {
+        let mut told = self.nodes.hear(&self.notes, !awaited.is_empty()).map_err(|error| self.failure(error))?;
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
         told.retain(|told| told.name == *word || told.uuid == word.to_ascii_lowercase());
         let proofs: Vec<Told> = told.iter().filter(|told| matches!(told.word, Word::Proven(_))).cloned().collect();
+        let missing = |end: &&Told| !told.iter().any(|told| told.is_about(end)) && !proofs.iter().any(|proof| proof.settles(end));
+        let missing: Vec<Told> = awaited.iter().filter(missing).cloned().collect();
         let mut answered = false;
         told.retain(|told| match &told.word {
             Word::Proven(_) => false,
@@ -144,6 +147,7 @@ impl Plug {
         if answered {
             self.nodes.correct(&self.notes);
         }
+        told.extend(missing);
         Ok(told)
     }
 
@@ -152,7 +156,7 @@ impl Plug {
     /// # Errors
     /// They do, or it is not known.
     pub(super) fn insist_on_nodes(&self, answers: &[Answer], is_back: impl Fn(&str) -> bool) -> Result<()> {
-        self.told(answers, is_back)?.first().map_or(Ok(()), |told| Err(self.unseen(told)))
+        self.told(answers, is_back, &[])?.first().map_or(Ok(()), |told| Err(self.unseen(told)))
     }
 
     /// Why it is not off, by another node's word.

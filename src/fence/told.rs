@@ -62,9 +62,19 @@ impl Told {
     }
 
     /// Whether it is about the same end of the same guest as another word.
-    fn is_about(&self, other: &Self) -> bool {
+    pub(super) fn is_about(&self, other: &Self) -> bool {
         match (&self.word, &other.word) {
             (Word::Unseen(one), Word::Unseen(two)) => self.uuid == other.uuid && one.host == two.host && one.begun == two.begun,
+            _ => false,
+        }
+    }
+
+    /// Whether it says that who began this end, and told of it, has seen it.
+    pub(super) fn settles(&self, other: &Self) -> bool {
+        match (&self.word, &other.word) {
+            (Word::Proven(proof), Word::Unseen(end)) => {
+                self.by == other.by && self.uuid == other.uuid && proof.host == end.host && proof.begun >= end.begun
+            }
             _ => false,
         }
     }

@@ -277,23 +277,54 @@ fn an_end_that_another_node_has_seen() {
     }
 }
 
-/// The other node has begun a moment ago, and tells of that while this one finds the guest gone in an ordinary time.
+/// The other node has begun a moment ago, and tells of that while this one finds the guest gone in an ordinary time. Then it proves its end, or another
+/// one; or it is lost, and what it has told with it.
 ///
-/// Fails if the other one is not asked again.
+/// Fails if the other one is not asked again, or if its silence is taken for a proof.
 #[test]
 fn an_end_that_another_node_is_about_to_see() {
-    for (back, answer) in [(9, "Changed"), (40, "State")] {
+    for (back, proof, answer) in [
+        (9, Some((0, 9)), "Changed"),
+        (40, Some((0, 9)), "State"),
+        (9, None, "State"),
+        // Of an end before.
+        (9, Some((-20, -9)), "State"),
+    ] {
         let create = || {
             let mut world = hosts(true);
             world.run_on(0);
             world.be_ended_in(0, Duration::from_secs(7));
-            world.odd.words = vec![(Duration::from_secs(5), NAME, word(&at(0).to_string())), (Duration::from_secs(back), NAME, None)];
+            let time = Duration::from_secs(back);
+            let second = |second: i64| at(0).saturating_add_signed(second);
+            let proof = proof.map(|(begun, done)| (time, SEEN, word(&format!("proven-{}-{}", second(begun), second(done)))));
+            world.odd.words = vec![(Duration::from_secs(5), NAME, word(&at(0).to_string())), (time, NAME, None)];
+            world.odd.words.extend(proof);
             world
         };
         let act = |notes: &Path| {
             pass(Duration::from_secs(4));
             off(notes)
         };
-        assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), [answer]);
+        assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), [answer], "{back} {proof:?}");
     }
+}
+
+/// An end of 12 s is proven, and then this node tells of another guest, by another process.
+///
+/// Fails if the second takes back what the first has proven.
+#[test]
+fn what_was_proven_stays() {
+    let act = |notes: &Path| {
+        let answer = off(notes);
+        let (other, _) = plug(TIMES[0], true, notes);
+        other.nodes.tell(notes, &Deadline::after(TELLING)).unwrap();
+        format!("{answer}, {:?}", said())
+    };
+    let create = || {
+        let mut world = hosts(true);
+        world.run_on(0);
+        world.temper.term = Some(Duration::from_secs(12));
+        world
+    };
+    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["Changed, [\"proven\"]"]);
 }
