@@ -107,7 +107,7 @@ impl Ending<'_> {
         let places = victims.iter().map(|victim| victim.host).collect::<Vec<_>>();
         log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
         let mut all = Ok(Ended::Proven);
-        let mut is_ours = false;
+        let (mut is_ours, mut is_proven) = (false, false);
         // This process may be killed before it knows more.
         let overdue = |limit: &Deadline| match self.plug.nodes.tell(&self.plug.notes, &limit.within(TELLING)) {
             Ok(()) => self.told = true,
@@ -127,6 +127,7 @@ impl Ending<'_> {
             }
             if matches!(end, End::Ended) {
                 self.prove(host, time);
+                is_proven = true;
             }
             let one = self.learn(host, end, time.1, &before);
             all = match (all, one) {
@@ -144,6 +145,10 @@ impl Ending<'_> {
             && let Err(error) = note.write(&self.plug.notes)
         {
             log::warning(error);
+        }
+        // Who waits for it does so for some seconds, and the rounds that follow may take longer.
+        if self.told && is_proven {
+            self.plug.nodes.correct(&self.plug.notes);
         }
         match all {
             Err(Failed::Overtaken(_)) if self.is_proven_by_others(deadline) => Ok(Ended::Unseen),
