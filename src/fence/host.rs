@@ -53,10 +53,6 @@ pub(super) struct Host {
 /// Since when a node is off, proven ([`fencing::off_since`]).
 type Record = fn(&str, fencing::Since, &Deadline) -> std::result::Result<u64, String>;
 
-/// How long the cluster's tools get for all that they are asked of a host. It fits into the fencer's time with a host that is silent in
-/// three rounds, and once more in the second run, if it is not spent in every round ([`Host::asked`]).
-const RECORD: Duration = Duration::from_secs(2);
-
 /// How long a host gets to take a connection after the cluster said that it is off.
 const AFTER_FENCING: Duration = Duration::from_secs(1);
 
@@ -182,10 +178,12 @@ impl Host {
             Heard::NotAsked => return Err(error),
         }
         let begin = deadline::now();
-        let limit = deadline.within(RECORD);
+        let limit = self.limits.record.map_or(*deadline, |record| deadline.within(record));
         let proof = self.seen().and_then(|seen| (self.record)(node, fencing::Since { seen, within: self.within }, &limit));
         let asked = u64::try_from((deadline::now() - begin).as_millis()).unwrap_or_default();
-        self.asked.store(asked, Ordering::Relaxed);
+        if self.limits.record.is_some() {
+            self.asked.store(asked, Ordering::Relaxed);
+        }
         match proof {
             // libvirt may have waited for a daemon that takes connections and says nothing.
             Ok(_) if is_heard(&self.uri, deadline) => {

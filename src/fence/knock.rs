@@ -55,7 +55,7 @@ mod tests {
         let time = Duration::from_millis(300);
         let mut options = Options { fenced_within: Duration::from_secs(600), ..Options::default() };
         options.fenced_hosts.insert(Uri::parse(uri).unwrap().host().to_owned(), "node-a".into());
-        let mut host = Host::new(uri, Limits { login: time, shell: time, power: time }, &options).unwrap();
+        let mut host = Host::new(uri, Limits { login: time, shell: time, power: time, record: None }, &options).unwrap();
         host.notes = notes.to_owned();
         host.record = |_, since, _| match since.seen {
             Some(_) => Err("node-a was seen up after it was fenced".into()),

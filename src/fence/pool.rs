@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits =
-        Limits { login: Duration::from_millis(300), shell: Duration::from_millis(300), power: Duration::from_millis(300) };
+        Limits { login: Duration::from_millis(300), shell: Duration::from_millis(300), power: Duration::from_millis(300), record: None };
 
     fn options(pairs: &[(&str, &str)]) -> Options {
         super::super::options::read(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()).0
