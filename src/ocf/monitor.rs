@@ -50,20 +50,15 @@ fn observe(call: &Call) -> Result<Option<Found>, Error> {
                     return Ok(Some(found));
                 }
             }
-            if !call.environment.probe {
-                return Err(error);
+            // A definition that is not there is what a node looks like that never had the guest, and any node before something is mounted
+            // there. That a guest runs here which nobody is known to have does not change that: a probe that fails has the node fenced, if the
+            // stop fails too. A definition that cannot be read says nothing.
+            let telling = error.kind == Kind::Definition || !call.has_strangers()?;
+            if call.environment.probe && telling {
+                log::info(format_args!("{error}; no guest named like it runs here"));
+                return Ok(None);
             }
-            // A definition that is not there is what a node looks like that never had the guest, unless it was moved here. One that cannot be read
-            // says nothing.
-            if error.kind == Kind::Definition {
-                if let Some(newcomer) = call.newcomer()?.filter(|_| !call.runs_elsewhere()) {
-                    return Err(Call::doubt(&newcomer, &error));
-                }
-            } else if call.has_strangers()? {
-                return Err(error);
-            }
-            log::info(format_args!("{error}; no guest named like it runs here"));
-            Ok(None)
+            Err(error)
         }
     }
 }

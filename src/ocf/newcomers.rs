@@ -3,10 +3,9 @@
 
 use super::Call;
 use crate::cluster::cib::{Cib, Part};
-use crate::cluster::view::{self, View};
+use crate::domain::Error;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::evidence::{self, Newcomer};
-use crate::domain::{Error, Kind};
 use crate::log;
 use std::path::Path;
 use std::time::Duration;
@@ -38,11 +37,6 @@ impl Call {
         Ok(evidence::newcomers(&claimed, &self.deadline)?.into_iter().next())
     }
 
-    /// What an action says that finds such a guest, and cannot read the definition because of `error`.
-    pub(super) fn doubt(newcomer: &Newcomer, error: &Error) -> Error {
-        Error::new(Kind::State, format!("{newcomer} has come here by a move and may be this resource's: {error}"))
-    }
-
     /// The guests that the other resources of Pacemaker's configuration mean.
     fn of_other_resources(&self) -> Vec<Identity> {
         let Some(own) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return Vec::new() };
@@ -57,13 +51,6 @@ impl Call {
         let read = |config: &Path| Definition::read(config, &deadline.share(READING, 4)).ok().map(|definition| definition.identity.name);
         // By names alone: the UUID may be that of the guest whose definition was copied.
         names(&cib, own, read).into_iter().map(|name| Identity { name, uuid: None }).collect()
-    }
-
-    /// Whether Pacemaker has this resource on other nodes, well and at rest: then what has come here is another guest. A probe of a node
-    /// that lacks the definition must not cost the guest its life where it runs.
-    pub(super) fn runs_elsewhere(&self) -> bool {
-        let (Some(instance), Some(node)) = (&self.environment.instance, &self.environment.node) else { return false };
-        View::query(&self.part()).is_ok_and(|view| is_settled_elsewhere(&view, instance, node))
     }
 }
 
@@ -84,18 +71,9 @@ fn names(cib: &Cib, own: &str, read: impl Fn(&Path) -> Option<String>) -> Vec<St
     names
 }
 
-/// Whether `resource` runs on members other than `node`, and nothing is being done with it.
-fn is_settled_elsewhere(view: &View, resource: &str, node: &str) -> bool {
-    let Some(placed) = view.resource(resource) else { return false };
-    let at_rest = !placed.failed && placed.role == "Started" && placed.pending.as_deref().is_none_or(view::is_look);
-    let is_well = |at: &String| !at.eq_ignore_ascii_case(node) && view.online().any(|online| online == at);
-    at_rest && !placed.nodes.is_empty() && placed.nodes.iter().all(is_well)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::view::{Member, Placed};
 
     #[test]
     fn what_other_resources_mean() {
@@ -109,44 +87,5 @@ mod tests {
         let text = format!("<cib><configuration><resources>{all}{}</resources></configuration></cib>", primitive("disk", "Filesystem"));
         let read = |config: &Path| config.starts_with("/cluster/vm-web2").then(|| "web2".to_owned());
         assert_eq!(names(&Cib::parse(text).unwrap(), "vm-web1", read), ["web2", "domain", "db"]);
-    }
-
-    #[test]
-    fn a_guest_that_is_well_elsewhere_has_not_come_here() {
-        let member = |name: &str| Member { name: name.into(), online: true, unsettled: false, standby: false, remote: false };
-        let placed = |nodes: &[&str]| Placed {
-            id: "web1".into(),
-            agent: "ocf:kvmha:VirtualDomain".into(),
-            role: "Started".into(),
-            managed: true,
-            failed: false,
-            blocked: false,
-            pending: None,
-            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
-        };
-        let seen = |placed: Placed, nodes: Vec<Member>| {
-            let view = View {
-                controller: None,
-                quorum: true,
-                maintenance: false,
-                fencing: true,
-                nodes,
-                resources: vec![placed],
-                failures: Vec::new(),
-            };
-            is_settled_elsewhere(&view, "web1", "node2")
-        };
-        let both = || vec![member("node1"), member("node2")];
-        assert!(seen(placed(&["node1"]), both()));
-        assert!(seen(Placed { pending: Some("Monitoring".into()), ..placed(&["node1"]) }, both()), "this probe itself");
-        assert!(!seen(placed(&[]), both()) && !seen(placed(&["node2"]), both()) && !seen(placed(&["node1", "node2"]), both()));
-        // A move that is under way, or whose end was not well.
-        assert!(!seen(Placed { pending: Some("Migrating".into()), ..placed(&["node1"]) }, both()));
-        assert!(!seen(Placed { failed: true, ..placed(&["node1"]) }, both()));
-        assert!(!seen(Placed { id: "web2".into(), ..placed(&["node1"]) }, both()));
-        // The node it came from has no power.
-        for lost in [Member { online: false, ..member("node1") }, Member { unsettled: true, ..member("node1") }] {
-            assert!(!seen(placed(&["node1"]), vec![lost, member("node2")]));
-        }
     }
 }

@@ -108,7 +108,8 @@ impl<'a> Stopping<'a> {
     fn doubt(&self, error: Error) -> Result<Option<Error>, Error> {
         let Self { call, .. } = self;
         if error.kind == Kind::Definition {
-            return Ok(call.newcomer()?.map(|newcomer| Call::doubt(&newcomer, &error)));
+            let doubt = |newcomer| format!("{newcomer} has come here by a move and may be this resource's: {error}");
+            return Ok(call.newcomer()?.map(|newcomer| Error::new(Kind::State, doubt(newcomer))));
         }
         Ok(call.has_strangers()?.then(|| error.context("a guest runs here that may be this resource's")))
     }

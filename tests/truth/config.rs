@@ -21,7 +21,8 @@ pub fn missing_came<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     let (definition, here) = (format!("/srv/vms/{}.xml", guest.instance), format!("qemu+tcp://{}/system", lane.here));
     lane.lab.check(&lane.there, &["virsh", "-q", "create", &definition], SOON)?;
     guest.virsh(&lane.there, "migrate", &["--live", "--p2p", "--unsafe", &here])?;
-    guest.instance = "alias".to_owned();
+    // For all that is known here it is another's.
+    (guest.instance, guest.name) = ("alias".to_owned(), "alias".to_owned());
     Ok(Play::new(guest))
 }
 
