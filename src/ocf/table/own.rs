@@ -104,8 +104,9 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             "Which moves are refused for the guest's disks",
             "Which moves are refused for what is under the guest, whatever libvirt thinks of it (also with --unsafe). different: those to a node \
             where a disk is proven to be another one or not to be there; what cannot be told is a warning in the log. proven: also those to \
-            a node where it is not proven that every disk is the same. off: none, no disk is compared. For the proof a folder .kvmha-proof-… is \
-            made for a moment beside each image and beside config, which the target's libvirt reads; a block device \
+            a node where it is not proven that every disk is the same. off: none, nothing is compared. Unless it is off, \
+            a move to a node is also refused where config is not there, or is another guest's, so that the guest would not be known there. \
+            For the proof a folder .kvmha-proof-… is made for a moment beside each image and beside config, which the target's libvirt reads; a block device \
             is proven to be the same if the definition calls it by its name below /dev/disk/by-id that holds its WWID (or by /dev/mapper and the WWID), or \
             by that which holds its UUID if begin and end are the same too; any other name may lead to a copy there, so that proven \
             refuses it. It needs libvirt's storage driver there, and a folder that both nodes have.",

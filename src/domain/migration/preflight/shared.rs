@@ -37,14 +37,18 @@ const CONFIG: usize = 2;
 pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     if !target.is_here() {
         // What has the same names here is another host's.
-        let storage = Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs");
-        return vec![storage, config::check(None, target, deadline)];
+        let mut checks =
+            vec![Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs")];
+        if target.plan.storage != StorageCheck::Off {
+            checks.push(config::check(None, target, deadline));
+        }
+        return checks;
     }
     let mut findings = look(&target.xml, &|pool, volume| target.here.volume(pool, volume, deadline), deadline);
     let mut checks = safe::checks(&findings, target, deadline);
     if target.plan.storage == StorageCheck::Off {
         checks.push(Check::ok("storage", "is not compared (migration_storage_check=off)"));
-        findings.clear();
+        return checks;
     }
     let config = compare(&mut findings, &target.there, &target.plan, deadline);
     checks.extend(findings.iter().filter_map(|finding| check(finding, target, deadline)));
