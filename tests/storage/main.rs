@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let agent = Some(lab::program::under_test());
     let scenarios = lab::scenarios! {
         same: folder link fuse;
-        other: folder pool;
+        other: folder pool definition_hangs;
         device: same formatted other clone;
         command: table json chain hung warnings matrix;
         tpm: described goes_along forgotten of_both_nodes;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use lab::Lab;
 use lab::promised;
 use lab::stage::{Agent, HERE, Resource, SOON, THERE};
+use lab::storage::{Fault, Reach};
 
 /// The move is refused for the disk, and the guest was not touched. It is the check that keeps it: without it the guest moves.
 pub fn refused(guest: &Resource, says: &[&str]) -> Result<()> {
@@ -52,6 +53,19 @@ pub fn pool(lab: &Lab) -> Result<()> {
         lab.check(node, &["virsh", "pool-destroy", "vms"], SOON)?;
     }
     outcome
+}
+
+/// The same while the definition there is on storage that hangs: what is known of the disk is not lost over that.
+pub fn definition_hangs(lab: &Lab) -> Result<()> {
+    let guest = own_images(lab, "waits")?.with("config", "/srv/hang/waits.xml");
+    guest.begin(HERE)?;
+    lab.storage(THERE, Fault::Hold(Reach::Everything))?;
+    let target = [("OCF_RESKEY_CRM_meta_migrate_target", THERE), ("OCF_RESKEY_CRM_meta_migrate_source", HERE)];
+    let answer = guest.call_with(HERE, "migrate_to", 60, &target);
+    lab.storage(THERE, Fault::None)?;
+    answer?.says(1, &["still runs here, not moved to", "storage: vda", "/srv/own/waits.img", "another folder"])?;
+    promised!(guest.lives(HERE), "the guest was touched");
+    guest.absent(THERE)
 }
 
 /// A guest whose image is in a folder that each node has for itself.

@@ -40,7 +40,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         let mut checks =
             vec![Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs")];
         if target.plan.storage != StorageCheck::Off {
-            checks.push(config::check(None, target, deadline));
+            checks.push(config::check(None, target, &deadline.before(deadline.left() / 4)));
         }
         return checks;
     }
@@ -52,7 +52,8 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     }
     let config = compare(&mut findings, &target.there, &target.plan, deadline);
     checks.extend(findings.iter().filter_map(|finding| check(finding, target, deadline)));
-    checks.push(config::check(config, target, deadline));
+    // What is known of the disks has to be told before the time is over.
+    checks.push(config::check(config, target, &deadline.before(deadline.left() / 4)));
     checks
 }
 
@@ -195,7 +196,7 @@ fn ask_all(folders: BTreeMap<(PathBuf, PathBuf), u32>, links: &[PathBuf], there:
             Ok(()) => ask(&there, &name, &mine, tries, &deadline),
             Err(text) => unwritten(&mine.folder, &text),
         });
-        (Asked { here, there: place, answer: Answer::Unknown("no answer in time".to_owned()), nonce: Some(nonce) }, Some(task))
+        (Asked { here, there: place, answer: Answer::Silent("no answer in time".to_owned()), nonce: Some(nonce) }, Some(task))
     };
     let begun: Vec<_> = folders.into_iter().map(start).collect();
     // Time is left for the links, and for taking it away again.
