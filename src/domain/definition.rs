@@ -85,7 +85,7 @@ impl Definition {
     ///
     /// # Errors
     /// As for [`Definition::read`].
-    fn text(path: &Path, deadline: &Deadline) -> Result<Vec<u8>, Error> {
+    pub(in crate::domain) fn text(path: &Path, deadline: &Deadline) -> Result<Vec<u8>, Error> {
         let file = path.display();
         let finished = program::run_self(&[OsStr::new(READ_WORD), path.as_os_str()], deadline)
             .map_err(|error| Error::new(Kind::Internal, format!("config {file}: reader cannot be started: {error}")))?;

@@ -4,46 +4,99 @@
 //! which guest it waits for, watches and ends.
 
 use super::Check;
-use super::reader::{self, Answer};
+use super::reader::{self, Answer, Question, TRIES};
+use super::shared::Asked;
 use super::target::Target;
 use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::definition::{Definition, Identity, hint};
 use crate::domain::migration::plan::Plan;
+use crate::log;
+use crate::storage::finding::LOOK;
+use crate::storage::look::{self, Sight};
+use crate::storage::nonce::Nonce;
 use std::path::Path;
 
 const NAME: &str = "config";
 
 /// What `config` is at the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum There {
-    /// In the same folder as here.
-    Same,
+enum There {
     /// A file, with this in it.
     Text(String),
-    /// Not there.
+    /// Not there, or out of libvirt's reach: it leaves what it may not open out of a folder (`virStorageBackendVolOpen`).
     Missing,
     /// Cannot be told.
     Unknown(String),
 }
 
 impl There {
+    /// `asked`: the folders that were asked for at the target, the file's own among them.
+    fn find(asked: &[Asked], target: &Target, deadline: &Deadline) -> Self {
+        let config = &target.plan.config;
+        let own = asked.iter().find(|asked| asked.here == asked.there && Some(asked.here.as_path()) == config.parent());
+        if let Some(known) = own.and_then(|own| Self::of_folder(&own.answer, || Self::here(config, deadline))) {
+            return known;
+        }
+        match asked.iter().find(|asked| asked.answer == Answer::Same) {
+            Some(carrier) => Self::linked(carrier, &target.there, config, deadline),
+            None => Self::ask(&target.there, config, deadline),
+        }
+    }
+
+    /// By what the target has said of its folder: where that is the same, what is `here` is there too, whether libvirt there may read it or not. `None`
+    /// if the file itself is to be asked for. Of a folder that has given no answer nothing more is asked.
+    fn of_folder(answer: &Answer, here: impl FnOnce() -> Option<Self>) -> Option<Self> {
+        match answer {
+            Answer::Same => here(),
+            Answer::Silent(text) => Some(Self::Unknown(text.clone())),
+            Answer::Other | Answer::Unknown(_) => None,
+        }
+    }
+
+    /// What it is here; `None` if it is not, or a link, which may lead to something else there.
+    fn here(config: &Path, deadline: &Deadline) -> Option<Self> {
+        let Sight::Facts(facts) = look::look(config, &deadline.within(LOOK)) else { return None };
+        if facts.folders.len() != 1 {
+            return None;
+        }
+        let text = Definition::text(config, &deadline.within(LOOK));
+        Some(text.map_or_else(|error| Self::Unknown(error.text), |text| Self::Text(String::from_utf8_lossy(&text).into_owned())))
+    }
+
+    /// By a link in a folder that both nodes have. It has a question of its own: it may lead to storage that hangs there, where the disks are well.
+    fn linked(carrier: &Asked, there: &Connection, config: &Path, deadline: &Deadline) -> Self {
+        // What is left of the time is for taking it away again.
+        let limit = deadline.before(deadline.left() / 4);
+        let nonce = match Nonce::new(&carrier.here) {
+            Ok(nonce) => nonce,
+            Err(error) => return Self::Unknown(error.to_string()),
+        };
+        let look = || match reader::ask(there, &carrier.there, &nonce, TRIES, &limit) {
+            Answer::Same => {
+                let question = Question { count: 1, texts: &[0], through: &[] };
+                reader::see(there, &carrier.there, &nonce, &question, &limit).map_err(|error| error.text)
+            }
+            Answer::Other => Ok(None),
+            Answer::Unknown(text) | Answer::Silent(text) => Err(text),
+        };
+        let seen = nonce.put(&[config.to_owned()], &limit.within(LOOK)).and_then(|()| look());
+        if let Err(text) = nonce.take(&deadline.within(LOOK)) {
+            log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
+        }
+        match seen {
+            Ok(Some(seen)) => Self::seen(seen.links.iter().any(Option::is_some), seen.texts.into_iter().flatten().next()),
+            Ok(None) => Self::Unknown("the folder for it has gone".to_owned()),
+            Err(text) => Self::Unknown(text),
+        }
+    }
+
     /// By a link that was looked at there: whether it leads to something, and what can be read of that.
-    pub(super) fn seen(exists: bool, text: Option<String>) -> Self {
+    fn seen(exists: bool, text: Option<String>) -> Self {
         match (exists, text) {
             (false, _) => Self::Missing,
             (true, Some(text)) => Self::Text(text),
             (true, None) => Self::Unknown("it is no file that can be read".to_owned()),
-        }
-    }
-
-    /// By what the target has said of the folder alone; `None` if the file itself is to be asked for. Of one that has given no answer nothing more is
-    /// asked.
-    pub(super) fn of_folder(answer: &Answer) -> Option<Self> {
-        match answer {
-            Answer::Same => Some(Self::Same),
-            Answer::Silent(text) => Some(Self::Unknown(text.clone())),
-            Answer::Other | Answer::Unknown(_) => None,
         }
     }
 
@@ -60,20 +113,18 @@ impl There {
     }
 }
 
-/// What follows for a move from what was `seen` already, or is asked for now.
-pub(super) fn check(seen: Option<There>, target: &Target, deadline: &Deadline) -> Check {
-    let there = seen.unwrap_or_else(|| There::ask(&target.there, &target.plan.config, deadline));
-    judge(&there, &target.identity, &target.plan)
+/// What follows for a move; `asked`: as for [`There::find`].
+pub(super) fn check(asked: &[Asked], target: &Target, deadline: &Deadline) -> Check {
+    judge(&There::find(asked, target, deadline), &target.identity, &target.plan)
 }
 
 fn judge(there: &There, identity: &Identity, plan: &Plan) -> Check {
     let (name, config, node) = (&identity.name, plan.config.display(), &plan.target);
     let text = match there {
-        There::Same => return Check::ok(NAME, format!("{config} is in a folder that {node} has too")),
         There::Unknown(text) => {
             return Check::warning(NAME, format!("{config} on {node} cannot be looked at: {text}"), "see that it is there");
         }
-        There::Missing => format!("{config} is not there on {node}"),
+        There::Missing => format!("{config} is not there on {node}, or libvirt there may not read it"),
         There::Text(text) => match Definition::parse(&plan.config, text.clone().into_bytes()) {
             Ok(definition) if definition.identity.name != *name => {
                 let text = format!("{config} on {node} names {}, so that {name} would not be known there", definition.identity.name);
@@ -152,9 +203,20 @@ mod tests {
         let of = |there: Option<There>| there.map(|there| verdict(&there, "/cluster/web1/domain.xml", Some("vm-web1")));
         assert_eq!(of(Some(There::Unknown("no answer".into()))), Some(Verdict::Warning));
         assert_eq!(of(Some(There::seen(true, None))), Some(Verdict::Warning));
-        assert_eq!(of(There::of_folder(&Answer::Silent("no answer".into()))), Some(Verdict::Warning));
-        assert_eq!(of(There::of_folder(&Answer::Same)), Some(Verdict::Ok));
-        assert_eq!(of(There::of_folder(&Answer::Other)), None, "the file itself is asked for");
+        let silent = There::of_folder(&Answer::Silent("no answer".into()), || panic!("is not asked for"));
+        assert_eq!(of(silent), Some(Verdict::Warning));
         assert_eq!(of(Some(There::seen(false, None))), Some(Verdict::Refuse));
+    }
+
+    /// libvirt there says "not there" of a file that it may not open, as by SELinux or on an NFS with `root_squash`.
+    #[test]
+    fn a_file_that_both_have_is_there_whatever_libvirt_there_may_open() {
+        let of = |there: Option<There>| there.map(|there| verdict(&there, "/cluster/web1/domain.xml", Some("vm-web1")));
+        assert_eq!(of(There::of_folder(&Answer::Same, || Some(domain("web1", "")))), Some(Verdict::Ok));
+        assert_eq!(of(There::of_folder(&Answer::Same, || Some(domain("web2", "")))), Some(Verdict::Refuse));
+        assert_eq!(of(There::of_folder(&Answer::Same, || None)), None, "a link: the file itself is asked for");
+        assert_eq!(of(There::of_folder(&Answer::Other, || panic!("is another"))), None);
+        let (identity, plan) = (Identity { name: "web1".into(), uuid: None }, Plan::to("qemu+tcp://node2/system"));
+        assert!(judge(&There::Missing, &identity, &plan).text.contains("or libvirt there may not read it"));
     }
 }

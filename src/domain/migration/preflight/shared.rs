@@ -30,9 +30,6 @@ const BY_ID: &str = "/dev/disk/by-id";
 /// Which of the links is the table of hosts.
 const HOSTS: usize = 1;
 
-/// And which is the guest's definition.
-const CONFIG: usize = 2;
-
 /// The question of the preflight.
 pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     if !target.is_here() {
@@ -40,7 +37,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         let mut checks =
             vec![Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs")];
         if target.plan.storage != StorageCheck::Off {
-            checks.push(config::check(None, target, &deadline.before(deadline.left() / 4)));
+            checks.push(config::check(&[], target, &deadline.before(deadline.left() / 4)));
         }
         return checks;
     }
@@ -50,10 +47,10 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         checks.push(Check::ok("storage", "is not compared (migration_storage_check=off)"));
         return checks;
     }
-    let config = compare(&mut findings, &target.there, &target.plan, deadline);
+    let asked = compare_by(&mut findings, &target.there, &target.plan, deadline);
     checks.extend(findings.iter().filter_map(|finding| check(finding, target, deadline)));
     // What is known of the disks has to be told before the time is over.
-    checks.push(config::check(config, target, &deadline.before(deadline.left() / 4)));
+    checks.push(config::check(&asked, target, &deadline.before(deadline.left() / 4)));
     checks
 }
 
@@ -110,19 +107,24 @@ fn check(finding: &Finding, target: &Target, deadline: &Deadline) -> Option<Chec
 }
 
 /// A folder here, by its name there, with what was asked.
-struct Asked {
-    here: PathBuf,
-    there: PathBuf,
-    answer: Answer,
+pub(super) struct Asked {
+    pub(super) here: PathBuf,
+    pub(super) there: PathBuf,
+    pub(super) answer: Answer,
     nonce: Option<Nonce>,
 }
 
-/// Fills in what is known at the target; and what was seen of the definition there, if it was.
-pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) -> Option<config::There> {
+/// Fills in what is known at the target.
+pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
+    compare_by(findings, there, plan, deadline);
+}
+
+/// The same; by which folders.
+fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) -> Vec<Asked> {
     let places: Vec<Option<Result<PathBuf, String>>> =
         findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();
     let mut folders: BTreeMap<(PathBuf, PathBuf), u32> = BTreeMap::new();
-    let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts"), plan.config.clone()];
+    let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
     for (finding, place) in findings.iter().zip(&places) {
         if let (Some(facts), Some(Ok(place))) = (finding.facts(), place) {
             if is_of_its_folder(&finding.item) && !facts.block {
@@ -145,7 +147,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
         // What is left of the time is for taking everything away again.
         Some((asked, nonce)) => {
             let limit = deadline.before(deadline.left() / 4);
-            let question = Question { count: links.len(), texts: &[HOSTS, CONFIG], through: &[] };
+            let question = Question { count: links.len(), texts: &[HOSTS], through: &[] };
             see(there, &asked.there, nonce, &question, &limit)
                 .map_err(|error| format!("cannot be looked at there: {}", error.text))
                 .and_then(|seen| seen.ok_or_else(|| "cannot be looked at there: the folder for it has gone".to_owned()))
@@ -166,10 +168,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
             log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
         }
     }
-    match seen {
-        Ok(mut seen) => Some(config::There::seen(seen.links.get(CONFIG)?.is_some(), seen.texts.pop()?)),
-        Err(_) => config::There::of_folder(&asked.iter().find(|asked| Some(asked.there.as_path()) == plan.config.parent())?.answer),
-    }
+    asked
 }
 
 /// Whether the folder it is in is asked for: what is in it is the same if the folder is.
