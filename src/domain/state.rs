@@ -104,6 +104,12 @@ impl Condition {
     /// `VIR_DOMAIN_RUNNING_POSTCOPY_FAILED`.
     pub const RUNNING_POSTCOPY_FAILED: Self = Self { state: State::Running, reason: 11 };
 
+    /// Whether it runs by no move: `VIR_DOMAIN_RUNNING_RESTORED`, `VIR_DOMAIN_RUNNING_FROM_SNAPSHOT`.
+    #[must_use]
+    pub fn was_restored(self) -> bool {
+        self.state == State::Running && matches!(self.reason, 3 | 4)
+    }
+
     /// From libvirt's two numbers.
     #[must_use]
     pub fn from_numbers(state: i32, reason: i32) -> Self {

@@ -3,9 +3,9 @@
 
 use super::Call;
 use crate::cluster::cib::{Cib, Part};
-use crate::domain::Error;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::evidence::{self, Newcomer};
+use crate::domain::{Error, status};
 use crate::log;
 use std::path::Path;
 use std::time::Duration;
@@ -23,9 +23,11 @@ impl Call {
     /// libvirt takes the definition along in a move, so that a guest can run where its `config` is not. It is then neither named by the definition
     /// nor, if it is called otherwise than the file and the resource, by a guess.
     ///
+    /// `others`: what the other resources mean, as it was found before.
+    ///
     /// # Errors
     /// The process table cannot be read in time, so nothing is known.
-    pub(super) fn newcomer(&self) -> Result<Option<Newcomer>, Error> {
+    pub(super) fn newcomer(&self, others: &mut Option<Vec<Identity>>) -> Result<Option<Newcomer>, Error> {
         let mut claimed = self.shelf().others();
         match evidence::newcomers(&claimed, &self.part()) {
             Ok(found) if found.is_empty() => return Ok(None),
@@ -33,24 +35,32 @@ impl Call {
             // One that does not show itself may turn out to be another resource's.
             Err(error) => log::debug(|| error.text),
         }
-        claimed.extend(self.of_other_resources());
-        Ok(evidence::newcomers(&claimed, &self.deadline)?.into_iter().next())
+        *others = others.take().or_else(|| self.of_other_resources());
+        claimed.extend(others.iter().flatten().cloned());
+        Ok(evidence::newcomers(&claimed, &self.deadline)?.into_iter().find(|newcomer| !self.was_restored(newcomer)))
     }
 
-    /// The guests that the other resources of Pacemaker's configuration mean.
-    fn of_other_resources(&self) -> Vec<Identity> {
-        let Some(own) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return Vec::new() };
+    /// Whether libvirt says that no move has let it run.
+    fn was_restored(&self, newcomer: &Newcomer) -> bool {
+        let identity = Identity { name: newcomer.name.clone(), uuid: None };
+        let seen = status::ask(&identity, &self.hypervisor, &self.deadline.share(READING, 4));
+        matches!(seen, Ok(Some((condition, _))) if condition.was_restored())
+    }
+
+    /// The guests that the other resources of Pacemaker's configuration mean; `None` if that cannot be told now.
+    fn of_other_resources(&self) -> Option<Vec<Identity>> {
+        let own = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next())?;
         let cib = match Cib::query_part(Part::Resources, &self.part()) {
             Ok(cib) => cib,
             Err(trouble) => {
                 log::debug(|| format!("which guests other resources have cannot be told: {trouble}"));
-                return Vec::new();
+                return None;
             }
         };
         let deadline = self.part();
         let read = |config: &Path| Definition::read(config, &deadline.share(READING, 4)).ok().map(|definition| definition.identity.name);
         // By names alone: the UUID may be that of the guest whose definition was copied.
-        names(&cib, own, read).into_iter().map(|name| Identity { name, uuid: None }).collect()
+        Some(names(&cib, own, read).into_iter().map(|name| Identity { name, uuid: None }).collect())
     }
 }
 

@@ -81,6 +81,7 @@ impl<'a> Stopping<'a> {
     /// Ends the guest of the definition; without one, and without a state file, those that are named like it.
     fn end_defined(&self) -> Result<(), Failure> {
         let Self { call, .. } = self;
+        let mut others = None;
         loop {
             match call.definition() {
                 Ok(definition) => return self.end_named(definition.identity, &call.parameters.config),
@@ -90,7 +91,7 @@ impl<'a> Stopping<'a> {
                 }
                 Err(error) => {
                     self.end_guessed(&error)?;
-                    let Some(doubt) = self.doubt(error).map_err(|error| call.failure(error))? else { return Ok(()) };
+                    let Some(doubt) = self.doubt(error, &mut others).map_err(|error| call.failure(error))? else { return Ok(()) };
                     // Storage that does not answer now may do so yet, and who has come may yet be seen by the resource that it belongs to.
                     if !call.deadline.again(AGAIN) {
                         return Err(call.failure(doubt));
@@ -104,12 +105,12 @@ impl<'a> Stopping<'a> {
     /// named like it.
     ///
     /// Where the definition is not there this resource can have started none. But a move can have brought one: to say that it is stopped
-    /// would have it started a second time elsewhere.
-    fn doubt(&self, error: Error) -> Result<Option<Error>, Error> {
+    /// would have it started a second time elsewhere. `others`: as for [`Call::newcomer`].
+    fn doubt(&self, error: Error, others: &mut Option<Vec<Identity>>) -> Result<Option<Error>, Error> {
         let Self { call, .. } = self;
         if error.kind == Kind::Definition {
             let doubt = |newcomer| format!("{newcomer} has come here by a move and may be this resource's: {error}");
-            return Ok(call.newcomer()?.map(|newcomer| Error::new(Kind::State, doubt(newcomer))));
+            return Ok(call.newcomer(others)?.map(|newcomer| Error::new(Kind::State, doubt(newcomer))));
         }
         Ok(call.has_strangers()?.then(|| error.context("a guest runs here that may be this resource's")))
     }

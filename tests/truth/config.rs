@@ -26,6 +26,17 @@ pub fn missing_came<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     Ok(Play::new(guest))
 }
 
+/// Restored by a person, as `libvirt-guests` does at boot, under names that say nothing.
+pub fn missing_restored<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
+    let mut guest = lane.absent(name)?.with("config", "/srv/vms/not-there.xml");
+    let (definition, saved) = (format!("/srv/vms/{}.xml", guest.instance), format!("/srv/vms/{}.save", guest.instance));
+    lane.lab.check(&lane.here, &["virsh", "-q", "create", &definition], SOON)?;
+    guest.virsh(&lane.here, "save", &[&saved])?;
+    lane.lab.check(&lane.here, &["virsh", "-q", "restore", &saved], SOON)?;
+    (guest.instance, guest.name) = ("alias".to_owned(), "alias".to_owned());
+    Ok(Play::new(guest))
+}
+
 pub fn unreadable_runs<'a>(lane: &Lane<'a>, name: &str) -> Result<Play<'a>> {
     spoilt(lane, lane.runs(name)?, loops)
 }

@@ -53,6 +53,7 @@ const SET_UPS: &[(&str, SetUp)] = &[
     ("missing_runs", config::missing_runs),
     ("missing_absent", config::missing_absent),
     ("missing_came", config::missing_came),
+    ("missing_restored", config::missing_restored),
     ("unreadable_runs", config::unreadable_runs),
     ("unreadable_absent", config::unreadable_absent),
     ("unparsable_runs", config::unparsable_runs),
