@@ -35,12 +35,15 @@ pub(super) struct Handover {
     /// Since when libvirt here says nothing.
     silent: Option<Instant>,
     held: bool,
+    /// Whether what is at the target by this name can only have come by this move: there was none before, or memory was seen to go there, which libvirt
+    /// there takes in for a name that is free only.
+    pub(super) ours: bool,
 }
 
 impl Handover {
-    /// Of the guest that these emulators run here.
-    pub(super) fn new(emulators: Vec<Emulator>) -> Self {
-        Self { emulators, since: None, silent: None, held: false }
+    /// Of the guest that these emulators run here; `ours`: whether the target is known to have none of its name.
+    pub(super) fn new(emulators: Vec<Emulator>, ours: bool) -> Self {
+        Self { emulators, since: None, silent: None, held: false, ours }
     }
 
     /// Looks at both sides if the copy here waits, or may have begun to since libvirt here was heard. Says whether the guest runs there and the copy
@@ -59,7 +62,7 @@ impl Handover {
             Side::Unknown(_) if self.since.is_some() => {}
             // Whether the copy here waits was not seen. Nothing is held for that, but the guest may run there.
             Side::Unknown(_) => {
-                let arrived = silent >= ASK_AFTER && there.has_all(identity, deadline);
+                let arrived = self.ours && silent >= ASK_AFTER && there.has_all(identity, deadline);
                 return if arrived { self.end_untold(here, deadline).map(|()| true) } else { Ok(false) };
             }
             side => {

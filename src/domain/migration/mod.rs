@@ -111,9 +111,10 @@ pub fn leave(
     let still_here =
         |error: Error| error.context(format_args!("{name} {} here, not moved to {target}", if paused { "is still" } else { "still runs" }));
     let Some(guest) = connection.guest(name, &working).map_err(unknown)? else { return arrived(identity, uri, plan, &working) };
-    let mut there = match &broken {
+    let (mut there, free) = match &broken {
         None => free_target(&connection, identity, plan, &working).map_err(still_here)?,
-        Some(_) => There::new(&plan.remote),
+        // What is there by its name is the other half.
+        Some(_) => (There::new(&plan.remote), false),
     };
     if asleep {
         log::info(format_args!("{name} is asleep, waking it for its move to {target}"));
@@ -123,7 +124,7 @@ pub fn leave(
     let trace = Trace { emulator: emulators.first().copied(), ..identity.clone().into() };
     begin(trace.emulator);
     let here = Here { uri, trace };
-    let handover = Handover::new(emulators);
+    let handover = Handover::new(emulators, free);
     let postcopy = broken.is_some();
     let transfer = Transfer { guest: &guest, here: &here, there: &mut there, plan, last: None, flowed: false, postcopy, handover };
     carry(transfer, Found { broken, paused }, course, &Limits { working, whole: *deadline })?;
@@ -153,8 +154,6 @@ struct Limits {
 fn carry(mut transfer: Transfer, found: Found, course: &mut Course, limits: &Limits) -> Result<()> {
     let Found { broken, paused } = found;
     let deadline = &limits.whole;
-    // Nothing of it was at the target before a move that is begun here.
-    let ours = broken.is_none();
     let result = match broken {
         None => transfer.run(&limits.working, deadline),
         Some(error) => transfer.resume(error, deadline),
@@ -165,7 +164,7 @@ fn carry(mut transfer: Transfer, found: Found, course: &mut Course, limits: &Lim
         course.learn(job);
     }
     let begun = last.is_some();
-    let mut sides = Sides { here, there, plan, paused, ours, begun, flowed };
+    let mut sides = Sides { here, there, plan, paused, begun, flowed };
     match result {
         Ok(()) => sides.confirm(deadline),
         Err(error) => sides.recover(&error, &mut handover, deadline),
@@ -179,8 +178,8 @@ fn completed(there: &mut There, name: &str, deadline: &Deadline) -> Option<ffi::
     guest.call("asking for the past job of", &deadline, |domain| ffi::job(domain, ffi::Which::Completed)).ok()?
 }
 
-/// The target, if nothing is in the way of the move.
-fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<There> {
+/// The target, if nothing is in the way of the move, and whether it has said that it has no guest of this name.
+fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &Deadline) -> Result<(There, bool)> {
     let mut there = There::new(&plan.remote);
     let connection = there.connection_again(&connecting(deadline), &deadline.within(CONNECTING))?;
     let definition = Definition::running(here, &identity.name, deadline)?
@@ -189,9 +188,10 @@ fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &D
     for check in checks.iter().filter(|check| check.verdict == Verdict::Warning) {
         log::warning(format_args!("before moving {} to {}: {}: {}", identity.name, plan.target, check.name, check.text));
     }
+    let free = preflight::is_free(&checks);
     match checks.into_iter().find(|check| check.verdict == Verdict::Refuse) {
         Some(check) => Err(Error::new(Kind::State, format!("{}: {}", check.name, check.text))),
-        None => Ok(there),
+        None => Ok((there, free)),
     }
 }
 

@@ -33,8 +33,6 @@ pub(super) struct Sides<'a> {
     pub(super) plan: &'a Plan,
     /// Whether the guest was paused before.
     pub(super) paused: bool,
-    /// Whether the target had no copy before: one that is there by now has come by this move.
-    pub(super) ours: bool,
     /// Whether libvirt here was seen at the move.
     pub(super) begun: bool,
     /// Whether memory was seen to go there.
@@ -143,7 +141,7 @@ impl Sides<'_> {
             let again = std::mem::replace(&mut silent, is_silent) || last;
             let arrived =
                 is_silent && again && self.there.has_all(&self.here.trace.identity, &deadline.before(HERE.min(deadline.left() / 2)));
-            let (paused, ours, held) = (self.paused, self.ours, handover.held());
+            let (paused, ours, held) = (self.paused, handover.ours, handover.held());
             let known = Known { name: &name, target: &target, error, paused, ours, idle, held, arrived, last };
             match judge(&here, &there, &known) {
                 Next::Moved => {

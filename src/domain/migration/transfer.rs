@@ -246,6 +246,7 @@ impl Transfer<'_> {
         let advice = steering.advise(&job, used, total);
         // A job that has failed may say 0 again.
         self.flowed |= job.data_processed.is_some_and(|bytes| bytes > 0);
+        self.handover.ours |= self.flowed;
         self.last = Some(job);
         match advice {
             None => {}

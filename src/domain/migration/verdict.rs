@@ -18,7 +18,7 @@ pub(super) struct Known<'a> {
     pub(super) error: &'a Error,
     /// Whether the guest was paused before.
     pub(super) paused: bool,
-    /// Whether the target had no copy before: one that is there by now has come by this move.
+    /// Whether what is at the target can only have come by this move.
     pub(super) ours: bool,
     /// Whether libvirt here had begun with the move, and says by now that none is on its way.
     pub(super) idle: bool,

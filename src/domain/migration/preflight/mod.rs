@@ -130,6 +130,11 @@ pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadl
     all
 }
 
+/// Whether the target has said, of these, that no guest of this name or UUID is there.
+pub(super) fn is_free(checks: &[Check]) -> bool {
+    checks.iter().any(|check| check.name == target::NAME && check.verdict == Verdict::Ok)
+}
+
 /// What would keep the guest from being started there: of these questions those that are no matter of a move alone.
 #[must_use]
 pub fn of_start(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Option<String> {

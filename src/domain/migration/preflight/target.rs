@@ -34,6 +34,9 @@ pub(super) fn is_here(libvirt: &Connection) -> bool {
 /// libvirt has refused every guest with virtiofs up to this version at least (`qemuMigrationSrcIsAllowed`); from then on it depends on virtiofsd.
 const VIRTIOFS_MOVES: Version = Version::of(10, 5);
 
+/// The question for a guest of the same name or UUID.
+pub(super) const NAME: &str = "name";
+
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
 
 /// Of what a question is.
@@ -49,7 +52,7 @@ pub(super) enum Matter {
 
 /// Each with its name.
 const QUESTIONS: &[(&str, Matter, Question)] = &[
-    ("name", Matter::Start, Target::name),
+    (NAME, Matter::Start, Target::name),
     ("version", Matter::Move, Target::version),
     ("devices", Matter::Guest, Target::virtiofs),
     ("machine", Matter::Start, Target::machine),
@@ -93,28 +96,28 @@ impl Target {
         let other = match ask_through(&self.there, &self.identity, deadline) {
             Ok(Some((condition, _))) if condition.is_active() => {
                 let text = format!("{target} already has a guest of this name, {condition}");
-                return vec![Check::refuse("name", text, "end it there if it is not this resource's, or clean up the resource if it is")];
+                return vec![Check::refuse(NAME, text, "end it there if it is not this resource's, or clean up the resource if it is")];
             }
             Ok(Some((_, uuid))) => self.identity.is_another(&uuid),
             Ok(None) => false,
-            Err(error) => return vec![unanswered("name", &error)],
+            Err(error) => return vec![unanswered(NAME, &error)],
         };
         if other {
             let text = format!("{target} has another guest called {name} defined");
-            return vec![Check::refuse("name", text, "undefine it there, or rename it")];
+            return vec![Check::refuse(NAME, text, "undefine it there, or rename it")];
         }
-        let Some(uuid) = self.identity.uuid.clone() else { return vec![Check::ok("name", format!("{name} is free"))] };
+        let Some(uuid) = self.identity.uuid.clone() else { return vec![Check::ok(NAME, format!("{name} is free"))] };
         let found = self
             .there
             .call(&format!("looking up the UUID {uuid}"), deadline, move |connect| connect.lookup_domain_by_uuid_string(&uuid)?.name());
         match found {
             Ok(owner) if owner != *name => {
                 let text = format!("{target} knows this guest's UUID as {owner}");
-                vec![Check::refuse("name", text, "two guests must not share a UUID: undefine the other, or give one a new UUID")]
+                vec![Check::refuse(NAME, text, "two guests must not share a UUID: undefine the other, or give one a new UUID")]
             }
-            Ok(_) => vec![Check::ok("name", format!("{name} is defined there too and will stay so"))],
-            Err(error) if error.kind == Kind::NotFound => vec![Check::ok("name", format!("{name} is free"))],
-            Err(error) => vec![unanswered("name", &error)],
+            Ok(_) => vec![Check::ok(NAME, format!("{name} is defined there too and will stay so"))],
+            Err(error) if error.kind == Kind::NotFound => vec![Check::ok(NAME, format!("{name} is free"))],
+            Err(error) => vec![unanswered(NAME, &error)],
         }
     }
 
