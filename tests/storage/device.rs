@@ -2,10 +2,12 @@
 
 use crate::other::refused;
 use crate::same::{loose, moves, nothing_left, strict};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::promised;
 use lab::stage::{HERE, Resource, SOON, THERE};
+use lab::storage::{Fault, Reach};
+use std::time::Duration;
 
 /// What the device is called on both nodes.
 const NAME: &str = "/dev/san/lun";
@@ -71,6 +73,30 @@ pub fn same(lab: &Lab) -> Result<()> {
     nothing_left(lab)?;
     guest.with("force_stop", "true").end(THERE, 60)?;
     Ok(())
+}
+
+/// The definition at the target is on storage that hangs: what is there of the device is seen all the same.
+pub fn definition_hangs(lab: &Lab) -> Result<()> {
+    let guest = loose(&Resource::empty(lab, "both")?).with("config", "/srv/hang/both.xml");
+    let disk = format!("<disk type='block' device='disk'><source dev='{NAME}'/><target dev='vdb' bus='virtio'/></disk></devices>");
+    guest.edit(|text| text.replace("</devices>", &disk))?;
+    lab.check(HERE, &["truncate", "-s", "1M", "/srv/vms/more.img"], SOON)?;
+    let mut loops = Loops { lab, devices: Vec::new() };
+    let device = loops.add("/srv/vms/more.img")?;
+    for node in [HERE, THERE] {
+        loops.name(node, &device)?;
+    }
+    guest.begin(HERE)?;
+    lab.storage(THERE, Fault::Hold(Reach::Everything))?;
+    let words =
+        ["kvmha", "check", "/srv/hang/both.xml", "--to", THERE, "--set", "migration_transport=tcp", "--set", "migrate_options=--unsafe"];
+    let said = lab.exec(HERE, &words, Duration::from_secs(60));
+    lab.storage(THERE, Fault::None)?;
+    let said = said?.stdout;
+    ensure!(said.contains("same contents") && !said.contains("cannot be looked at there"), "{said}");
+    ensure!(said.lines().any(|line| line.trim_start().starts_with("config") && line.contains("warning")), "{said}");
+    guest.with("force_stop", "true").end(HERE, 60)?;
+    lab.check(HERE, &["rm", "/srv/vms/more.img"], SOON).map(drop)
 }
 
 /// A device that holds an image with a size of its own, qcow2 or LUKS, which is what libvirt calls the volume's capacity: it is the same

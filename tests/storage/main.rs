@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let scenarios = lab::scenarios! {
         same: folder link fuse;
         other: folder pool definition_hangs;
-        device: same formatted other clone;
+        device: same definition_hangs formatted other clone;
         command: table json chain hung warnings matrix;
         tpm: described goes_along forgotten of_both_nodes;
         network: two_servers_of_one_name nbd iscsi nfs rbd gluster gluster_mounted;

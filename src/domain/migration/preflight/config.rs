@@ -4,14 +4,13 @@
 //! which guest it waits for, watches and ends.
 
 use super::Check;
+use super::folders::{Folder, ask_all, take_away};
 use super::reader::{self, Answer, Question, TRIES};
-use super::shared::Asked;
 use super::target::Target;
 use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::definition::{Definition, Identity, hint};
 use crate::domain::migration::plan::Plan;
-use crate::log;
 use crate::storage::finding::LOOK;
 use crate::storage::look::{self, Sight};
 use crate::storage::nonce::Nonce;
@@ -31,17 +30,29 @@ enum There {
 }
 
 impl There {
-    /// `asked`: the folders that were asked for at the target, the file's own among them.
-    fn find(asked: &[Asked], target: &Target, deadline: &Deadline) -> Self {
+    /// `asked`: the folders of the guest's that were asked for at the target; none if this is not the guest's host.
+    fn find(asked: &[Folder], target: &Target, deadline: &Deadline) -> Self {
         let config = &target.plan.config;
-        let own = asked.iter().find(|asked| asked.here == asked.there && Some(asked.here.as_path()) == config.parent());
-        if let Some(known) = own.and_then(|own| Self::of_folder(&own.answer, || Self::here(config, deadline))) {
+        let own = (!asked.is_empty()).then(|| Self::own_folder(asked, target, deadline)).flatten();
+        if let Some(known) = own.and_then(|answer| Self::of_folder(&answer, || Self::here(config, deadline))) {
             return known;
         }
-        match asked.iter().find(|asked| asked.answer == Answer::Same) {
+        match asked.iter().find(|folder| folder.answer == Answer::Same) {
             Some(carrier) => Self::linked(carrier, &target.there, config, deadline),
             None => Self::ask(&target.there, config, deadline),
         }
+    }
+
+    /// What the target says of the folder that the file is in, asked only now if it is none of the disks'.
+    fn own_folder(asked: &[Folder], target: &Target, deadline: &Deadline) -> Option<Answer> {
+        let folder = target.plan.config.parent()?;
+        if let Some(own) = asked.iter().find(|own| own.here == folder && own.there == folder) {
+            return Some(own.answer.clone());
+        }
+        let wanted = [((folder.to_owned(), folder.to_owned()), TRIES)].into();
+        let own = ask_all(wanted, &[], &target.there, &deadline.before(deadline.left() / 4)).pop()?;
+        take_away(&own.nonce, deadline);
+        Some(own.answer)
     }
 
     /// By what the target has said of its folder: where that is the same, what is `here` is there too, whether libvirt there may read it or not. `None`
@@ -65,7 +76,7 @@ impl There {
     }
 
     /// By a link in a folder that both nodes have. It has a question of its own: it may lead to storage that hangs there, where the disks are well.
-    fn linked(carrier: &Asked, there: &Connection, config: &Path, deadline: &Deadline) -> Self {
+    fn linked(carrier: &Folder, there: &Connection, config: &Path, deadline: &Deadline) -> Self {
         // What is left of the time is for taking it away again.
         let limit = deadline.before(deadline.left() / 4);
         let nonce = match Nonce::new(&carrier.here) {
@@ -81,9 +92,7 @@ impl There {
             Answer::Unknown(text) | Answer::Silent(text) => Err(text),
         };
         let seen = nonce.put(&[config.to_owned()], &limit.within(LOOK)).and_then(|()| look());
-        if let Err(text) = nonce.take(&deadline.within(LOOK)) {
-            log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
-        }
+        take_away([&nonce], deadline);
         match seen {
             Ok(Some(seen)) => Self::seen(seen.links.iter().any(Option::is_some), seen.texts.into_iter().flatten().next()),
             Ok(None) => Self::Unknown("the folder for it has gone".to_owned()),
@@ -114,7 +123,7 @@ impl There {
 }
 
 /// What follows for a move; `asked`: as for [`There::find`].
-pub(super) fn check(asked: &[Asked], target: &Target, deadline: &Deadline) -> Check {
+pub(super) fn check(asked: &[Folder], target: &Target, deadline: &Deadline) -> Check {
     judge(&There::find(asked, target, deadline), &target.identity, &target.plan)
 }
 

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod config;
+mod folders;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 pub(super) mod job;

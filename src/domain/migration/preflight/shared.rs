@@ -9,19 +9,17 @@
 
 use super::Check;
 use super::config;
-use super::reader::{Answer, Question, TRIES, There, ask, see};
+use super::folders::{Folder, Wanted, ask_all, take_away, tries_for};
+use super::reader::{Answer, Question, TRIES, There, see};
 use super::safe;
 use super::target::{Target, is_here};
-use crate::deadline::{Deadline, Task};
+use crate::deadline::Deadline;
 use crate::domain::connection::Connection;
 use crate::domain::migration::plan::{Plan, StorageCheck};
-use crate::log;
 use crate::storage::device::{self, Naming};
 use crate::storage::finding::{LOOK, look, path};
 use crate::storage::look::{self, Facts, Sight};
-use crate::storage::nonce::Nonce;
 use crate::storage::{Finding, Item, Kind, Role, Same, Source, hazards, servers};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where udev's names are.
@@ -106,24 +104,16 @@ fn check(finding: &Finding, target: &Target, deadline: &Deadline) -> Option<Chec
     })
 }
 
-/// A folder here, by its name there, with what was asked.
-pub(super) struct Asked {
-    pub(super) here: PathBuf,
-    pub(super) there: PathBuf,
-    pub(super) answer: Answer,
-    nonce: Option<Nonce>,
-}
-
 /// Fills in what is known at the target.
 pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) {
     compare_by(findings, there, plan, deadline);
 }
 
 /// The same; by which folders.
-fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) -> Vec<Asked> {
+fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) -> Vec<Folder> {
     let places: Vec<Option<Result<PathBuf, String>>> =
         findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();
-    let mut folders: BTreeMap<(PathBuf, PathBuf), u32> = BTreeMap::new();
+    let mut folders = Wanted::new();
     let mut links = vec![PathBuf::from(BY_ID), PathBuf::from("/etc/hosts")];
     for (finding, place) in findings.iter().zip(&places) {
         if let (Some(facts), Some(Ok(place))) = (finding.facts(), place) {
@@ -139,10 +129,16 @@ fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadlin
             links.extend(facts.lasting.clone());
         }
     }
-    // Where only devices and names are asked for, the definition's folder is what both nodes may have.
-    folders.extend(plan.config.parent().map(|folder| ((folder.to_owned(), folder.to_owned()), TRIES)));
-    let asked = ask_all(folders, &links, there, deadline);
-    let carrier = asked.iter().find(|asked| asked.answer == Answer::Same);
+    let mut asked = ask_all(folders, &links, there, deadline);
+    let is_same = |folder: &Folder| folder.answer == Answer::Same;
+    // Where only devices and names are asked for, the definition's folder is what both nodes may have. Never beside the others: it may hang there
+    // where they are well, and libvirt there serves them one after the other.
+    if !asked.iter().any(is_same) {
+        let own = plan.config.parent().map(|folder| ((folder.to_owned(), folder.to_owned()), TRIES));
+        let own = own.filter(|(pair, _)| !asked.iter().any(|folder| pair.0 == folder.here && pair.1 == folder.there));
+        asked.extend(ask_all(own.into_iter().collect(), &links, there, deadline));
+    }
+    let carrier = asked.iter().find(|folder| is_same(folder));
     let seen = match carrier.and_then(|asked| Some((asked, asked.nonce.as_ref()?))) {
         // What is left of the time is for taking everything away again.
         Some((asked, nonce)) => {
@@ -163,11 +159,7 @@ fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadlin
     for (finding, place) in findings.iter_mut().zip(&places) {
         finding.same = Some(target.verdict(finding, place.as_ref(), deadline));
     }
-    for nonce in asked.iter().filter_map(|asked| asked.nonce.as_ref()) {
-        if let Err(text) = nonce.take(&deadline.within(LOOK)) {
-            log::warning(format_args!("{} in {} is left: {text}", nonce.name, nonce.folder.display()));
-        }
-    }
+    take_away(asked.iter().filter_map(|folder| folder.nonce.as_ref()), deadline);
     asked
 }
 
@@ -176,39 +168,9 @@ fn is_of_its_folder(item: &Item) -> bool {
     item.matters() || item.role == Role::Tpm
 }
 
-/// How often a folder is asked for. Where a host keeps the states of its TPMs is usually its own: that it is not there is then no matter of
-/// time, and only worth a warning.
-fn tries_for(role: Role, kind: Kind) -> u32 {
-    if role == Role::Tpm && matches!(kind, Kind::Local | Kind::Zfs) { 1 } else { TRIES }
-}
-
-fn ask_all(folders: BTreeMap<(PathBuf, PathBuf), u32>, links: &[PathBuf], there: &Connection, deadline: &Deadline) -> Vec<Asked> {
-    let unwritten = |folder: &Path, text: &str| Answer::Unknown(format!("no proof can be written to {}: {text}", folder.display()));
-    let start = |((here, place), tries): ((PathBuf, PathBuf), u32)| {
-        let nonce = match Nonce::new(&here) {
-            Ok(nonce) => nonce,
-            Err(error) => return (Asked { answer: unwritten(&here, &error.to_string()), here, there: place, nonce: None }, None),
-        };
-        let (links, there, deadline) = (links.to_vec(), there.clone(), *deadline);
-        let (mine, name) = (nonce.clone(), place.clone());
-        let task = Task::start(move || match mine.put(&links, &deadline.within(LOOK)) {
-            Ok(()) => ask(&there, &name, &mine, tries, &deadline),
-            Err(text) => unwritten(&mine.folder, &text),
-        });
-        (Asked { here, there: place, answer: Answer::Silent("no answer in time".to_owned()), nonce: Some(nonce) }, Some(task))
-    };
-    let begun: Vec<_> = folders.into_iter().map(start).collect();
-    // Time is left for the links, and for taking it away again.
-    let limit = deadline.before(deadline.left() / 4);
-    begun
-        .into_iter()
-        .map(|(asked, task)| Asked { answer: task.and_then(|task| task.wait(&limit)).unwrap_or(asked.answer), ..asked })
-        .collect()
-}
-
 /// What is known of the target.
 struct At<'a> {
-    asked: &'a [Asked],
+    asked: &'a [Folder],
     hosts: Option<&'a str>,
     seen: Result<Vec<(&'a Path, Option<There>)>, String>,
     name: &'a str,
@@ -381,12 +343,5 @@ mod tests {
         let (silent, missing) = (look(Err(text.to_owned())), look(Ok("/nothing/is/here".into())));
         assert_eq!(said(&silent, Ok("/srv/a".into())), format!("cannot be looked at here: {text}"));
         assert_eq!(said(&missing, Err(text.to_owned())), format!("cannot be found in that pool on node2: {text}"));
-    }
-
-    #[test]
-    fn a_folder_that_hosts_have_each_for_itself_is_asked_for_once() {
-        assert_eq!(tries_for(Role::Tpm, Kind::Local), 1);
-        assert_eq!(tries_for(Role::Tpm, Kind::Nfs), TRIES, "its clients may be behind");
-        assert_eq!(tries_for(Role::Disk, Kind::Local), TRIES, "a cluster's file system may be one that is not known");
     }
 }
