@@ -74,7 +74,10 @@ enum Verdict {
 impl Course {
     /// Takes in one look at all of the storage.
     fn judge(&mut self, policy: OutagePolicy, delay: u64, look: Look, now: i64) -> Verdict {
-        self.since.get_or_insert(now);
+        if self.since.is_none() {
+            self.since = Some(now);
+            self.forget_before(now);
+        }
         // Monitors may come at the same moment, of two intervals or by hand.
         let again = self.looked.replace(now) != Some(now);
         match look {
@@ -101,11 +104,17 @@ impl Course {
         self.resumed.len() >= OFTEN
     }
 
+    /// Leaves out when it was let go on too long ago to count. Not in an outage: one that is left to a person stays so.
+    fn forget_before(&mut self, now: i64) {
+        self.resumed.retain(|time| (0..FLAPPING).contains(&(now - time)));
+    }
+
     /// The guest was let go on.
     fn went_on(&self, now: i64) -> Self {
-        let mut resumed: Vec<i64> = self.resumed.iter().copied().filter(|time| (0..FLAPPING).contains(&(now - time))).collect();
-        resumed.push(now);
-        Self { resumed, ..Self::default() }
+        let mut course = Self { resumed: self.resumed.clone(), ..Self::default() };
+        course.forget_before(now);
+        course.resumed.push(now);
+        course
     }
 
     /// It was seen to run, or was proven gone. After it was left to a person, a person has acted, and it begins anew.
@@ -325,6 +334,16 @@ mod tests {
         assert_eq!(held.ended(), Course::default());
         let later = Course { resumed: vec![10, 20], ..Course::default() }.went_on(615);
         assert_eq!(later.resumed, [20, 615], "the first of them is ten minutes ago");
+    }
+
+    #[test]
+    fn storage_that_came_and_went_an_hour_ago_is_no_matter_of_a_person() {
+        let mut course = Course { resumed: vec![600, 610, 620], ..Course::default() };
+        let mut answers = |now| course.judge(OutagePolicy::Resume, 0, Look::Answers, now);
+        assert_eq!([answers(4000), answers(4010)], [Verdict::Wait, Verdict::GoOn]);
+        let mut course = Course { resumed: vec![600, 610, 620], ..Course::default() };
+        let mut answers = |now| course.judge(OutagePolicy::Resume, 0, Look::Answers, now);
+        assert_eq!([answers(630), answers(640), answers(4000)], [Verdict::Held; 3]);
     }
 
     #[test]
