@@ -4,7 +4,7 @@ use super::reasons::is_to_stop;
 use super::{NEAR, broke};
 use crate::history::{Boot, FaultKind, Guest, History, SILENT};
 
-/// A guest that its storage has paused three times within so many seconds is left to a person (`outage_policy`).
+/// A guest that was let go on three times within so many seconds is left to a person when its storage pauses it again (`outage_policy`).
 const FLAPPING: f64 = 600.0;
 
 /// Whether one that Pacemaker runs is silent for a reason: it was made a moment ago and boots yet, it is to stop, its kernel broke, or nobody
@@ -39,6 +39,7 @@ pub fn stays_paused(history: &History, guest: &Guest, at: f64) -> bool {
     let full = history.faults.iter().filter(|fault| fault.kind == FaultKind::StorageFull && fault.begin <= at && fault.end >= boot.first);
     let mut begins: Vec<f64> = full.map(|fault| fault.begin).collect();
     begins.sort_by(f64::total_cmp);
-    let is_left_to_a_person = begins.windows(4).any(|four| four[2] - four[0] <= FLAPPING);
+    // It goes on some time after its storage was full, and from then on the time is counted.
+    let is_left_to_a_person = begins.windows(4).any(|four| four[3] - four[0] <= FLAPPING + SILENT);
     is_left_to_a_person || !guest.resumes && !begins.is_empty()
 }

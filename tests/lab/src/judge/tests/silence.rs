@@ -69,6 +69,7 @@ fn who_was_paused_goes_on() {
     assert_eq!(paused(&[10.0, 40.0, 70.0, 98.0], &|_| {}), []);
     let seldom = |history: &mut History| history.guests[0].boots[0].first = -900.0;
     assert_eq!(paused(&[-700.0, 40.0, 70.0, 98.0], &seldom), [Violation::LeftDown]);
+    assert_eq!(paused(&[-700.0, -660.0, -620.0, 98.0], &seldom), [Violation::LeftDown], "three times, but long ago");
 }
 
 /// At the end of all, too.
