@@ -24,7 +24,7 @@ pub fn definition(data: &[u8]) {
     // The mark at its end is no part of it, and is the same after it was made once more.
     let bare = files::bare(data);
     assert_eq!(files::bare(&files::marked(bare)), bare);
-    text(data, |text| drop((host::owner(text), locks::image(text), locks::manager(text), StatusFile::parse(text, 4711))));
+    text(data, |text| drop((host::owner(text), locks::image(text), locks::locks_devices(text, text), StatusFile::parse(text, 4711))));
     assert_ne!(hint::name(data).as_deref(), Some(""));
     let Ok(definition) = Definition::parse(Path::new("/srv/web1.xml"), data.to_vec()) else { return };
     let identity = &definition.identity;

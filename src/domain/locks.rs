@@ -1,7 +1,9 @@
 //! Who keeps a second emulator from a disk: QEMU's own image locks, or a lock manager of libvirt's.
 //!
 //! QEMU locks image files, on a file system that has locks for other hosts too. It locks no block device, nothing behind libnfs,
-//! libiscsi, NBD or gfapi (each was tried: the second start succeeded), so there only virtlockd, sanlock or the storage itself can.
+//! libiscsi, NBD or gfapi (each was tried: the second start succeeded). A lock manager locks devices, virtlockd only by files in a folder that
+//! the hosts share: a lock on a node of `/dev` is this host's alone (libvirt.org/kbase/locking-lockd.html). It locks nothing on the network
+//! (`virDomainLockManagerAddImage`); there only the storage itself can.
 
 use super::{Error, Kind, process, walk};
 use crate::deadline::Deadline;
@@ -13,6 +15,9 @@ use std::path::Path;
 
 /// QEMU's settings of libvirt, of libvirtd and virtqemud alike.
 const SETTINGS: &str = "/etc/libvirt/qemu.conf";
+
+/// Those of virtlockd's part of it.
+const LOCKD: &str = "/etc/libvirt/qemu-lockd.conf";
 
 /// Whether an error of libvirt says that a disk's lock is held: by virtlockd's number (`virLockSpaceAcquireResource`), as its words are in the
 /// language of the daemon, or by QEMU's words (`raw_check_lock_bytes`), which have one language.
@@ -58,63 +63,103 @@ pub(super) fn image(text: &str) -> Option<&str> {
     rest.split_once(']').map(|(image, _)| image).filter(|image| image.starts_with('/'))
 }
 
-/// The disks of a definition that nothing keeps a second emulator from writing to, by their targets' names and what they are. A volume of a pool
-/// that is not found is left out.
-///
-/// # Errors
-/// `Internal`: libvirt's settings cannot be read. They are a file of this host's own disk.
-pub fn unprotected(xml: &str, volumes: Volumes) -> Result<Vec<String>, Error> {
-    let settings = match fs::read_to_string(SETTINGS) {
-        Ok(settings) => settings,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(Error::new(Kind::Internal, format!("{SETTINGS} cannot be read: {error}"))),
-    };
-    Ok(if manager(&settings).is_some() { Vec::new() } else { unlocked(xml, volumes) })
+/// Disks of a guest that nothing keeps a second emulator from writing to, by their targets' names and what they are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unprotected {
+    /// Devices, which a lock manager could lock.
+    pub devices: Vec<String>,
+    /// What the emulator reaches by the network itself.
+    pub network: Vec<String>,
 }
 
-/// The lock manager in libvirt's settings; libvirt's default is none (`nop`).
-pub(super) fn manager(settings: &str) -> Option<&str> {
-    let lines = settings.lines().filter_map(|line| line.trim().strip_prefix("lock_manager")?.trim().strip_prefix('='));
-    lines.map(|value| value.trim().trim_matches('"')).rfind(|name| !matches!(*name, "" | "nop"))
+/// Those of a definition. A volume of a pool that is not found is left out.
+///
+/// # Errors
+/// `Internal`: libvirt's settings cannot be read. They are files of this host's own disk.
+pub fn unprotected(xml: &str, volumes: Volumes) -> Result<Unprotected, Error> {
+    let settings = |path: &str| match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|error| Error::new(Kind::Internal, format!("{path} cannot be read: {error}"))),
+    };
+    let found = unlocked(xml, volumes);
+    let devices = if locks_devices(&settings(SETTINGS)?, &settings(LOCKD)?) { Vec::new() } else { found.devices };
+    Ok(Unprotected { devices, ..found })
+}
+
+/// Whether libvirt's settings, and those for virtlockd, have devices locked. The default of the one is no lock manager (`nop`), that of the other no
+/// folder for locks. A folder for the identities of LVM or SCSI alone is taken for enough: which devices have one is not asked.
+pub(super) fn locks_devices(settings: &str, lockd: &str) -> bool {
+    let folders = ["file_lockspace_dir", "scsi_lockspace_dir", "lvm_lockspace_dir"];
+    match value(settings, "lock_manager") {
+        None | Some("" | "nop") => false,
+        Some("lockd") => {
+            value(lockd, "auto_disk_leases") != Some("0")
+                && folders.iter().any(|name| value(lockd, name).is_some_and(|folder| !folder.is_empty()))
+        }
+        // sanlock: it starts no guest with a disk that has no lease.
+        Some(_) => true,
+    }
+}
+
+/// What a setting is set to last.
+fn value<'a>(settings: &'a str, name: &str) -> Option<&'a str> {
+    let lines = settings.lines().filter_map(|line| line.trim().strip_prefix(name)?.trim().strip_prefix('='));
+    lines.map(|value| value.trim().trim_matches('"')).next_back()
 }
 
 /// The disks that QEMU does not lock and that are written to by one guest at a time.
-pub(super) fn unlocked(xml: &str, volumes: Volumes) -> Vec<String> {
-    let Ok(document) = Document::parse(xml) else { return Vec::new() };
+pub(super) fn unlocked(xml: &str, volumes: Volumes) -> Unprotected {
+    let mut found = Unprotected::default();
+    let Ok(document) = Document::parse(xml) else { return found };
     let child = |node: Node, name: &str| node.children().any(|child| child.has_tag_name(name));
     let disks = document.descendants().filter(|node| node.has_tag_name("disk") && node.parent().is_some_and(|p| p.has_tag_name("devices")));
     let written = disks.filter(|disk| !child(*disk, "readonly") && !child(*disk, "shareable"));
-    let text = |disk: Node| {
-        let target = disk.children().find(|child| child.has_tag_name("target"))?.attribute("dev")?;
-        let source = disk.children().find(|child| child.has_tag_name("source"))?;
-        match disk.attribute("type")? {
-            "block" => Some(format!("{target} ({})", source.attribute("dev")?)),
-            "volume" => {
-                let (pool, volume) = (source.attribute("pool")?, source.attribute("volume")?);
-                let path = volumes(pool, volume).ok()?;
-                // Of a pool on the network that is no path, and says nothing.
-                path.starts_with("/dev").then(|| format!("{target} ({pool}/{volume}, {})", path.display()))
-            }
-            // Ceph has locks of its own, and QEMU takes them.
-            "network" if source.attribute("protocol") != Some("rbd") => {
-                Some(format!("{target} ({} {})", source.attribute("protocol")?, source.attribute("name").unwrap_or_default()))
-            }
-            _ => None,
+    for disk in written {
+        let of_network = disk.attribute("type") == Some("network");
+        if let Some(text) = unlocked_disk(disk, volumes) {
+            if of_network { &mut found.network } else { &mut found.devices }.push(text);
         }
-    };
-    written.filter_map(text).collect()
+    }
+    found
+}
+
+fn unlocked_disk(disk: Node, volumes: Volumes) -> Option<String> {
+    let target = disk.children().find(|child| child.has_tag_name("target"))?.attribute("dev")?;
+    let source = disk.children().find(|child| child.has_tag_name("source"))?;
+    match disk.attribute("type")? {
+        "block" => Some(format!("{target} ({})", source.attribute("dev")?)),
+        "volume" => {
+            let (pool, volume) = (source.attribute("pool")?, source.attribute("volume")?);
+            let path = volumes(pool, volume).ok()?;
+            // Of a pool on the network that is no path, and says nothing.
+            path.starts_with("/dev").then(|| format!("{target} ({pool}/{volume}, {})", path.display()))
+        }
+        // Ceph has locks of its own, and QEMU takes them.
+        "network" if source.attribute("protocol") != Some("rbd") => {
+            Some(format!("{target} ({} {})", source.attribute("protocol")?, source.attribute("name").unwrap_or_default()))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// virtlockd locks a device by a file in a folder of its settings; without one it locks the node of `/dev`, for this host alone.
     #[test]
-    fn the_lock_manager_in_the_settings() {
-        assert_eq!(manager(""), None);
-        assert_eq!(manager("#lock_manager = \"lockd\"\n"), None);
-        assert_eq!(manager("lock_manager = \"nop\"\n"), None);
-        assert_eq!(manager("user = \"root\"\n  lock_manager=\"sanlock\"\n"), Some("sanlock"));
+    fn what_locks_devices() {
+        const FOLDER: &str = "file_lockspace_dir = \"/srv/vms/locks\"\n";
+        assert!(!locks_devices("", FOLDER));
+        assert!(!locks_devices("#lock_manager = \"lockd\"\n", FOLDER));
+        assert!(!locks_devices("lock_manager = \"nop\"\n", FOLDER));
+        assert!(locks_devices("user = \"root\"\n  lock_manager=\"sanlock\"\n", ""));
+        let lockd = "lock_manager = \"lockd\"\n";
+        assert!(locks_devices(lockd, FOLDER));
+        assert!(locks_devices(lockd, "lvm_lockspace_dir = \"/srv/vms/locks\"\n"));
+        assert!(!locks_devices(lockd, ""));
+        assert!(!locks_devices(lockd, "#file_lockspace_dir = \"/var/lib/libvirt/lockd/files\"\n"));
+        assert!(!locks_devices(lockd, &format!("auto_disk_leases = 0\n{FOLDER}")));
     }
 
     #[test]
@@ -135,7 +180,9 @@ mod tests {
             "folder" => Ok(Path::new("/srv/vms").join(volume)),
             _ => Err("there is no such pool".to_owned()),
         };
-        assert_eq!(unlocked(xml, &volumes), ["vdb (/dev/mapper/b)", "vdc (iscsi iqn:t/1)", "vde (vg/web1, /dev/vg/web1)"]);
+        let found = unlocked(xml, &volumes);
+        assert_eq!(found.devices, ["vdb (/dev/mapper/b)", "vde (vg/web1, /dev/vg/web1)"]);
+        assert_eq!(found.network, ["vdc (iscsi iqn:t/1)"]);
     }
 
     #[test]

@@ -83,15 +83,16 @@ fn warn_of_locks(definition: &Definition, connection: &Connection, deadline: &De
     let name = &definition.identity.name;
     let deadline = deadline.within(deadline.left() / 2);
     match locks::unprotected(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline)) {
-        Ok(disks) if disks.is_empty() => {}
-        Ok(disks) => {
-            let text = format!(
-                "no lock protects {} of {name} from a second emulator: QEMU does not lock it, and libvirt has no lock_manager in qemu.conf",
-                disks.join(", ")
-            );
-            log::warning(&text);
-            // Also for the person who asks through crm_resource, which shows this.
-            log::complain(&text);
+        Ok(locks::Unprotected { devices, network }) => {
+            let no_manager =
+                "QEMU does not lock it, and neither does libvirt: lock_manager in qemu.conf, file_lockspace_dir in qemu-lockd.conf";
+            let on_the_network = "neither QEMU nor libvirt locks what is on the network";
+            for (disks, why) in [(devices, no_manager), (network, on_the_network)].into_iter().filter(|(disks, _)| !disks.is_empty()) {
+                let text = format!("no lock protects {} of {name} from a second emulator: {why}", disks.join(", "));
+                log::warning(&text);
+                // Also for the person who asks through crm_resource, which shows this.
+                log::complain(&text);
+            }
         }
         Err(error) => log::warning(error),
     }

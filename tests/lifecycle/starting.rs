@@ -140,7 +140,8 @@ pub fn disk_is_locked(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A block device that nothing locks: validate-all at level 10 says so, and is content; with a lock manager there is nothing to say.
+/// A block device that nothing locks: validate-all at level 10 says so, and is content; with a lock manager that has a folder for its locks there is
+/// nothing to say.
 pub fn disk_without_lock(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "unlocked")?;
     let level = [("OCF_CHECK_LEVEL", "10")];
@@ -152,12 +153,18 @@ pub fn disk_without_lock(lab: &Lab) -> Result<()> {
     })?;
     let said = guest.call_with(HERE, "validate-all", 30, &level)?.is(0)?.stderr;
     ensure!(said.contains("no lock protects vda (/dev/mapper/lun) of unlocked"), "not warned: {said}");
-    let settings = inside(lab, HERE, "/etc/libvirt/qemu.conf")?;
-    let old = fs::read_to_string(&settings)?;
+    let [settings, lockd] = ["/etc/libvirt/qemu.conf", "/etc/libvirt/qemu-lockd.conf"].map(|path| inside(lab, HERE, path));
+    let (settings, lockd) = (settings?, lockd?);
+    let (old, old_lockd) = (fs::read_to_string(&settings)?, fs::read_to_string(&lockd)?);
     fs::write(&settings, format!("{old}\nlock_manager = \"lockd\"\n"))?;
-    let answer = guest.call_with(HERE, "validate-all", 30, &level);
+    let by_node = guest.call_with(HERE, "validate-all", 30, &level);
+    fs::write(&lockd, format!("{old_lockd}\nfile_lockspace_dir = \"/srv/vms/locks\"\n"))?;
+    let by_folder = guest.call_with(HERE, "validate-all", 30, &level);
     fs::write(&settings, old)?;
-    let said = answer?.is(0)?.stderr;
+    fs::write(&lockd, old_lockd)?;
+    let said = by_node?.is(0)?.stderr;
+    ensure!(said.contains("no lock protects vda"), "a lock on a node of /dev is taken for one that other hosts see: {said}");
+    let said = by_folder?.is(0)?.stderr;
     ensure!(!said.contains("no lock protects"), "warned in spite of a lock manager: {said}");
     Ok(())
 }

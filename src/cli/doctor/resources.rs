@@ -222,11 +222,22 @@ pub(super) fn locks(patient: &Patient, found: &mut Found) {
     for case in &patient.guests {
         let Ok(definition) = &case.definition else { continue };
         match locks::unprotected(&definition.xml, &|_, _| Err(String::new())) {
-            Ok(disks) if disks.is_empty() => {}
-            Ok(disks) => found.warning(
-                format!("{}: nothing locks {}: only fencing keeps a second emulator from them", case.id(), disks.join(", ")),
-                "lock_manager = \"lockd\" (or sanlock) in /etc/libvirt/qemu.conf on every node, while no guest runs; or file images",
-            ),
+            Ok(locks::Unprotected { devices, network }) => {
+                let text = |disks: &[String]| {
+                    format!("{}: nothing locks {}: only fencing keeps a second emulator from them", case.id(), disks.join(", "))
+                };
+                if !devices.is_empty() {
+                    found.warning(
+                        text(&devices),
+                        "while no guest runs, on every node: lock_manager = \"lockd\" in /etc/libvirt/qemu.conf, file_lockspace_dir = a folder \
+                         that all nodes share in /etc/libvirt/qemu-lockd.conf, and a restart of libvirtd or virtqemud (Debian 13 has the plugin in \
+                         libvirt-daemon-plugin-lockd); or file images",
+                    );
+                }
+                if !network.is_empty() {
+                    found.warning(text(&network), "see that the server lets one host write at a time; no setting of libvirt does it");
+                }
+            }
             Err(error) => found.warning(error.text, "run it as root"),
         }
     }
