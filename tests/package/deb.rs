@@ -368,6 +368,12 @@ pub fn guest_runs_on(lab: &Lab) -> Result<()> {
     install(lab, &package)?;
     guest.begin(HERE)?;
     ok(lab, "kill $(cat /run/pacemakerd.pid); rm /run/pacemakerd /run/pacemakerd.pid")?;
+    // A Pacemaker that is down, and would miss it when it comes back.
+    let configuration = "/var/lib/pacemaker/cib/cib.xml";
+    ok(lab, &format!("mkdir -p $(dirname {configuration}) && echo '<primitive id=\"kept\" provider=\"kvmha\"/>' >{configuration}"))?;
+    let refused = shell(lab, "dpkg --remove kvmha 2>&1")?;
+    ensure!(!refused.ok() && refused.stdout.contains(": kept\n"), "dpkg --remove beside a Pacemaker that is down: {refused:?}");
+    ok(lab, &format!("rm {configuration}"))?;
     // Nobody is there who would miss the agent.
     let said = ok(lab, "dpkg --purge kvmha 2>&1")?;
     ensure!(said.contains("Purging") && guest.lives(HERE), "{said}");

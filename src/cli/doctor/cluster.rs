@@ -172,22 +172,28 @@ fn left_by_us(cib: &Cib, id: &str) -> Option<(&'static str, String)> {
     cib.has(&migrate::set_id(id)).then(|| (text, format!("kvmha migrate {id} NODE; nothing else, or it may be restarted")))
 }
 
-/// Names that lead nowhere: libvirt's URIs are made of them.
+/// Names that lead nowhere, or to this node itself: libvirt's URIs are made of them, and often corosync's addresses.
 pub(super) fn names(patient: &Patient, found: &mut Found) {
     let names: Vec<String> = patient.view.nodes.iter().map(|node| node.name.clone()).collect();
     let start = |name: &String| {
         let name = name.clone();
         // The resolver has no time limit of its own.
-        Task::start(move || (name.as_str(), 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.next().is_some()))
+        Task::start(move || (name.as_str(), 0).to_socket_addrs().ok()?.next().map(|address| address.ip()))
     };
     let tasks: Vec<_> = names.iter().map(|name| (name, start(name))).collect();
     let deadline = Deadline::after(RESOLVING);
     for (name, task) in tasks {
-        if task.wait(&deadline) != Some(true) {
-            found.problem(
+        match task.wait(&deadline).flatten() {
+            None => found.problem(
                 format!("the name {name} cannot be resolved on {}", patient.here),
                 format!("add {name} to /etc/hosts, on every node: guests are moved to it by this name"),
-            );
+            ),
+            // Debian's installer writes the node's own name so. Where corosync goes by names the node never joins the others.
+            Some(address) if address.is_loopback() => found.problem(
+                format!("the name {name} is {address} on {}, which leads nowhere else", patient.here),
+                format!("give {name} its address between the nodes in /etc/hosts on {}, in the place of {address}", patient.here),
+            ),
+            Some(_) => {}
         }
     }
 }

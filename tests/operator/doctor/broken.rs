@@ -168,6 +168,12 @@ pub const BROKEN: &[Broken] = &[
         mend: &[Line("node1", "cp /tmp/hosts /etc/hosts")],
         found: &[("names", "node3 cannot be resolved on node1", "/etc/hosts"), ("libvirt", "libvirt of node3", "libvirtd-tcp.socket")],
     },
+    // As Debian's installer writes it.
+    Broken {
+        make: &[Line("node1", "cp /etc/hosts /tmp/hosts && sed -i '1i 127.0.1.1 node1' /etc/hosts")],
+        mend: &[Line("node1", "cp /tmp/hosts /etc/hosts")],
+        found: &[("names", "node1 is 127.0.1.1 on node1", "in the place of 127.0.1.1")],
+    },
     Broken {
         make: &[MANY],
         mend: &[Line(
