@@ -10,6 +10,9 @@ const MOST: usize = 64 * 1024 * 1024;
 /// How long after a call that came to nothing it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// With which code every tool exits if Pacemaker's daemons cannot be reached (`CRM_EX_DISCONNECT`).
+const DISCONNECTED: i32 = 102;
+
 /// Why a tool gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -47,12 +50,19 @@ pub fn run(name: &str, words: &[&str], deadline: &Deadline) -> Result<String, Tr
             Outcome::Exited(code) => {
                 let said = [&finished.stderr, &finished.stdout].map(|text| String::from_utf8_lossy(text).trim().replace('\n', "; "));
                 let said = said.iter().find(|text| !text.is_empty()).map_or("nothing", String::as_str);
-                Err(Trouble::Failed(code, format!("{name} exited with {code}: {said}")))
+                Err(Trouble::Failed(code, failure(name, code, said)))
             }
             Outcome::Late => Err(Trouble::Silent(format!("{name} did not end in time"))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Trouble::Missing(format!("{name} is not installed"))),
         Err(error) => Err(Trouble::Silent(format!("{name} cannot be started: {error}"))),
+    }
+}
+
+fn failure(name: &str, code: i32, said: &str) -> String {
+    match code {
+        DISCONNECTED => format!("Pacemaker does not run on this node, see systemctl status pacemaker corosync; {name}: {said}"),
+        _ => format!("{name} exited with {code}: {said}"),
     }
 }
 
@@ -72,6 +82,13 @@ pub fn persist(name: &str, words: &[&str], deadline: &Deadline) -> Result<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pacemaker_that_is_down_is_called_so() {
+        let said = failure("crm_node", 102, "error: Could not connect to controller: Connection refused");
+        assert!(said.starts_with("Pacemaker does not run on this node, see systemctl status") && said.ends_with("Connection refused"));
+        assert_eq!(failure("cibadmin", 105, "no such object"), "cibadmin exited with 105: no such object");
+    }
 
     #[test]
     fn what_is_cut_is_no_answer() {
