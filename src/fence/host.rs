@@ -275,8 +275,8 @@ impl Host {
             held = again;
             guest = self.connect(deadline)?.with(&held.name, held.domain);
         }
-        let About { xml, leaving, moving, .. } = about;
-        Ok(Some(Victim { host: number, name: held.name, uuid: held.uuid, xml, leaving, moving, guest }))
+        let About { xml, moving, .. } = about;
+        Ok(Some(Victim { host: number, name: held.name, uuid: held.uuid, xml, moving, guest }))
     }
 
     /// Starts a guest: from `xml`, or from the definition that is there.

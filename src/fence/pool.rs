@@ -7,7 +7,7 @@ use super::limits::Limits;
 use super::options::Options;
 use super::sight::Target;
 use super::verdict::Answer;
-use super::victim::{Attempt, CALLING_OFF, End, Victim, Watch};
+use super::victim::{Attempt, CALLING_OFF, End, Moving, Stayed, Victim, Watch};
 use crate::deadline::{Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
@@ -166,24 +166,24 @@ impl Pool {
         let watch = Watch::new();
         let begun = watch.now();
         let power = self.hosts.first().map_or(Duration::ZERO, |host| host.limits.power);
-        let calling_off = if victims.iter().any(|victim| victim.leaving) { CALLING_OFF } else { Duration::ZERO };
+        let calling_off = if victims.iter().any(|victim| victim.moving == Moving::Leaving) { CALLING_OFF } else { Duration::ZERO };
         let limit = deadline.within(power + calling_off);
         let tasks: Vec<_> =
-            victims.into_iter().map(|victim| (victim.host, victim.leaving, Task::start(move || victim.end(&limit, watch)))).collect();
+            victims.into_iter().map(|victim| (victim.host, victim.moving, Task::start(move || victim.end(&limit, watch)))).collect();
         let late = Deadline::after(limit.left() + GRACE);
-        let unseen = |host: usize, leaving: bool| Attempt {
+        let unseen = |host: usize, moving: Moving| Attempt {
             end: End::Unproven(format!("its end at {} was not seen in time", self.label(host))),
-            stayed: leaving.then_some(false),
+            stayed: if moving == Moving::Leaving { Stayed::Unproven } else { Stayed::Unknown },
             time: (begun, watch.now()),
         };
         let soon = late.within(calling_off + OVERDUE);
-        let tasks: Vec<_> = tasks.into_iter().map(|(host, leaving, task)| (host, leaving, task.wait(&soon), task)).collect();
+        let tasks: Vec<_> = tasks.into_iter().map(|(host, moving, task)| (host, moving, task.wait(&soon), task)).collect();
         if tasks.iter().any(|(.., end, _)| end.is_none()) {
             overdue(&limit);
         }
         tasks
             .into_iter()
-            .map(|(host, leaving, end, task)| (host, end.or_else(|| task.wait(&late)).unwrap_or_else(|| unseen(host, leaving))))
+            .map(|(host, moving, end, task)| (host, end.or_else(|| task.wait(&late)).unwrap_or_else(|| unseen(host, moving))))
             .collect()
     }
 

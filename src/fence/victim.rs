@@ -30,12 +30,21 @@ pub(super) struct Victim {
     pub(super) uuid: String,
     /// Its definition, if it is transient and this is not the copy that is coming in.
     pub(super) xml: Option<String>,
-    /// Whether this is the source of a migration.
-    pub(super) leaving: bool,
-    /// Whether another copy of it is, or may be, under way: it leaves, comes in, or is being started.
-    pub(super) moving: bool,
+    /// Whether another copy of it is under way.
+    pub(super) moving: Moving,
     /// The guest itself.
     pub(super) guest: Guest,
+}
+
+/// Whether another copy of a guest is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moving {
+    /// None is.
+    No,
+    /// This is the source of a migration.
+    Leaving,
+    /// There may be one: it comes in, is being started, or its job cannot be asked for.
+    Perhaps,
 }
 
 /// How ending a guest went.
@@ -57,10 +66,21 @@ pub(super) enum End {
 pub(super) struct Attempt {
     /// How it went.
     pub(super) end: End,
-    /// Whether the guest was still on the host then, if that is known.
-    pub(super) stayed: Option<bool>,
+    /// Whether the guest was still on the host then.
+    pub(super) stayed: Stayed,
     /// From when until when libvirt had the request, in seconds since 1970, by the [`Watch`].
     pub(super) time: (u64, u64),
+}
+
+/// Whether a guest was still on its host when it was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stayed {
+    /// It was, and no longer under way.
+    Certainly,
+    /// Its move was called off, and was not seen to end: it may have left.
+    Unproven,
+    /// Nobody can tell.
+    Unknown,
 }
 
 /// What the host's clock said when an end was begun, and goes on evenly from there: how long something took is not to be had from two looks at that
@@ -116,9 +136,7 @@ pub(super) struct About {
     /// See [`Victim`].
     pub(super) xml: Option<String>,
     /// See [`Victim`].
-    pub(super) leaving: bool,
-    /// See [`Victim`].
-    pub(super) moving: bool,
+    pub(super) moving: Moving,
     /// Whether libvirt owes an answer still. Its connection is better not used any more.
     pub(super) late: bool,
 }
@@ -140,8 +158,13 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
         guest.call("asking for the definition of", &moment(), move |domain| domain.xml_desc(flags).map_err(|error| ffi::error(&error)))
     });
     About {
-        leaving,
-        moving: leaving || coming || starting || job.is_err(),
+        moving: if leaving {
+            Moving::Leaving
+        } else if coming || starting || job.is_err() {
+            Moving::Perhaps
+        } else {
+            Moving::No
+        },
         late: job.as_ref().is_err_and(late) || xml.as_ref().is_some_and(|xml| xml.as_ref().is_err_and(late)),
         xml: xml.and_then(Result::ok),
     }
@@ -150,7 +173,12 @@ pub(super) fn about(guest: &Guest, standing: Standing, deadline: &Deadline) -> A
 impl Victim {
     /// Ends it, after calling its migration off.
     pub(super) fn end(self, deadline: &Deadline, watch: Watch) -> Attempt {
-        let stayed = if self.leaving { Some(self.stays(&deadline.within(CALLING_OFF))) } else { (!self.moving).then_some(true) };
+        let stayed = match self.moving {
+            Moving::No => Stayed::Certainly,
+            Moving::Leaving if self.stays(&deadline.within(CALLING_OFF)) => Stayed::Certainly,
+            Moving::Leaving => Stayed::Unproven,
+            Moving::Perhaps => Stayed::Unknown,
+        };
         let (begin, begun) = (deadline::now(), watch.now());
         let answer = self.guest.call("destroying", deadline, |domain| domain.destroy().map_err(|error| ffi::error(&error)));
         let end = judge_end(answer, deadline::now() - begin, deadline.expired());
@@ -198,7 +226,8 @@ fn judge_end(answer: Result<()>, took: Duration, expired: bool) -> End {
 
 /// The copy that a guest is known by: the source of a migration, or one whose definition can be had.
 pub(super) fn known_by(victims: &[Victim]) -> Option<&Victim> {
-    let best = victims.iter().find(|victim| victim.leaving).or_else(|| victims.iter().find(|victim| victim.xml.is_some()));
+    let best =
+        victims.iter().find(|victim| victim.moving == Moving::Leaving).or_else(|| victims.iter().find(|victim| victim.xml.is_some()));
     best.or(victims.first())
 }
 

@@ -7,7 +7,7 @@ use crate::fence::note::{self, Begun, Note};
 use crate::fence::power::{LONG_PAUSE, PAUSE};
 use crate::fence::told::{Proof, RETRY, TELLING, Told, Word};
 use crate::fence::verdict::Verdict;
-use crate::fence::victim::{Attempt, End, Victim, is_no, known_by};
+use crate::fence::victim::{Attempt, End, Moving, Stayed, Victim, is_no, known_by};
 use crate::log;
 use std::time::Duration;
 
@@ -91,11 +91,11 @@ impl Ending<'_> {
             }
         };
         let Some(known_by) = known_by(&victims) else { return Ok(Ended::Unseen) };
-        if victims.iter().any(|victim| victim.moving) {
+        if victims.iter().any(|victim| victim.moving != Moving::No) {
             self.progress.needed = ROUNDS_AFTER_MOVE;
         }
         // Written before anything is done: if this process is killed, the next one knows that an end was begun.
-        let leaves = victims.iter().find(|victim| victim.leaving).map(|victim| victim.host);
+        let leaves = victims.iter().find(|victim| victim.moving == Moving::Leaving).map(|victim| victim.host);
         let written = self.about(known_by, hosts, leaves);
         let before = written.ends.clone();
         let note = self.note.insert(written);
@@ -120,9 +120,9 @@ impl Ending<'_> {
                 End::Refused(error) => is_no(error),
                 End::Ended | End::Unproven(_) | End::Overtaken(_) => false,
             };
-            is_ours |= stayed == Some(false) || !is_none;
-            self.stayed.extend((stayed == Some(true) && !is_none).then_some(host));
-            if stayed == Some(true) {
+            is_ours |= stayed == Stayed::Unproven || !is_none;
+            if stayed == Stayed::Certainly {
+                self.stayed.extend((!is_none).then_some(host));
                 self.stayed(host);
             }
             if matches!(end, End::Ended) {
@@ -194,7 +194,8 @@ impl Ending<'_> {
         let before = self.note.as_ref();
         // A copy on another host shows where the move led to; of one that was noted by an earlier action another move may have begun since, which
         // comes from where nobody is asked.
-        let is_elsewhere = |left: &str| !(self.left_before && copy.moving) && hosts.iter().any(|host| self.plug.pool.label(*host) != left);
+        let is_elsewhere =
+            |left: &str| !(self.left_before && copy.moving != Moving::No) && hosts.iter().any(|host| self.plug.pool.label(*host) != left);
         let leaves = leaves.map(|host| self.plug.pool.label(host).to_owned());
         let left = leaves.or_else(|| before.and_then(|note| note.left.clone())).filter(|left| !is_elsewhere(left));
         Note {
@@ -202,7 +203,7 @@ impl Ending<'_> {
             uuid: copy.uuid.clone(),
             host: self.plug.pool.label(copy.host).to_owned(),
             // Of a copy that is coming in nothing is read; what was kept of the other one before is right.
-            xml: copy.xml.clone().or_else(|| before.filter(|_| copy.moving).and_then(|note| note.xml.clone())),
+            xml: copy.xml.clone().or_else(|| before.filter(|_| copy.moving != Moving::No).and_then(|note| note.xml.clone())),
             // What may have left does not count as ended.
             at: if left.is_none() { note::now() } else { 0 },
             left,
