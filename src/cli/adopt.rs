@@ -12,6 +12,7 @@
 mod journey;
 mod libvirt;
 mod mark;
+mod standing;
 mod survey;
 mod way;
 
@@ -20,7 +21,7 @@ use super::print;
 use crate::deadline::Deadline;
 use anyhow::{Context, anyhow, bail};
 use journey::Journey;
-pub(super) use journey::set_id;
+pub(super) use mark::set_id;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io::{self, Write};

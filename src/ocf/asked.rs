@@ -2,7 +2,7 @@
 
 use super::actions::Action;
 use super::exit::Failure;
-use super::{Call, Environment, moving, parameters};
+use super::{Call, Environment, parameters, route};
 use crate::deadline::Deadline;
 use crate::domain::emulator::Emulator;
 use crate::domain::migration::Plan;
@@ -43,7 +43,7 @@ impl Asked {
     /// # Errors
     /// What the agent would say.
     pub fn plan(&self) -> Result<Plan, String> {
-        moving::plan(&self.call).map_err(said)
+        route::plan(&self.call).map_err(said)
     }
 
     /// Its definition, from `config`.
@@ -127,7 +127,7 @@ impl Asked {
     /// The URI of the libvirt of another node.
     #[must_use]
     pub fn remote(&self, node: &str) -> String {
-        moving::remote(&self.call, node)
+        route::remote(&self.call, node)
     }
 }
 

@@ -279,7 +279,7 @@ mod tests {
     use super::super::{Environment, parameters};
     use super::*;
     use crate::deadline::Deadline;
-    use crate::ocf::moving;
+    use crate::ocf::route;
     use std::collections::BTreeMap;
 
     /// Neither libvirt is there: this host's has not said where the guest is.
@@ -302,7 +302,7 @@ mod tests {
         let call = Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline };
         let identity = Identity { name: "web1".to_owned(), uuid: None };
         let needs = || Needs::of("<domain><source network='front'/></domain>");
-        let failure = call.start_needs_there(&identity, &moving::plan(&call).unwrap(), needs).unwrap_err();
+        let failure = call.start_needs_there(&identity, &route::plan(&call).unwrap(), needs).unwrap_err();
         let reason = failure.reason.unwrap_or_default();
         assert!(reason.starts_with("web1 was not moved to node2: "), "{reason}");
     }

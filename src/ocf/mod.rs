@@ -19,6 +19,7 @@ mod outage;
 mod outlook;
 mod parameters;
 mod pulse;
+mod route;
 mod scripts;
 mod starting;
 mod stopping;

@@ -7,7 +7,7 @@
 //! service to the placement, as the utilization is: nothing that goes wrong here is the guest's, or makes an action fail.
 
 use super::actions::Action;
-use super::{Call, moving};
+use super::{Call, route};
 use crate::cluster;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::definition::Identity;
@@ -122,7 +122,7 @@ impl Call {
 
     /// What is in the way of a move to `node`; the outer `None`: it cannot be told.
     fn obstacle(&self, subject: &Subject, node: &str, deadline: &Deadline) -> Option<Option<String>> {
-        let plan = match moving::plan_for(self, node, deadline) {
+        let plan = match route::plan_for(self, node, deadline) {
             Ok(plan) => plan,
             Err(unfound) => return unplanned(unfound),
         };

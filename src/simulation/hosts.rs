@@ -1,7 +1,4 @@
 //! Hosts with libvirt, one guest on them, and a move of it that may be under way.
-//!
-//! The move is libvirt's peer-to-peer one, in the five steps of `qemuMigrationSrcPerformPeer2Peer3`: what a step is, and what becomes of
-//! the move when a copy of the guest is ended or a daemon lost in one, stands at [`Step`] and [`World::remove`].
 
 mod calls;
 mod emulator;
@@ -10,6 +7,7 @@ mod faults;
 mod judged;
 mod oddities;
 mod postcopy;
+mod transfer;
 
 use super::{FOR_EVER, deviate, lasted, pass, tell};
 use crate::cluster::Peer;
@@ -57,10 +55,12 @@ const BY_MIGRATION: c_int = 2;
 const STARTING_UP: c_int = 11;
 
 use faults::*;
+use transfer::Move;
 
 pub(crate) use emulator::Temper;
 pub(crate) use faults::Fault;
 pub(crate) use postcopy::Halves;
+pub(crate) use transfer::Step;
 
 type Answer<T> = Result<T, Fault>;
 
@@ -123,31 +123,6 @@ pub(crate) struct Host {
     taken: Option<Instant>,
     /// When a word came to it, or from it, last.
     heard: Option<Instant>,
-}
-
-/// How far a move is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
-    /// The target was asked to prepare a copy, and has not got it yet. The guest runs at the source.
-    Asked,
-    /// The copy at the target waits for the memory.
-    Filling,
-    /// The source stands still, the target has everything and was asked to let the guest run.
-    HandedOver,
-    /// It runs at the target. The source has not heard of it.
-    Runs,
-}
-
-/// A move that is under way.
-#[derive(Clone, Copy, Debug)]
-struct Move {
-    from: usize,
-    to: usize,
-    step: Step,
-    /// When its source was ended, or it was called off.
-    orphan: Option<Instant>,
-    /// Whether the two daemons do not hear each other any more.
-    apart: bool,
 }
 
 /// What may happen between two calls.
@@ -348,16 +323,6 @@ impl World {
         self.hosts[host].copy = Some(copy);
     }
 
-    /// It is being moved.
-    pub(crate) fn move_from(&mut self, from: usize, to: usize, step: Step) {
-        self.run_on(from);
-        self.transfer = Some(Move { from, to, step: Step::Asked, orphan: None, apart: false });
-        while self.transfer.is_some_and(|transfer| transfer.step < step) {
-            self.go_on();
-        }
-        self.plan();
-    }
-
     /// Its emulator hangs in the kernel; `since`: somebody tries to end it since then.
     pub(crate) fn hang(&mut self, host: usize, since: Option<Duration>) {
         let Some(copy) = &mut self.hosts[host].copy else { return };
@@ -384,39 +349,6 @@ impl World {
     /// The host of a copy that is still there.
     fn place(&self, number: usize) -> Option<usize> {
         self.hosts.iter().position(|host| host.copy.as_ref().is_some_and(|copy| copy.number == number))
-    }
-
-    /// Takes a copy out of its host, with what that means for a move.
-    fn remove(&mut self, host: usize) {
-        if self.is_listed_on(host) || self.lose_half(host) {
-            return;
-        }
-        if self.runs(host) {
-            self.hosts[host].ran_until = Some(now());
-            let source = self.transfer.filter(|transfer| transfer.to == host).and_then(|transfer| self.hosts[transfer.from].copy.as_ref());
-            self.stale = source.map(|copy| copy.number).or(self.stale);
-        }
-        self.hosts[host].copy = None;
-        // A source that does not hear the target does not hear of that.
-        let Some(transfer) = self.transfer.as_mut().filter(|transfer| host == transfer.from || !transfer.apart) else { return };
-        if host == transfer.from {
-            transfer.orphan.get_or_insert_with(now);
-            match transfer.step {
-                Step::Asked => self.events.push((now() + self.in_flight, Event::MoveEnds)),
-                Step::Filling | Step::HandedOver => self.events.push((now() + CLEARING, Event::MoveEnds)),
-                Step::Runs => self.transfer = None,
-            }
-        } else if host == transfer.to {
-            let (from, step) = (transfer.from, transfer.step);
-            self.transfer = None;
-            match (step, self.hosts[from].copy.as_ref().map(|copy| copy.number)) {
-                // libvirt lets the source go on.
-                (Step::HandedOver, Some(number)) => self.events.push((now() + START, Event::Runs(number))),
-                // It was told that the guest runs there.
-                (Step::Runs, Some(number)) => self.events.push((now() + START, Event::Ended(number))),
-                _ => {}
-            }
-        }
     }
 
     /// Ends the copy here, or begins to. Gives how long that takes.

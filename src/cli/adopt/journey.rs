@@ -2,7 +2,8 @@
 //! anywhere is gone from its start.
 
 use super::super::probe::Find;
-use super::mark::{Mark, rival};
+use super::mark::{MARK, Mark, rival, set_id};
+use super::standing::Standing;
 use super::survey::{is_harmless, quiet, quiet_but_for};
 use super::{Provider, tell};
 use crate::cluster::cib::Cib;
@@ -12,9 +13,6 @@ use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use anyhow::{Context, anyhow, bail, ensure};
 use std::time::Duration;
-
-/// The end of the names of what is put into the CIB.
-pub(super) const MARK: &str = "kvmha-adopt";
 
 /// How long the steps of a way may take together: a node may be fenced meanwhile.
 const FORWARD: Duration = Duration::from_secs(120);
@@ -28,11 +26,6 @@ const CHANGE: Duration = Duration::from_secs(20);
 /// How often the cluster is looked at.
 const POLL: Duration = Duration::from_millis(150);
 
-/// The set of meta attributes of a resource on its way.
-pub(in super::super) fn set_id(resource: &str) -> String {
-    format!("{resource}-{MARK}")
-}
-
 /// A resource and the agent it is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Journey {
@@ -40,14 +33,6 @@ pub(super) struct Journey {
     pub(super) goal: Provider,
     /// This run.
     pub(super) run: Mark,
-}
-
-/// How a resource is.
-struct Standing {
-    agent: String,
-    maintenance: bool,
-    /// Something of a run is in the CIB.
-    marked: bool,
 }
 
 /// Whose steps of those that are foreseen have to be harmless.
@@ -86,7 +71,7 @@ impl Journey {
         let back = Self { resource: resource.clone(), goal: self.goal.other(), run: self.run.clone() };
         tell(&format!("{resource}: failed: {error:#}; going back"));
         let retreated = back.retreat(&Deadline::after(BACK));
-        let how = match self.standing() {
+        let how = match Standing::of(resource, &Deadline::after(CHANGE)) {
             Ok(standing) => standing.text(resource, &back.goal.agent()),
             Err(trouble) => format!("how {resource} is now cannot be told ({trouble}); run the command again when the cluster is well"),
         };
@@ -94,15 +79,6 @@ impl Journey {
             Ok(()) => Err(error.context(how)),
             Err(second) => Err(error.context(format!("{resource}: the way back failed too: {second:#}; {how}"))),
         }
-    }
-
-    fn standing(&self) -> Result<Standing, Trouble> {
-        let (cib, set) = (Cib::query(&Deadline::after(CHANGE))?, set_id(&self.resource));
-        Ok(Standing {
-            agent: cib.primitives().into_iter().find(|one| one.id == self.resource).map_or("gone".into(), |one| one.agent),
-            maintenance: cib.value(&format!("{set}-maintenance")).as_deref() == Some("true"),
-            marked: cib.has(&set),
-        })
     }
 
     /// The steps that can be undone; gives the node where the guest is.
@@ -369,39 +345,4 @@ impl Journey {
 /// A change of the CIB, tried again as long as nobody answers.
 fn modify(words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
     tool::persist("cibadmin", words, &deadline.within(CHANGE)).map(drop).map_err(Into::into)
-}
-
-impl Standing {
-    /// For the person, after a way that was not gone to its end.
-    fn text(&self, resource: &str, before: &str) -> String {
-        let agent = &self.agent;
-        let as_before = if agent == before { " as before" } else { "" };
-        let set = set_id(resource);
-        match (self.maintenance, self.marked) {
-            (true, _) => format!(
-                "{resource} is {agent}{as_before} and stays in maintenance, so that nothing stops it; run the command again when the cluster \
-                 is well"
-            ),
-            (false, true) => format!(
-                "{resource} is {agent}{as_before}, and not in maintenance; its meta attributes {set} are left, run the command again"
-            ),
-            (false, false) => format!("{resource} is {agent}{as_before}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_it_was_left() {
-        let text = |maintenance, marked, agent: &str| {
-            Standing { agent: agent.into(), maintenance, marked }.text("web1", "ocf:heartbeat:VirtualDomain")
-        };
-        assert_eq!(text(false, false, "ocf:heartbeat:VirtualDomain"), "web1 is ocf:heartbeat:VirtualDomain as before");
-        assert!(text(true, true, "ocf:kvmha:VirtualDomain").starts_with("web1 is ocf:kvmha:VirtualDomain and stays in maintenance"));
-        let left = text(false, true, "ocf:kvmha:VirtualDomain");
-        assert!(left.contains("not in maintenance; its meta attributes web1-kvmha-adopt are left"), "{left}");
-    }
 }

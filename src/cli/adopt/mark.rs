@@ -5,6 +5,9 @@ use crate::deadline::unix_time;
 use std::fmt;
 use std::time::Duration;
 
+/// The end of the names of what is put into the CIB.
+pub(super) const MARK: &str = "kvmha-adopt";
+
 /// As long as this after its start a run on another node may live: more than the way there, the way back, and the steps between them take.
 const LIFE: Duration = Duration::from_secs(600);
 
@@ -45,6 +48,11 @@ impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.node, self.begin)
     }
+}
+
+/// The set of meta attributes of a resource on its way.
+pub(in super::super) fn set_id(resource: &str) -> String {
+    format!("{resource}-{MARK}")
 }
 
 /// Why `run` has to leave the resource alone whose set of meta attributes this is, if it has to.

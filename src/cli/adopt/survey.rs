@@ -1,7 +1,7 @@
 //! What is there before anything is touched: is the cluster quiet, and what would become of each resource.
 
-use super::journey::{Journey, MARK, set_id};
-use super::mark::{Mark, rival};
+use super::journey::Journey;
+use super::mark::{MARK, Mark, rival, set_id};
 use super::{Provider, count};
 use crate::cluster::cib::{Asker, Cib, Primitive};
 use crate::cluster::scheduler::{self, Step};

@@ -9,7 +9,7 @@
 use super::super::actions::Action;
 use super::super::{Environment, parameters};
 use super::*;
-use crate::deadline::now;
+use crate::deadline::{Deadline, now};
 use crate::domain::ffi::simulated;
 use crate::simulation::hosts::{GUEST, Happens, Reach, Step, UUID, World};
 use crate::simulation::{explore, folder, lasted, pick, world};

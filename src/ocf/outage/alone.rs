@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::domain::definition::Identity;
 use crate::domain::elsewhere::{self, Host};
 use crate::domain::evidence;
-use crate::ocf::{Call, moving};
+use crate::ocf::{Call, route};
 
 impl Call {
     /// Sees to it that no other node has the guest or could have it, and that Pacemaker wants this resource here.
@@ -36,7 +36,7 @@ impl Call {
         let view = || View::query(deadline).map_err(instead("Pacemaker does not say how the cluster is"));
         let nodes = to_ask(&view()?, here, resource)?;
         let hosts =
-            nodes.iter().map(|node| Host { uri: moving::remote(self, node), name: node.clone(), patience: deadline.left() }).collect();
+            nodes.iter().map(|node| Host { uri: route::remote(self, node), name: node.clone(), patience: deadline.left() }).collect();
         elsewhere::nowhere(identity, hosts, deadline)?;
         // While they were asked this node may have lost the others.
         if to_ask(&view()?, here, resource)? != nodes {

@@ -20,7 +20,7 @@ use crate::domain::migration::preflight::{self, Subject};
 use crate::domain::{Connection, Definition, Error, Kind};
 use crate::log;
 use crate::ocf::known::STATE_DIRECTORY;
-use crate::ocf::{Call, moving};
+use crate::ocf::{Call, route};
 use crate::storage::Item;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -198,9 +198,9 @@ impl Call {
             log::debug(|| error.text);
             Doubt::Unproven(format!("{node} is not reached"))
         };
-        let there = Connection::open(&moving::remote(self, node), &deadline.before(deadline.left() / 2)).map_err(unreached)?;
+        let there = Connection::open(&route::remote(self, node), &deadline.before(deadline.left() / 2)).map_err(unreached)?;
         marks.read_by(&there, node, deadline)?;
-        let plan = moving::plan_for(self, node, deadline);
+        let plan = route::plan_for(self, node, deadline);
         let plan = plan.map_err(|unfound| Doubt::Unproven(format!("{node}: {}", unfound.text)))?;
         preflight::of_start(subject, &plan, &there, deadline).map_or(Ok(()), |text| Err(Doubt::Unproven(format!("{node}: {text}"))))
     }

@@ -8,7 +8,7 @@
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod model;
 
-use super::super::{Call, moving};
+use super::super::{Call, route};
 use crate::cluster::{self, Peer, fencing};
 use crate::deadline::Task;
 use crate::domain::Uri;
@@ -115,7 +115,7 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
     let lost = peers.iter().filter(|peer| !peer.member).map(|peer| peer.name.clone()).collect();
     let host = |peer: Peer| {
         let patience = if peer.member { ASKING } else { ASKING_THE_LOST };
-        Host { uri: moving::remote(call, &peer.name), name: peer.name, patience }
+        Host { uri: route::remote(call, &peer.name), name: peer.name, patience }
     };
     let others = peers.into_iter().filter(|peer| !peer.name.eq_ignore_ascii_case(here)).map(host);
     // A URI may be the same for all nodes, this one's.

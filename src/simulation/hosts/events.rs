@@ -1,83 +1,8 @@
-//! What happens by itself: the steps of a move, and what may come between any two calls of the program.
+//! What happens by itself, and what may come between any two calls of the program.
 
 use super::*;
 
 impl World {
-    /// The next step of the move.
-    pub(super) fn go_on(&mut self) {
-        let Some(mut transfer) = self.transfer else { return };
-        self.stirred = Some(now());
-        match transfer.step {
-            // libvirt has one of that name already.
-            Step::Asked if self.hosts[transfer.to].copy.is_some() => {
-                self.transfer = None;
-                return;
-            }
-            Step::Asked => {
-                let copy = self.new_copy(PAUSED, BY_MIGRATION);
-                self.hosts[transfer.to].copy = Some(copy);
-                transfer.step = Step::Filling;
-                if transfer.orphan.is_some() {
-                    self.events.push((now() + CLEARING, Event::MoveEnds));
-                }
-            }
-            Step::Filling => {
-                if let Some(copy) = &mut self.hosts[transfer.from].copy {
-                    (copy.state, copy.reason) = (PAUSED, BY_MIGRATION);
-                }
-                transfer.step = Step::HandedOver;
-            }
-            Step::HandedOver => {
-                if let Some(copy) = &mut self.hosts[transfer.to].copy {
-                    (copy.state, copy.reason) = (RUNNING, 2);
-                }
-                transfer.step = Step::Runs;
-            }
-            Step::Runs => {
-                self.transfer = None;
-                self.moved = Some(Ok(()));
-                self.remove(transfer.from);
-                return;
-            }
-        }
-        self.transfer = Some(transfer);
-        self.plan();
-    }
-
-    /// When the move makes its next step, if it goes on by itself.
-    pub(super) fn plan(&mut self) {
-        let Some(Move { step, .. }) = self.transfer.filter(|_| self.goes_on) else { return };
-        let time = match step {
-            Step::Asked => START,
-            Step::Filling => self.filling,
-            Step::HandedOver | Step::Runs => HANDOVER,
-        };
-        self.events.push((now() + time, Event::Next(step)));
-    }
-
-    /// Whether the daemon that has to make the next step does not. One that cannot be reached from another host may do its work.
-    fn is_stuck(&self, Move { from, to, step, .. }: Move) -> bool {
-        let stands = |host: usize| match self.hosts[host].reach {
-            Reach::Up => false,
-            Reach::Down => host == 0,
-            Reach::Silent => true,
-        };
-        stands(from) || matches!(step, Step::Asked | Step::HandedOver) && stands(to)
-    }
-
-    /// How many steps the move may make now: one without a source has no memory to send.
-    pub(super) fn steps_left(&self) -> usize {
-        match self.transfer {
-            None => 0,
-            Some(Move { step, orphan: None, apart: false, .. }) => 4 - step as usize,
-            // The request to let it run may have got there, its answer does not.
-            Some(Move { step, orphan: None, .. }) => usize::from(step == Step::HandedOver),
-            Some(transfer @ Move { step: Step::Asked, .. }) => usize::from(self.may_yet_come(transfer)),
-            Some(Move { step: Step::HandedOver, .. }) => 1,
-            Some(_) => 0,
-        }
-    }
-
     /// Has happen what was to happen by now.
     pub(crate) fn catch_up(&mut self) {
         while let Some(at) = (0..self.events.len()).filter(|at| self.events[*at].0 <= now()).min_by_key(|at| self.events[*at].0) {

@@ -4,6 +4,8 @@ use super::*;
 use crate::history::{Action, Boot, Down, Emulator, Fault, FaultKind, Fencing, Operation, Outcome, Request, Rest};
 
 mod answers;
+mod fencings;
+mod moves;
 mod silence;
 
 fn boot(id: u64, first: f64, last: f64) -> Boot {
@@ -216,68 +218,6 @@ fn who_takes_turns_was_not_restarted() {
     assert_eq!(violations(&history), [Violation::DoubleRun]);
 }
 
-#[test]
-fn a_move_keeps_the_memory() {
-    let mut history = restarted();
-    history.actions.push(action("migrate_to", "node1", 90.0, 97.0, Outcome::Done));
-    history.actions.push(action("migrate_from", "node2", 97.0, 98.0, Outcome::Done));
-    assert_eq!(violations(&history), [Violation::MemoryLost]);
-    assert!(!judge(&history)[0].text.contains("from inside"));
-    history.operations.push(Operation { ok: false, ..request(Request::Off, 94.0, 96.0) });
-    assert_eq!(violations(&history), []);
-    // A request that would explain an emulator's end does not explain a reset in one.
-    history.emulators.pop();
-    assert_eq!(violations(&history), [Violation::MemoryLost]);
-    assert!(judge(&history)[0].text.contains("from inside"));
-    history.guests[0].panics.push(80.0);
-    assert_eq!(violations(&history), [Violation::MemoryLost]);
-    history.guests[0].panics.push(96.0);
-    assert_eq!(violations(&history), []);
-    assert_eq!(broken_kernels(&history), 1);
-    history.operations.clear();
-    history.guests[0].boots = vec![boot(1, 0.0, 200.0)];
-    assert_eq!(violations(&history), []);
-    assert_eq!(broken_kernels(&history), 0);
-}
-
-/// A kernel whose page tables are wrong cannot say so: it is reset in the emulator into which it was moved.
-#[test]
-fn a_guest_may_break_without_a_word() {
-    let mut history = restarted();
-    history.emulators[1].incoming = true;
-    history.actions.push(action("migrate_to", "node1", 90.0, 97.0, Outcome::Done));
-    assert_eq!((violations(&history), broken_kernels(&history)), (vec![], 1));
-    // One that was not moved in this boot has no such reason.
-    history.emulators[1].incoming = false;
-    history.emulators[0].incoming = true;
-    assert_eq!((violations(&history), broken_kernels(&history)), (vec![Violation::MemoryLost], 0));
-}
-
-#[test]
-fn a_guest_may_break_by_itself() {
-    let mut history = quiet();
-    (history.guests[0].boots, history.guests[0].beats) = (vec![boot(1, 0.0, 150.0)], false);
-    assert_eq!(violations(&history), [Violation::LeftDown]);
-    history.guests[0].panics.push(100.0);
-    assert_eq!(violations(&history), [Violation::LeftDown]);
-    history.guests[0].panics.push(150.5);
-    assert_eq!(violations(&history), []);
-}
-
-#[test]
-fn pacemaker_may_drop_a_move() {
-    let mut history = restarted();
-    history.emulators.push(emulator("node3", "3", 90.0, 95.2));
-    history.actions.push(action("migrate_to", "node1", 90.0, 94.5, Outcome::Done));
-    history.actions.push(action("stop", "node1", 94.5, 94.7, Outcome::Done));
-    history.actions.push(action("stop", "node3", 94.7, 95.3, Outcome::Done));
-    history.emulators[0].last = 94.2;
-    assert_eq!(violations(&history), []);
-    // It was brought to its end, and the guest stopped after that.
-    history.actions.push(action("migrate_from", "node3", 94.5, 94.6, Outcome::Done));
-    assert_eq!(violations(&history), [Violation::MemoryLost]);
-}
-
 /// What was before the cluster came to rest explains nothing after it.
 #[test]
 fn a_rest_ends_what_was_before() {
@@ -328,27 +268,6 @@ fn a_rest_ends_what_was_before() {
     assert_eq!(rested(80.0, &but_for("vm2")), [Violation::NeedlessRestart]);
 }
 
-/// A move fails by the faults of its guest and of its two ends.
-#[test]
-fn a_move_fails_for_a_reason_of_its_own() {
-    let failed = |kind, subject: &str, came_to: Option<&str>| {
-        let mut history = restarted();
-        history.actions.push(action("migrate_to", "node1", 80.0, 90.0, Outcome::Failed));
-        history.actions.push(action("stop", "node1", 92.0, 95.5, Outcome::Done));
-        history.faults.push(fault(kind, subject, 82.0, 88.0));
-        history.emulators.extend(came_to.map(|node| emulator(node, "3", 81.0, 90.0)));
-        violations(&history)
-    };
-    assert_eq!(failed(FaultKind::AgentKilled, "vm1", None), []);
-    assert_eq!(failed(FaultKind::AgentKilled, "vm2", None), [Violation::NeedlessRestart]);
-    assert_eq!(failed(FaultKind::StorageFull, "", None), [Violation::NeedlessRestart]);
-    assert_eq!(failed(FaultKind::DaemonFrozen, "node1", Some("node3")), []);
-    assert_eq!(failed(FaultKind::DaemonFrozen, "node3", Some("node3")), []);
-    assert_eq!(failed(FaultKind::DaemonFrozen, "node2", Some("node3")), [Violation::NeedlessRestart]);
-    // It never came anywhere: the log does not say where to.
-    assert_eq!(failed(FaultKind::DaemonFrozen, "node2", None), []);
-}
-
 /// Another agent may fail, and cannot reload; the change of the agent itself ends no guest.
 #[test]
 fn an_adoption_is_no_restart() {
@@ -374,59 +293,4 @@ fn an_adoption_is_no_restart() {
         history.actions.push(action("migrate_from", "node1", 75.0, 76.0, Outcome::Done));
     };
     assert_eq!(adopted(&moved), [Violation::NeedlessRestart]);
-}
-
-#[test]
-fn a_fencing_needs_a_reason() {
-    let fenced = |change: &dyn Fn(&mut History)| {
-        let mut history = restarted();
-        history.fencings.push(Fencing { node: "node1".to_owned(), asked: 94.8, done: Some(95.5) });
-        change(&mut history);
-        violations(&history)
-    };
-    assert_eq!(fenced(&|_| {}), [Violation::NeedlessFencing]);
-    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::CorosyncFrozen, "node1", 90.0, 93.0))), []);
-    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::CorosyncFrozen, "node2", 90.0, 93.0))), [Violation::NeedlessFencing]);
-    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NetworkOneWay, "node1", 90.0, 93.0))), []);
-    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::ClockJump, "node1", 90.0, 93.0))), [Violation::NeedlessFencing]);
-    // Fenced because it was lost, not lost because it was fenced.
-    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 94.7, 94.7))), []);
-    assert_eq!(fenced(&|history| history.faults.push(fault(FaultKind::NodeLost, "node1", 95.0, 95.0))), [Violation::NeedlessFencing]);
-    let stop = |history: &mut History| history.actions.push(action("stop", "node1", 60.0, 94.0, Outcome::Failed));
-    assert_eq!(fenced(&stop), [Violation::NeedlessFencing]);
-    let caused = |kind, subject: &'static str, on_failing_storage| {
-        fenced(&|history| {
-            stop(history);
-            history.guests[0].on_failing_storage = on_failing_storage;
-            history.faults.push(fault(kind, subject, 55.0, 200.0));
-        })
-    };
-    assert_eq!(caused(FaultKind::StorageFrozen, "node1", true), []);
-    // Its guest has nothing on that storage.
-    assert_eq!(caused(FaultKind::StorageFrozen, "node1", false), [Violation::NeedlessFencing]);
-    // A libvirtd that hangs in the middle of a stop leaves its outcome open; without one, and without a definition, the emulator is ended.
-    assert_eq!(caused(FaultKind::DaemonFrozen, "node1", false), []);
-    assert_eq!(caused(FaultKind::DaemonKilled, "node1", false), [Violation::NeedlessFencing]);
-    assert_eq!(caused(FaultKind::ConfigGone, "vm1", false), [Violation::NeedlessFencing]);
-}
-
-/// The device refused, or did not answer: nothing was done to the node, and what happens to it long after has another reason.
-#[test]
-fn a_fencing_that_came_to_nothing_ends() {
-    let asked = |at: f64, rests: &[f64], change: &dyn Fn(&mut History)| {
-        let mut history = restarted();
-        history.faults.push(fault(FaultKind::NodeLost, "node1", at - 1.0, at - 1.0));
-        history.fencings.push(Fencing { node: "node1".to_owned(), asked: at, done: None });
-        history.rests.extend(rests.iter().map(|at| Rest { at: *at, ..Rest::default() }));
-        change(&mut history);
-        violations(&history)
-    };
-    // It may have been carried out, and its answer was lost.
-    assert_eq!(asked(60.0, &[], &|_| {}), []);
-    assert_eq!(asked(20.0, &[], &|_| {}), [Violation::NeedlessRestart]);
-    assert_eq!(asked(60.0, &[80.0], &|_| {}), [Violation::NeedlessRestart]);
-    // It is no reason to fence the node another time, when the cluster has rested.
-    let again = |history: &mut History| history.fencings.push(Fencing { node: "node1".to_owned(), asked: 94.8, done: Some(95.5) });
-    assert_eq!(asked(20.0, &[], &again), []);
-    assert_eq!(asked(20.0, &[50.0], &again), [Violation::NeedlessFencing]);
 }
