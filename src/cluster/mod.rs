@@ -5,6 +5,7 @@ pub mod fencing;
 pub mod foresight;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
+mod moment;
 pub mod resource;
 pub mod scheduler;
 pub mod tool;

@@ -15,7 +15,7 @@ use crate::deadline::{self, Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long Pacemaker may take to say which nodes there are.
 const ALONE: Duration = Duration::from_secs(2);
@@ -44,81 +44,103 @@ impl Report {
 
 /// Carries out `action`.
 pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
-    let begin = deadline::now();
-    let limits = Limits::of(options, caller);
-    let mut options = options.clone();
-    if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && action != Action::ValidateAll) {
-        match printed(&program, &Deadline::after(limits.login)) {
-            Ok(password) => options.password = Some(password),
-            Err(text) => return Report::failed(text),
+    Request::new(action, options, caller).map_or_else(Report::failed, Request::carry_out)
+}
+
+/// What is asked for, and what that needs.
+struct Request {
+    action: Action,
+    options: Options,
+    caller: Caller,
+    limits: Limits,
+    pool: Pool,
+    plugs: Vec<Plug>,
+    begin: Instant,
+}
+
+impl Request {
+    /// # Errors
+    /// It makes no sense, or the password cannot be had.
+    fn new(action: Action, options: &Options, caller: Caller) -> std::result::Result<Self, String> {
+        let begin = deadline::now();
+        let limits = Limits::of(options, caller);
+        let mut options = options.clone();
+        if let Some(program) = options.password_script.clone().filter(|_| options.password.is_none() && action != Action::ValidateAll) {
+            options.password = Some(printed(&program, &Deadline::after(limits.login))?);
         }
+        let pool = Pool::new(&options, limits)?;
+        if caller == Caller::Fencer {
+            insist_on_names(&pool, action, &options)?;
+        }
+        let plugs = plugs(action, &options, &pool, &Nodes::new(caller))?;
+        if let Some(file) = options.identity_file.as_ref().filter(|file| !file.exists()) {
+            return Err(format!("identity_file {} does not exist", file.display()));
+        }
+        Ok(Self { action, options, caller, limits, pool, plugs, begin })
     }
-    let options = &options;
-    let pool = match Pool::new(options, limits) {
-        Ok(pool) => pool,
-        Err(text) => return Report::failed(text),
-    };
-    if caller == Caller::Fencer {
-        match pool.own_libvirt() {
-            // No libvirt but that of its own host knows the guest, and "not known here" would be "off".
-            Ok(Some(oddity)) if options.missing_as_off && !is_alone() => {
-                return Report::failed(format!(
-                    "{oddity}; with missing_as_off=1 a guest that runs would be \"off\" on any other node. If all guests are on one host, name it \
-                     (qemu+ssh://HOST/system)"
-                ));
+
+    fn carry_out(self) -> Report {
+        let Self { action, options, caller, limits, pool, plugs, begin } = self;
+        let used = deadline::now() - begin;
+        if matches!(action, Action::Off | Action::Reboot) && !options.delay.is_zero() {
+            let _ = Deadline::after(options.delay).pause(options.delay);
+        }
+        let asking = limits.login + limits.shell * 2;
+        let acting = for_acting(limits, options.power_wait, used, is_unlimited(&options, caller));
+        match action {
+            Action::ValidateAll | Action::Metadata | Action::Tell => Report::default(),
+            Action::Monitor => monitor(&pool, &Deadline::after(asking)),
+            Action::List => list(&pool, &options.separator, &Deadline::after(asking)),
+            Action::ListStatus => list_status(&pool, &Nodes::new(caller), &options.separator, &Deadline::after(asking * 2)),
+            Action::Status => {
+                let deadline = Deadline::after(asking * 2);
+                all(plugs, &deadline, move |plug| plug.status(&deadline)).map_or_else(Report::failed, |states| status(&states))
             }
-            Ok(oddity) if action.acts() || action == Action::Monitor => oddity.iter().for_each(log::warning),
-            Ok(_) => {}
-            Err(text) => return Report::failed(text),
+            Action::Off => off(plugs, acting).map_or_else(|text| failed(&text), |done| changed(&done, "OFF")),
+            Action::On => on(plugs, acting).map_or_else(|text| failed(&text), |done| changed(&done, "ON")),
+            Action::Reboot => match off(plugs.clone(), acting) {
+                Ok(_) => rebooted(plugs, for_start(deadline::now() - begin, acting, is_unlimited(&options, caller))),
+                Err(text) => failed(&text),
+            },
         }
     }
-    let plugs = match plugs(action, options, &pool, &Nodes::new(caller)) {
-        Ok(plugs) => plugs,
-        Err(text) => return Report::failed(text),
-    };
-    if let Some(file) = options.identity_file.as_ref().filter(|file| !file.exists()) {
-        return Report::failed(format!("identity_file {} does not exist", file.display()));
+}
+
+/// For a call by the fencer, on whatever node is at hand.
+///
+/// # Errors
+/// The libvirt of that node is one of those that are to be asked, and would be taken for another's.
+fn insist_on_names(pool: &Pool, action: Action, options: &Options) -> std::result::Result<(), String> {
+    let Some(oddity) = pool.own_libvirt()? else { return Ok(()) };
+    // No libvirt but that of its own host knows the guest, and "not known here" would be "off".
+    if options.missing_as_off && !is_alone() {
+        return Err(format!(
+            "{oddity}; with missing_as_off=1 a guest that runs would be \"off\" on any other node. If all guests are on one host, name it \
+             (qemu+ssh://HOST/system)"
+        ));
     }
-    let used = deadline::now() - begin;
-    if matches!(action, Action::Off | Action::Reboot) && !options.delay.is_zero() {
-        let _ = Deadline::after(options.delay).pause(options.delay);
+    if action.acts() || action == Action::Monitor {
+        log::warning(oddity);
     }
-    let asking = limits.login + limits.shell * 2;
-    let acting = for_acting(limits, options.power_wait, used, is_unlimited(options, caller));
-    match action {
-        Action::ValidateAll | Action::Metadata | Action::Tell => Report::default(),
-        Action::Monitor => monitor(&pool, &Deadline::after(asking)),
-        Action::List => list(&pool, &options.separator, &Deadline::after(asking)),
-        Action::ListStatus => list_status(&pool, &Nodes::new(caller), &options.separator, &Deadline::after(asking * 2)),
-        Action::Status => {
-            let deadline = Deadline::after(asking * 2);
-            all(plugs, &deadline, move |plug| plug.status(&deadline)).map_or_else(Report::failed, |states| status(&states))
-        }
-        Action::Off => {
-            let deadline = Deadline::after(acting);
-            all(plugs, &deadline, move |plug| plug.off(&deadline)).map_or_else(|text| failed(&text), |done| changed(&done, "OFF"))
-        }
-        Action::On => {
-            let deadline = Deadline::after(acting);
-            all(plugs, &deadline, move |plug| plug.on(&deadline)).map_or_else(|text| failed(&text), |done| changed(&done, "ON"))
-        }
-        Action::Reboot => {
-            let deadline = Deadline::after(acting);
-            if let Err(text) = all(plugs.clone(), &deadline, move |plug| plug.off(&deadline)) {
-                return failed(&text);
-            }
-            let started = match for_start(deadline::now() - begin, acting, is_unlimited(options, caller)) {
-                Some(time) => {
-                    let deadline = Deadline::after(time);
-                    all(plugs, &deadline, move |plug| plug.on(&deadline)).map(drop)
-                }
-                None => Err("no time was left for that".to_owned()),
-            };
-            let mut report = Report::said("Success: Rebooted");
-            report.complaints.extend(started.err().map(|text| format!("is off, but was not started again: {text}")));
-            report
-        }
-    }
+    Ok(())
+}
+
+fn off(plugs: Vec<Plug>, time: Duration) -> std::result::Result<Vec<Done>, String> {
+    let deadline = Deadline::after(time);
+    all(plugs, &deadline, move |plug| plug.off(&deadline))
+}
+
+fn on(plugs: Vec<Plug>, time: Duration) -> std::result::Result<Vec<Done>, String> {
+    let deadline = Deadline::after(time);
+    all(plugs, &deadline, move |plug| plug.on(&deadline))
+}
+
+/// The second half of a reboot, for which there may be no time: they are off, and that is what counts.
+fn rebooted(plugs: Vec<Plug>, time: Option<Duration>) -> Report {
+    let started = time.map_or_else(|| Err("no time was left for that".to_owned()), |time| on(plugs, time));
+    let mut report = Report::said("Success: Rebooted");
+    report.complaints.extend(started.err().map(|text| format!("is off, but was not started again: {text}")));
+    report
 }
 
 /// Whether Pacemaker says that the cluster has one node, Pacemaker Remote nodes aside: the fencer is always on the same host then.

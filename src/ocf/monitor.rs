@@ -11,7 +11,7 @@ use crate::domain::emulator::Emulator;
 use crate::domain::evidence;
 use crate::domain::holding;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Condition, Error, Kind, State};
+use crate::domain::{Condition, Error, Identity, Kind, State};
 use crate::log;
 use std::time::Duration;
 
@@ -136,40 +136,7 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 if call.environment.probe && condition.is_incoming() && call.deadline.again(Duration::from_millis(200)) => {}
             Presence::Active(sight @ Sight::Libvirt { condition, .. }) => {
                 call.remember(&trace.identity, sight);
-                let seen = format!("{name} is {condition}");
-                if *condition == Condition::PAUSED_IO_ERROR {
-                    return match call.outage(&trace.identity, seen)? {
-                        Handled::GoesOn => Ok(Seen::GoesOn),
-                        Handled::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Stands),
-                    };
-                }
-                if condition.runs() {
-                    call.end_outage();
-                }
-                // Nobody watches it any more: Pacemaker calls no recurring monitor from the start of a move to its end (`should_cancel_recurring`).
-                if let (Condition::PAUSED_MIGRATION, Some(uri)) = (*condition, unsettled(call)) {
-                    return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Stands);
-                }
-                // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
-                if *condition == Condition::PAUSED_UNKNOWN {
-                    let limit = call.deadline.within(call.deadline.left() / 4);
-                    match holding::stands_for_a_job(&trace.identity, &call.hypervisor, &limit) {
-                        Some(true) => return Ok(Seen::Stands),
-                        // What is not known costs no guest its life.
-                        None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Stands),
-                        _ => {}
-                    }
-                }
-                return match condition.state {
-                    State::Paused if condition.is_fault() => judge_fault(call, seen).map(|()| Seen::Stands),
-                    State::Paused => Ok(Seen::Stands),
-                    _ if condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
-                    State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
-                    State::NoState | State::ShuttingDown => Ok(Seen::Exists),
-                    // A wake-up brings it back as it was, and of a state that nobody here knows nothing says that a restart is needed.
-                    State::Suspended | State::Unknown(_) => judge_fault(call, seen).map(|()| Seen::Stands),
-                    State::Crashed | State::ShutOff => Err(Failure::generic(seen)),
-                };
+                return told(call, &trace.identity, *condition);
             }
             Presence::Active(Sight::Process { .. }) if trace.creating && asks_again(call) => {}
             Presence::Active(Sight::Process { trouble, .. }) if trace.creating => {
@@ -187,6 +154,45 @@ fn running(call: &Call) -> Result<Seen, Failure> {
                 return Ok(Seen::Exists);
             }
         }
+    }
+}
+
+/// How a guest is there by libvirt's word.
+fn told(call: &Call, identity: &Identity, condition: Condition) -> Result<Seen, Failure> {
+    let name = &identity.name;
+    let seen = format!("{name} is {condition}");
+    if condition == Condition::PAUSED_IO_ERROR {
+        return match call.outage(identity, seen)? {
+            Handled::GoesOn => Ok(Seen::GoesOn),
+            Handled::Paused(seen) => judge_fault(call, seen).map(|()| Seen::Stands),
+        };
+    }
+    if condition.runs() {
+        call.end_outage();
+    }
+    // Nobody watches it any more: Pacemaker calls no recurring monitor from the start of a move to its end (`should_cancel_recurring`).
+    if let (Condition::PAUSED_MIGRATION, Some(uri)) = (condition, unsettled(call)) {
+        return judge_fault(call, format!("{seen}, the end of its move to {uri} is not known")).map(|()| Seen::Stands);
+    }
+    // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
+    if condition == Condition::PAUSED_UNKNOWN {
+        let limit = call.deadline.within(call.deadline.left() / 4);
+        match holding::stands_for_a_job(identity, &call.hypervisor, &limit) {
+            Some(true) => return Ok(Seen::Stands),
+            // What is not known costs no guest its life.
+            None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Stands),
+            _ => {}
+        }
+    }
+    match condition.state {
+        State::Paused if condition.is_fault() => judge_fault(call, seen).map(|()| Seen::Stands),
+        State::Paused => Ok(Seen::Stands),
+        _ if condition.is_broken_postcopy() => judge_fault(call, seen).map(|()| Seen::Exists),
+        State::Running | State::Blocked => Ok(Seen::Runs(name.clone())),
+        State::NoState | State::ShuttingDown => Ok(Seen::Exists),
+        // A wake-up brings it back as it was, and of a state that nobody here knows nothing says that a restart is needed.
+        State::Suspended | State::Unknown(_) => judge_fault(call, seen).map(|()| Seen::Stands),
+        State::Crashed | State::ShutOff => Err(Failure::generic(seen)),
     }
 }
 

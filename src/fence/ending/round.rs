@@ -25,6 +25,16 @@ enum Ended {
     Unseen,
 }
 
+/// The same for two hosts: the worse of the two.
+fn both(one: std::result::Result<Ended, Failed>, other: std::result::Result<Ended, Failed>) -> std::result::Result<Ended, Failed> {
+    match (one, other) {
+        (Err(one), Err(other)) => Err(if one.weight() < other.weight() { other } else { one }),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(Ended::Unseen), _) | (_, Ok(Ended::Unseen)) => Ok(Ended::Unseen),
+        (Ok(Ended::Proven), Ok(Ended::Proven)) => Ok(Ended::Proven),
+    }
+}
+
 /// Why it is not ended.
 enum Failed {
     /// Worth another attempt.
@@ -94,16 +104,9 @@ impl Ending<'_> {
         if victims.iter().any(|victim| victim.moving != Moving::No) {
             self.progress.needed = ROUNDS_AFTER_MOVE;
         }
-        // Written before anything is done: if this process is killed, the next one knows that an end was begun.
         let leaves = victims.iter().find(|victim| victim.moving == Moving::Leaving).map(|victim| victim.host);
-        let written = self.about(known_by, hosts, leaves);
-        let before = written.ends.clone();
-        let note = self.note.insert(written);
-        victims.iter().for_each(|victim| note.begin(self.plug.pool.label(victim.host)));
-        if let Err(error) = note.write(&self.plug.notes) {
-            log::warning(format_args!("{error}; the guest is ended all the same"));
-        }
-        let begun = note.clone();
+        let before = self.about(known_by, hosts, leaves);
+        let begun = self.begin(before.clone(), &victims);
         let places = victims.iter().map(|victim| victim.host).collect::<Vec<_>>();
         log::info(format_args!("ending {} at {}", self.plug.target.word, self.plug.pool.labels(&places)));
         let mut all = Ok(Ended::Proven);
@@ -129,13 +132,7 @@ impl Ending<'_> {
                 self.prove(host, time);
                 is_proven = true;
             }
-            let one = self.learn(host, end, time.1, &before);
-            all = match (all, one) {
-                (Err(one), Err(other)) => Err(if one.weight() < other.weight() { other } else { one }),
-                (Err(error), _) | (_, Err(error)) => Err(error),
-                (Ok(Ended::Unseen), _) | (_, Ok(Ended::Unseen)) => Ok(Ended::Unseen),
-                (Ok(Ended::Proven), Ok(Ended::Proven)) => Ok(Ended::Proven),
-            };
+            all = both(all, self.learn(host, end, time.1, &before.ends));
         }
         self.progress.begun |= is_ours;
         if !self.progress.begun {
@@ -154,6 +151,15 @@ impl Ending<'_> {
             Err(Failed::Overtaken(_)) if self.is_proven_by_others(deadline) => Ok(Ended::Unseen),
             all => all,
         }
+    }
+
+    /// Writes down which ends are begun, before anything is done: if this process is killed, the next one knows of them. Gives the note.
+    fn begin(&mut self, mut note: Note, victims: &[Victim]) -> Note {
+        victims.iter().for_each(|victim| note.begin(self.plug.pool.label(victim.host)));
+        if let Err(error) = note.write(&self.plug.notes) {
+            log::warning(format_args!("{error}; the guest is ended all the same"));
+        }
+        self.note.insert(note).clone()
     }
 
     /// Takes down that libvirt has ended it on this host for this action, in this time: another one may have waited for the same.
