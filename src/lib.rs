@@ -17,6 +17,7 @@
 //! | [`log`] | where messages and exit reasons go |
 //! | [`percent`] | bytes that are written as `%` and two digits |
 //! | [`uuid`] | the UUID of a guest, as libvirt reads and writes it |
+//! | [`whole`] | a file that is written whole or not at all |
 //! | [`xml`] | the escaping writer |
 //! | `simulation` | simulated hosts in simulated time, for the tests that try every course of events |
 //! | `fuzzed`, `mangled` | the entries of the fuzzing, and input that is changed at random for tests |
@@ -44,6 +45,7 @@ mod program;
 mod simulation;
 pub mod storage;
 mod uuid;
+mod whole;
 mod xml;
 
 use child::Work;
@@ -151,7 +153,7 @@ mod tests {
         &["domain"],
         &["storage", "cluster"],
         &["program"],
-        &["parameter", "deadline", "log", "percent", "uuid", "xml"],
+        &["parameter", "deadline", "log", "percent", "uuid", "whole", "xml"],
     ];
     /// Of tests alone.
     const ASIDE: [&str; 3] = ["simulation", "fuzzed", "mangled"];

@@ -1,4 +1,10 @@
-//! `%` and two hexadecimal digits for a byte, as in URIs: how it is read. Who writes it knows which bytes stand for themselves.
+//! `%` and two hexadecimal digits for a byte, as in URIs. Who writes it knows which bytes stand for themselves.
+
+/// The text with all bytes escaped but those that are `plain`.
+#[must_use]
+pub fn encode(text: &str, plain: impl Fn(u8) -> bool) -> String {
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
 
 /// The text that was escaped; `None` if what follows a `%` are no two digits, or what comes out is no text.
 #[must_use]
@@ -16,13 +22,15 @@ pub fn decode(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, encode};
 
     #[test]
     fn what_was_escaped_comes_back() {
         for (text, plain) in [("", ""), ("a b", "a b"), ("web%2f1%3A0", "web/1:0"), ("100%25", "100%"), ("%c3%BC", "\u{fc}")] {
             assert_eq!(decode(text).as_deref(), Some(plain), "{text}");
+            assert_eq!(decode(&encode(plain, |byte| byte.is_ascii_alphanumeric())).as_deref(), Some(plain));
         }
+        assert_eq!(encode("a b/\u{fc}", |byte| byte.is_ascii_alphanumeric() || byte == b'/'), "a%20b/%C3%BC");
     }
 
     #[test]

@@ -7,8 +7,7 @@
 //! counts.
 
 use crate::cluster;
-use crate::cluster::cib::Cib;
-use crate::cluster::tool;
+use crate::cluster::cib::{Change, Cib};
 use crate::deadline::Deadline;
 use anyhow::{Context, ensure};
 use std::time::{Duration, Instant};
@@ -52,15 +51,9 @@ impl Find {
     /// It may count: see [`Find::uncount`].
     pub(super) fn expire(&self, deadline: &Deadline) -> anyhow::Result<()> {
         let Self { resource, set, .. } = self;
-        let time = format!("{set}-timeout");
-        let xml = format!(
-            "<primitive id=\"{resource}\"><meta_attributes id=\"{set}\" score=\"INFINITY\">\
-             <nvpair id=\"{time}\" name=\"failure-timeout\" value=\"1s\"/></meta_attributes></primitive>"
-        );
-        let words = ["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml];
-        tool::persist("cibadmin", &words, &deadline.within(CHANGE))?;
+        Change::meta(resource, set, &[("timeout", "failure-timeout", "1s")]).persist(&deadline.within(CHANGE))?;
         // The time first: a failure without one would be a fresh one.
-        ensure!(Cib::query(&deadline.within(CHANGE))?.has(&time), "the meta attributes {set} were not set");
+        ensure!(Cib::query(&deadline.within(CHANGE))?.has(&format!("{set}-timeout")), "the meta attributes {set} were not set");
         for name in self.counters() {
             cluster::set_attribute(&self.node, &name, Some("1"), &deadline.within(CHANGE))?;
         }
@@ -142,7 +135,7 @@ pub(super) fn forget(find: &Find) -> anyhow::Result<()> {
         find.uncount().with_context(|| format!("{error:#}"))?;
     }
     let set = &find.set;
-    tool::persist("cibadmin", &["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")], &Deadline::after(CHANGE))?;
+    Change::without("meta_attributes", set).persist(&Deadline::after(CHANGE))?;
     ensure!(!Cib::query(&Deadline::after(CHANGE))?.has(set), "the meta attributes {set} were not deleted");
     ensure!(forgotten?, "Pacemaker has not forgotten it");
     Ok(())

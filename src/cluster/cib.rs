@@ -1,5 +1,6 @@
 //! The cluster's configuration and what it remembers of each node, as `cibadmin` gives it.
 
+mod change;
 mod edit;
 mod meta;
 mod part;
@@ -8,6 +9,7 @@ mod rule;
 
 use super::tool::{self, Trouble};
 use crate::deadline::Deadline;
+pub use change::Change;
 pub use part::Part;
 pub use read::{History, Operation, Primitive, Ran};
 use read::{history, pair, primitive, ran};

@@ -3,6 +3,7 @@
 use super::options::Options;
 use crate::domain::Uri;
 use crate::domain::ffi::Login;
+use crate::percent;
 
 /// A URI for an address, as fence_virsh means it.
 pub(super) fn from_address(address: &str, options: &Options) -> String {
@@ -32,8 +33,7 @@ pub(super) fn with_key(uri: &str, options: &Options) -> String {
 
 /// A value for the query of a URI.
 fn escaped(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-    value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    percent::encode(value, |byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte))
 }
 
 /// Who asks, for a libvirt that wants a name and a password. One that is reached by ssh has asked for a key.

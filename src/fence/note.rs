@@ -8,9 +8,10 @@
 
 use crate::deadline;
 use crate::domain::{Error, Kind, Result};
+use crate::whole;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,11 +140,7 @@ impl Note {
             return Err(failed(&"the folder is not this user's own"));
         }
         let bytes = serde_json::to_vec(self).map_err(|error| failed(&error))?;
-        // A temporary file has mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
-        file.write_all(&bytes).map_err(|error| failed(&error))?;
-        file.persist(self.path(folder)).map_err(|error| failed(&error))?;
-        Ok(())
+        whole::write(&self.path(folder), &bytes).map_err(|error| failed(&error))
     }
 
     /// Removes it; one that is not there is no error.
@@ -241,12 +238,8 @@ fn seen_path(folder: &Path, label: &str) -> PathBuf {
 /// `Internal`, with the file's name.
 pub(super) fn saw(folder: &Path, label: &str) -> Result<()> {
     let path = seen_path(folder, label);
-    let failed = |error: std::io::Error| Error::new(Kind::Internal, format!("{} cannot be written: {error}", path.display()));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    write!(file, "{}", now()).map_err(failed)?;
-    file.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(())
+    whole::write(&path, now().to_string().as_bytes())
+        .map_err(|error| Error::new(Kind::Internal, format!("{} cannot be written: {error}", path.display())))
 }
 
 /// When a host was last seen up from here, in seconds since 1970.

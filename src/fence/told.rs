@@ -352,8 +352,7 @@ fn written(name: &str, uuid: &str, host: &str, word: &str) -> String {
 /// A word as it can stand in an attribute: nothing in it is special to XML, to a reader of lines, or to the attribute daemon, which counts
 /// ("++").
 fn escaped(text: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.:@".contains(&byte);
-    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    percent::encode(text, |byte| byte.is_ascii_alphanumeric() || b"/-_.:@".contains(&byte))
 }
 
 /// Has `here` tell it.

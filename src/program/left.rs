@@ -1,15 +1,15 @@
 //! What is remembered of a child that was left behind, stuck in the kernel, so that no second one is sent after it: a monitor that asks the
 //! same file again and again on storage that hangs would fill the process table.
 
+use crate::whole;
 use nix::errno::Errno;
 use nix::sys::signal::killpg;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where it is kept: in memory, gone with the boot as the processes are.
@@ -71,18 +71,9 @@ impl Note {
 
     /// Notes that a child is left behind. A note that cannot be written costs a process at worst.
     pub(super) fn write(&self, child: Child) {
-        if let Err(error) = self.try_write(&format!("{} {}\n", child.pid, child.start)) {
+        if let Err(error) = whole::write(&self.file, format!("{} {}\n", child.pid, child.start).as_bytes()) {
             crate::log::debug(|| format!("{} cannot be written: {error}", self.file.display()));
         }
-    }
-
-    fn try_write(&self, text: &str) -> io::Result<()> {
-        let directory = self.file.parent().unwrap_or(Path::new(DIRECTORY));
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(&self.file)?;
-        Ok(())
     }
 
     /// The child, of a note that only this user can have written.

@@ -6,7 +6,7 @@ use super::mark::{MARK, Mark, rival, set_id};
 use super::standing::Standing;
 use super::survey::{is_harmless, quiet, quiet_but_for};
 use super::{Provider, tell};
-use crate::cluster::cib::Cib;
+use crate::cluster::cib::{Change, Cib};
 use crate::cluster::scheduler;
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::View;
@@ -137,7 +137,7 @@ impl Journey {
 
     /// Ends the maintenance alone; the time by which a failure expires stays.
     fn leave_maintenance(&self, deadline: &Deadline) -> anyhow::Result<()> {
-        modify(&["--delete", "--xml-text", &format!("<nvpair id=\"{}-maintenance\"/>", set_id(&self.resource))], deadline)
+        Ok(Change::without("nvpair", &format!("{}-maintenance", set_id(&self.resource))).persist(&deadline.within(CHANGE))?)
     }
 
     /// The way back. Nodes that are gone do not matter, and a guest that has ended may be started.
@@ -183,15 +183,11 @@ impl Journey {
     /// Puts the resource into maintenance, and waits until Pacemaker has taken note and knows where the guest is.
     fn enter(&self, deadline: &Deadline) -> anyhow::Result<()> {
         let (resource, set, goal) = (&self.resource, set_id(&self.resource), self.goal.word());
-        let xml = format!(
-            "<primitive id=\"{resource}\"><meta_attributes id=\"{set}\" score=\"INFINITY\"><nvpair id=\"{set}-maintenance\" name=\"maintenance\" value=\"true\"/>\
-             <nvpair id=\"{set}-goal\" name=\"{MARK}\" value=\"{goal}\"/>\
-             <nvpair id=\"{set}-run\" name=\"{MARK}-run\" value=\"{}\"/></meta_attributes></primitive>",
-            self.run
-        );
+        let (run, run_name) = (self.run.to_string(), format!("{MARK}-run"));
+        let hold = Change::meta(resource, &set, &[("maintenance", "maintenance", "true"), ("goal", MARK, goal), ("run", &run_name, &run)]);
         // What a run elsewhere has begun since the survey.
         self.alone(deadline)?;
-        modify(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml], deadline)?;
+        hold.persist(&deadline.within(CHANGE))?;
         let cib = Cib::query(&deadline.within(CHANGE))?;
         ensure!(cib.value(&format!("{set}-goal")).as_deref() == Some(goal), "maintenance was not set");
         quiet_but_for(std::slice::from_ref(resource), deadline)?;
@@ -219,7 +215,7 @@ impl Journey {
         let xml = format!("<primitive id=\"{resource}\" provider=\"{provider}\"/>");
         // Whoever ends the maintenance meanwhile: without it the guest would be restarted, so the change asks for it itself.
         let path = format!("//primitive[@id='{resource}'][meta_attributes[@id='{set}']/nvpair[@name='maintenance' and @value='true']]");
-        modify(&["--modify", "--xpath", &path, "--xml-text", &xml], deadline)?;
+        tool::persist("cibadmin", &["--modify", "--xpath", &path, "--xml-text", &xml], &deadline.within(CHANGE))?;
         let cib = Cib::query(&deadline.within(CHANGE))?;
         let primitive = cib.primitives().into_iter().find(|primitive| primitive.id == *resource).context("the resource is gone")?;
         ensure!(primitive.agent == self.goal.agent(), "the agent was not changed, it is {}", primitive.agent);
@@ -324,7 +320,7 @@ impl Journey {
 
     fn leave(&self, deadline: &Deadline) -> anyhow::Result<()> {
         let set = set_id(&self.resource);
-        modify(&["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")], deadline)?;
+        Change::without("meta_attributes", &set).persist(&deadline.within(CHANGE))?;
         ensure!(!Cib::query(&deadline.within(CHANGE))?.has(&set), "maintenance was not ended");
         Ok(())
     }
@@ -340,9 +336,4 @@ impl Journey {
         }
         Ok(())
     }
-}
-
-/// A change of the CIB, tried again as long as nobody answers.
-fn modify(words: &[&str], deadline: &Deadline) -> anyhow::Result<()> {
-    tool::persist("cibadmin", words, &deadline.within(CHANGE)).map(drop).map_err(Into::into)
 }

@@ -5,7 +5,7 @@
 use super::super::probe::Find;
 use super::watch::Mover;
 use super::{PERSISTENCE, QUESTION, look};
-use crate::cluster::cib::{Cib, History};
+use crate::cluster::cib::{Change, Cib, History};
 use crate::cluster::foresight;
 use crate::cluster::view::View;
 use crate::cluster::{scheduler, tool};
@@ -34,11 +34,8 @@ pub(super) fn take_back(mover: &Mover) -> anyhow::Result<Vec<String>> {
 
 fn hold_and_end(mover: &Mover, deadline: &Deadline) -> anyhow::Result<()> {
     let (id, set) = (mover.id, set_id(mover.id));
-    let xml = format!(
-        "<primitive id=\"{id}\"><meta_attributes id=\"{set}\" score=\"INFINITY\">\
-         <nvpair id=\"{set}-is-managed\" name=\"is-managed\" value=\"false\"/></meta_attributes></primitive>"
-    );
-    persist(deadline, || cibadmin(&["--modify", "--allow-create", "--scope", "resources", "--xml-text", &xml]))?;
+    let hold = Change::meta(id, &set, &[("is-managed", "is-managed", "false")]);
+    persist(deadline, || make(&hold))?;
     let ended = end_move(mover, deadline);
     // With the constraint in place Pacemaker would begin the move again.
     let cleared = mover.clear();
@@ -79,8 +76,8 @@ pub(super) fn crm_resource(id: &str, words: &[&str]) -> anyhow::Result<()> {
     tool::run("crm_resource", &all, &Deadline::after(QUESTION)).map(drop).map_err(anyhow::Error::msg)
 }
 
-fn cibadmin(words: &[&str]) -> anyhow::Result<()> {
-    tool::run("cibadmin", words, &Deadline::after(QUESTION)).map(drop).map_err(anyhow::Error::msg)
+fn make(change: &Change) -> anyhow::Result<()> {
+    change.make(&Deadline::after(QUESTION)).map_err(anyhow::Error::msg)
 }
 
 /// Tries it again for a while: an election may be under way.
@@ -108,7 +105,7 @@ fn release(id: &str, deadline: &Deadline) -> anyhow::Result<()> {
     release_and_forget(id, &set)?;
     // A time of its own: it must not be left for want of it.
     persist(&Deadline::after(PERSISTENCE), || {
-        cibadmin(&["--delete", "--xml-text", &format!("<meta_attributes id=\"{set}\"/>")])?;
+        make(&Change::without("meta_attributes", &set))?;
         ensure!(!Cib::query(&Deadline::after(QUESTION))?.has(&set), "the meta attributes {set} were not deleted");
         Ok(())
     })
@@ -123,8 +120,7 @@ fn release_and_forget(id: &str, set: &str) -> anyhow::Result<()> {
     let Some(find) = Find::kept(&Cib::query(&question)?, id, node, set.to_owned()) else { return Ok(()) };
     // A time of its own too.
     let deadline = Deadline::after(BACK);
-    let managed = format!("<nvpair id=\"{set}-is-managed\"/>");
-    let release = || persist(&deadline, || cibadmin(&["--delete", "--xml-text", &managed]));
+    let release = || persist(&deadline, || make(&Change::without("nvpair", &format!("{set}-is-managed"))));
     let forgotten = find.expire(&deadline).and_then(|()| release()).and_then(|()| find.forget(&deadline));
     let why = match forgotten {
         Ok(true) => return Ok(()),
@@ -178,7 +174,7 @@ pub(super) fn release_what_was_left(id: &str) -> anyhow::Result<()> {
     // What that run had asked for: Pacemaker would begin it again.
     let constraint = foresight::constraint(id);
     if cib.has(&constraint) {
-        persist(&deadline, || cibadmin(&["--delete", "--xml-text", &format!("<rsc_location id=\"{constraint}\"/>")]))?;
+        persist(&deadline, || make(&Change::without("rsc_location", &constraint)))?;
     }
     let over = wait(&deadline, || look(id).is_ok_and(|seen| !seen.is_changing()));
     ensure!(over, "{}; something is still being done with it", left_unmanaged(id));

@@ -2,11 +2,12 @@
 
 use super::{Record, Slot, file_name};
 use crate::log;
+use crate::whole;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the record of one resource instance is kept.
@@ -47,7 +48,7 @@ impl Shelf {
     }
 
     fn try_write(&self, record: &Record) -> io::Result<()> {
-        self.replace(&self.file, &serde_json::to_vec(record)?)
+        whole::write(&self.file, &serde_json::to_vec(record)?)
     }
 
     /// Forgets the record and the notes: the guest was proven gone.
@@ -94,22 +95,14 @@ impl Shelf {
     /// # Errors
     /// It is not kept, and what was there is left.
     pub fn put_text(&self, note: Slot, contents: &[u8]) -> io::Result<()> {
-        self.replace(&self.note_file(note), contents)
+        whole::write(&self.note_file(note), contents)
     }
 
     fn keep(&self, note: Slot, contents: io::Result<Vec<u8>>) {
         let file = self.note_file(note);
-        if let Err(error) = contents.and_then(|contents| self.replace(&file, &contents)) {
+        if let Err(error) = contents.and_then(|contents| whole::write(&file, &contents)) {
             log::warning(format_args!("state file {} cannot be written: {error}", file.display()));
         }
-    }
-
-    fn replace(&self, file: &Path, contents: &[u8]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let mut new = tempfile::NamedTempFile::new_in(&self.directory)?;
-        new.write_all(contents)?;
-        new.persist(file)?;
-        Ok(())
     }
 }
 
