@@ -1,17 +1,17 @@
 //! Guests in the hands of the cluster under one agent or the other, and `kvmha adopt` watched.
 
 use crate::stage::{HERE, PATIENCE, Resource};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::heartbeat::Ring;
 use lab::node::Terminal;
-use lab::process::{Identity, arguments, replace, wait_until};
+use lab::process::{Identity, arguments, replace, wait_end, wait_until};
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use lab::{GuestOptions, Lab, Membership, Output};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const THEIRS: &str = "ocf:heartbeat:VirtualDomain";
 pub const OURS: &str = "ocf:kvmha:VirtualDomain";
@@ -150,16 +150,9 @@ pub fn adopt_until(
     if let Some(mut errors) = child.stderr.take() {
         errors.read_to_string(&mut said)?;
     }
-    let begin = Instant::now();
-    let code = loop {
-        match child.try_wait()? {
-            Some(status) => break status.code(),
-            None if begin.elapsed() > LIMIT => bail!("kvmha adopt does not end: {said}"),
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
+    let status = wait_end(&mut child, LIMIT).with_context(|| format!("kvmha adopt does not end: {said}"))?;
     ensure!(acted, "kvmha adopt did not say {line:?}: {said}");
-    Ok((code, said))
+    Ok((status.code(), said))
 }
 
 /// Kills the `kvmha adopt` that runs on a node.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::layout::Network;
 use lab::node::Terminal;
 use lab::power::Power;
-use lab::process::wait_until;
+use lab::process::{wait_end, wait_until};
 use lab::promise::BROKEN;
 use lab::promised;
 use lab::{Lab, Output, Watcher};
@@ -108,17 +108,12 @@ impl Call {
 
     /// Waits for its end. `None`: it was killed.
     fn answer(mut self, name: &str) -> Result<Option<Answer>> {
-        let mut status = None;
-        wait_until(Duration::from_secs(TIMEOUT + 5), Duration::from_millis(5), || {
-            status = self.child.try_wait().ok().flatten();
-            status.is_some()
-        });
-        if status.is_none() {
+        let Some(status) = wait_end(&mut self.child, Duration::from_secs(TIMEOUT + 5)) else {
             killpg(self.group()?, Signal::SIGKILL)?;
             self.child.wait()?;
             anyhow::bail!("{BROKEN}: migrate_to of {name} did not end in time");
-        }
-        let Some(code) = status.and_then(|status| status.code()).filter(|code| *code < 128) else { return Ok(None) };
+        };
+        let Some(code) = status.code().filter(|code| *code < 128) else { return Ok(None) };
         let mut stderr = String::new();
         self.said.rewind()?;
         self.said.read_to_string(&mut stderr)?;

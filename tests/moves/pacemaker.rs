@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::node::Terminal;
 use lab::placed::{Guest, OPERATIONS, until};
+use lab::process::wait_end;
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
 use nix::sys::signal::{Signal, kill};
@@ -52,11 +53,7 @@ fn signalled(stage: &Stage, before: &[&str], [source, target]: [&str; 2], signal
     let found = lab.processes(source, "kvmha")?;
     let command = found.iter().find(|process| lab::process::arguments(process.pid).get(1).is_some_and(|word| word == "migrate"));
     kill(Pid::from_raw(command.context("the command does not run")?.pid), signal)?;
-    let mut code = None;
-    until("the command ends", || {
-        code = child.try_wait().ok().flatten().and_then(|status| status.code());
-        code.is_some()
-    })?;
+    let code = wait_end(&mut child, LIMIT).context("the command does not end")?.code();
     stage.settle()?;
     Ok(code)
 }
@@ -139,11 +136,7 @@ pub fn overruled(lab: &Lab) -> Result<()> {
     let never = format!("<rsc_location id=\"never\" rsc=\"vm1\" node=\"{target}\" score=\"-INFINITY\"/>");
     lab.check(&stage.speaker()?, &["cibadmin", "--create", "--scope", "constraints", "--xml-text", &never], LIMIT)?;
     lab.check(&source, &["virsh", "-q", "migrate-setspeed", "vm1", "1000"], LIMIT)?;
-    let mut code = None;
-    until("the command ends", || {
-        code = child.try_wait().ok().flatten().and_then(|status| status.code());
-        code.is_some()
-    })?;
+    let code = wait_end(&mut child, LIMIT).context("the command does not end")?.code();
     ensure!(code == Some(1), "code {code:?}");
     stage.settle()?;
     ensure!(guest.node()? != target, "it is on {target}");

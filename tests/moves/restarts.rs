@@ -39,18 +39,11 @@ impl<'a> Running<'a> {
 
     /// Its code, and what it has said of what went wrong.
     fn end(mut self) -> Result<(Option<i32>, String)> {
-        let mut code = None;
         // A move is taken back for three minutes at most.
-        ensure!(
-            lab::process::wait_until(LIMIT * 2, Duration::from_millis(50), || {
-                code = self.child.try_wait().ok().flatten().map(|status| status.code());
-                code.is_some()
-            }),
-            "the command does not end"
-        );
+        let status = lab::process::wait_end(&mut self.child, LIMIT * 2).context("the command does not end")?;
         let mut said = String::new();
         self.child.stderr.take().context("no standard error")?.read_to_string(&mut said)?;
-        Ok((code.flatten(), said))
+        Ok((status.code(), said))
     }
 }
 

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -157,17 +157,13 @@ pub fn run_command(mut command: Command, limit: Duration) -> Result<Output> {
     let begin = Instant::now();
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().with_context(|| format!("failed to run {name}"))?;
-    let mut status = None;
-    wait_until(limit, Duration::from_millis(1), || {
-        status = child.try_wait().ok().flatten();
-        status.is_some()
-    });
+    let status = wait_end(&mut child, limit);
     if status.is_none() {
         // The whole group: nsenter's child is the one that does the work.
         if let Ok(group) = i32::try_from(child.id()) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        wait_until(Duration::from_secs(1), Duration::from_millis(1), || child.try_wait().is_ok_and(|s| s.is_some()));
+        wait_end(&mut child, Duration::from_secs(1));
     }
     let code = status.and_then(|s| s.code().or_else(|| s.signal().map(|signal| 128 + signal)));
     Ok(Output { code, late: status.is_none(), stdout: content(&stdout), stderr: content(&stderr), time: begin.elapsed() })
@@ -212,6 +208,16 @@ pub fn wait_until(limit: Duration, step: Duration, mut done: impl FnMut() -> boo
         std::thread::sleep(pause.min(left));
         pause = (pause + pause / 2).min(Duration::from_millis(50).max(step));
     }
+}
+
+/// Waits for the end of a child; `None`: it had none in this time.
+pub fn wait_end(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let mut status = None;
+    wait_until(limit, Duration::from_millis(1), || {
+        status = child.try_wait().ok().flatten();
+        status.is_some()
+    });
+    status
 }
 
 /// Writes a file whole or not at all: readers see the old or the new text.
