@@ -12,6 +12,7 @@
 mod journey;
 mod libvirt;
 mod mark;
+mod quiet;
 mod standing;
 mod survey;
 mod way;

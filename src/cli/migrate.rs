@@ -15,7 +15,7 @@ use crate::cluster::foresight::Move;
 use crate::cluster::resource;
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::View;
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, now};
 use crate::domain::Definition;
 use crate::domain::connection::Connection;
 use crate::domain::migration::preflight::{self, Subject, Verdict};
@@ -25,7 +25,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use watch::{Ending, Mover};
 
 pub(super) use hold::set_id;
@@ -141,19 +141,37 @@ fn look(id: &str) -> anyhow::Result<resource::Placement> {
     resource::look(id, &Deadline::after(QUESTION)).map_err(anyhow::Error::msg)
 }
 
+fn crm_resource(id: &str, words: &[&str]) -> anyhow::Result<()> {
+    let mut all = vec!["--resource", id];
+    all.extend(words);
+    tool::run("crm_resource", &all, &Deadline::after(QUESTION)).map(drop).map_err(anyhow::Error::msg)
+}
+
+/// Tries it again for a while: an election may be under way.
+fn persist(deadline: &Deadline, mut act: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let deadline = deadline.within(PERSISTENCE);
+    loop {
+        match act() {
+            Err(error) if !deadline.pause(Duration::from_millis(500)) => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 /// Waits until Pacemaker does nothing with it: a move that is overruled ends in a restart, or Pacemaker loses sight of the guest. `None`:
 /// interrupted.
 fn settled(id: &str, interrupt: &Task<bool>, deadline: &Deadline) -> anyhow::Result<Option<resource::Placement>> {
-    let (mut told, mut active) = (false, Instant::now());
+    let (mut told, mut active) = (false, now());
     loop {
         let seen = look(id)?;
         if seen.is_changing() {
-            active = Instant::now();
+            active = now();
             if !std::mem::replace(&mut told, true) {
                 log::complain(&format!("something else is done with {id}: waiting for its end"));
             }
         // Between the two halves of a move it is on both nodes for Pacemaker.
-        } else if seen.nodes.len() == 1 || active.elapsed() > PATIENCE {
+        } else if seen.nodes.len() == 1 || now() - active > PATIENCE {
             return Ok(Some(seen));
         }
         if interrupt.wait(&Deadline::after(LOOK)).is_some() {
@@ -204,5 +222,17 @@ mod tests {
         assert!(!ends("SigBlk:\t0000000000000001\nSigIgn:\t0000000000000001\n", Signal::SIGHUP));
         assert!(ends("SigIgn:\t0000000000000001\n", Signal::SIGTERM) && ends("", Signal::SIGINT));
         assert!(!ends("SigIgn:\t0000000000000002\n", Signal::SIGINT));
+    }
+
+    #[test]
+    fn what_is_not_taken_is_tried_again() {
+        let mut times = 0;
+        let act = || {
+            times += 1;
+            ensure!(times == 2, "not yet");
+            Ok(())
+        };
+        assert!(persist(&Deadline::after(Duration::from_secs(60)), act).is_ok());
+        assert!(persist(&Deadline::after(Duration::ZERO), || bail!("never")).is_err());
     }
 }

@@ -8,9 +8,9 @@
 
 use crate::cluster;
 use crate::cluster::cib::{Change, Cib};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, now};
 use anyhow::{Context, ensure};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a change may take.
 const CHANGE: Duration = Duration::from_secs(20);
@@ -72,7 +72,7 @@ impl Find {
     /// It may count: see [`Find::uncount`].
     pub(super) fn forget(&self, deadline: &Deadline) -> anyhow::Result<bool> {
         let patience = deadline.within(FORGETTING);
-        let (mut reminded, mut times) = (Instant::now(), 1);
+        let (mut reminded, mut times) = (now(), 1);
         let forgotten = loop {
             if Cib::query(&deadline.within(CHANGE)).is_ok_and(|cib| !self.is_kept(&cib)) {
                 break true;
@@ -80,8 +80,8 @@ impl Find {
             if !patience.pause(POLL) {
                 break false;
             }
-            if reminded.elapsed() >= REMINDING {
-                (reminded, times) = (Instant::now(), times + 1);
+            if now() - reminded >= REMINDING {
+                (reminded, times) = (now(), times + 1);
                 for name in self.counters() {
                     let _ = cluster::set_attribute(&self.node, &name, Some(&times.to_string()), &deadline.within(CHANGE));
                 }

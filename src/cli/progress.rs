@@ -1,6 +1,7 @@
 //! How far a move is, for a person who waits for it.
 
 use super::print;
+use crate::deadline::now;
 use crate::domain::ffi::Job;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
@@ -39,8 +40,8 @@ impl Show {
                 bar.set_position(sent);
                 bar.set_message(text);
             }
-            None if self.said.get().is_none_or(|last| last.elapsed() >= LINE) => {
-                self.said.set(Some(Instant::now()));
+            None if self.said.get().is_none_or(|last| now() - last >= LINE) => {
+                self.said.set(Some(now()));
                 print(&format!("{} MiB sent, {} MiB left, {text}\n", sent / MIB, rest / MIB));
             }
             None => {}

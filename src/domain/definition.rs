@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use super::platform::Platform;
+
 /// The longest definition that is read, in bytes: libvirt takes no longer text over its protocol (`REMOTE_STRING_MAX` and
 /// `VIR_NET_MESSAGE_STRING_MAX` in libvirt's `src/rpc/virnetprotocol.x`).
 pub const LONGEST: u64 = 4 * 1024 * 1024;
@@ -114,37 +116,11 @@ impl Definition {
         let identity = identity(&xml).map_err(|text| wrong(&text))?;
         Ok(Self { path: path.to_owned(), identity, xml })
     }
-}
 
-/// What a guest needs of its host, each as far as the definition says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Platform {
-    /// The domain's type: `kvm`, `qemu`.
-    pub kind: Option<String>,
-    /// The emulator's path.
-    pub emulator: Option<String>,
-    /// The CPU architecture.
-    pub architecture: Option<String>,
-    /// The machine type.
-    pub machine: Option<String>,
-}
-
-impl Definition {
     /// What the guest needs of its host.
     #[must_use]
     pub fn platform(&self) -> Platform {
-        // It was parsed before, so it can be again.
-        let Ok(document) = roxmltree::Document::parse(&self.xml) else { return Platform::default() };
-        let root = document.root_element();
-        let find = |path: &[&str]| path.iter().try_fold(root, |node, name| node.children().find(|child| child.has_tag_name(*name)));
-        let system = find(&["os", "type"]);
-        let attribute = |name: &str| system.and_then(|node| node.attribute(name)).map(Into::into);
-        Platform {
-            kind: root.attribute("type").map(Into::into),
-            emulator: find(&["devices", "emulator"]).and_then(|node| node.text()).map(|text| text.trim().to_owned()),
-            architecture: attribute("arch"),
-            machine: attribute("machine"),
-        }
+        Platform::of(&self.xml)
     }
 
     /// The files that its disks are, images and block devices.

@@ -21,8 +21,8 @@ use virt::domain::Domain;
 use virt::error::{ErrorDomain, ErrorNumber};
 use virt::sys;
 
-use super::definition::Platform;
 use super::error::{Error, Kind, Result};
+use super::platform::Platform;
 use super::state::Condition;
 
 pub use job::{Job, Which, has_block_job, job, lasting_operation};

@@ -1,19 +1,11 @@
 //! What libvirt has of a guest that is there: how large it is, and its definition with what was changed while it ran.
 
 use super::definition::Identity;
+pub use super::wire::Size;
 use super::wire::{self, Look};
 use super::{Connection, Definition, Error, Kind, Result, Uri, status};
 use crate::deadline::Deadline;
 use std::path::Path;
-
-/// What of a host a guest takes, as `virsh dominfo` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// CPUs.
-    pub cpus: u64,
-    /// The most memory it may have, in KiB.
-    pub memory: u64,
-}
 
 /// Asks libvirt for the size of a guest; `None` if it has no such guest.
 ///

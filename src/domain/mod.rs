@@ -22,6 +22,7 @@ pub mod locks;
 pub mod migration;
 pub mod options;
 pub mod overlay;
+pub mod platform;
 mod process;
 pub mod record;
 pub mod resources;

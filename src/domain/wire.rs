@@ -22,9 +22,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
+pub use self::message::Size;
 use self::message::{AGENT_SILENT, Call, Domain, Heard, NO_DOMAIN};
 use self::xdr::Reader;
-use super::live::Size;
 use super::state::Condition;
 use crate::deadline::Deadline;
 use crate::percent;

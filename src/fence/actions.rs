@@ -1,4 +1,4 @@
-//! What each action does, and says when it is done: the words and codes are those of fencing.py, which people's scripts know.
+//! What each action does.
 
 use super::action::Action;
 use super::limits::{Caller, Limits, for_acting, for_start, is_unlimited};
@@ -6,8 +6,9 @@ use super::list::{list, list_status};
 use super::note;
 use super::options::{Options, uuid};
 use super::password::printed;
+use super::plug::{Done, Plug};
 use super::pool::Pool;
-use super::power::{Done, Plug, Status};
+use super::report::{Report, changed, failed, status};
 use super::sight::Target;
 use super::told::{Nodes, TELLING};
 use crate::cluster::view::View;
@@ -19,28 +20,6 @@ use std::time::{Duration, Instant};
 
 /// How long Pacemaker may take to say which nodes there are.
 const ALONE: Duration = Duration::from_secs(2);
-
-/// What an action has to say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
-    /// The exit code.
-    pub(super) code: u8,
-    /// For standard output, lines with their newline.
-    pub(super) output: String,
-    /// What did not work although the action succeeded, or why it failed.
-    pub(super) complaints: Vec<String>,
-}
-
-impl Report {
-    fn said(output: &str) -> Self {
-        Self { output: format!("{output}\n"), ..Self::default() }
-    }
-
-    /// A failure of any kind: the API has no other code.
-    pub(super) fn failed(text: impl Into<String>) -> Self {
-        Self { code: 1, output: String::new(), complaints: vec![text.into()] }
-    }
-}
 
 /// Carries out `action`.
 pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
@@ -152,19 +131,6 @@ fn is_alone() -> bool {
 pub(super) fn tell() -> Report {
     let told = Nodes::new(Caller::Person).tell(Path::new(note::FOLDER), &Deadline::after(TELLING));
     told.map_or_else(|text| failed(&text), |()| Report::said("Success: Told"))
-}
-
-fn failed(text: &str) -> Report {
-    Report::failed(format!("Failed: {text}"))
-}
-
-fn status(states: &[Status]) -> Report {
-    if states.contains(&Status::On) { Report::said("Status: ON") } else { Report { code: 2, ..Report::said("Status: OFF") } }
-}
-
-fn changed(done: &[Done], word: &str) -> Report {
-    let how = if done.contains(&Done::Changed) { "Powered" } else { "Already" };
-    Report::said(&format!("Success: {how} {word}"))
 }
 
 /// The guests that are meant.
@@ -328,13 +294,5 @@ mod tests {
             .unwrap();
         assert_eq!(pinned.target.uuid.as_deref(), Some("c7a5fdbd-cdaf-9455-926a-d65c16db1809"));
         assert!(pinned.target.name.is_some());
-    }
-
-    #[test]
-    fn the_words_of_fencing_py() {
-        assert_eq!(status(&[Status::Off, Status::On]), Report::said("Status: ON"));
-        assert_eq!(status(&[Status::Off]), Report { code: 2, ..Report::said("Status: OFF") });
-        assert_eq!(changed(&[Done::Already], "OFF").output, "Success: Already OFF\n");
-        assert_eq!(changed(&[Done::Already, Done::Changed], "ON").output, "Success: Powered ON\n");
     }
 }

@@ -3,7 +3,7 @@
 mod round;
 
 use super::note::{Begun, Note, ORDINARY, open_ends};
-use super::power::{Done, LONG_PAUSE, PAUSE, Plug};
+use super::plug::{Done, LONG_PAUSE, PAUSE, Plug};
 use super::told::{RETRY, TELLING, Told, Word};
 use super::verdict::{Answer, Progress, Step, Verdict, judge, step};
 use crate::deadline::{self, Deadline};

@@ -1,10 +1,10 @@
 //! All guests of all hosts, for a person or a program that looks for a plug.
 
-use super::actions::Report;
 use super::host::Entry;
 use super::note::{self, Note};
+use super::plug::PAUSE;
 use super::pool::Pool;
-use super::power::PAUSE;
+use super::report::Report;
 use super::told::{Nodes, Told, Word};
 use crate::deadline::Deadline;
 use crate::domain::{Error, Result};

@@ -20,8 +20,10 @@ mod model;
 mod note;
 mod options;
 mod password;
+mod plug;
 mod pool;
 mod power;
+mod report;
 mod saved;
 mod sight;
 mod table;
@@ -36,8 +38,8 @@ pub use note::{Unproven, unproven};
 
 use crate::log;
 use action::Action;
-use actions::Report;
 use limits::Caller;
+use report::Report;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 

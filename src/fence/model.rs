@@ -10,8 +10,9 @@ mod silent;
 
 use super::limits::{Limits, UNLIMITED};
 use super::options::Options;
+use super::plug::Plug;
 use super::pool::Pool;
-use super::power::{Plug, Status};
+use super::power::Status;
 use super::sight::Target;
 use super::told::Nodes;
 use super::victim::CALLING_OFF;

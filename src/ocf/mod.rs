@@ -33,7 +33,7 @@ pub(crate) use manual::page;
 pub(crate) use metadata::document;
 pub(crate) use moving::HISTORY;
 
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Kind, Uri, evidence};
 use crate::log;
 use crate::parameter::{Concerns, Fault};
@@ -43,7 +43,6 @@ use parameters::Parameters;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// One action that is being carried out.
 pub(crate) struct Call {
@@ -195,7 +194,7 @@ pub(crate) fn faults(given: &BTreeMap<String, String>) -> Vec<String> {
 /// Runs the action that the first of `words` names, and gives its exit code. Further words are ignored, as the API says.
 #[must_use]
 pub(crate) fn run(words: &[OsString]) -> u8 {
-    let begin = Instant::now();
+    let begin = deadline::now();
     let environment = Environment::of_process();
     log::init(environment.log.clone());
     let word = words.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
@@ -203,7 +202,7 @@ pub(crate) fn run(words: &[OsString]) -> u8 {
         return unknown(&word, &environment.reason_prefix) as u8;
     };
     let prefix = environment.reason_prefix.clone();
-    let deadline = Deadline::after(environment.budget().saturating_sub(begin.elapsed()));
+    let deadline = Deadline::after(environment.budget().saturating_sub(deadline::now() - begin));
     let (mut parameters, faults) = parameters::read(&environment);
     let result = match parameters.hypervisor.take() {
         Some(hypervisor) => {

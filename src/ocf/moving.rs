@@ -10,7 +10,7 @@ use super::exit::Failure;
 use super::route;
 use super::starting::settle;
 use crate::cluster;
-use crate::deadline::unix_time;
+use crate::deadline::{now, unix_time};
 use crate::domain::definition::Identity;
 use crate::domain::emulator::Emulator;
 use crate::domain::migration::history::{self, ATTRIBUTE, Course, Entry};
@@ -22,7 +22,7 @@ use crate::domain::{Condition, Error, Kind, State};
 use crate::log;
 use crate::parameter::Concerns;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where the records of the moves from this host are.
 pub const HISTORY: &str = "/run/kvmha/migrations";
@@ -49,13 +49,13 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
         let record = begun.insert(record.clone().with(emulator));
         call.shelf().write(&Record { moving: Some(plan.remote.clone()), ..record.clone() });
     };
-    let (mut course, start) = (Course::default(), Instant::now());
+    let (mut course, start) = (Course::default(), now());
     let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &mut course, &call.deadline);
     // A guest that has arrived settles an earlier move too, whose agent did not live to see it.
     if result.is_ok() || begun.is_some() && !result.as_ref().is_err_and(Error::leaves_open) {
         call.shelf().write(&Record { moving: None, ..begun.unwrap_or(record) });
     }
-    keep(call, &plan, &identity.name, &result, course, start.elapsed());
+    keep(call, &plan, &identity.name, &result, course, now() - start);
     result.map_err(|error| call.failure(error))
 }
 

@@ -3,8 +3,8 @@
 
 use super::super::probe::Find;
 use super::mark::{MARK, Mark, rival, set_id};
+use super::quiet::{is_harmless, quiet, quiet_but_for};
 use super::standing::Standing;
-use super::survey::{is_harmless, quiet, quiet_but_for};
 use super::{Provider, tell};
 use crate::cluster::cib::{Change, Cib};
 use crate::cluster::scheduler;

@@ -4,11 +4,11 @@
 
 use super::super::probe::Find;
 use super::watch::Mover;
-use super::{PERSISTENCE, QUESTION, look};
+use super::{PERSISTENCE, QUESTION, crm_resource, look, persist};
 use crate::cluster::cib::{Change, Cib, History};
 use crate::cluster::foresight;
+use crate::cluster::scheduler;
 use crate::cluster::view::View;
-use crate::cluster::{scheduler, tool};
 use crate::deadline::Deadline;
 use crate::domain::ffi;
 use crate::log;
@@ -70,26 +70,8 @@ fn left_unmanaged(id: &str) -> String {
     )
 }
 
-pub(super) fn crm_resource(id: &str, words: &[&str]) -> anyhow::Result<()> {
-    let mut all = vec!["--resource", id];
-    all.extend(words);
-    tool::run("crm_resource", &all, &Deadline::after(QUESTION)).map(drop).map_err(anyhow::Error::msg)
-}
-
 fn make(change: &Change) -> anyhow::Result<()> {
     change.make(&Deadline::after(QUESTION)).map_err(anyhow::Error::msg)
-}
-
-/// Tries it again for a while: an election may be under way.
-pub(super) fn persist(deadline: &Deadline, mut act: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let deadline = deadline.within(PERSISTENCE);
-    loop {
-        match act() {
-            Err(error) if !deadline.pause(Duration::from_millis(500)) => return Err(error),
-            Err(_) => {}
-            Ok(()) => return Ok(()),
-        }
-    }
 }
 
 /// Gives the resource back to Pacemaker when it has found out where the guest is.
@@ -196,7 +178,6 @@ fn wait(deadline: &Deadline, mut done: impl FnMut() -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::bail;
 
     /// A cluster of three nodes with web1 as `places` says, these failures, and these probes of node1, node2 and node3.
     fn known(places: &[&str], failures: &[(&str, &str)], probes: [Option<i32>; 3]) -> bool {
@@ -242,17 +223,5 @@ mod tests {
     fn what_is_left_is_said_with_the_command_that_ends_it() {
         let text = left_unmanaged("web1");
         assert!(text.contains("cibadmin --delete --xml-text '<meta_attributes id=\"web1-kvmha-migrate\"/>'"), "{text}");
-    }
-
-    #[test]
-    fn what_is_not_taken_is_tried_again() {
-        let mut times = 0;
-        let act = || {
-            times += 1;
-            ensure!(times == 2, "not yet");
-            Ok(())
-        };
-        assert!(persist(&Deadline::after(Duration::from_secs(60)), act).is_ok());
-        assert!(persist(&Deadline::after(Duration::ZERO), || bail!("never")).is_err());
     }
 }

@@ -1,16 +1,15 @@
 //! The move while it is under way: how far it is, and how it ends.
 
 use super::super::progress::Show;
-use super::hold::{crm_resource, persist};
-use super::{LOOK, PATIENCE, PERSISTENCE, QUESTION, look};
+use super::{LOOK, PATIENCE, PERSISTENCE, QUESTION, crm_resource, look, persist};
 use crate::cluster::resource::Placement;
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::{self, Failure};
-use crate::deadline::{Deadline, Task};
+use crate::deadline::{Deadline, Task, now};
 use crate::domain::connection::{Connection, Guest};
 use crate::domain::ffi::Job;
 use anyhow::Context;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often the job is asked for.
 const GLANCE: Duration = Duration::from_millis(250);
@@ -50,7 +49,7 @@ impl Mover<'_> {
 
     fn follow(&self, show: &Show, interrupt: &Task<bool>, deadline: &Deadline) -> Ending {
         // When Pacemaker was last asked, when it last answered, and when something was last seen being done.
-        let (mut asked, mut heard, mut active) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut asked, mut heard, mut active) = (now(), now(), now());
         loop {
             if interrupt.wait(&Deadline::after(GLANCE)).is_some() {
                 return Ending::Unknown("interrupted".to_owned());
@@ -59,34 +58,34 @@ impl Mover<'_> {
                 return Ending::Unknown("the time is over".to_owned());
             }
             if let Some(job) = self.job() {
-                active = Instant::now();
+                active = now();
                 show.progress(&job);
             }
-            if asked.elapsed() < LOOK {
+            if now() - asked < LOOK {
                 continue;
             }
-            asked = Instant::now();
+            asked = now();
             let seen = match look(self.id) {
                 Ok(seen) => seen,
-                Err(error) if heard.elapsed() > PERSISTENCE => return Ending::Unknown(format!("{error:#}")),
+                Err(error) if now() - heard > PERSISTENCE => return Ending::Unknown(format!("{error:#}")),
                 // On a busy node an answer may not come in time: that says nothing of the move.
                 Err(_) => {
-                    active = Instant::now();
+                    active = now();
                     continue;
                 }
             };
-            heard = Instant::now();
+            heard = now();
             if let Some(reason) = new_failure(&seen, &self.failures) {
                 return Ending::Failed(reason);
             }
             if seen.is_changing() || !is_at_rest(&seen) {
-                active = Instant::now();
+                active = now();
             }
             if seen.nodes == [self.node] && !seen.is_changing() {
                 return Ending::Moved;
             }
             // Also after it was begun: somebody else may have asked for something else meanwhile.
-            if active.elapsed() > PATIENCE {
+            if now() - active > PATIENCE {
                 let place = if seen.nodes.is_empty() { "stopped".to_owned() } else { format!("on {}", seen.nodes.join(", ")) };
                 return Ending::Unknown(format!("Pacemaker leaves it {place} (crm_simulate --live-check --show-scores tells why)"));
             }

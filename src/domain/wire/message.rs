@@ -5,7 +5,6 @@
 //! any version understands a client of any other.
 
 use super::xdr::{Reader, Writer};
-use crate::domain::live::Size;
 use crate::domain::state::Condition;
 use crate::uuid;
 
@@ -217,6 +216,15 @@ pub(super) fn state(mut reader: Reader) -> Option<Condition> {
 pub(super) fn pulse(mut reader: Reader) -> Option<()> {
     reader.optional(Reader::string)?;
     reader.end()
+}
+
+/// What of a host a guest takes, as `virsh dominfo` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// CPUs.
+    pub cpus: u64,
+    /// The most memory it may have, in KiB.
+    pub memory: u64,
 }
 
 /// The size of the domain (`remote_domain_get_info_ret`): its state, the most memory it may have, what it has now, CPUs, CPU time.

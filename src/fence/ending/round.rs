@@ -4,7 +4,7 @@ use super::{Ending, OTHERS, ROUNDS_AFTER_MOVE};
 use crate::deadline::{self, Deadline};
 use crate::domain::{Error, Result};
 use crate::fence::note::{self, Begun, Note};
-use crate::fence::power::{LONG_PAUSE, PAUSE};
+use crate::fence::plug::{LONG_PAUSE, PAUSE};
 use crate::fence::told::{Proof, RETRY, TELLING, Told, Word};
 use crate::fence::verdict::Verdict;
 use crate::fence::victim::{Attempt, End, Moving, Stayed, Victim, is_no, known_by};
