@@ -2,6 +2,7 @@
 
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::disturbance;
+use crate::cluster::forgotten;
 use crate::cluster::scheduler::{self, Step};
 use crate::cluster::tool::Trouble;
 use crate::cluster::view::{self, View};
@@ -60,9 +61,18 @@ pub(super) fn refreshing(view: &View, cib: &Cib, id: &str, node: &str) -> Option
     let plans = scheduler::plan_for(cib, &deadline)
         .and_then(|before| scheduler::plan_for(&cib.as_found(id, Some(node)), &deadline).map(|after| (before, after)));
     let by_hand = format!("crm_resource --refresh --force --resource {id}");
+    let unforeseen = |trouble| Some(format!("{by_hand}, if that may be: what Pacemaker does then cannot be foreseen ({trouble})"));
     let what = match plans {
-        Ok((before, after)) => consequence(&before, &after, id)?,
-        Err(trouble) => return Some(format!("{by_hand}, if that may be: what Pacemaker does then cannot be foreseen ({trouble})")),
+        Ok((before, after)) => consequence(&before, &after, id),
+        Err(trouble) => return unforeseen(trouble),
+    };
+    let Some(what) = what else {
+        return match forgotten::harm(cib, id, &deadline) {
+            Ok(harm) => {
+                harm.map(|harm| format!("{id} has failed, and to look for it anew costs others something: {harm}; then run this again"))
+            }
+            Err(trouble) => unforeseen(trouble),
+        };
     };
     let (why, remedy) = cause(view, cib, id, node);
     Some(format!("{id} has failed, and without that Pacemaker would {what}, {why}: {remedy} first; or, if that may be, {by_hand}"))

@@ -3,7 +3,7 @@
 
 use super::cib::Cib;
 use super::fencing::{self, Since};
-use super::{scheduler, utilization, view};
+use super::{forgotten, scheduler, utilization, view};
 use crate::fuzzed::{is_xml, text};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ pub fn cib(data: &[u8]) {
         let adopted = cib.with_provider(&ids, "kvmha");
         assert!(is_xml(adopted.text()));
         assert_eq!(adopted.primitives().len(), resources.len());
+        for id in &ids {
+            assert!(is_xml(cib.with_meta(id, "maintenance", "true").text()));
+        }
         // The root can have an id too; an empty text is no XML.
         let less = cib.without(&ids);
         assert!(less.text().is_empty() || is_xml(less.text()));
@@ -52,9 +55,12 @@ pub fn crm_mon(data: &[u8]) {
     });
 }
 
-/// What Pacemaker would do.
+/// What Pacemaker would do: the list of it, or the graph.
 pub fn crm_simulate(data: &[u8]) {
     text(data, |text| {
+        for step in forgotten::at_once(text, "web1").into_iter().flatten() {
+            assert_ne!(step.operation, "monitor");
+        }
         for step in scheduler::parse(text).into_iter().flatten() {
             assert!(!step.to_string().is_empty());
         }

@@ -3,6 +3,7 @@
 pub mod cib;
 pub mod fencing;
 pub mod foresight;
+pub mod forgotten;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 mod moment;

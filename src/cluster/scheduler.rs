@@ -54,9 +54,23 @@ pub fn outcome_for(cib: &Cib, deadline: &Deadline) -> Result<(Vec<Step>, Cib), T
     let (before, after) = (written(cib.text())?, written("")?);
     let [from, to] = [&before, &after].map(|file| file.path().to_string_lossy().into_owned());
     let steps = ask(&["--xml-file", &from, "--simulate", "--save-output", &to, "--output-as=xml"], deadline)?;
-    let text =
-        fs::read_to_string(&to).map_err(|error| Trouble::Silent(format!("what crm_simulate has written cannot be read: {error}")))?;
-    Ok((steps, Cib::parse(text)?))
+    Ok((steps, Cib::parse(read(&to)?)?))
+}
+
+/// What would be done if the CIB were `cib`, with what waits for what: Pacemaker's transition graph, as XML.
+///
+/// # Errors
+/// The scheduler cannot be asked.
+pub(super) fn graph_for(cib: &Cib, deadline: &Deadline) -> Result<String, Trouble> {
+    let (file, graph) = (written(cib.text())?, written("")?);
+    let [from, to] = [&file, &graph].map(|file| file.path().to_string_lossy().into_owned());
+    tool::run("crm_simulate", &["--xml-file", &from, "--save-graph", &to, "--output-as=xml"], deadline)?;
+    read(&to)
+}
+
+/// What crm_simulate has written.
+fn read(path: &str) -> Result<String, Trouble> {
+    fs::read_to_string(path).map_err(|error| Trouble::Silent(format!("what crm_simulate has written cannot be read: {error}")))
 }
 
 /// A file for the scheduler. Memory, and only for root: the configuration has passwords in it. It has to be called .xml.

@@ -289,6 +289,42 @@ pub fn refused(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What depends on a guest: between the deletion of what the nodes remember and their answers Pacemaker takes the guest for stopped, and would stop
+/// what is to be where it is. That is refused; what waits for the answers, as in a group, is not stopped.
+pub fn what_depends_on_it(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["leader", "grouped"], THEIRS)?;
+    check(lab, "pcs resource create follower ocf:pacemaker:Dummy")?;
+    check(lab, "pcs constraint colocation add follower with leader INFINITY")?;
+    check(lab, "pcs resource create behind ocf:pacemaker:Dummy")?;
+    check(lab, "pcs resource group add pair grouped behind")?;
+    settle(lab)?;
+    let guests = Placed::all(lab, &["leader", "grouped"])?;
+    let begun = |id: &str| {
+        let path = format!("//lrm_resource[@id='{id}']/lrm_rsc_op[@operation='start']");
+        lab.check(&speaker(lab)?, &["cibadmin", "--query", "--xpath", &path], PATIENCE)
+    };
+    let starts = || -> Result<[String; 2]> { Ok([begun("follower")?, begun("behind")?]) };
+    let (before, configured) = (starts()?, cib(lab)?);
+    for words in [&["leader"][..], &["--all"], &["leader", "--dry-run"]] {
+        let output = adopt(lab, words)?;
+        settle(lab)?;
+        promised!(starts()? == before, "{words:?} has restarted what depends on the guest: {}", output.stdout);
+        let reason = output.stderr.contains("leader: Pacemaker would stop follower on ") && output.stderr.contains("is-managed");
+        ensure!(!output.ok() && reason && cib(lab)? == configured, "{words:?}: code {:?}: {}", output.code, output.stderr);
+    }
+    adopt(lab, &["grouped"])?.success("adopt grouped")?;
+    settle(lab)?;
+    promised!(starts()? == before, "what is in a group with the guest was restarted");
+    check(lab, "crm_resource --resource follower --meta --set-parameter is-managed --parameter-value false")?;
+    adopt(lab, &["leader"])?.success("adopt leader")?;
+    check(lab, "crm_resource --resource follower --meta --delete-parameter is-managed")?;
+    all_well(lab, &guests, OURS)?;
+    promised!(starts()? == before, "what depends on the guest was restarted");
+    check(lab, "pcs resource ungroup pair")?;
+    check(lab, "pcs constraint delete colocation-follower-leader-INFINITY")?;
+    settle(lab)
+}
+
 /// A guest that libvirt runs outside the cluster: the commands that are printed put it there, word by word, and it runs on.
 pub fn from_libvirt(lab: &Lab) -> Result<()> {
     for (name, tool, other) in [("outpcs", "pcs ", "crm "), ("outcrm", "crm ", "pcs ")] {

@@ -5,7 +5,7 @@ use super::super::probe::Find;
 use super::mark::{MARK, Mark, rival, set_id};
 use super::quiet::{is_harmless, quiet, quiet_but_for};
 use super::standing::Standing;
-use super::{Provider, tell};
+use super::{Provider, others, tell};
 use crate::cluster::cib::{Change, Cib};
 use crate::cluster::scheduler;
 use crate::cluster::tool::{self, Trouble};
@@ -83,6 +83,7 @@ impl Journey {
 
     /// The steps that can be undone; gives the node where the guest is.
     fn go(&self, deadline: &Deadline) -> anyhow::Result<Option<String>> {
+        self.spare_others(deadline)?;
         self.step("1 maintenance");
         self.enter(deadline)?;
         self.step("2 agent");
@@ -235,6 +236,7 @@ impl Journey {
 
     /// Deletes what the nodes remember; they are then asked anew. Of this resource: without --force of all members of its group.
     fn ask_anew(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        self.spare_others(deadline)?;
         let refresh = deadline.within(Duration::from_secs(45));
         loop {
             match tool::run("crm_resource", &["--refresh", "--force", "--resource", &self.resource], &refresh) {
@@ -244,6 +246,10 @@ impl Journey {
                 Err(_) => {}
             }
         }
+    }
+
+    fn spare_others(&self, deadline: &Deadline) -> anyhow::Result<()> {
+        others::spare(&Cib::query(&deadline.within(CHANGE))?, &self.resource, self.goal, deadline)
     }
 
     /// Waits until all nodes that are asked have answered the new agent's probe: node, code, reason. Whom Pacemaker asks is its own affair (not

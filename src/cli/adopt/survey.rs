@@ -3,7 +3,7 @@
 use super::journey::Journey;
 use super::mark::{MARK, Mark, rival, set_id};
 use super::quiet::{in_maintenance, is_harmless, quiet_but_for};
-use super::{Provider, count};
+use super::{Provider, count, others};
 use crate::cluster::cib::{Asker, Cib, Primitive};
 use crate::cluster::scheduler;
 use crate::cluster::tool;
@@ -16,6 +16,9 @@ use std::time::Duration;
 
 /// How long a cluster may take to come to rest before it is said not to be quiet.
 const QUIET: Duration = Duration::from_secs(15);
+
+/// How long it may take to foresee what a change of one resource means for others.
+const SPARING: Duration = Duration::from_secs(20);
 
 /// What defaults may be said of.
 const OPERATIONS: [&str; 5] = ["start", "stop", "monitor", "migrate_to", "migrate_from"];
@@ -87,6 +90,12 @@ impl Survey {
         }
         let survey = Self { goal, run, lots };
         survey.foresee(&cib, deadline)?;
+        for lot in &survey.lots {
+            if let Some(goal) = lot.goal {
+                // With many guests the time for all the rest would not do.
+                others::spare(&cib, &lot.id, goal, &Deadline::after(SPARING)).map_err(|error| error.context(lot.id.clone()))?;
+            }
+        }
         Ok(survey)
     }
 
@@ -151,6 +160,12 @@ fn may_be_changed(primitive: &Primitive, placed: Option<&Placed>, goal: Provider
             bail!("its meta attribute {name} is set ({value}); remove it first");
         }
     }
+    if let Some(node) = primitive.meta.get("remote-node") {
+        bail!(
+            "it is a node of the cluster itself (remote-node={node}): while the nodes are asked anew where it is, Pacemaker would start \
+             elsewhere what runs in it; remove remote-node first"
+        );
+    }
     ensure!(placed.managed, "it is not managed by Pacemaker at the moment");
     ensure!(matches!(placed.role.as_str(), "Started" | "Stopped"), "it is {}", placed.role);
     Ok(())
@@ -205,5 +220,24 @@ mod tests {
         assert_eq!(lost(&[set("a", "heartbeat"), set("b", "kvmha")].concat()), None);
         assert_eq!(lost(""), None);
         assert_eq!(lost(&set("a", "kvmha")), None);
+    }
+
+    #[test]
+    fn a_guest_that_is_a_node_itself() {
+        let primitive = |meta: &[(&str, &str)]| Primitive {
+            id: "web1".to_owned(),
+            agent: Provider::Kvmha.agent(),
+            meta: meta.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Primitive::default()
+        };
+        let text = "<r><summary><current_dc present='false'/></summary><resources><resource id='web1' role='Started' managed='true'/></resources></r>";
+        let view = crate::cluster::view::parse(text).unwrap();
+        let refused = |primitive: &Primitive, left| {
+            may_be_changed(primitive, view.resource("web1"), Provider::Heartbeat, left).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused(&primitive(&[]), false), None);
+        let node = primitive(&[("remote-node", "vmA")]);
+        assert!(refused(&node, false).is_some_and(|text| text.contains("remote-node=vmA")));
+        assert_eq!(refused(&node, true), None, "it has been begun");
     }
 }

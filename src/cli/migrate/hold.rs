@@ -6,13 +6,13 @@ use super::super::probe::Find;
 use super::watch::Mover;
 use super::{PERSISTENCE, QUESTION, crm_resource, look, persist};
 use crate::cluster::cib::{Change, Cib, History};
-use crate::cluster::foresight;
 use crate::cluster::scheduler;
 use crate::cluster::view::View;
+use crate::cluster::{foresight, forgotten};
 use crate::deadline::Deadline;
 use crate::domain::ffi;
 use crate::log;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use std::time::Duration;
 
 /// How long taking it back may take.
@@ -78,6 +78,15 @@ fn make(change: &Change) -> anyhow::Result<()> {
 fn release(id: &str, deadline: &Deadline) -> anyhow::Result<()> {
     // Of a move that failed Pacemaker believes that the guest is on both nodes, and watches it on both; so what it knows is thrown away
     // until it is right. Without --force that of all members of its group would be.
+    let mut harm = None;
+    persist(deadline, || {
+        let question = deadline.within(QUESTION);
+        harm = forgotten::harm(&Cib::query(&question)?, id, &question)?;
+        Ok(())
+    })?;
+    if let Some(harm) = harm {
+        bail!("{harm}, then kvmha migrate once more");
+    }
     let settled = (0..BACK.as_secs() / ANSWERS.as_secs()).any(|_| {
         let _ = crm_resource(id, &["--refresh", "--force"]);
         wait(&deadline.within(ANSWERS), || is_settled(id))

@@ -30,6 +30,40 @@ impl Cib {
         self.edited(ranges.into_iter().map(|range| (range, provider.to_owned())).collect())
     }
 
+    /// The CIB as it would be if a resource had this meta attribute, whatever else is said of it.
+    #[must_use]
+    pub fn with_meta(&self, resource: &str, name: &str, value: &str) -> Self {
+        let set = format!(
+            "<meta_attributes id=\"kvmha-would-have\" score=\"INFINITY\"><nvpair id=\"kvmha-would-have-{name}\" name=\"{name}\" value=\"{value}\"/>\
+             </meta_attributes>"
+        );
+        self.with_child(&set, |node| node.has_tag_name("primitive") && node.attribute("id") == Some(resource))
+    }
+
+    /// With one more child in the first element that is meant.
+    fn with_child(&self, child: &str, is_meant: impl Fn(&Node) -> bool) -> Self {
+        let Some(range) = self.with(|document| document.descendants().find(is_meant).map(|node| node.range())) else { return self.clone() };
+        let old = self.text.get(range.clone()).unwrap_or_default();
+        let tag = old.trim_start_matches('<').split(|c: char| c.is_whitespace() || c == '/').next().unwrap_or_default();
+        let new = match old.strip_suffix("/>") {
+            Some(open) => format!("{open}>{child}</{tag}>"),
+            None => old.rsplit_once("</").map_or(old.to_owned(), |(inner, end)| format!("{inner}{child}</{end}")),
+        };
+        self.edited(vec![(range, new)])
+    }
+
+    /// What a node remembers of a recurring monitor that finds a resource running.
+    fn monitor(&self, resource: &str) -> String {
+        let features = self.with(|document| document.root_element().attribute("crm_feature_set").map(str::to_owned));
+        let features = features.unwrap_or("3.16.2".to_owned());
+        let key = "1:1:0:00000000-0000-0000-0000-000000000000";
+        format!(
+            "<lrm_rsc_op id=\"{resource}_monitor_10000\" operation_key=\"{resource}_monitor_10000\" operation=\"monitor\" \
+             crm_feature_set=\"{features}\" transition-key=\"{key}\" transition-magic=\"0:0;{key}\" call-id=\"1\" rc-code=\"0\" \
+             op-status=\"0\" interval=\"10000\"/>"
+        )
+    }
+
     /// The CIB as it would be if all nodes had forgotten what they know of a resource, and its failures, and `node`, if any, had then found it
     /// running.
     ///
@@ -37,14 +71,8 @@ impl Cib {
     /// without one Pacemaker would restart the resource (`pcmk__check_action_config`, pacemaker 2.1.5).
     #[must_use]
     pub fn as_found(&self, resource: &str, node: Option<&str>) -> Self {
+        let monitor = self.monitor(resource);
         let edits = self.with(|document| {
-            let features = document.root_element().attribute("crm_feature_set").unwrap_or("3.16.2");
-            let key = "1:1:0:00000000-0000-0000-0000-000000000000";
-            let monitor = format!(
-                "<lrm_rsc_op id=\"{resource}_monitor_10000\" operation_key=\"{resource}_monitor_10000\" operation=\"monitor\" \
-                 crm_feature_set=\"{features}\" transition-key=\"{key}\" transition-magic=\"0:0;{key}\" call-id=\"1\" rc-code=\"0\" \
-                 op-status=\"0\" interval=\"10000\"/>"
-            );
             let mut edits = Vec::new();
             for entry in
                 document.descendants().filter(|entry| entry.has_tag_name("lrm_resource") && entry.attribute("id") == Some(resource))
@@ -121,6 +149,17 @@ mod tests {
         assert_eq!(drawn.moves_left(), [("web1".to_owned(), "cli-prefer-web1".to_owned())]);
         assert!(drawn.text().contains("score=\"INFINITY\""), "{}", drawn.text());
         assert!(!drawn.without(&["cli-prefer-web1".to_owned()]).has("cli-prefer-web1"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_resource_in_memory_only() {
+        for text in ["<primitive id='web1'/>", "<primitive id='web1'><operations/></primitive>", "<primitive id='web1'></primitive>"] {
+            let cib = Cib::parse(format!("<cib><resources><primitive id='web'/>{text}</resources></cib>")).unwrap();
+            let held = cib.with_meta("web1", "maintenance", "true");
+            let meta: Vec<_> = held.primitives().into_iter().map(|primitive| primitive.meta.get("maintenance").cloned()).collect();
+            assert_eq!(meta, [None, Some("true".to_owned())], "{}", held.text());
+            assert_eq!(cib.with_meta("web2", "maintenance", "true").text(), cib.text());
+        }
     }
 
     #[test]
