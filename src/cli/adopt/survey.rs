@@ -58,20 +58,10 @@ impl Survey {
     pub(super) fn make(named: &[String], goal: Provider, deadline: &Deadline) -> anyhow::Result<Self> {
         let view = quiet_but_for(&in_maintenance(&Cib::query(deadline)?), &deadline.within(QUIET))?;
         let cib = Cib::query(deadline)?;
-        let primitives = cib.primitives();
         let run = Mark::new(tool::run("crm_node", &["--name"], deadline)?.trim());
-        for id in named {
-            ensure!(primitives.iter().any(|primitive| primitive.id == *id), "there is no resource {id}");
-        }
-        let left = |primitive: &Primitive| cib.value(&format!("{}-goal", set_id(&primitive.id))).and_then(|word| Provider::named(&word));
-        let other = goal.other().agent();
-        let wanted = |primitive: &&Primitive| match named {
-            [] => primitive.agent == other || left(primitive).is_some(),
-            named => named.contains(&primitive.id) || left(primitive).is_some(),
-        };
         let mut lots = Vec::new();
-        for primitive in primitives.iter().filter(wanted) {
-            let left = left(primitive);
+        for primitive in &meant(&cib, named, goal)? {
+            let left = left(&cib, &primitive.id);
             if let Some(rival) = rival(&cib, &set_id(&primitive.id), &run) {
                 bail!("{}: {rival}", primitive.id);
             }
@@ -115,6 +105,23 @@ impl Survey {
         }
         Ok(())
     }
+}
+
+/// The resources that are meant, and those that an earlier run left. What comes from a template has its agent there.
+fn meant(cib: &Cib, named: &[String], goal: Provider) -> anyhow::Result<Vec<Primitive>> {
+    let mut resources = cib.resources();
+    for id in named {
+        ensure!(resources.iter().any(|resource| resource.id == *id), "there is no resource {id}");
+    }
+    let other = goal.other().agent();
+    let is_meant = |resource: &Primitive| if named.is_empty() { resource.agent == other } else { named.contains(&resource.id) };
+    resources.retain(|resource| is_meant(resource) || left(cib, &resource.id).is_some());
+    Ok(resources)
+}
+
+/// Where an earlier run that was not finished has left a resource on its way to.
+fn left(cib: &Cib, id: &str) -> Option<Provider> {
+    Provider::named(&cib.value(&format!("{}-goal", set_id(id)))?)
 }
 
 /// A default that is bound to the old agent by a rule, and what to do about it: with the new agent Pacemaker's own would count, 20 s for a stop.
@@ -220,6 +227,19 @@ mod tests {
         assert_eq!(lost(&[set("a", "heartbeat"), set("b", "kvmha")].concat()), None);
         assert_eq!(lost(""), None);
         assert_eq!(lost(&set("a", "kvmha")), None);
+    }
+
+    #[test]
+    fn a_guest_of_a_template_is_not_passed_over() {
+        let text = "<cib><configuration><resources><template id='vm' class='ocf' provider='heartbeat' type='VirtualDomain'/><primitive id='web1' template='vm'/>\
+            <primitive id='web2' class='ocf' provider='kvmha' type='VirtualDomain'/></resources></configuration></cib>";
+        let cib = Cib::parse(text.to_owned()).unwrap();
+        let all = meant(&cib, &[], Provider::Kvmha).unwrap();
+        let [web1] = &all[..] else { panic!("{all:?}") };
+        let refused = may_be_changed(web1, None, Provider::Kvmha, false).unwrap_err().to_string();
+        assert!(refused.starts_with("it is made from the template vm"), "{refused}");
+        let named = |id: &str| meant(&cib, &[id.to_owned()], Provider::Kvmha).map(|found| found.len()).ok();
+        assert_eq!((named("web2"), named("web3")), (Some(1), None));
     }
 
     #[test]
