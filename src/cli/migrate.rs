@@ -9,6 +9,7 @@
 mod hold;
 mod watch;
 
+use super::interruption::endings;
 use super::{Given, print};
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::Move;
@@ -23,8 +24,6 @@ use crate::log;
 use crate::ocf::Asked;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use nix::sys::signal::{SigSet, Signal};
-use std::fs;
 use std::time::Duration;
 use watch::{Ending, Mover};
 
@@ -61,7 +60,7 @@ pub(super) struct Arguments {
 /// 0: it runs on the node. 1: it does not, and the reason is said.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     // Before there is any thread: all of them leave the signal to the one that waits for it.
-    let signals = endings(&fs::read_to_string("/proc/self/status").context("/proc/self/status")?);
+    let signals = endings()?;
     signals.thread_block()?;
     let interrupt = Task::start(move || signals.wait().is_ok());
     let Arguments { resource: id, node, plain, timeout } = arguments;
@@ -128,13 +127,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 fn nothing_asked(id: &str) -> u8 {
     log::complain(&format!("interrupted: nothing was asked for {id}"));
     1
-}
-
-/// The signals that end it: not those that whoever started it had ignored, as nohup does. The kernel gives also these to one who waits for them.
-fn endings(status: &str) -> SigSet {
-    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok()).unwrap_or(0);
-    let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter();
-    all.filter(|signal| ignored >> (*signal as i32 - 1) & 1 == 0).collect()
 }
 
 fn look(id: &str) -> anyhow::Result<resource::Placement> {
@@ -214,15 +206,6 @@ fn refuse_what_costs_a_restart(wanted: &Move, deadline: &Deadline) -> anyhow::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signal_that_was_ignored_before_does_not_end_it() {
-        let ends = |status, signal| endings(status).contains(signal);
-        assert!(ends("SigIgn:\t0000000000000000\n", Signal::SIGHUP));
-        assert!(!ends("SigBlk:\t0000000000000001\nSigIgn:\t0000000000000001\n", Signal::SIGHUP));
-        assert!(ends("SigIgn:\t0000000000000001\n", Signal::SIGTERM) && ends("", Signal::SIGINT));
-        assert!(!ends("SigIgn:\t0000000000000002\n", Signal::SIGINT));
-    }
 
     #[test]
     fn what_is_not_taken_is_tried_again() {

@@ -2,7 +2,7 @@
 
 use crate::cluster::{
     OURS, Placed, THEIRS, adopt, adopt_until, all_well, check, cib, configure, kill_adopt, nothing_left, other_than, placed, primitive,
-    settle, speaker,
+    said_until, settle, signal_adopt, speaker,
 };
 use crate::props::{PATH, stand_in};
 use crate::stage::{Frozen, HERE, PATIENCE, Resource};
@@ -11,6 +11,7 @@ use lab::process::wait_until;
 use lab::promised;
 use lab::scene::LIMIT;
 use lab::{Lab, Watcher};
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// The lines by which the command says where it is.
@@ -323,6 +324,21 @@ pub fn what_depends_on_it(lab: &Lab) -> Result<()> {
     check(lab, "pcs resource ungroup pair")?;
     check(lab, "pcs constraint delete colocation-follower-leader-INFINITY")?;
     settle(lab)
+}
+
+/// With nohup it goes on when its terminal closes.
+pub fn goes_on_without_a_terminal(lab: &Lab) -> Result<()> {
+    placed(lab, &[], &["near", "far"], THEIRS)?;
+    let guests = Placed::all(lab, &["near", "far"])?;
+    let node = speaker(lab)?;
+    let (code, said) =
+        said_until(lab, &node, &["nohup", "kvmha", "adopt", "near", "far"], STEPS[1], || signal_adopt(lab, &node, Signal::SIGHUP))?;
+    ensure!(code == Some(0), "code {code:?}: {said}");
+    all_well(lab, &guests, OURS)?;
+    let (code, said) =
+        said_until(lab, &node, &["kvmha", "adopt", "--back", "near", "far"], STEPS[1], || signal_adopt(lab, &node, Signal::SIGHUP))?;
+    ensure!(code == Some(1) && said.contains("interrupted: 1 of 2"), "code {code:?}: {said}");
+    nothing_left(lab)
 }
 
 /// A guest that libvirt runs outside the cluster: the commands that are printed put it there, word by word, and it runs on.

@@ -127,15 +127,14 @@ pub fn adopt(lab: &Lab, words: &[&str]) -> Result<Output> {
 
 /// Runs `kvmha adopt` on a node, and does something as soon as it prints a line with `line` in it. Its code, if it lived to say one, and
 /// everything it said.
-pub fn adopt_until(
-    lab: &Lab,
-    node: &str,
-    words: &[&str],
-    line: &str,
-    mut act: impl FnMut() -> Result<()>,
-) -> Result<(Option<i32>, String)> {
+pub fn adopt_until(lab: &Lab, node: &str, words: &[&str], line: &str, act: impl FnMut() -> Result<()>) -> Result<(Option<i32>, String)> {
     let words: Vec<&str> = ["kvmha", "adopt"].iter().chain(words).copied().collect();
-    let mut child = lab.enter(node, &words, Terminal::None)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    said_until(lab, node, &words, line, act)
+}
+
+/// The same of any command that calls it.
+pub fn said_until(lab: &Lab, node: &str, words: &[&str], line: &str, mut act: impl FnMut() -> Result<()>) -> Result<(Option<i32>, String)> {
+    let mut child = lab.enter(node, words, Terminal::None)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut said = String::new();
     let mut acted = false;
     for heard in BufReader::new(child.stdout.take().context("no output")?).lines() {
@@ -157,10 +156,15 @@ pub fn adopt_until(
 
 /// Kills the `kvmha adopt` that runs on a node.
 pub fn kill_adopt(lab: &Lab, node: &str) -> Result<()> {
+    signal_adopt(lab, node, Signal::SIGKILL)
+}
+
+/// Sends a signal to the `kvmha adopt` that runs on a node.
+pub fn signal_adopt(lab: &Lab, node: &str, signal: Signal) -> Result<()> {
     let running = lab.processes(node, "kvmha")?;
     let adopting: Vec<_> = running.into_iter().filter(|process| arguments(process.pid).iter().any(|word| word == "adopt")).collect();
     ensure!(!adopting.is_empty(), "kvmha adopt does not run");
-    ensure!(adopting.iter().all(|process| process.signal(Signal::SIGKILL)), "it cannot be killed");
+    ensure!(adopting.iter().all(|process| process.signal(signal)), "{signal} cannot be sent to it");
     Ok(())
 }
 
