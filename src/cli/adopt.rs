@@ -12,6 +12,7 @@
 mod journey;
 mod libvirt;
 mod mark;
+mod newcomer;
 mod others;
 mod quiet;
 mod standing;

@@ -139,10 +139,16 @@ fn cause(view: &View, cib: &Cib, id: &str, node: &str) -> (String, String) {
     if cib.meta(id, "target-role").is_some_and(|role| role.eq_ignore_ascii_case("Stopped")) {
         return ("for it has target-role=Stopped".to_owned(), format!("pcs resource enable {id}"));
     }
-    if view.nodes.iter().any(|member| member.name == node && member.standby) {
-        return (format!("for {node} is in standby"), format!("pcs node unstandby {node}"));
+    if let Some(standby) = standby(view, node) {
+        return standby;
     }
     ("by its constraints".to_owned(), "see crm_simulate --live-check --show-scores, and change them".to_owned())
+}
+
+/// That a node is in standby, and what ends that; nothing if it is not.
+pub(super) fn standby(view: &View, node: &str) -> Option<(String, String)> {
+    let is_in_standby = view.nodes.iter().any(|member| member.name == node && member.standby);
+    is_in_standby.then(|| (format!("for {node} is in standby"), format!("pcs node unstandby {node}")))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use crate::deadline::Deadline;
 use crate::domain::{Connection, Definition, Kind, locks, status};
 use crate::log;
 use crate::program::{self, Outcome};
-use crate::storage::hazards::hazards;
-use crate::storage::{Role, Sight, finding};
+use crate::storage::finding;
+use crate::storage::hazards::warnings;
 
 /// Checks the parameters. Level 0: the words, the same answer on every host. Level 10: that this host can run the guest.
 pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
@@ -63,14 +63,7 @@ fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &
     let name = &definition.identity.name;
     let deadline = deadline.within(deadline.left() / 2);
     for finding in finding::look(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline), &deadline) {
-        let seen = match &finding.sight {
-            Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
-            // The first start makes it.
-            Some(Sight::Missing(_)) if matches!(finding.item.role, Role::Tpm | Role::Nvram) => None,
-            Some(Sight::Missing(text) | Sight::Untold(text)) => Some(text.clone()),
-            _ => None,
-        };
-        for text in seen.into_iter().chain(hazards(&finding.item, finding.facts())) {
+        for text in warnings(&finding) {
             let text = format!("{name}: {}: {text}", finding.item);
             log::warning(&text);
             log::complain(&text);

@@ -1,8 +1,22 @@
 //! What of a guest's storage will hurt it: said before it does.
 
+use super::finding::Finding;
 use super::item::{Item, Role, Source};
 use super::kind::Kind;
-use super::look::Facts;
+use super::look::{Facts, Sight};
+
+/// The same of a thing that was looked for, and why it was not seen, if it was not.
+#[must_use]
+pub fn warnings(finding: &Finding) -> Vec<String> {
+    let unseen = match &finding.sight {
+        Some(Sight::Silent) => Some("its storage does not answer".to_owned()),
+        // The first start makes it.
+        Some(Sight::Missing(_)) if matches!(finding.item.role, Role::Tpm | Role::Nvram) => None,
+        Some(Sight::Missing(text) | Sight::Untold(text)) => Some(text.clone()),
+        _ => None,
+    };
+    unseen.into_iter().chain(hazards(&finding.item, finding.facts())).collect()
+}
 
 /// What is to be said about a thing, with what was seen of it, if it was looked at.
 #[must_use]

@@ -372,6 +372,28 @@ pub fn from_libvirt(lab: &Lab) -> Result<()> {
         check(lab, "pcs property set maintenance-mode=")?;
         settle(lab)?;
         std::fs::remove_file(&elsewhere)?;
+        if name == "outpcs" {
+            let ban = format!("<rsc_location id='out' rsc-pattern='^out' node='{HERE}' score='-INFINITY'/>");
+            for (begin, reason, end) in [
+                (&["pcs", "node", "standby", HERE][..], "is in standby: pcs node unstandby", &["pcs", "node", "unstandby", HERE][..]),
+                (
+                    &["pcs", "property", "set", "symmetric-cluster=false"],
+                    "(symmetric-cluster=false): pcs constraint location",
+                    &["pcs", "property", "set", "symmetric-cluster="],
+                ),
+                (
+                    &["cibadmin", "--create", "--scope", "constraints", "--xml-text", &ban],
+                    "by a constraint with a pattern",
+                    &["cibadmin", "--delete", "--xml-text", "<rsc_location id='out'/>"],
+                ),
+            ] {
+                lab.check(HERE, begin, PATIENCE)?;
+                settle(lab)?;
+                refused(reason)?;
+                lab.check(HERE, end, PATIENCE)?;
+                settle(lab)?;
+            }
+        }
         let before = cib(lab)?;
         let script = adopt()?.success("adopt --from-libvirt")?;
         ensure!(cib(lab)? == before, "printing has changed the CIB");

@@ -5,13 +5,16 @@
 
 use super::super::overview::is_guest;
 use super::super::print;
+use super::newcomer::Newcomer;
 use super::way::Way;
 use crate::cluster::cib::{Cib, Primitive};
+use crate::cluster::tool;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::{Connection, files, status};
 use crate::ocf::{self, Asked};
+use crate::storage::{finding, hazards};
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,9 @@ use std::time::Duration;
 /// How long the questions may take together.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long Pacemaker's scheduler may take.
+const FORESIGHT: Duration = Duration::from_secs(20);
+
 const URI: &str = "qemu:///system";
 
 /// What is known of the guest.
@@ -27,6 +33,8 @@ struct Guest {
     definition: Definition,
     persistent: bool,
     autostart: bool,
+    /// What is to be said of its storage.
+    warnings: Vec<String>,
 }
 
 /// Prints the commands for `domain`, whose definition is to be in the file `config`.
@@ -58,6 +66,11 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
     if let Some(fault) = ocf::faults(&parameters).first() {
         bail!("{fault}");
     }
+    let live = movable.is_none().to_string();
+    let node = tool::run("crm_node", &["--name"], &deadline)?;
+    let meta = meta(&live);
+    let newcomer = Newcomer { name: &name, node: node.trim(), meta: &meta };
+    newcomer.is_welcome(&view, &cib, &Deadline::after(FORESIGHT))?;
     print(&format!("{}\n", script(&guest, &name, domain, config, movable.as_deref(), &way, &view)));
     Ok(())
 }
@@ -88,7 +101,18 @@ fn look(domain: &str, config: &str, deadline: &Deadline) -> anyhow::Result<Guest
         let autostart = persistent && domain.autostart()?;
         Ok((domain.xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE)?, persistent, autostart))
     })?;
-    Ok(Guest { definition: Definition::parse(Path::new(config), xml.into_bytes())?, persistent, autostart })
+    let definition = Definition::parse(Path::new(config), xml.into_bytes())?;
+    let findings = finding::look(&definition.xml, &|pool, volume| connection.volume(pool, volume, deadline), deadline);
+    let of = |finding: &finding::Finding| {
+        hazards::warnings(finding).into_iter().map(|text| format!("{}: {text}", finding.item)).collect::<Vec<_>>()
+    };
+    Ok(Guest { warnings: findings.iter().flat_map(of).collect(), definition, persistent, autostart })
+}
+
+/// The meta attributes of the resource, but for the one by which Pacemaker only looks at it. What else is said of stickiness in the CIB need not
+/// concern this resource, and may be nothing.
+fn meta(live: &str) -> [(&'static str, &str); 2] {
+    [("allow-migrate", live), ("resource-stickiness", "INFINITY")]
 }
 
 /// The resource is called like the guest, which must be possible in the CIB: an XML id.
@@ -106,6 +130,11 @@ fn plain(config: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A line of the script that is no command, whatever is in a name of the guest's.
+fn comment(begin: &str, text: &str) -> String {
+    format!("# {begin}{}", text.replace(|c: char| c.is_control(), "?"))
+}
+
 /// Why the guest cannot be moved live, if it cannot.
 fn movable(xml: &str) -> Option<String> {
     let document = roxmltree::Document::parse(xml).ok()?;
@@ -118,7 +147,8 @@ fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&
     let nodes: Vec<&str> = view.nodes.iter().map(|node| node.name.as_str()).collect();
     lines.push(format!("# Every node that may run it ({}) must have these, under the same names:", nodes.join(", ")));
     lines.push(format!("#   {config}"));
-    lines.extend(guest.definition.disks().iter().map(|disk| format!("#   {}", disk.display())));
+    lines.extend(guest.definition.disks().iter().map(|disk| comment("  ", &disk.display().to_string())));
+    lines.extend(guest.warnings.iter().map(|text| comment("Beware: ", text)));
     if let Some(reason) = fixed {
         lines.push(format!("# It is not moved live: {reason}."));
     }
@@ -138,8 +168,8 @@ fn script(guest: &Guest, name: &str, domain: &str, config: &str, fixed: Option<&
     // An NFS 4 server keeps the locks of a node that was lost for 90 s, and the first start after that has to wait for them: one that fails bans
     // the node (start-failure-is-fatal), which may be the last one.
     let operations = "op start timeout=150s op stop timeout=90s op monitor interval=10s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
-    // What else is said of stickiness in the CIB need not concern this resource, and may be nothing.
-    let meta = format!("allow-migrate={} resource-stickiness=INFINITY is-managed=false", fixed.is_none());
+    let live = fixed.is_none().to_string();
+    let meta = meta(&live).map(|(name, value)| format!("{name}={value} ")).concat() + "is-managed=false";
     lines.push("# 3. the resource, which Pacemaker only looks at yet".into());
     lines.push(if way.taken {
         "#    It is moved as the other guests of the cluster are. A port for the memory (migrateport, or in migrateuri) is each guest's own"
@@ -198,6 +228,7 @@ mod tests {
         let created: Vec<&str> = text.lines().filter(|line| line.contains(" meta allow-migrate=true ")).collect();
         assert_eq!(created.len(), 2);
         assert!(created.iter().all(|line| line.contains(" resource-stickiness=INFINITY is-managed=false")), "{text}");
+        assert!(text.contains("\n# Beware: nvram: a local file system: it is here only\n"), "{text}");
         // Else the first change of a parameter, migration_transport for one, would restart it.
         let at = |word: &str| text.find(word).unwrap_or_default();
         assert!(at("\nkvmha repair web1 --yes") > at("crm resource manage web1"), "{text}");
@@ -206,7 +237,8 @@ mod tests {
     /// What is printed for web1.
     fn printed(way: &Way) -> String {
         let definition = Definition::parse(Path::new("/srv/vms/web1.xml"), b"<domain><name>web1</name></domain>".to_vec()).unwrap();
-        let guest = Guest { definition, persistent: true, autostart: false };
+        let warnings = vec!["nvram: a local file system: it is here only".to_owned()];
+        let guest = Guest { definition, persistent: true, autostart: false, warnings };
         let view = View {
             controller: None,
             quorum: true,
@@ -217,6 +249,11 @@ mod tests {
             failures: Vec::new(),
         };
         script(&guest, "web1", "web1", "/srv/vms/web1.xml", None, way, &view)
+    }
+
+    #[test]
+    fn a_comment_is_one_line() {
+        assert_eq!(comment("Beware: ", "vda (/srv/a\nreboot): b"), "# Beware: vda (/srv/a?reboot): b");
     }
 
     #[test]

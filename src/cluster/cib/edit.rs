@@ -40,6 +40,20 @@ impl Cib {
         self.with_child(&set, |node| node.has_tag_name("primitive") && node.attribute("id") == Some(resource))
     }
 
+    /// The CIB as it would be with this resource, an element, which `node` has found running.
+    #[must_use]
+    pub fn with_guest(&self, id: &str, primitive: &str, node: &str) -> Self {
+        let there = |entry: &Node| {
+            let state = entry.ancestors().find(|parent| parent.has_tag_name("node_state"));
+            entry.has_tag_name("lrm_resources") && state.and_then(|state| state.attribute("uname")) == Some(node)
+        };
+        let found = format!(
+            "<lrm_resource id=\"{id}\" class=\"ocf\" provider=\"kvmha\" type=\"VirtualDomain\">{}</lrm_resource>",
+            self.monitor(id)
+        );
+        self.with_child(primitive, |node| node.has_tag_name("resources")).with_child(&found, there)
+    }
+
     /// With one more child in the first element that is meant.
     fn with_child(&self, child: &str, is_meant: impl Fn(&Node) -> bool) -> Self {
         let Some(range) = self.with(|document| document.descendants().find(is_meant).map(|node| node.range())) else { return self.clone() };
@@ -160,6 +174,17 @@ mod tests {
             assert_eq!(meta, [None, Some("true".to_owned())], "{}", held.text());
             assert_eq!(cib.with_meta("web2", "maintenance", "true").text(), cib.text());
         }
+    }
+
+    #[test]
+    fn a_guest_that_is_not_there_yet() {
+        let text = "<cib crm_feature_set='3.16.1'><configuration><resources/></configuration><status><node_state uname='n1'><lrm><lrm_resources/></lrm></node_state>\
+            <node_state uname='n2'><lrm><lrm_resources><lrm_resource id='a'/></lrm_resources></lrm></node_state></status></cib>";
+        let cib = Cib::parse(text.to_owned()).unwrap().with_guest("web1", "<primitive id='web1'/>", "n2");
+        assert_eq!(cib.primitives().len(), 1);
+        let [ran] = &cib.ran()[..] else { panic!("{}", cib.text()) };
+        assert_eq!((ran.node.as_str(), ran.key.as_str()), ("n2", "web1_monitor_10000"));
+        Document::parse(cib.text()).unwrap();
     }
 
     #[test]
