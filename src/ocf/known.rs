@@ -248,8 +248,11 @@ impl Call {
     }
 
     /// Whether this host runs a guest that no other resource is known to have: it may be this one's.
+    ///
+    /// A side question, which has a part of the time: an emulator that does not show whose it is would take all of it, and what the action is
+    /// there for would not even begin.
     pub(super) fn has_strangers(&self) -> Result<bool, Error> {
-        evidence::any_but(&self.shelf().others(), &self.deadline)
+        evidence::any_but(&self.shelf().others(), &self.part())
     }
 }
 

@@ -218,7 +218,7 @@ fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
     let emulator = record.trace().emulator?;
     // Its command line may not come any more.
     call.deadline.within(call.deadline.left() / 4).run(move || emulator.is_well()).filter(|well| *well)?;
-    let found = evidence::find(&record.identity(), Some(emulator), &call.deadline).ok()?;
+    let found = evidence::find(&record.identity(), Some(emulator), &call.part()).ok()?;
     (found == [emulator]).then_some((record.name, emulator))
 }
 

@@ -26,7 +26,7 @@ impl Call {
     /// `others`: what the other resources mean, as it was found before.
     ///
     /// # Errors
-    /// The process table cannot be read in time, so nothing is known.
+    /// The process table cannot be read in a part of the time, so nothing is known.
     pub(super) fn newcomer(&self, others: &mut Option<Vec<Identity>>) -> Result<Option<Newcomer>, Error> {
         let mut claimed = self.shelf().others();
         match evidence::newcomers(&claimed, &self.part()) {
@@ -37,7 +37,7 @@ impl Call {
         }
         *others = others.take().or_else(|| self.of_other_resources());
         claimed.extend(others.iter().flatten().cloned());
-        Ok(evidence::newcomers(&claimed, &self.deadline)?.into_iter().find(|newcomer| !self.was_restored(newcomer)))
+        Ok(evidence::newcomers(&claimed, &self.part())?.into_iter().find(|newcomer| !self.was_restored(newcomer)))
     }
 
     /// Whether libvirt says that no move has let it run.

@@ -91,7 +91,7 @@ impl<'a> Stopping<'a> {
                 }
                 Err(error) => {
                     self.end_guessed(&error)?;
-                    let Some(doubt) = self.doubt(error, &mut others).map_err(|error| call.failure(error))? else { return Ok(()) };
+                    let Some(doubt) = self.doubt(error, &mut others) else { return Ok(()) };
                     // Storage that does not answer now may do so yet, and who has come may yet be seen by the resource that it belongs to.
                     if !call.deadline.again(AGAIN) {
                         return Err(call.failure(doubt));
@@ -106,13 +106,21 @@ impl<'a> Stopping<'a> {
     ///
     /// Where the definition is not there this resource can have started none. But a move can have brought one: to say that it is stopped
     /// would have it started a second time elsewhere. `others`: as for [`Call::newcomer`].
-    fn doubt(&self, error: Error, others: &mut Option<Vec<Identity>>) -> Result<Option<Error>, Error> {
+    fn doubt(&self, error: Error, others: &mut Option<Vec<Identity>>) -> Option<Error> {
         let Self { call, .. } = self;
         if error.kind == Kind::Definition {
             let doubt = |newcomer| format!("{newcomer} has come here by a move and may be this resource's: {error}");
-            return Ok(call.newcomer(others)?.map(|newcomer| Error::new(Kind::State, doubt(newcomer))));
+            // Who does not show itself may do so yet.
+            return match call.newcomer(others) {
+                Ok(newcomer) => newcomer.map(|newcomer| Error::new(Kind::State, doubt(newcomer))),
+                Err(unseen) => Some(unseen),
+            };
         }
-        Ok(call.has_strangers()?.then(|| error.context("a guest runs here that may be this resource's")))
+        match call.has_strangers() {
+            Ok(false) => None,
+            Ok(true) => Some(error.context("a guest runs here that may be this resource's")),
+            Err(unseen) => Some(unseen),
+        }
     }
 
     /// Ends the guests that are named like this resource's, whose definition cannot be had because of `error`.
@@ -129,26 +137,32 @@ impl<'a> Stopping<'a> {
     /// It may have come here by a move, and be nobody else's. What has not come is: this resource has not started it.
     fn end_configured(&self, others: &[Identity]) -> Result<(), Failure> {
         let Self { call, .. } = self;
-        let has_come = |wanted: Option<&Identity>| evidence::has_come(wanted, others, &call.deadline).map_err(|error| call.failure(error));
+        let has_come = |wanted: Option<&Identity>| evidence::has_come(wanted, others, &call.part());
         let given = call.environment.parameters.get("config").map(String::as_str);
         let configured = self.newer.as_ref().and_then(|newer| newer.get("config")).map(String::as_str);
         let Some(config) = configured.filter(|config| Some(*config) != given).map(Path::new) else { return Ok(()) };
         let given = given.unwrap_or("not set");
         loop {
-            match call.definition_of(config, call.deadline.left()) {
-                Ok(definition) if has_come(Some(&definition.identity))? => {
-                    log::warning(format_args!("config is {given}, Pacemaker's configuration has {}", config.display()));
-                    return self.end_named(definition.identity, config);
-                }
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind == Kind::Definition || !has_come(None)? => {
-                    log::debug(|| error.text);
-                    return Ok(());
-                }
-                Err(error) if !call.deadline.again(AGAIN) => {
-                    return Err(call.failure(error.context("a guest has come here that may be this resource's")));
-                }
-                Err(_) => {}
+            let doubt = match call.definition_of(config, call.deadline.left()) {
+                Ok(definition) => match has_come(Some(&definition.identity)) {
+                    Ok(true) => {
+                        log::warning(format_args!("config is {given}, Pacemaker's configuration has {}", config.display()));
+                        return self.end_named(definition.identity, config);
+                    }
+                    Ok(false) => return Ok(()),
+                    Err(unseen) => unseen,
+                },
+                Err(error) => match if error.kind == Kind::Definition { Ok(false) } else { has_come(None) } {
+                    Ok(true) => error.context("a guest has come here that may be this resource's"),
+                    Ok(false) => {
+                        log::debug(|| error.text);
+                        return Ok(());
+                    }
+                    Err(unseen) => unseen,
+                },
+            };
+            if !call.deadline.again(AGAIN) {
+                return Err(call.failure(doubt));
             }
         }
     }

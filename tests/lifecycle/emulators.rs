@@ -162,6 +162,12 @@ pub fn another_emulator_is_silent(lab: &Lab) -> Result<()> {
     {
         let _silent = Silent::emulator(lab, "00000000-0000-4000-8000-000000000001")?;
         guest.call(HERE, "monitor", 20)?.is(7)?;
+        // Nor does it cost a stop its time that no resource has it.
+        guest.begin(HERE)?;
+        let emulators = guest.emulators(HERE)?;
+        signal(&emulators, Signal::SIGKILL)?;
+        crate::stage::soon("the emulator is gone", || emulators.iter().all(|emulator| gone(*emulator)))?;
+        guest.call(HERE, "stop", 30)?.is(0)?.at_once(Duration::from_secs(25))?;
     }
     let _silent = Silent::emulator(lab, &uuid(&guest)?)?;
     let answers = [guest.call(HERE, "monitor", 20)?, guest.call(HERE, "stop", 10)?];
