@@ -26,7 +26,7 @@ pub use self::message::Size;
 use self::message::{AGENT_SILENT, Call, Domain, Heard, NO_DOMAIN};
 use self::xdr::Reader;
 use super::state::Condition;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, now};
 use crate::percent;
 use crate::uuid;
 
@@ -187,9 +187,21 @@ pub fn turn(socket: &Path, driver: &str, deadline: &Deadline) -> Result<(), Trou
 pub enum Pulse {
     /// It has answered.
     Beats,
-    /// It has not, or nothing in the guest listens; libvirt's words.
+    /// It has not; libvirt's words.
     Silent(String),
+    /// Nobody has asked it: nothing in the guest listens, or libvirt has given the channel up; its words.
+    Unasked(String),
 }
+
+/// The least time that passes before libvirt says of an agent that it is silent: it is given a second or more, in whole ones (`qemuAgentSend`).
+///
+/// The same number stands for a channel that nobody in the guest has open, and for one that has had an error, as by an answer that was too long or
+/// by somebody else who was connected to it: that stays until it is opened anew or the daemon is restarted, however well the agent is
+/// (`qemuDomainAgentAvailable`). Both are said at once, in the language of the daemon.
+const WAITED: Duration = Duration::from_millis(900);
+
+/// What both are called in English, where a daemon is too slow to tell them by the time.
+const UNASKED: [&str; 2] = ["is not connected", "not available due to an error"];
 
 /// Asks the agent in a running domain of `driver` for a sign of life; libvirt waits for it until a second before the deadline.
 ///
@@ -273,8 +285,10 @@ impl Conversation<'_> {
     fn ping(mut self, driver: &str, name: &str, seconds: i32) -> Result<Pulse, Trouble> {
         self.begin(Call::OpenForAgent(driver))?;
         let domain = self.ask(Call::Name(name), message::found)?.map_err(|(_, text)| self.unexpected(&text))?;
+        let begin = now();
         let pulse = match self.ask(Call::PingAgent(&domain, seconds), message::pulse)? {
             Ok(()) => Pulse::Beats,
+            Err((AGENT_SILENT, text)) if now() - begin < WAITED || UNASKED.iter().any(|words| text.contains(words)) => Pulse::Unasked(text),
             Err((AGENT_SILENT, text)) => Pulse::Silent(text),
             Err((_, text)) => return Err(self.unexpected(&text)),
         };

@@ -49,8 +49,9 @@ impl Call {
             (Ok(Pulse::Beats), _) => keep(Pulses { pid, ..Pulses::default() }),
             // It was never heard: it may not be installed.
             (Ok(Pulse::Silent(text)), None) => log::debug(|| format!("the agent of {name} was never heard: {text}")),
-            // What the channel's state says too, in English: it spares the question.
-            (Ok(Pulse::Silent(text)), _) if text.contains("not connected") => log::debug(|| format!("the agent of {name}: {text}")),
+            // That says nothing of the guest.
+            (Ok(Pulse::Unasked(text)), None) => log::debug(|| format!("the agent of {name} was not asked: {text}")),
+            (Ok(Pulse::Unasked(text)), Some(_)) => log::info(format_args!("the agent of {name} was not asked: {text}")),
             (Ok(Pulse::Silent(text)), Some(old)) => {
                 match agent::activity(name, &self.hypervisor, &self.deadline.within(self.deadline.left() / 4)) {
                     // Nobody in the guest has the channel open: it was stopped, or the guest boots. A guest that hangs keeps it open.

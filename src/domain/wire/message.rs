@@ -31,7 +31,7 @@ const READ_ONLY: u32 = 1;
 const NO_AUTHENTICATION: u32 = 0;
 /// `VIR_ERR_NO_DOMAIN` of `include/libvirt/virterror.h`.
 pub(super) const NO_DOMAIN: i32 = 42;
-/// `VIR_ERR_AGENT_UNRESPONSIVE`: also where nothing in the guest has opened the channel.
+/// `VIR_ERR_AGENT_UNRESPONSIVE`: also where nobody was asked.
 pub(super) const AGENT_SILENT: i32 = 86;
 
 /// What the guest agent is asked; the only question there is for it, and it changes nothing.
@@ -255,14 +255,27 @@ pub(super) mod tests {
 
     /// A reply as a daemon sends it, for the tests of the conversation as well.
     pub(in crate::domain::wire) fn reply(procedure: u32, serial: u32, fine: bool, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut bytes = framed(PROGRAM, procedure, REPLY, serial, body);
+        reply_of(PROGRAM, procedure, serial, fine, body)
+    }
+
+    /// The same of the program that asks agents.
+    pub(in crate::domain::wire) fn agents_reply(serial: u32, fine: bool, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        reply_of(QEMU, 3, serial, fine, body)
+    }
+
+    fn reply_of(program: (u32, u32), procedure: u32, serial: u32, fine: bool, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut bytes = framed(program, procedure, REPLY, serial, body);
         bytes[27] = u8::from(!fine);
         bytes
     }
 
     /// The error libvirt 9.0 sends for a domain that is not there.
     pub(in crate::domain::wire) fn not_there(writer: &mut Writer, code: i32) {
-        let text = "Domain not found: no domain with matching name 'web1'";
+        error(writer, code, "Domain not found: no domain with matching name 'web1'");
+    }
+
+    /// Any error.
+    pub(in crate::domain::wire) fn error(writer: &mut Writer, code: i32, text: &str) {
         writer.signed(code);
         writer.signed(10); // VIR_FROM_QEMU
         writer.number(1);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nix::sys::socket::Backlog;
 
-use super::message::tests::{by_the_way, not_there, reply};
+use super::message::tests::{agents_reply, by_the_way, error, not_there, reply};
 use super::message::{HEAD, LONGEST};
 use super::*;
 use crate::mangled::Dice;
@@ -81,6 +81,44 @@ fn a_turn_that_comes_or_does_not() {
     }
     messages.push(reply(16, 3, true, |_| {}));
     assert!(matches!(turn(&messages, LONG), Err(Trouble::Unexpected(_))), "an answer that is not understood");
+}
+
+/// What libvirt says at once it has asked nobody; so has a slow one that says so.
+#[test]
+fn an_agent_that_was_asked_or_was_not() {
+    let seen = |after: u64, answer: Vec<u8>| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&daemon(true)[..3].concat()).unwrap();
+        let daemon = thread::spawn(move || {
+            let mut read = Vec::new();
+            while !String::from_utf8_lossy(&read).contains("guest-ping") {
+                let mut some = [0; 4096];
+                let count = theirs.read(&mut some).unwrap();
+                read.extend_from_slice(&some[..count]);
+            }
+            assert!(Deadline::after(LONG).pause(Duration::from_millis(after)));
+            let _ = theirs.write_all(&[answer, reply(2, 5, true, |_| {})].concat());
+            theirs
+        });
+        let conversation =
+            Conversation { stream: ours, peer: Path::new("test"), deadline: Deadline::after(LONG), serial: 0, unread: Vec::new() };
+        let pulse = conversation.ping(SYSTEM, "web1", 1);
+        drop(daemon.join());
+        pulse
+    };
+    let silent = |text: &'static str| agents_reply(4, false, move |writer| error(writer, AGENT_SILENT, text));
+    let beats = agents_reply(4, true, |writer| {
+        writer.number(1);
+        writer.string("{\"return\":{}}");
+    });
+    assert_eq!(seen(0, beats), Ok(Pulse::Beats));
+    let german = "Der Gastagent antwortet nicht";
+    assert_eq!(seen(0, silent(german)), Ok(Pulse::Unasked(german.into())));
+    assert_eq!(seen(1000, silent(german)), Ok(Pulse::Silent(german.into())));
+    for text in ["QEMU guest agent is not connected", "QEMU guest agent is not available due to an error"] {
+        assert_eq!(seen(1000, silent(text)), Ok(Pulse::Unasked(text.into())));
+    }
+    assert!(matches!(seen(0, agents_reply(4, false, |writer| error(writer, 38, "x"))), Err(Trouble::Unexpected(_))));
 }
 
 #[test]
