@@ -2,14 +2,15 @@
 
 use super::table::{Colour, Paint, moment};
 use super::whereabouts::{Place, Whereabouts};
-use super::{Given, print};
+use super::{CANNOT_TELL, Given, print};
 use clap::Args;
 use serde::Serialize;
 
 #[derive(Args)]
 #[command(
-    after_help = "The code is 0 if there is exactly one copy, 1 if there is none, 2 if there are several, or a node could not be asked: it \
-may have one. A node that Pacemaker has proven to be off has none.\n\nExamples:\n  kvmha where web1\n  kvmha where web1 --json\n  \
+    after_help = "The code is 0 if there is exactly one copy, 1 if there is none, 2 if there are several, or that cannot be told: a node could not be \
+asked, or its libvirt has none while Pacemaker has the guest there or a stop has failed there. Then only that node, which sees its processes, can tell: \
+ask there. A node that Pacemaker has proven to be off has none.\n\nExamples:\n  kvmha where web1\n  kvmha where web1 --json\n  \
 kvmha where /srv/vms/web1.xml --set migration_transport=ssh --node node2"
 )]
 pub(super) struct Arguments {
@@ -33,12 +34,7 @@ struct Answer<'a> {
 /// 0: one copy. 1: none. 2: more, or cannot tell.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let found = Whereabouts::take(&arguments.given, &arguments.node)?;
-    let (code, verdict) = match (found.copies().len(), found.is_unsure()) {
-        (2.., _) => (2, "several"),
-        (_, true) => (2, "unknown"),
-        (1, false) => (0, "one"),
-        (0, false) => (1, "none"),
-    };
+    let (code, verdict) = verdict(&found);
     if arguments.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&Answer { verdict, whereabouts: &found })?));
         return Ok(code);
@@ -53,11 +49,24 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     Ok(code)
 }
 
+fn verdict(found: &Whereabouts) -> (u8, &'static str) {
+    match (found.copies().len(), found.is_unsure()) {
+        (2.., _) => (CANNOT_TELL, "several"),
+        (_, true) => (CANNOT_TELL, "unknown"),
+        (1, false) => (0, "one"),
+        (0, false) => (1, "none"),
+    }
+}
+
 /// One sentence.
 fn conclusion(found: &Whereabouts) -> String {
     let name = &found.guest;
     let places: Vec<String> = found.copies().iter().map(|place| place.node.clone()).collect();
-    let unsure = if found.is_unsure() { "; not everybody could be asked" } else { "" };
+    let mut unsure = String::from(if found.is_unanswered() { "; not everybody could be asked" } else { "" });
+    let unseen: Vec<&str> = found.places.iter().filter(|place| place.unseen).map(|place| place.node.as_str()).collect();
+    if !unseen.is_empty() {
+        unsure += &format!("; whether it is on {} can only be told there: ask there", unseen.join(" or "));
+    }
     match &places[..] {
         [] => format!("{name} was found nowhere{unsure}"),
         [place] => format!("{name} is on {place}{unsure}"),
@@ -73,6 +82,7 @@ fn row(place: &Place) -> (Colour, Vec<String>) {
         (None, Some(true), _) => "unknown to libvirt".into(),
         (None, Some(false), Some(since)) => format!("off since {} (UTC)", moment(since)),
         (None, Some(false), None) => "-".into(),
+        (None, None, _) if place.unseen => "cannot be told from here".into(),
         (None, None, _) => "cannot be asked".into(),
     };
     let processes = place.emulators.iter().map(|process| {
@@ -111,4 +121,23 @@ fn left(place: &Place) -> Vec<String> {
     }
     left.extend(place.unproven.iter().map(|end| format!("an end at {} of {} (UTC) that was not seen", end.host, moment(end.begun))));
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::whereabouts::tests::{absent, found};
+    use super::*;
+
+    #[test]
+    fn what_can_only_be_told_on_the_node_itself_is_not_nowhere() {
+        let nowhere = found("", &[absent("n1"), absent("n2")]);
+        assert_eq!((verdict(&nowhere), conclusion(&nowhere).as_str()), ((1, "none"), "web1 was found nowhere"));
+        let unseen = Place { copy: None, unseen: true, ..absent("n2") };
+        let unsure = found("", &[absent("n1"), unseen.clone()]);
+        assert_eq!(verdict(&unsure), (2, "unknown"));
+        assert_eq!(conclusion(&unsure), "web1 was found nowhere; whether it is on n2 can only be told there: ask there");
+        assert_eq!(row(&unseen).1[1], "cannot be told from here");
+        let silent = found("", &[absent("n1"), Place { copy: None, ..absent("n2") }]);
+        assert_eq!((verdict(&silent).0, conclusion(&silent).as_str()), (2, "web1 was found nowhere; not everybody could be asked"));
+    }
 }

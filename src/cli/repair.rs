@@ -190,8 +190,8 @@ fn has_to_be_cleaned(found: &Whereabouts) -> bool {
     has_failed(found) && found.pending.is_none() && is_nowhere(found) && agent(found) == Some(OURS)
 }
 
-/// Whether every node was asked, and has nothing of the guest. Of other nodes only their libvirts were: the agent's own probe, which has to be where
-/// the failure was before Pacemaker starts anything, looks for its processes too.
+/// Whether every node was asked, and has nothing of the guest. Of other nodes only their libvirts were, which does where nothing speaks against their
+/// word: the agent's own probe, which has to be where the failure was before Pacemaker starts anything, looks for its processes too.
 fn is_nowhere(found: &Whereabouts) -> bool {
     let is_absent = |place: &Place| {
         let asked = place.trouble.is_none() || place.off.is_some();
@@ -238,9 +238,9 @@ fn other_that_runs<'a>(found: &'a Whereabouts, here: &Place) -> Option<&'a Place
     (other.runs && !other.postcopy && other.busy == Some(false) && found.view.as_ref().is_none_or(sees)).then_some(other)
 }
 
-/// Whether the guest runs on this node, and on no other for certain.
+/// Whether the guest runs on this node, and on no other as far as their libvirts know: nothing is started because of that.
 fn is_alone(found: &Whereabouts, here: &Place) -> bool {
-    here.runs && !here.postcopy && here.busy == Some(false) && !found.is_unsure() && found.copies().len() == 1
+    here.runs && !here.postcopy && here.busy == Some(false) && !found.is_unanswered() && found.copies().len() == 1
 }
 
 /// Pacemaker carries nothing out: an action of its own may be about to change what was seen.

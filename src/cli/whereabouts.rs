@@ -2,7 +2,7 @@
 
 use super::Given;
 use super::overview::{here, is_guest};
-use crate::cluster::cib::Cib;
+use crate::cluster::cib::{Cib, Primitive};
 use crate::cluster::fencing::{self, Since};
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
@@ -75,6 +75,8 @@ pub(super) struct Place {
     pub(super) unproven: Vec<Unproven>,
     /// Why it cannot be asked, or not for everything.
     pub(super) trouble: Option<String>,
+    /// Whether its libvirt has no copy, and that proves nothing here: only the node itself sees processes.
+    pub(super) unseen: bool,
     /// Since when the node is proven to be off, in seconds since 1970.
     pub(super) off: Option<u64>,
 }
@@ -128,6 +130,7 @@ impl Whereabouts {
         let pacemaker = Deadline::after(PACEMAKER);
         let cluster = here(&pacemaker).and_then(|here| Ok((here, View::query(&pacemaker)?, Cib::query(&pacemaker)?)));
         let (given, resource) = meant(given, cluster.as_ref().ok().map(|(_, _, cib)| cib));
+        let whose = cluster.as_ref().ok().and_then(|(_, _, cib)| resource.clone().or_else(|| defined_by(&given.what, cib)));
         let asked = given.asked("", Deadline::after(HERE)).with_context(|| match &cluster {
             Ok(_) => "it is not known what guest is meant".to_owned(),
             Err(error) => {
@@ -176,6 +179,9 @@ impl Whereabouts {
         });
         whereabouts.places.push(whereabouts.look_here(&name, &identity));
         whereabouts.look_there(&others, &identity);
+        if let Some(id) = whose {
+            whereabouts.doubt(&id);
+        }
         whereabouts.look_for_saved();
         Ok(whereabouts)
     }
@@ -257,6 +263,27 @@ impl Whereabouts {
         }
     }
 
+    /// libvirt may have forgotten a guest whose emulator hangs in the kernel. So where Pacemaker has the guest, or a stop has failed, its word
+    /// alone does not prove that nothing is there.
+    fn doubt(&mut self, id: &str) {
+        let Some(view) = &self.view else { return };
+        // After a move Pacemaker may have it on both nodes for a while; then a copy was found.
+        let placed = view.resource(id).filter(|_| self.copies().is_empty());
+        let nodes = placed.map_or_else(Vec::new, |placed| placed.nodes.clone());
+        let stops: Vec<&str> = view.failures.iter().filter(|failure| failure.is_stop_of(id)).map(|failure| failure.node.as_str()).collect();
+        for place in self.places.iter_mut().filter(|place| !place.here && place.copy == Some(false) && place.off.is_none()) {
+            let what = if stops.contains(&place.node.as_str()) {
+                "a stop has failed there"
+            } else if nodes.contains(&place.node) {
+                "Pacemaker has it there"
+            } else {
+                continue;
+            };
+            (place.copy, place.unseen) = (None, true);
+            place.trouble = Some(format!("its libvirt has none, but {what}, and only the node itself sees its processes: ask there"));
+        }
+    }
+
     fn look_for_saved(&mut self) {
         let Some(file) = self.asked.saved_state(&self.guest) else { return };
         match files::look(&[&file], &Deadline::after(STORAGE)) {
@@ -282,8 +309,19 @@ impl Whereabouts {
 
     /// Whether there may be a copy that nobody could be asked about.
     pub(super) fn is_unsure(&self) -> bool {
-        !self.troubles.is_empty() || self.places.iter().any(|place| place.copy.is_none())
+        self.is_unanswered() || self.places.iter().any(|place| place.copy.is_none())
     }
+
+    /// The same, if the word of each libvirt counts.
+    pub(super) fn is_unanswered(&self) -> bool {
+        !self.troubles.is_empty() || self.places.iter().any(|place| place.copy.is_none() && !place.unseen)
+    }
+}
+
+/// The resource that has the file as its definition.
+fn defined_by(path: &str, cib: &Cib) -> Option<String> {
+    let is_it = |resource: &Primitive| resource.parameters.get("config").is_some_and(|config| config == path);
+    cib.resources().into_iter().filter(is_guest).find(is_it).map(|resource| resource.id)
 }
 
 /// A resource, a path, or the name of a guest: then it is the resource whose guest is called so.
@@ -302,5 +340,77 @@ fn meant(given: &Given, cib: Option<&Cib>) -> (Given, Option<String>) {
     match called {
         Some(resource) => (same(resource.id.clone()), Some(resource.id)),
         None => (same(given.what.clone()), None),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// The guest web1 of the resource web1 at these places, with what `crm_mon` says inside of its document.
+    pub(in crate::cli) fn found(said: &str, places: &[Place]) -> Whereabouts {
+        let parameters = [("config", "/nowhere/web1.xml"), ("hypervisor", "qemu:///system")];
+        let parameters: BTreeMap<String, String> = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let view = view::parse(&format!("<r><summary><current_dc present='false'/></summary>{said}</r>")).unwrap();
+        Whereabouts {
+            guest: "web1".to_owned(),
+            uuid: None,
+            resource: Some("web1".to_owned()),
+            pending: view.resource("web1").and_then(|placed| placed.pending.clone()),
+            constraints: Vec::new(),
+            places: places.to_vec(),
+            snapshot: None,
+            troubles: Vec::new(),
+            asked: Asked::new(Some("web1"), &parameters, "", Deadline::after(HERE)).unwrap(),
+            view: Some(view),
+            cib: Some(Cib::parse("<cib/>".to_owned()).unwrap()),
+        }
+    }
+
+    /// A node of which the answer is that nothing is there; n1 is this one.
+    pub(in crate::cli) fn absent(node: &str) -> Place {
+        Place { node: node.to_owned(), here: node == "n1", copy: Some(false), ..Place::default() }
+    }
+
+    const ON_N2: &str = "<resources><resource id='web1' role='Started' failed='true'><node name='n2'/></resource></resources>";
+    const STOP: &str = "<failures><failure op_key='web1_stop_0' node='n2' exitreason='it hangs'/></failures>";
+
+    fn doubted(said: &str, places: &[Place]) -> Vec<(Option<bool>, bool)> {
+        let mut found = found(said, places);
+        found.doubt("web1");
+        found.places.iter().map(|place| (place.copy, place.unseen)).collect()
+    }
+
+    #[test]
+    fn the_word_of_a_libvirt_is_doubted_where_pacemaker_has_the_guest() {
+        let (none, doubt) = ((Some(false), false), (None, true));
+        let all = [absent("n1"), absent("n2"), absent("n3")];
+        assert_eq!(doubted("", &all), [none; 3]);
+        assert_eq!(doubted(ON_N2, &all), [none, doubt, none]);
+        assert_eq!(doubted(STOP, &all), [none, doubt, none]);
+        // This node sees its processes; one that is off has none.
+        let here = ON_N2.replace("n2", "n1") + &STOP.replace("n2", "n1");
+        assert_eq!(doubted(&here, &all), [none; 3]);
+        assert_eq!(doubted(STOP, &[absent("n1"), Place { off: Some(1), ..absent("n2") }]), [none; 2]);
+        assert_eq!(doubted(&STOP.replace("web1", "web10"), &all), [none; 3]);
+    }
+
+    #[test]
+    fn a_move_that_has_just_ended_is_no_doubt() {
+        let both = "<resources><resource id='web1' role='Started'><node name='n1'/><node name='n2'/></resource></resources>";
+        let here = Place { copy: Some(true), runs: true, ..absent("n1") };
+        let (some, none) = ((Some(true), false), (Some(false), false));
+        assert_eq!(doubted(both, &[here.clone(), absent("n2")]), [some, none]);
+        assert_eq!(doubted(STOP, &[here, absent("n2")]), [some, (None, true)], "a stop that failed there counts");
+    }
+
+    #[test]
+    fn a_path_means_the_resource_that_has_it() {
+        let primitive = "<primitive id='db' class='ocf' provider='kvmha' type='VirtualDomain'><instance_attributes id='i'>\
+            <nvpair id='c' name='config' value='/srv/vms/web1.xml'/></instance_attributes></primitive>";
+        let cib = Cib::parse(format!("<cib><configuration><resources>{primitive}</resources></configuration></cib>")).unwrap();
+        assert_eq!(defined_by("/srv/vms/web1.xml", &cib).as_deref(), Some("db"));
+        assert_eq!(defined_by("/srv/vms/web2.xml", &cib), None);
     }
 }

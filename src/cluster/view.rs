@@ -68,7 +68,17 @@ impl Failure {
     /// Whether it is a move of this resource.
     #[must_use]
     pub fn is_move_of(&self, resource: &str) -> bool {
-        self.is_of(resource) && self.key.strip_prefix(resource).is_some_and(|rest| rest.starts_with("_migrate_"))
+        self.begins(resource, "_migrate_")
+    }
+
+    /// Whether it is a stop of this resource.
+    #[must_use]
+    pub fn is_stop_of(&self, resource: &str) -> bool {
+        self.begins(resource, "_stop_")
+    }
+
+    fn begins(&self, resource: &str, operation: &str) -> bool {
+        self.is_of(resource) && self.key.strip_prefix(resource).is_some_and(|rest| rest.starts_with(operation))
     }
 }
 
@@ -223,7 +233,7 @@ mod tests {
         let text = r#"<r><summary><current_dc present="false"/></summary><resources><resource id="web1" role="Migrating" blocked="true"/></resources>
             <failures><failure op_key="web1_migrate_to_0" node="node1" exitstatus="error" exitreason="web1 still runs here" call="7"/>
             <failure op_key="web1_monitor_10000" node="node1" exitstatus="Timed Out" exitreason=""/><failure op_key="web10_migrate_to_0" node="node1"/>
-            <failure op_key="web1_b_stop_0" node="node1"/></failures></r>"#;
+            <failure op_key="web1_b_stop_0" node="node1"/><failure op_key="web2_stop_0" node="node1"/></failures></r>"#;
         let view = parse(text).unwrap();
         assert_eq!(view.resources[0].pending.as_deref(), Some("Migrating"));
         assert_eq!(pending("Monitoring", "Started").as_deref(), Some("Monitoring"));
@@ -232,5 +242,7 @@ mod tests {
         let of = view.failures.iter().filter(|failure| failure.is_of("web1")).map(|failure| failure.reason.as_str());
         assert_eq!(of.collect::<Vec<_>>(), ["web1 still runs here", "Timed Out"]);
         assert_eq!(view.failures.iter().filter(|failure| failure.is_move_of("web1")).count(), 1);
+        let stops = |id| view.failures.iter().filter(|failure| failure.is_stop_of(id)).count();
+        assert_eq!((stops("web1"), stops("web2")), (0, 1));
     }
 }

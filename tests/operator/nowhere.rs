@@ -7,6 +7,7 @@ use lab::placed::{Guest, OPERATIONS, until};
 use lab::process::wait_until;
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
+use lab::stage::inside;
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
@@ -70,7 +71,16 @@ pub fn after_a_stop_that_failed(lab: &Lab) -> Result<()> {
             ensure!(!said.stdout.contains("have Pacemaker forget"), "its emulator lives: {said:?}");
             says(&said, 1, &["by hand: ", &node])?;
         }
-        Ok(())
+        // Its libvirt forgets it, and lists nothing any more.
+        lab.kill(&node, "libvirtd")?;
+        fs::remove_file(inside(lab, &node, "/run/libvirt/qemu/vm1.xml")?)?;
+        lab.start(&node, "libvirtd")?;
+        lab.wait_libvirt(&node)?;
+        let said = kvmha(lab, &other, "where vm1")?;
+        promised!(said.code != Some(1), "it lives, and is said to be nowhere: {said:?}");
+        says(&said, 2, &[&format!("vm1 was found nowhere; whether it is on {node} can only be told there")])?;
+        says(&kvmha(lab, &other, "repair vm1 --yes")?, 1, &[&format!("by hand: run kvmha repair vm1 on {node}")])?;
+        says(&kvmha(lab, &node, "where vm1")?, 0, &[&format!("vm1 is on {node}")])
     })();
     lab.storage(&node, StorageFault::None)?;
     hung?;

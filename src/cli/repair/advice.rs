@@ -76,7 +76,11 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
     }
     for place in found.places.iter().filter(|place| place.copy.is_none()) {
         let why = place.trouble.as_deref().unwrap_or("no answer");
-        advice.push(format!("{} cannot be asked: bring its libvirt back, or turn it off ({why})", place.node));
+        advice.push(if place.unseen {
+            format!("run kvmha repair {name} on {}: {why}", place.node)
+        } else {
+            format!("{} cannot be asked: bring its libvirt back, or turn it off ({why})", place.node)
+        });
     }
     for end in found.here().map(|here| &here.unproven[..]).unwrap_or_default() {
         advice.push(format!(
@@ -99,39 +103,18 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{QUESTION, Step, plan};
+    use super::super::{Step, plan};
     use super::*;
     use crate::cli::whereabouts::Process;
-    use crate::cluster::cib::Cib;
-    use crate::cluster::view::{self, Failure, View};
-    use crate::deadline::Deadline;
+    use crate::cli::whereabouts::tests::{absent, found};
+    use crate::cluster::view::{Failure, View};
     use crate::fence;
-    use crate::ocf::Asked;
-    use std::collections::BTreeMap;
 
     /// web1, in this role, drawn to n2; it runs on n1, which is this node.
     fn drawn(role: &str) -> Whereabouts {
-        let parameters = [("config", "/nowhere/web1.xml"), ("hypervisor", "qemu:///system")];
-        let parameters: BTreeMap<String, String> = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let text = format!(
-            "<r><summary><current_dc present='false'/></summary><resources><resource id='web1' resource_agent='{OURS}' role='{role}'>\
-             <node name='n1'/></resource></resources></r>"
-        );
-        let view = view::parse(&text).unwrap();
-        let here = Place { node: "n1".to_owned(), here: true, runs: true, copy: Some(true), busy: Some(false), ..Place::default() };
-        Whereabouts {
-            guest: "web1".to_owned(),
-            uuid: None,
-            resource: Some("web1".to_owned()),
-            pending: view.resource("web1").and_then(|placed| placed.pending.clone()),
-            constraints: vec!["cli-prefer-web1".to_owned()],
-            places: vec![here],
-            snapshot: None,
-            troubles: Vec::new(),
-            asked: Asked::new(Some("web1"), &parameters, "", Deadline::after(QUESTION)).unwrap(),
-            view: Some(view),
-            cib: Some(Cib::parse("<cib/>".to_owned()).unwrap()),
-        }
+        let text = format!("<resources><resource id='web1' resource_agent='{OURS}' role='{role}'><node name='n1'/></resource></resources>");
+        let here = Place { runs: true, copy: Some(true), busy: Some(false), ..absent("n1") };
+        Whereabouts { constraints: vec!["cli-prefer-web1".to_owned()], ..found(&text, &[here]) }
     }
 
     #[test]
@@ -183,10 +166,6 @@ mod tests {
         found
     }
 
-    fn absent(node: &str) -> Place {
-        Place { node: node.to_owned(), here: node == "n1", copy: Some(false), ..Place::default() }
-    }
-
     #[test]
     fn a_failure_of_a_guest_that_is_nowhere_is_forgotten() {
         let outlook = Outlook { then: Some(Then::Starts("n2".to_owned())), ..Outlook::default() };
@@ -216,6 +195,7 @@ mod tests {
         let process = Process { pid: 7, since: None, ending: true };
         for there in [
             Place { copy: None, trouble: Some("no answer".to_owned()), ..absent("n2") },
+            Place { copy: None, unseen: true, ..absent("n2") },
             Place { trouble: Some("libvirt hangs".to_owned()), ..absent("n1") },
             Place { unproven: vec![unseen], ..absent("n1") },
             Place { emulators: vec![process], ..absent("n1") },
@@ -245,5 +225,18 @@ mod tests {
         let found = blocked(&[absent("n1"), hung]);
         let [advice] = &advice(&found, &Outlook::take(&found))[..] else { panic!() };
         assert!(advice.contains("still on n2 (emulator 7 lives)") && advice.contains("run this again"), "{advice}");
+    }
+
+    #[test]
+    fn who_alone_sees_its_processes_is_to_be_asked() {
+        let unseen = Place { copy: None, unseen: true, trouble: Some("a stop has failed there".to_owned()), ..absent("n2") };
+        let found = blocked(&[absent("n1"), unseen.clone()]);
+        assert_eq!(advice(&found, &Outlook::take(&found)), ["run kvmha repair web1 on n2: a stop has failed there"]);
+        // A guest that runs here is given back to Pacemaker all the same: nothing is started by that.
+        let mut found = drawn("Started");
+        found.constraints.clear();
+        found.places.push(unseen);
+        found.view = blocked(&[]).view;
+        assert!(matches!(&plan(&found, &Outlook::default())[..], [Step::Refresh { .. }]));
     }
 }
