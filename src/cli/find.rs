@@ -83,6 +83,7 @@ fn row(place: &Place) -> (Colour, Vec<String>) {
         (None, Some(false), Some(since)) => format!("off since {} (UTC)", moment(since)),
         (None, Some(false), None) => "-".into(),
         (None, None, _) if place.unseen => "cannot be told from here".into(),
+        (None, None, _) if place.misled => "was not asked".into(),
         (None, None, _) => "cannot be asked".into(),
     };
     let processes = place.emulators.iter().map(|process| {

@@ -1,5 +1,8 @@
 //! Where a guest is, or has left something: every node of the cluster is asked.
 
+mod doubt;
+mod same;
+
 use super::Given;
 use super::overview::{here, is_guest};
 use crate::cluster::cib::{Cib, Primitive};
@@ -10,7 +13,7 @@ use crate::domain::emulator::are_held;
 use crate::domain::holding::{self, Holding};
 use crate::domain::record::Record;
 use crate::domain::status::{self, Presence, Sight, Trace};
-use crate::domain::{Identity, evidence, files};
+use crate::domain::{Identity, evidence, files, sign};
 use crate::fence::{self, Unproven};
 use crate::ocf::Asked;
 use anyhow::Context;
@@ -77,6 +80,8 @@ pub(super) struct Place {
     pub(super) trouble: Option<String>,
     /// Whether its libvirt has no copy, and that proves nothing here: only the node itself sees processes.
     pub(super) unseen: bool,
+    /// Whether its URI leads to another host, so that it was not asked itself.
+    pub(super) misled: bool,
     /// Since when the node is proven to be off, in seconds since 1970.
     pub(super) off: Option<u64>,
 }
@@ -156,8 +161,9 @@ impl Whereabouts {
             let name = &identity.name;
             whereabouts.troubles.push(format!("neither a state file nor the definition says what guest is meant: {name} is a guess"));
         }
-        let mut others: Vec<String> = nodes.to_vec();
-        let mut name = nix::sys::utsname::uname().map_or_else(|_| "here".into(), |name| name.nodename().to_string_lossy().into_owned());
+        let mut others: Vec<String> = Vec::new();
+        let host = nix::sys::utsname::uname().map_or_else(|_| "here".into(), |name| name.nodename().to_string_lossy().into_owned());
+        let mut name = host.clone();
         match cluster {
             Ok((here, view, cib)) => {
                 let of_it = |(resource, name): (String, String)| (whereabouts.resource.as_ref() == Some(&resource)).then_some(name);
@@ -170,15 +176,16 @@ impl Whereabouts {
             }
             Err(error) => whereabouts.troubles.push(format!("Pacemaker does not say what nodes there are: {error:#}")),
         }
-        let mut seen = Vec::new();
-        others.retain(|node| {
-            *node != name && !seen.contains(node) && {
-                seen.push(node.clone());
-                true
+        others.retain(|node| *node != name);
+        for node in nodes {
+            let known = [&name, &host].into_iter().chain(&others).any(|known| known.eq_ignore_ascii_case(node));
+            if !known {
+                others.push(node.clone());
             }
-        });
+        }
         whereabouts.places.push(whereabouts.look_here(&name, &identity));
-        whereabouts.look_there(&others, &identity);
+        whereabouts.look_there(&others, &host, &identity);
+        whereabouts.count_once(&identity);
         if let Some(id) = whose {
             whereabouts.doubt(&id);
         }
@@ -231,23 +238,27 @@ impl Whereabouts {
         place
     }
 
-    /// The others, all side by side, by their libvirts.
-    fn look_there(&mut self, nodes: &[String], identity: &Identity) {
+    /// The others, all side by side, by their libvirts, from the host `here`.
+    fn look_there(&mut self, nodes: &[String], here: &str, identity: &Identity) {
         if !self.asked.reaches_others() {
             let why = "the parameters do not say how to reach its libvirt (migration_transport or remoteuri)";
             self.places.extend(nodes.iter().map(|node| Place { node: node.clone(), trouble: Some(why.into()), ..Place::default() }));
         } else {
-            let uris: Vec<String> = nodes.iter().map(|node| self.asked.remote(node)).collect();
-            let questions = uris.iter().map(|uri| (uri.clone(), vec![identity.clone()])).collect();
-            let answers = holding::everywhere(questions, &Deadline::after(THERE));
-            for ((node, uri), answer) in nodes.iter().zip(uris).zip(answers) {
-                let mut place = Place { node: node.clone(), uri: Some(uri), ..Place::default() };
-                match answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(None))) {
-                    Ok(held) => {
-                        place.copy = Some(held.as_ref().is_some_and(|held| held.condition.is_active()));
-                        place.learn(held.as_ref());
+            let nodes: Vec<(String, String)> = nodes.iter().map(|node| (node.clone(), self.asked.remote(node))).collect();
+            let not_asked = same::not_asked(&nodes, here);
+            let asked = nodes.iter().zip(&not_asked).filter(|(_, why)| why.is_none());
+            let questions = asked.map(|((_, uri), _)| (uri.clone(), vec![identity.clone()])).collect();
+            let mut answers = holding::everywhere(questions, &Deadline::after(THERE)).into_iter();
+            for ((node, uri), why) in nodes.into_iter().zip(not_asked) {
+                let mut place = Place { node, uri: Some(uri), misled: why.is_some(), trouble: why, ..Place::default() };
+                if let Some(answer) = (!place.misled).then(|| answers.next()).flatten() {
+                    match answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(None))) {
+                        Ok(held) => {
+                            place.copy = Some(held.as_ref().is_some_and(|held| held.condition.is_active()));
+                            place.learn(held.as_ref());
+                        }
+                        Err(error) => place.trouble = Some(error.text),
                     }
-                    Err(error) => place.trouble = Some(error.text),
                 }
                 self.places.push(place);
             }
@@ -263,25 +274,15 @@ impl Whereabouts {
         }
     }
 
-    /// libvirt may have forgotten a guest whose emulator hangs in the kernel. So where Pacemaker has the guest, or a stop has failed, its word
-    /// alone does not prove that nothing is there.
-    fn doubt(&mut self, id: &str) {
-        let Some(view) = &self.view else { return };
-        // After a move Pacemaker may have it on both nodes for a while; then a copy was found.
-        let placed = view.resource(id).filter(|_| self.copies().is_empty());
-        let nodes = placed.map_or_else(Vec::new, |placed| placed.nodes.clone());
-        let stops: Vec<&str> = view.failures.iter().filter(|failure| failure.is_stop_of(id)).map(|failure| failure.node.as_str()).collect();
-        for place in self.places.iter_mut().filter(|place| !place.here && place.copy == Some(false) && place.off.is_none()) {
-            let what = if stops.contains(&place.node.as_str()) {
-                "a stop has failed there"
-            } else if nodes.contains(&place.node) {
-                "Pacemaker has it there"
-            } else {
-                continue;
-            };
-            (place.copy, place.unseen) = (None, true);
-            place.trouble = Some(format!("its libvirt has none, but {what}, and only the node itself sees its processes: ask there"));
+    /// Before anything is said of several copies their hosts are compared: one may have answered under several names.
+    fn count_once(&mut self, identity: &Identity) {
+        if self.copies().len() < 2 {
+            return;
         }
+        let uris: Vec<Option<String>> = self.places.iter().map(|place| place.uri.clone().filter(|_| place.copy == Some(true))).collect();
+        let signs = sign::everywhere(&uris, identity, &Deadline::after(THERE));
+        let members: Vec<String> = self.view.iter().flat_map(|view| &view.nodes).map(|node| node.name.clone()).collect();
+        self.places = same::merge(std::mem::take(&mut self.places), &signs, &members);
     }
 
     fn look_for_saved(&mut self) {
@@ -371,38 +372,6 @@ pub(super) mod tests {
     /// A node of which the answer is that nothing is there; n1 is this one.
     pub(in crate::cli) fn absent(node: &str) -> Place {
         Place { node: node.to_owned(), here: node == "n1", copy: Some(false), ..Place::default() }
-    }
-
-    const ON_N2: &str = "<resources><resource id='web1' role='Started' failed='true'><node name='n2'/></resource></resources>";
-    const STOP: &str = "<failures><failure op_key='web1_stop_0' node='n2' exitreason='it hangs'/></failures>";
-
-    fn doubted(said: &str, places: &[Place]) -> Vec<(Option<bool>, bool)> {
-        let mut found = found(said, places);
-        found.doubt("web1");
-        found.places.iter().map(|place| (place.copy, place.unseen)).collect()
-    }
-
-    #[test]
-    fn the_word_of_a_libvirt_is_doubted_where_pacemaker_has_the_guest() {
-        let (none, doubt) = ((Some(false), false), (None, true));
-        let all = [absent("n1"), absent("n2"), absent("n3")];
-        assert_eq!(doubted("", &all), [none; 3]);
-        assert_eq!(doubted(ON_N2, &all), [none, doubt, none]);
-        assert_eq!(doubted(STOP, &all), [none, doubt, none]);
-        // This node sees its processes; one that is off has none.
-        let here = ON_N2.replace("n2", "n1") + &STOP.replace("n2", "n1");
-        assert_eq!(doubted(&here, &all), [none; 3]);
-        assert_eq!(doubted(STOP, &[absent("n1"), Place { off: Some(1), ..absent("n2") }]), [none; 2]);
-        assert_eq!(doubted(&STOP.replace("web1", "web10"), &all), [none; 3]);
-    }
-
-    #[test]
-    fn a_move_that_has_just_ended_is_no_doubt() {
-        let both = "<resources><resource id='web1' role='Started'><node name='n1'/><node name='n2'/></resource></resources>";
-        let here = Place { copy: Some(true), runs: true, ..absent("n1") };
-        let (some, none) = ((Some(true), false), (Some(false), false));
-        assert_eq!(doubted(both, &[here.clone(), absent("n2")]), [some, none]);
-        assert_eq!(doubted(STOP, &[here, absent("n2")]), [some, (None, true)], "a stop that failed there counts");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub mod resources;
 pub mod rings;
 pub mod saved_state;
 mod scope;
-mod sign;
+pub mod sign;
 mod sleep;
 pub mod state;
 pub mod status;

@@ -2,13 +2,13 @@
 
 use super::definition::Identity;
 use super::{Connection, Result};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Task};
 use roxmltree::Document;
 
 /// The sign. That two hosts have one name proves nothing, nor does one UUID, which some boards have in common, nor a guest that has the
 /// same number on both; where all of this agrees, there is one guest.
-#[derive(PartialEq, Eq)]
-pub(super) struct Sign {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sign {
     /// The host's name.
     host: String,
     /// The UUID of its hardware.
@@ -32,6 +32,17 @@ pub(super) fn of(identity: &Identity, connection: &Connection, deadline: &Deadli
     let is_named = !host.is_empty() && !host.starts_with("localhost");
     let both = hardware(&capabilities).zip(number).filter(|_| is_named);
     Ok(both.map(|(hardware, number)| Sign { host, hardware, guest, number }))
+}
+
+/// Asks several libvirts side by side for the sign of a guest; none where there is no URI, and from those that do not tell.
+#[must_use]
+pub fn everywhere(uris: &[Option<String>], identity: &Identity, deadline: &Deadline) -> Vec<Option<Sign>> {
+    let start = |uri: String| {
+        let (identity, deadline) = (identity.clone(), *deadline);
+        Task::start(move || Connection::open(&uri, &deadline).and_then(|connection| of(&identity, &connection, &deadline)).ok().flatten())
+    };
+    let tasks: Vec<_> = uris.iter().map(|uri| uri.clone().map(start)).collect();
+    tasks.into_iter().map(|task| task.and_then(|task| task.wait(deadline).flatten())).collect()
 }
 
 /// From the capabilities.

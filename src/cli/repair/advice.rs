@@ -78,6 +78,8 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
         let why = place.trouble.as_deref().unwrap_or("no answer");
         advice.push(if place.unseen {
             format!("run kvmha repair {name} on {}: {why}", place.node)
+        } else if place.misled {
+            format!("see that remoteuri has %n for the node's name, and that the name of {} leads to it ({why})", place.node)
         } else {
             format!("{} cannot be asked: bring its libvirt back, or turn it off ({why})", place.node)
         });
@@ -225,6 +227,14 @@ mod tests {
         let found = blocked(&[absent("n1"), hung]);
         let [advice] = &advice(&found, &Outlook::take(&found))[..] else { panic!() };
         assert!(advice.contains("still on n2 (emulator 7 lives)") && advice.contains("run this again"), "{advice}");
+    }
+
+    #[test]
+    fn a_node_that_was_not_asked_is_not_to_be_turned_off() {
+        let trouble = Some("qemu+ssh://n1/system leads to this host".to_owned());
+        let found = blocked(&[absent("n1"), Place { copy: None, misled: true, trouble, ..absent("n2") }]);
+        let [advice] = &advice(&found, &Outlook::take(&found))[..] else { panic!() };
+        assert!(advice.contains("%n") && advice.contains("n2") && !advice.contains("turn"), "{advice}");
     }
 
     #[test]
