@@ -9,10 +9,10 @@
 //! change of the CIB, and a run that was killed is found and brought to its end by the next: on the same
 //! node at once, for there is a lock, on another when it cannot live any more.
 
+mod entrant;
 mod journey;
 mod libvirt;
 mod mark;
-mod newcomer;
 mod others;
 mod quiet;
 mod standing;

@@ -5,7 +5,7 @@
 
 use super::super::overview::is_guest;
 use super::super::print;
-use super::newcomer::Newcomer;
+use super::entrant::Entrant;
 use super::way::Way;
 use crate::cluster::cib::{Cib, Primitive};
 use crate::cluster::tool;
@@ -69,8 +69,8 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
     let live = movable.is_none().to_string();
     let node = tool::run("crm_node", &["--name"], &deadline)?;
     let meta = meta(&live);
-    let newcomer = Newcomer { name: &name, node: node.trim(), meta: &meta };
-    newcomer.is_welcome(&view, &cib, &Deadline::after(FORESIGHT))?;
+    let entrant = Entrant { name: &name, node: node.trim(), meta: &meta };
+    entrant.is_welcome(&view, &cib, &Deadline::after(FORESIGHT))?;
     print(&format!("{}\n", script(&guest, &name, domain, config, movable.as_deref(), &way, &view)));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What Pacemaker would do with a guest that comes under it: asked of its scheduler before the commands for that are printed.
 
 use super::super::outlook;
-use super::survey::is_harmless;
+use super::quiet::is_harmless;
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::disturbance;
 use crate::cluster::view::View;
@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 use anyhow::bail;
 
 /// A guest that runs, and is to become a resource.
-pub(super) struct Newcomer<'a> {
+pub(super) struct Entrant<'a> {
     pub(super) name: &'a str,
     /// Where it runs.
     pub(super) node: &'a str,
@@ -18,7 +18,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) meta: &'a [(&'a str, &'a str)],
 }
 
-impl Newcomer<'_> {
+impl Entrant<'_> {
     /// It is left where it is, and so is everything else: while Pacemaker only looks at it, and then when it looks after it.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn why_it_would_not_stay() {
-        let newcomer = Newcomer { name: "web1", node: "n1", meta: &[] };
+        let entrant = Entrant { name: "web1", node: "n1", meta: &[] };
         let view = |standby: bool| {
             let text = format!(
                 "<r><summary><current_dc present='true' name='n1'/></summary><nodes><node name='n1' online='true' standby='{standby}'/></nodes></r>"
@@ -88,15 +88,15 @@ mod tests {
             );
             Cib::parse(text).unwrap()
         };
-        assert_eq!(newcomer.cause(&view(true), &cib("false")).1, "pcs node unstandby n1");
-        assert_eq!(newcomer.cause(&view(false), &cib("False")).1, "pcs constraint location 'regexp%^web1$' prefers n1");
-        assert!(newcomer.cause(&view(false), &cib("true")).0.contains("pattern"));
+        assert_eq!(entrant.cause(&view(true), &cib("false")).1, "pcs node unstandby n1");
+        assert_eq!(entrant.cause(&view(false), &cib("False")).1, "pcs constraint location 'regexp%^web1$' prefers n1");
+        assert!(entrant.cause(&view(false), &cib("true")).0.contains("pattern"));
     }
 
     #[test]
     fn the_resource_is_the_one_that_is_made() {
-        let newcomer = Newcomer { name: "web1", node: "n1", meta: &[("resource-stickiness", "INFINITY")] };
-        let cib = Cib::parse(format!("<cib><resources>{}</resources></cib>", newcomer.primitive())).unwrap();
+        let entrant = Entrant { name: "web1", node: "n1", meta: &[("resource-stickiness", "INFINITY")] };
+        let cib = Cib::parse(format!("<cib><resources>{}</resources></cib>", entrant.primitive())).unwrap();
         let web1 = cib.resource("web1").unwrap();
         assert_eq!((web1.agent.as_str(), web1.meta["resource-stickiness"].as_str()), ("ocf:kvmha:VirtualDomain", "INFINITY"));
     }
