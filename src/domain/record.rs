@@ -31,6 +31,9 @@ pub struct Record {
     pub pid: Option<i32>,
     /// The emulator's start time, in clock ticks since boot.
     pub start: Option<u64>,
+    /// Whether an emulator of it was ever seen on this host; not known before it was looked for while it ran.
+    #[serde(default)]
+    pub seen: Option<bool>,
     /// A request to create it was sent, and how that ended is not known.
     #[serde(default)]
     pub creating: bool,
@@ -59,6 +62,7 @@ impl Record {
             uuid: identity.uuid.clone(),
             pid: None,
             start: None,
+            seen: None,
             creating: false,
             restoring: false,
             guessed: false,
@@ -77,7 +81,8 @@ impl Record {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let emulator = self.pid.zip(self.start).map(|(pid, start)| Emulator { pid, start });
-        Trace { identity: self.identity(), emulator, creating: self.creating, outliving: self.outliving, place: None }
+        let unseen = self.seen == Some(false);
+        Trace { identity: self.identity(), emulator, unseen, creating: self.creating, outliving: self.outliving, place: None }
     }
 
     /// The same with the emulator that runs it now, if one was found.
@@ -138,10 +143,13 @@ pub(super) mod tests {
         let text =
             r#"{"config":"/srv/vms/web1.xml","hypervisor":"qemu:///system","name":"web1","uuid":"c7a5fdbd-cdaf-9455-926a-d65c16db1809","#
                 .to_owned()
-                + r#""pid":1234,"start":5678,"creating":false,"restoring":false,"guessed":false,"moving":null,"rings":false,"aio":null}"#;
-        let record = Record { outliving: Outliving { aio: None, ..Outliving::NONE }, ..record() };
+                + r#""pid":1234,"start":5678,"seen":true,"creating":false,"restoring":false,"guessed":false,"moving":null,"rings":false,"aio":null}"#;
+        let record = Record { seen: Some(true), outliving: Outliving { aio: None, ..Outliving::NONE }, ..record() };
         assert_eq!(serde_json::to_string(&record).unwrap(), text);
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        // As an older one has written it.
+        let older = text.replace(r#""seen":true,"#, "");
+        assert_eq!(serde_json::from_str::<Record>(&older).unwrap(), Record { seen: None, ..record });
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct Trace {
     pub identity: Identity,
     /// The emulator it was last seen with.
     pub emulator: Option<Emulator>,
+    /// Whether libvirt has run it and no emulator of it was ever seen on this host: it has its emulators where the process table here does not
+    /// show them, in a container, or at the other end of a tunnel.
+    pub unseen: bool,
     /// Whether a request to create it may still be pending in libvirt.
     pub creating: bool,
     /// Which of its requests may outlive its emulator.
@@ -65,7 +68,7 @@ impl Trace {
 
 impl From<Identity> for Trace {
     fn from(identity: Identity) -> Self {
-        Self { identity, emulator: None, creating: false, outliving: Outliving::NONE, place: None }
+        Self { identity, emulator: None, unseen: false, creating: false, outliving: Outliving::NONE, place: None }
     }
 }
 
@@ -137,6 +140,10 @@ pub fn look_within(trace: &Trace, uri: &Uri, most: Duration, turn: Option<&Deadl
             // A daemon that hangs still has the request, also of a client that is dead; one that is gone has taken it along.
             None if trace.creating && error.kind != Kind::Unreachable => {
                 Err(error.context(format_args!("a start of {name} was begun and may still come to its end")))
+            }
+            // That there is none where none is ever seen proves nothing.
+            None if trace.unseen => {
+                Err(error.context(format_args!("libvirt has run {name} here, and its emulator was never seen on this host")))
             }
             None => {
                 log::debug(|| format!("{}; no emulator of {name} runs", error.text));
@@ -315,5 +322,27 @@ pub fn ask_through(connection: &Connection, identity: &Identity, deadline: &Dead
         // It ended between the two questions.
         Err(error) if error.kind == Kind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Record;
+    use super::*;
+
+    /// Without libvirt no emulator proves that the guest is gone, unless it has its emulators where they are never seen.
+    #[test]
+    fn no_emulator_where_none_is_ever_seen() {
+        let uri = Uri::parse("qemu+unix:///system?socket=/nonexistent/libvirt-sock").unwrap();
+        let identity = Identity { name: format!("unseen-{}", std::process::id()), uuid: None };
+        let seen = |seen: Option<bool>| {
+            let record = Record { seen, ..Record::new("/srv/vms/web1.xml".into(), "qemu:///system", &identity) };
+            look(&record.trace(), &uri, &Deadline::after(Duration::from_secs(60)))
+        };
+        for known in [None, Some(true)] {
+            assert_eq!(seen(known).unwrap(), Presence::Absent);
+        }
+        let error = seen(Some(false)).unwrap_err();
+        assert!(error.kind == Kind::Unreachable && error.text.contains("was never seen on this host"), "{error}");
     }
 }

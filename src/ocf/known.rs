@@ -9,7 +9,7 @@ use crate::domain::definition::{Definition, Identity};
 use crate::domain::emulator::Emulator;
 use crate::domain::record::{Record, Shelf};
 use crate::domain::rings::Outliving;
-use crate::domain::status::{Place, Sight};
+use crate::domain::status::{self, Place, Sight};
 use crate::domain::{Error, Kind, creation, evidence, migration, twin};
 use crate::log;
 use std::collections::BTreeMap;
@@ -21,6 +21,9 @@ const AGENT: &str = "ocf:kvmha:VirtualDomain";
 
 /// How long what libvirt would do with a guest by itself is looked at when this resource first sees it.
 const TAKING_OVER: Duration = Duration::from_secs(3);
+
+/// How long libvirt may take to notice that an emulator has ended.
+const NOTICING: Duration = Duration::from_millis(500);
 
 /// How long the target of a move whose end nobody saw is asked whether the guest has come.
 const ARRIVAL: Duration = Duration::from_secs(3);
@@ -104,6 +107,7 @@ impl Call {
         // What a start of its own has created, that start has seen to.
         let taken_over = !guessed && !old.as_ref().is_some_and(|record| record.creating);
         let is_first = old.is_none();
+        let before = old.as_ref().and_then(|record| record.pid.map_or(record.seen, |_| Some(true)));
         // The parameters too are those under which it was started or has come, and not what is written in the configuration meanwhile.
         let new = self.new_record(&seen);
         let (config, hypervisor) = match old.as_ref().filter(|record| glance && !record.guessed) {
@@ -112,10 +116,28 @@ impl Call {
         };
         let moving = old.filter(|_| glance).and_then(|record| record.moving);
         // Where none was seen nothing is known of its rings and AIO.
-        let emulator = evidence::find(&seen, None, &self.part()).ok().and_then(|found| found.first().copied());
+        let looked = evidence::find(&seen, None, &self.part());
+        let emulator = looked.as_ref().ok().and_then(|found| found.first().copied());
+        let was_seen = match emulator {
+            Some(_) => Some(true),
+            None if before.is_none() && runs && looked.is_ok() => self.is_out_of_sight(&seen).then_some(false),
+            None => before,
+        };
         let outliving = emulator.map_or(Outliving::UNKNOWN, Outliving::of);
         let (pid, start) = (emulator.map(|emulator| emulator.pid), emulator.map(|emulator| emulator.start));
-        self.shelf().write(&Record { config, hypervisor, pid, start, creating, restoring, guessed, moving, outliving, ..new });
+        self.shelf().write(&Record {
+            config,
+            hypervisor,
+            pid,
+            start,
+            seen: was_seen,
+            creating,
+            restoring,
+            guessed,
+            moving,
+            outliving,
+            ..new
+        });
         // Without an emulator that shows itself what is noted is news at each monitor, and none of them is to load libvirt for this.
         if taken_over
             && (is_first || emulator.is_some())
@@ -124,6 +146,13 @@ impl Call {
         {
             log::warning(format_args!("whether this host would start {} by itself is not known: {error}", seen.name));
         }
+    }
+
+    /// Whether libvirt goes on to say that a guest runs of which no emulator is found: one that has just ended it may list for a moment yet.
+    fn is_out_of_sight(&self, identity: &Identity) -> bool {
+        let runs = || status::ask(identity, &self.hypervisor, &self.part()).is_ok_and(|word| word.is_some_and(|(seen, _)| seen.runs()));
+        let unseen = || evidence::find(identity, None, &self.part()).is_ok_and(|found| found.is_empty());
+        self.deadline.again(NOTICING) && runs() && unseen()
     }
 
     /// Forgets a move from here whose end nobody saw, if the guest, which is not here, has come to its target whole. What stands in the way

@@ -117,7 +117,7 @@ impl Call {
     /// that never had it must not be fenced for a wrong word.
     fn see_without_libvirt(&self, failure: Failure) -> Result<(), Failure> {
         let record = self.record();
-        if record.as_ref().is_some_and(|record| record.creating || record.moving.is_some()) {
+        if record.as_ref().is_some_and(|record| record.creating || record.moving.is_some() || record.seen == Some(false)) {
             return Err(failure);
         }
         let trace = record.map(|record| record.trace()).or_else(|| self.definition().ok().map(|definition| definition.identity.into()));

@@ -3,8 +3,8 @@
 use crate::stage::{HERE, Resource, gone, signal};
 use crate::states::uuid;
 use anyhow::{Context, Result, ensure};
-use lab::Lab;
 use lab::promised;
+use lab::{Lab, Output};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::time::Duration;
@@ -67,6 +67,41 @@ pub fn process_table_not_there(lab: &Lab) -> Result<()> {
     seen?.is(0)?;
     guest.beats(boot)?;
     guest.end(HERE, 60).map(drop)
+}
+
+/// An agent with process numbers of its own, as in a container, sees libvirt run a guest and no emulator: with libvirt gone that it sees none proves
+/// nothing, and with libvirt there the guest is stopped as ever. A guest whose emulator was seen, and is gone, is called stopped without libvirt.
+pub fn never_seen(lab: &Lab) -> Result<()> {
+    let guest = Resource::empty(lab, "inside")?.with("force_stop", "true");
+    let inside = |action: &str, seconds: u64| -> Result<Output> {
+        let words = [["unshare", "--pid", "--fork", "--mount-proc"].map(str::to_owned).to_vec(), guest.words(HERE, action, seconds, &[])];
+        lab.exec(HERE, &words.concat(), Duration::from_secs(seconds + 5))
+    };
+    let ok = |action: &str| inside(action, 60)?.success(action).map(drop);
+    ok("start")?;
+    ok("recurring")?;
+    lab.kill(HERE, "libvirtd")?;
+    let answers = ["recurring", "monitor", "stop"].map(|action| inside(action, 10));
+    lab.start(HERE, "libvirtd")?;
+    for answer in answers {
+        let answer = answer?;
+        promised!(guest.lives(HERE), "its emulator is gone");
+        promised!(!matches!(answer.code, Some(0 | 7)), "called stopped while its emulator lives: {answer:?}");
+        ensure!(answer.stderr.contains("was never seen on this host"), "{answer:?}");
+    }
+    ok("recurring")?;
+    ok("stop")?;
+    guest.absent(HERE)?;
+    guest.begin(HERE)?;
+    let emulators = guest.emulators(HERE)?;
+    lab.kill(HERE, "libvirtd")?;
+    signal(&emulators, Signal::SIGKILL)?;
+    crate::stage::soon("the emulator is gone", || emulators.iter().all(|emulator| gone(*emulator)))?;
+    let answers = [guest.call(HERE, "recurring", 20), guest.call(HERE, "stop", 20)];
+    lab.start(HERE, "libvirtd")?;
+    let [monitor, stop] = answers;
+    monitor?.is(7)?;
+    stop?.is(0).map(drop)
 }
 
 /// A program whose command line does not come, as when its memory is locked while storage hangs; ended when this is dropped.

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
                 by_an_address_of_its_own;
             states: paused crashed asleep leftover_definition autostart_of_one_that_runs config_of_libvirt_itself
                 uuid_of_another uuid_of_one_that_was_renamed unsettled_probe lost_by_libvirt;
-            emulators: stopped stopped_and_libvirt_frozen killed process_table_not_there command_line_that_does_not_come
+            emulators: stopped stopped_and_libvirt_frozen killed process_table_not_there never_seen command_line_that_does_not_come
                 another_emulator_is_silent seen_while_a_process_is_silent;
             hints: config_lost_while_running config_and_record_lost no_parameters_at_a_stop config_never_there config_not_understood config_names_another record_lost_or_nonsense
                 record_is_old;
