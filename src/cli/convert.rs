@@ -1,6 +1,7 @@
 //! `kvmha fence convert`: fence devices of other agents for KVM guests, written anew for `fence_kvmha`. Nothing is changed; what is
 //! printed is for a person to read and then to run.
 
+use super::shell::{is_plain, quoted};
 use crate::deadline::Deadline;
 use crate::fence::{Carried, carried};
 use crate::log;
@@ -311,27 +312,9 @@ pub(super) fn print(device: &Device, converted: &Converted) -> String {
     text
 }
 
-/// Whether no shell sees more in it than the text.
-fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,:/+=@%".contains(&byte))
-}
-
-/// A word for a shell.
-fn quoted(text: &str) -> String {
-    if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_for_a_shell() {
-        assert_eq!(quoted("uri=qemu+ssh://root@a:22/system"), "uri=qemu+ssh://root@a:22/system");
-        assert_eq!(quoted("a;b"), "'a;b'");
-        assert_eq!(quoted("it's $(x)"), "'it'\\''s $(x)'");
-        assert_eq!(quoted(""), "''");
-    }
 
     #[test]
     fn what_is_no_device_is_refused() {

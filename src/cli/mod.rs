@@ -18,6 +18,7 @@ mod overview;
 mod probe;
 mod progress;
 mod repair;
+mod shell;
 mod status;
 mod storage;
 mod table;

@@ -1,5 +1,6 @@
 //! The libvirts of all nodes, as far as they can be asked from here.
 
+use super::super::shell::{self, quoted};
 use super::{Case, Found, Patient};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
@@ -59,10 +60,11 @@ pub(super) fn reach(patient: &Patient, found: &mut Found) {
         let remedy = if error.kind == Kind::Unresponsive {
             // What its settings are does not matter then.
             format!(
-                "see whether virsh -c '{}' list answers: if not, it is a packet filter between the nodes, or it hangs (on {}: systemctl restart \
+                "see whether virsh -c {} list answers: if not, it is a packet filter between the nodes, or it hangs (on {}: systemctl restart \
                  virtqemud where that runs, else libvirtd; guests run on); if it does, an emulator may hang and hold up those who ask about it: \
                  virsh domstats of each guest",
-                host.uri, host.node
+                quoted(&host.uri),
+                host.node
             )
         } else if host.node == patient.here {
             "start it: systemctl start virtqemud where that is enabled, else libvirtd".to_owned()
@@ -71,7 +73,10 @@ pub(super) fn reach(patient: &Patient, found: &mut Found) {
                 host.uri.split_once("://").and_then(|(scheme, _)| scheme.split_once('+')).map_or("tls", |(_, transport)| transport);
             match transport {
                 "ssh" => {
-                    format!("as root: ssh {} true has to work without a question (key in authorized_keys, host in known_hosts)", host.node)
+                    format!(
+                        "as root: ssh {} true has to work without a question (key in authorized_keys, host in known_hosts)",
+                        quoted(&host.node)
+                    )
                 }
                 "tcp" => {
                     format!(
@@ -81,7 +86,7 @@ pub(super) fn reach(patient: &Patient, found: &mut Found) {
                     )
                 }
                 "tls" => format!("certificates of both nodes in /etc/pki, and on {}: {}", host.node, listening("tls")),
-                _ => format!("virsh -c '{}' list shows why", host.uri),
+                _ => format!("virsh -c {} list shows why", quoted(&host.uri)),
             }
         };
         found.problem(format!("libvirt of {} cannot be asked: {error}", host.node), remedy);
@@ -149,13 +154,13 @@ pub(super) fn owner(patient: &Patient, found: &mut Found) {
 
 /// Guests that a libvirt starts with its host, whatever Pacemaker says.
 pub(super) fn autostart(patient: &Patient, found: &mut Found) {
-    let names: Vec<String> = patient.guests.iter().filter_map(identity).map(|identity| identity.name).collect();
+    let identities: Vec<Identity> = patient.guests.iter().filter_map(identity).collect();
     for (host, about) in answered(patient) {
-        let marked = names.iter().zip(&about.guests).filter(|(_, held)| held.as_ref().is_some_and(|held| held.autostart));
-        for (name, _) in marked {
+        let marked = identities.iter().zip(&about.guests).filter(|(_, held)| held.as_ref().is_some_and(|held| held.autostart));
+        for (Identity { name, uuid }, _) in marked {
             found.problem(
                 format!("libvirt of {} starts {name} with its host, wherever it runs", host.node),
-                format!("virsh -c '{}' autostart --disable {name}", host.uri),
+                format!("virsh -c {} autostart --disable {}", quoted(&host.uri), shell::guest(name, uuid.as_deref())),
             );
         }
     }
@@ -177,9 +182,10 @@ pub(super) fn disks(patient: &Patient, found: &mut Found) {
                 found.problem(
                     format!("{} runs on {} with {text}", case.id(), host.node),
                     format!(
-                        "end the block job or merge the snapshot (virsh -c '{0}' blockjob, blockcommit --active --pivot), or have the definition say where the \
-                         disk is: virsh -c '{0}' dumpxml --inactive --security-info {1} shows it",
-                        host.uri, definition.identity.name
+                        "end the block job or merge the snapshot (virsh -c {0} blockjob, blockcommit --active --pivot), or have the definition say where the \
+                         disk is: virsh -c {0} dumpxml --inactive --security-info {1} shows it",
+                        quoted(&host.uri),
+                        shell::guest(&definition.identity.name, definition.identity.uuid.as_deref())
                     ),
                 );
             }
@@ -201,7 +207,32 @@ fn strayed(running: &str, definition: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{found, patient};
     use super::*;
+    use crate::domain::Condition;
+    use crate::domain::holding::Holding;
+    use crate::domain::host::Version;
+
+    #[test]
+    fn a_name_is_a_word_in_a_remedy() {
+        let resource = "<primitive id='rd' class='ocf' provider='kvmha' type='VirtualDomain'/>";
+        let mut patient = patient(1, true, &[], resource);
+        let xml = "<domain type='kvm'><name>R&amp;D</name></domain>";
+        patient.guests[0].definition = Ok(Definition::parse("/x".as_ref(), xml.into()).unwrap());
+        let held = Holding {
+            condition: Condition::PAUSED_UNKNOWN,
+            uuid: String::new(),
+            persistent: true,
+            autostart: true,
+            saved: false,
+            busy: None,
+        };
+        let about =
+            About { libvirt: Version::of(9, 0), qemu: Version::of(7, 2), owner: None, guests: vec![Some(held)], running: Vec::new() };
+        patient.hosts.push(Host { node: "node1".to_owned(), uri: "qemu+ssh://a/system?keyfile=b&c=d".to_owned(), answer: Ok(about) });
+        let all = found(autostart, &patient);
+        assert_eq!(all[0].1, "virsh -c 'qemu+ssh://a/system?keyfile=b&c=d' autostart --disable 'R&D'");
+    }
 
     #[test]
     fn what_has_gone_on_elsewhere() {

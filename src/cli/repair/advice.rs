@@ -3,6 +3,7 @@
 use super::{agent, has_failed, has_to_be_cleaned, has_to_be_refreshed, is_nowhere};
 use crate::cli::outlook::{self, Then};
 use crate::cli::overview::OURS;
+use crate::cli::shell::{self, quoted};
 use crate::cli::whereabouts::{Place, Whereabouts};
 
 /// What Pacemaker would do if what it keeps were taken away.
@@ -33,6 +34,8 @@ impl Outlook {
 /// What is amiss and not for this program to do.
 pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
     let name = &found.guest;
+    // As a shell takes it.
+    let word = quoted(name);
     let mut advice = Vec::new();
     if let Some(pending) = &found.pending {
         advice.push(format!("wait: Pacemaker is at work with it ({pending})"));
@@ -41,8 +44,10 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
     if running.len() > 1 {
         advice.push(format!(
             "{name} runs on {}: its disks may be damaged already. Run this on each of them: a move that failed may have held the older copy, which only \
-             its own node can see. Else decide which copy is right, and end the other at once: virsh destroy {name}",
-            running.join(" and ")
+             its own node can see. Else decide which copy is right, and end the other at once: {} destroy {}",
+            running.join(" and "),
+            shell::virsh(&found.asked.hypervisor().to_string()),
+            shell::guest(name, found.uuid.as_deref())
         ));
     }
     // It may have run where nothing of it is any more, and its disks have gone on then.
@@ -72,12 +77,12 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
         ));
     }
     for place in found.places.iter().filter(|place| !place.here && place.copy == Some(true) && !place.runs && !running.is_empty()) {
-        advice.push(format!("run kvmha repair {name} on {}: a copy stands still there", place.node));
+        advice.push(format!("run kvmha repair {word} on {}: a copy stands still there", place.node));
     }
     for place in found.places.iter().filter(|place| place.copy.is_none()) {
         let why = place.trouble.as_deref().unwrap_or("no answer");
         advice.push(if place.unseen {
-            format!("run kvmha repair {name} on {}: {why}", place.node)
+            format!("run kvmha repair {word} on {}: {why}", place.node)
         } else if place.misled {
             format!("see that remoteuri has %n for the node's name, and that the name of {} leads to it ({why})", place.node)
         } else {
@@ -88,7 +93,7 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
         advice.push(format!(
             "turn the host of {} off, for nobody has seen {name} end there; then rm {}, and run fence_kvmha -o tell",
             end.host,
-            end.file.display()
+            quoted(&end.file.display().to_string())
         ));
     }
     advice.extend(outlook.clear.iter().map(|clear| {
@@ -98,7 +103,7 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
     advice.extend(outlook.refresh.clone());
     for place in found.places.iter().filter(|place| place.autostart) {
         let uri = place.uri.as_deref().unwrap_or("qemu:///system");
-        advice.push(format!("virsh -c '{uri}' autostart --disable {name}"));
+        advice.push(format!("virsh -c {} autostart --disable {}", quoted(uri), shell::guest(name, found.uuid.as_deref())));
     }
     advice
 }
@@ -235,6 +240,24 @@ mod tests {
         let found = blocked(&[absent("n1"), Place { copy: None, misled: true, trouble, ..absent("n2") }]);
         let [advice] = &advice(&found, &Outlook::take(&found))[..] else { panic!() };
         assert!(advice.contains("%n") && advice.contains("n2") && !advice.contains("turn"), "{advice}");
+    }
+
+    #[test]
+    fn a_name_is_a_word_in_each_command() {
+        let two = [Place { copy: Some(true), runs: true, autostart: true, ..absent("n1") }, Place { runs: true, ..absent("n2") }];
+        let mut twice = found("", &two);
+        twice.guest = "R&D".to_owned();
+        let said = advice(&twice, &Outlook::default());
+        assert!(said[0].ends_with(": virsh destroy 'R&D'"), "{said:?}");
+        assert_eq!(said[1], "virsh -c qemu:///system autostart --disable 'R&D'");
+        twice.places[1] = Place { copy: Some(true), ..absent("n2") };
+        assert!(advice(&twice, &Outlook::default())[0].starts_with("run kvmha repair 'R&D' on n2"));
+        let file = "/run/kvmha/fence/a b".into();
+        twice.places[0].unproven = vec![fence::Unproven { host: "n2".to_owned(), begun: 1, file }];
+        assert!(advice(&twice, &Outlook::default()).iter().any(|text| text.contains("; then rm '/run/kvmha/fence/a b',")));
+        // virsh takes a number for another guest's.
+        (twice.guest, twice.uuid) = ("7".to_owned(), Some("u-u".to_owned()));
+        assert!(advice(&twice, &Outlook::default()).contains(&"virsh -c qemu:///system autostart --disable u-u".to_owned()));
     }
 
     #[test]
