@@ -33,22 +33,26 @@ pub(super) fn members(patient: &Patient, found: &mut Found) {
 
 /// Without fencing a guest on a node that is lost cannot be started elsewhere, or runs twice.
 pub(super) fn fencing(patient: &Patient, found: &mut Found) {
-    // Whatever the option is called: Pacemaker 3.0 has two names for it.
-    if !patient.view.fencing {
-        found.problem(
-            "stonith-enabled=false: when a node is lost its guests may be started twice",
-            "crm_attribute --name stonith-enabled --update true",
-        );
-    }
     let devices = patient.cib.primitives().into_iter().filter(|resource| resource.agent.starts_with("stonith:"));
     let (devices, watchdog) = (devices.count(), has_watchdog(&patient.cib));
+    let nothing = devices == 0 && !watchdog;
+    if nothing {
+        found.problem(
+            "there is no fence device: the guests of a node that is lost are never started elsewhere",
+            "pcs stonith create, or crm configure primitive, with a device that cuts the power of the nodes",
+        );
+    }
+    // Whatever the option is called: Pacemaker 3.0 has two names for it.
+    if !patient.view.fencing {
+        let enable = "crm_attribute --name stonith-enabled --update true";
+        // "Resource start-up disabled since no STONITH resources have been defined" (Pacemaker's `lib/pengine/unpack.c`).
+        let remedy = format!("only when there is a fence device, or Pacemaker starts and recovers nothing any more: {enable}");
+        found.problem(
+            "stonith-enabled=false: when a node is lost its guests may be started twice",
+            if nothing { remedy } else { enable.to_owned() },
+        );
+    }
     if devices == 0 {
-        if !watchdog {
-            found.problem(
-                "there is no fence device: the guests of a node that is lost are never started elsewhere",
-                "pcs stonith create, or crm configure primitive, with a device that cuts the power of the nodes",
-            );
-        }
         return;
     }
     // The watchdog of an SBD without disks fences every node.
@@ -283,6 +287,23 @@ mod tests {
         assert!(said(&[])[0].0.contains("there is no fence device"));
         assert!(said(&[("stonith-watchdog-timeout", "0")])[0].0.contains("there is no fence device"));
         assert_eq!(said(&[("stonith-watchdog-timeout", "10s")]), []);
+    }
+
+    /// With fencing and no device Pacemaker starts and recovers nothing.
+    #[test]
+    fn fencing_is_not_enabled_before_there_is_a_device() {
+        let said = |options: &[(&str, &str)]| {
+            let mut patient = patient(0, true, options, "");
+            patient.view.fencing = false;
+            found(fencing, &patient)
+        };
+        let enable = "crm_attribute --name stonith-enabled --update true";
+        let [(first, device), (second, remedy)] = &said(&[])[..] else { panic!() };
+        assert!(first.contains("no fence device") && device.contains("pcs stonith create"), "{first}: {device}");
+        assert!(second.contains("stonith-enabled=false") && remedy.starts_with("only when there is a fence device"), "{remedy}");
+        assert!(remedy.ends_with(enable), "{remedy}");
+        let [(_, remedy)] = &said(&[("stonith-watchdog-timeout", "10s")])[..] else { panic!() };
+        assert_eq!(remedy, enable);
     }
 
     #[test]
