@@ -1,5 +1,6 @@
 //! What Pacemaker would do if what is advised were done: asked of its scheduler before it is advised.
 
+use super::shell::quoted;
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::disturbance;
 use crate::cluster::forgotten;
@@ -137,7 +138,10 @@ fn consequence(before: &[Step], after: &[Step], id: &str) -> Option<String> {
 /// Why a resource is not to be where it is, and what ends that.
 fn cause(view: &View, cib: &Cib, id: &str, node: &str) -> (String, String) {
     if cib.meta(id, "target-role").is_some_and(|role| role.eq_ignore_ascii_case("Stopped")) {
-        return ("for it has target-role=Stopped".to_owned(), format!("pcs resource enable {id}"));
+        return (
+            "for it has target-role=Stopped".to_owned(),
+            format!("crm_resource --resource {id} --meta --set-parameter target-role --parameter-value Started"),
+        );
     }
     if let Some(standby) = standby(view, node) {
         return standby;
@@ -148,7 +152,7 @@ fn cause(view: &View, cib: &Cib, id: &str, node: &str) -> (String, String) {
 /// That a node is in standby, and what ends that; nothing if it is not.
 pub(super) fn standby(view: &View, node: &str) -> Option<(String, String)> {
     let is_in_standby = view.nodes.iter().any(|member| member.name == node && member.standby);
-    is_in_standby.then(|| (format!("for {node} is in standby"), format!("pcs node unstandby {node}")))
+    is_in_standby.then(|| (format!("for {node} is in standby"), format!("crm_attribute --node {} --name standby --delete", quoted(node))))
 }
 
 #[cfg(test)]
@@ -205,8 +209,12 @@ mod tests {
             ))
             .unwrap()
         };
-        assert!(cause(&view(true), &cib("Started"), "web1", "n1").0.contains("n1 is in standby"));
-        assert!(cause(&view(false), &cib("Stopped"), "web1", "n1").1.contains("enable web1"));
+        let (why, remedy) = cause(&view(true), &cib("Started"), "web1", "n1");
+        assert!(why.contains("n1 is in standby"));
+        // Pacemaker's own tools are there, whatever else is.
+        assert_eq!(remedy, "crm_attribute --node n1 --name standby --delete");
+        let (_, remedy) = cause(&view(false), &cib("Stopped"), "web1", "n1");
+        assert_eq!(remedy, "crm_resource --resource web1 --meta --set-parameter target-role --parameter-value Started");
         assert!(cause(&view(false), &cib("Started"), "web1", "n1").1.contains("crm_simulate"));
     }
 }

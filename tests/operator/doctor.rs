@@ -130,6 +130,10 @@ fn cure(lab: &Lab, checks: &[&str]) -> Result<usize> {
     Ok(remedies.len())
 }
 
+/// A node without pcs, and with it again: a node has an overlay of its own over /usr.
+const NO_PCS: &str = "mv /usr/sbin/pcs /usr/sbin/pcs.away";
+const A_PCS: &str = "mv /usr/sbin/pcs.away /usr/sbin/pcs";
+
 /// What is printed can be pasted: it changes what it is about and nothing else, and costs no guest its life.
 pub fn remedies_do_what_they_say(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);
@@ -159,16 +163,24 @@ pub fn remedies_do_what_they_say(lab: &Lab) -> Result<()> {
     // Of two resources that mean a guest that runs one is taken away, and the guest runs on.
     let guest = Guest::placed(&stage, "web1")?;
     run("pcs resource meta web1 resource-stickiness=1000")?;
-    run(&format!(
-        "pcs resource create copy ocf:kvmha:VirtualDomain config=/srv/vms/web1.xml {PARAMETERS} {OPERATIONS} meta allow-migrate=true resource-stickiness=1000 --force"
-    ))?;
-    stage.wait(|seen| seen.runs_on("copy").is_some()).context("the second resource does not run")?;
-    stage.settle()?;
-    ensure!(cure(lab, &["one resource each"])? == 1, "two resources of one guest are not found");
-    stage.settle()?;
-    ensure!(lab.membership()?.resources.iter().all(|placed| placed.id != "copy"), "the second resource is still there");
-    ensure!(cure(lab, &["maintenance", "failures"])? == 0, "it has left something");
-    guest.goes_on()?;
+    // On a cluster with crmsh there is no pcs.
+    for (begin, end, tool) in [("true", "true", "pcs resource delete"), (NO_PCS, A_PCS, "crm configure delete")] {
+        run(&format!(
+            "pcs resource create copy ocf:kvmha:VirtualDomain config=/srv/vms/web1.xml {PARAMETERS} {OPERATIONS} meta allow-migrate=true resource-stickiness=1000 --force"
+        ))?;
+        stage.wait(|seen| seen.runs_on("copy").is_some()).context("the second resource does not run")?;
+        stage.settle()?;
+        run(begin)?;
+        let said = findings(lab, "node1").map(|all| all.iter().any(|finding| finding["remedy"].to_string().contains(tool)));
+        let cured = cure(lab, &["one resource each"]);
+        run(end)?;
+        ensure!(said?, "{tool} is not advised");
+        ensure!(cured? == 1, "two resources of one guest are not found");
+        stage.settle()?;
+        ensure!(lab.membership()?.resources.iter().all(|placed| placed.id != "copy"), "the second resource is still there");
+        ensure!(cure(lab, &["maintenance", "failures"])? == 0, "it has left something");
+        guest.goes_on()?;
+    }
     stage.no_failures()?;
     guest.end(1).map(drop)
 }

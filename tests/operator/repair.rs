@@ -260,13 +260,14 @@ pub fn a_failed_move(lab: &Lab) -> Result<()> {
     for (begin, end, said) in [
         (
             format!("pcs node standby {source}"),
-            format!("pcs node unstandby {source}"),
-            format!("{source} is in standby: pcs node unstandby"),
+            format!("crm_attribute --node {source} --name standby --delete"),
+            format!("{source} is in standby: crm_attribute --node {source} --name standby --delete first"),
         ),
         (
             "crm_resource --resource vm1 --meta --set-parameter target-role --parameter-value Stopped".to_owned(),
-            "crm_resource --resource vm1 --meta --delete-parameter target-role".to_owned(),
-            "Pacemaker would stop it, for it has target-role=Stopped".to_owned(),
+            "crm_resource --resource vm1 --meta --set-parameter target-role --parameter-value Started".to_owned(),
+            "Pacemaker would stop it, for it has target-role=Stopped: crm_resource --resource vm1 --meta --set-parameter target-role"
+                .to_owned(),
         ),
     ] {
         stage.check(&begin)?;

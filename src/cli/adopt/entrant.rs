@@ -88,7 +88,7 @@ mod tests {
             );
             Cib::parse(text).unwrap()
         };
-        assert_eq!(entrant.cause(&view(true), &cib("false")).1, "pcs node unstandby n1");
+        assert_eq!(entrant.cause(&view(true), &cib("false")).1, "crm_attribute --node n1 --name standby --delete");
         assert_eq!(entrant.cause(&view(false), &cib("False")).1, "pcs constraint location 'regexp%^web1$' prefers n1");
         assert!(entrant.cause(&view(false), &cib("true")).0.contains("pattern"));
     }

@@ -3,12 +3,17 @@
 use super::super::outlook;
 use super::{Case, Found, Patient, seconds};
 use crate::cluster::cib::{Asker, Operation};
+use crate::cluster::tool::{self, Trouble};
+use crate::deadline::Deadline;
 use crate::domain::locks;
 use crate::ocf;
 use crate::parameter;
+use std::time::Duration;
 
 /// Pacemaker's own timeout of an action, in seconds, where nothing is said.
 const DEFAULT: u64 = 20;
+/// For a tool to say that it is there.
+const INSTALLED: Duration = Duration::from_secs(10);
 
 /// Whether it has the agent of this program, which takes new parameters while the guest runs. `ocf:heartbeat:VirtualDomain` has no reload: Pacemaker
 /// restarts the guest.
@@ -35,14 +40,28 @@ pub(super) fn parameters(patient: &Patient, found: &mut Found) {
     }
 }
 
+/// The tools that take a resource out of the configuration with all that names it, which Pacemaker's own do not, and how.
+const DELETING: &[(&str, &str)] = &[("pcs", "pcs resource delete --force"), ("crm", "crm configure delete --force")];
+
+/// How a resource is taken out of the configuration with what is installed here.
+fn deleting() -> Option<&'static str> {
+    let is_installed =
+        |tool: &&(&str, &str)| !matches!(tool::run(tool.0, &["--version"], &Deadline::after(INSTALLED)), Err(Trouble::Missing(_)));
+    DELETING.iter().find(is_installed).map(|(_, command)| *command)
+}
+
 /// Takes a resource away and leaves its guest as it is. Pacemaker stops what it still has a history of and no configuration; `pcs` without
-/// `--force` stops it first.
-fn delete(id: &str) -> String {
-    format!(
-        "delete one, in maintenance, since its stop would end the guest (without pcs by crm configure delete --force {id}): \
-         crm_attribute --name maintenance-mode --update true && pcs resource delete --force {id} && \
-         crm_resource --refresh --force --resource {id} && crm_attribute --name maintenance-mode --update false"
-    )
+/// `--force` stops it first. A command that is not there would leave the cluster in maintenance.
+fn delete(id: &str, deleting: Option<&str>) -> String {
+    let (begin, end) = ["true", "false"].map(|value| format!("crm_attribute --name maintenance-mode --update {value}")).into();
+    let refresh = format!("crm_resource --refresh --force --resource {id}");
+    let why = "since its stop would end the guest";
+    match deleting {
+        Some(delete) => format!(
+            "delete one, in maintenance, which lasts until the last of these commands, {why}: {begin} && {delete} {id} && {refresh} && {end}"
+        ),
+        None => format!("delete one, in maintenance ({begin}), {why}; then {refresh}, and last {end}"),
+    }
 }
 
 /// Two resources that mean one guest would have it run twice.
@@ -64,7 +83,7 @@ pub(super) fn twice(patient: &Patient, found: &mut Found) {
             };
             found.problem(
                 format!("{} and {} {what}: the guest may run twice, and each stop ends the other's", case.id(), other.id()),
-                delete(other.id()),
+                delete(other.id(), deleting()),
             );
         }
     }
@@ -267,6 +286,21 @@ mod tests {
         let mut found = Found::default();
         constraints(&patient, &mut found);
         assert!(found.0.is_empty(), "{:?}", found.0);
+    }
+
+    #[test]
+    fn maintenance_is_ended_by_the_tools_that_are_there() {
+        for (tool, command) in DELETING {
+            let remedy = delete("web1", Some(command));
+            let (_, line) = remedy.split_once(": ").unwrap();
+            let steps: Vec<&str> = line.split(" && ").collect();
+            assert_eq!(steps[1], format!("{command} web1"));
+            assert_eq!((steps.len(), steps[3]), (4, "crm_attribute --name maintenance-mode --update false"));
+            let others = DELETING.iter().filter(|(other, _)| other != tool);
+            assert!(others.into_iter().all(|(other, _)| !remedy.contains(&format!("{other} "))), "{remedy}");
+        }
+        let by_hand = delete("web1", None);
+        assert!(!by_hand.contains("&&") && by_hand.ends_with("maintenance-mode --update false"), "{by_hand}");
     }
 
     /// That agent has no reload: a parameter that changes has Pacemaker restart the guest.
