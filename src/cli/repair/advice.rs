@@ -52,10 +52,10 @@ pub(super) fn advice(found: &Whereabouts, outlook: &Outlook) -> Vec<String> {
     }
     // It may have run where nothing of it is any more, and its disks have gone on then.
     if running.is_empty() && !found.is_unsure() && found.here().is_some_and(|here| here.held) {
-        let how = found
-            .resource
-            .as_ref()
-            .map(|id| format!(": crm_resource --refresh --force --resource {id}; crm_resource --restart --resource {id}"));
+        // A refresh does not wait until Pacemaker has looked for it again, and nothing is restarted that is not known to run.
+        let how = found.resource.as_ref().map(|id| {
+            format!(": crm_resource --refresh --force --resource {id} && crm_resource --wait && crm_resource --restart --resource {id}")
+        });
         advice.push(format!(
             "{name} is held on this node. Do not let it go on, its memory may be older than its disks, but stop it and start it anew{}",
             how.unwrap_or_default()
@@ -240,6 +240,17 @@ mod tests {
         let found = blocked(&[absent("n1"), Place { copy: None, misled: true, trouble, ..absent("n2") }]);
         let [advice] = &advice(&found, &Outlook::take(&found))[..] else { panic!() };
         assert!(advice.contains("%n") && advice.contains("n2") && !advice.contains("turn"), "{advice}");
+    }
+
+    #[test]
+    fn one_that_is_held_is_restarted_when_pacemaker_has_found_it() {
+        let held = found("", &[Place { copy: Some(true), held: true, ..absent("n1") }]);
+        let [advice] = &advice(&held, &Outlook::default())[..] else { panic!() };
+        let steps: Vec<&str> = advice.rsplit(": ").next().unwrap_or_default().split(" && ").collect();
+        assert_eq!(
+            steps,
+            ["crm_resource --refresh --force --resource web1", "crm_resource --wait", "crm_resource --restart --resource web1"]
+        );
     }
 
     #[test]
