@@ -375,7 +375,7 @@ pub fn from_libvirt(lab: &Lab) -> Result<()> {
         if name == "outpcs" {
             let ban = format!("<rsc_location id='out' rsc-pattern='^out' node='{HERE}' score='-INFINITY'/>");
             for (begin, reason, end) in [
-                (&["pcs", "node", "standby", HERE][..], "is in standby: pcs node unstandby", &["pcs", "node", "unstandby", HERE][..]),
+                (&["pcs", "node", "standby", HERE][..], "is in standby: crm_attribute --node", &["pcs", "node", "unstandby", HERE][..]),
                 (
                     &["pcs", "property", "set", "symmetric-cluster=false"],
                     "(symmetric-cluster=false): pcs constraint location",
