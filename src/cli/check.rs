@@ -16,13 +16,17 @@ use std::time::Duration;
 /// How long all of it may take.
 const TIME: Duration = Duration::from_secs(20);
 
+/// What is done about that.
+const UNFORESEEN: &str = "ask again when the cluster is at rest: crm_resource --wait";
+
 /// How long Pacemaker may take to say what it would do.
 const PACEMAKER: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 #[command(
-    after_help = "The code is 0 if the move is possible (there may be warnings); 1 if something would make it fail, or that cannot be \
-        told.\n\nExamples:\n  kvmha check web1 --to node2\n  kvmha check /srv/vms/web1.xml --to node2 --set migration_transport=tls"
+    after_help = "The code is 0 if nothing would make the move fail: there may be warnings, also of what cannot be told and is no reason for \
+        the move to be refused. It is 1 if something would, or if Pacemaker cannot be asked what it would do: kvmha migrate asks for nothing \
+        then.\n\nExamples:\n  kvmha check web1 --to node2\n  kvmha check /srv/vms/web1.xml --to node2 --set migration_transport=tls"
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -45,7 +49,7 @@ struct Answer<'a> {
     checks: &'a [Check],
 }
 
-/// 0: it can be moved, as far as can be told. 1: it cannot.
+/// 0: it can be moved, as far as can be told. 1: it cannot, or `kvmha migrate` would not ask for it.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let deadline = Deadline::after(TIME);
     let asked = arguments.given.asked(&arguments.to, deadline)?;
@@ -82,9 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 
 /// What Pacemaker would do, if it has the guest somewhere else: a move of the agent's may do and still cost a restart.
 fn foreseen(id: &str, target: &str) -> Option<Check> {
-    const NAME: &str = "pacemaker";
     let deadline = Deadline::after(PACEMAKER);
-    let check = |verdict, text: String, advice| Some(Check { name: NAME, verdict, text, advice });
     let asked = || -> Result<Option<Foreseen>, Trouble> {
         let (view, cib) = (View::query(&deadline)?, Cib::query(&deadline)?);
         let (Some(placed), Some(target)) = (view.resource(id), view.spelled(target)) else { return Ok(None) };
@@ -93,15 +95,35 @@ fn foreseen(id: &str, target: &str) -> Option<Check> {
             _ => Ok(None),
         }
     };
-    match asked() {
+    judge(asked())
+}
+
+fn judge(foreseen: Result<Option<Foreseen>, Trouble>) -> Option<Check> {
+    let check = |verdict, text: String, advice| Some(Check { name: "pacemaker", verdict, text, advice });
+    match foreseen {
         Ok(None) => None,
         Ok(Some(Foreseen { objection: Some(Objection { text, advice }), .. })) => check(Verdict::Refuse, text, advice),
         Ok(Some(Foreseen { along, .. })) if along.is_empty() => check(Verdict::Ok, "would move it live, and leave it there".to_owned(), ""),
         Ok(Some(Foreseen { along, .. })) => check(Verdict::Warning, format!("Pacemaker would move {} too", along.join(", ")), ""),
-        Err(trouble) => check(Verdict::Warning, format!("what Pacemaker would do cannot be foreseen: {trouble}"), ""),
+        // It may answer the move with a restart.
+        Err(trouble) => check(Verdict::Refuse, format!("what Pacemaker would do cannot be foreseen: {trouble}"), UNFORESEEN),
     }
 }
 
 fn text(check: &Check) -> String {
     if check.advice.is_empty() { check.text.clone() } else { format!("{} ({})", check.text, check.advice) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pacemaker_does_not_say_is_no_permission() {
+        let said = |foreseen| judge(foreseen).map(|check| check.verdict);
+        assert_eq!(said(Err(Trouble::Silent("crm_simulate did not end in time".to_owned()))), Some(Verdict::Refuse));
+        assert_eq!(said(Ok(Some(Foreseen::default()))), Some(Verdict::Ok));
+        assert_eq!(said(Ok(Some(Foreseen { objection: None, along: vec!["db".to_owned()] }))), Some(Verdict::Warning));
+        assert_eq!(said(Ok(None)), None, "it is not anywhere else than there");
+    }
 }
