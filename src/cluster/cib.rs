@@ -156,6 +156,24 @@ impl Cib {
         })
     }
 
+    /// Whether a resource has never run anywhere, for all that the nodes remember: its probes found nothing, its starts were refused for its
+    /// configuration, and it was stopped. `false` where nothing of it is remembered.
+    #[must_use]
+    pub fn never_ran(&self, resource: &str) -> bool {
+        self.with(|document| {
+            // Instances of a clone have a number behind the resource's name.
+            let is_its = |node: &Node| node.attribute("id").is_some_and(|id| id.split(':').next() == Some(resource));
+            let entries = document.descendants().filter(|node| node.has_tag_name("lrm_resource") && is_its(node));
+            let mut ran = entries.flat_map(|entry| entry.descendants()).filter(|node| node.has_tag_name("lrm_rsc_op")).peekable();
+            let says_nothing = |node: Node| match (node.attribute("operation"), node.attribute("rc-code")) {
+                (Some("monitor"), code) => code == Some("7"),
+                (Some("start"), code) => code == Some("5"),
+                (operation, _) => operation == Some("stop"),
+            };
+            ran.peek().is_some() && ran.all(says_nothing)
+        })
+    }
+
     /// Whether an operation of the executor of `node` is remembered, of any resource.
     #[must_use]
     pub fn has_history(&self, node: &str) -> bool {
@@ -263,6 +281,31 @@ pub(super) mod tests {
         let [ran] = &cib.ran()[..] else { panic!() };
         assert_eq!(ran.resource, "web1");
         assert_eq!((ran.node.as_str(), ran.operation.as_str(), ran.call.as_str(), ran.at), ("node1", "start", "12", Some(1_700_000_000)));
+    }
+
+    #[test]
+    fn what_has_never_run() {
+        let never = |operations: &[(&str, &str)]| {
+            let text = |(operation, code): &(&str, &str)| format!("<lrm_rsc_op operation='{operation}' rc-code='{code}'/>");
+            let all: String = operations.iter().map(text).collect();
+            let other = "<lrm_resource id='web10'><lrm_rsc_op operation='start' rc-code='0'/></lrm_resource>";
+            Cib::parse(format!("<cib><status><lrm_resource id='web1:0'>{all}</lrm_resource>{other}</status></cib>"))
+                .unwrap()
+                .never_ran("web1")
+        };
+        let refused = [("monitor", "7"), ("start", "5"), ("stop", "0"), ("stop", "193")];
+        assert!(never(&refused) && !never(&[]));
+        for more in [
+            ("monitor", "0"),
+            ("monitor", "193"),
+            ("start", "0"),
+            ("start", "193"),
+            ("start", "1"),
+            ("migrate_from", "1"),
+            ("migrate_to", "0"),
+        ] {
+            assert!(!never(&[&refused[..], &[more]].concat()), "{more:?}");
+        }
     }
 
     #[test]

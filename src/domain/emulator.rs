@@ -11,13 +11,14 @@ use crate::deadline::Deadline;
 #[cfg(test)]
 use crate::simulation;
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::time::Duration;
 
 /// A process that runs a guest. The start time tells it from a later process with the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Emulator {
     /// The process.
     pub pid: i32,

@@ -56,6 +56,9 @@ fn observe(call: &Call) -> Result<Option<Found>, Error> {
             let telling = error.kind == Kind::Definition || !call.has_strangers()?;
             if call.environment.probe && telling {
                 log::info(format_args!("{error}; no guest named like it runs here"));
+                if error.kind == Kind::Definition {
+                    call.note_strangers();
+                }
                 return Ok(None);
             }
             Err(error)

@@ -4,7 +4,9 @@
 use super::Call;
 use crate::cluster::cib::{Cib, Part};
 use crate::domain::definition::{Definition, Identity};
+use crate::domain::emulator::Emulator;
 use crate::domain::evidence::{self, Newcomer};
+use crate::domain::record::Slot;
 use crate::domain::{Error, status};
 use crate::log;
 use std::path::Path;
@@ -37,7 +39,35 @@ impl Call {
         }
         *others = others.take().or_else(|| self.of_other_resources());
         claimed.extend(others.iter().flatten().cloned());
-        Ok(evidence::newcomers(&claimed, &self.part())?.into_iter().find(|newcomer| !self.was_restored(newcomer)))
+        let mut found = evidence::newcomers(&claimed, &self.part())?;
+        found.retain(|newcomer| !self.was_restored(newcomer));
+        let before: Vec<Emulator> = self.shelf().get(Slot::Strangers).unwrap_or_default();
+        if found.iter().any(|newcomer| before.contains(&newcomer.emulator)) && self.never_ran() {
+            found.retain(|newcomer| !before.contains(&newcomer.emulator));
+        }
+        Ok(found.into_iter().next())
+    }
+
+    /// Notes who is here and nobody's, as Pacemaker is told that the guest of this resource is not. What has brought them was no move of a
+    /// resource that has never run: an operator who mistypes `config` creates such a one, whose stops must not have node after node fenced.
+    ///
+    /// Pacemaker's status alone would not do for that: it forgets what a node has run as soon as that is fenced, the source of a move too.
+    /// Nor would this note alone: the guest may have come before the probe, if the executor here was restarted meanwhile.
+    pub(super) fn note_strangers(&self) {
+        if self.environment.instance.is_none() {
+            return;
+        }
+        let Ok(found) = evidence::newcomers(&self.shelf().others(), &self.part()) else { return };
+        let found: Vec<Emulator> = found.into_iter().map(|newcomer| newcomer.emulator).collect();
+        if self.shelf().get::<Vec<Emulator>>(Slot::Strangers).unwrap_or_default() != found {
+            self.shelf().put(Slot::Strangers, &found);
+        }
+    }
+
+    /// Whether Pacemaker's status says that this resource has never run anywhere.
+    fn never_ran(&self) -> bool {
+        let Some(own) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return false };
+        Cib::query_part(Part::Status, &self.part()).is_ok_and(|status| status.never_ran(own))
     }
 
     /// Whether libvirt says that no move has let it run.

@@ -3,8 +3,9 @@
 use super::Call;
 use super::exit::Failure;
 use crate::domain::definition::Identity;
+use crate::domain::emulator::Emulator;
 use crate::domain::ending::{self, Manner};
-use crate::domain::record::Record;
+use crate::domain::record::{Record, Slot};
 use crate::domain::status::{self, Presence, Trace};
 use crate::domain::{Error, Kind, evidence, migration};
 use crate::log;
@@ -29,7 +30,12 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     stopping.end_given()?;
     call.end_outage();
     call.take_marks(&call.deadline);
+    // Who was here before stays so for the next start that is refused: no probe comes before that.
+    let strangers: Option<Vec<Emulator>> = call.shelf().get(Slot::Strangers);
     call.shelf().remove();
+    if let Some(strangers) = strangers {
+        call.shelf().put(Slot::Strangers, &strangers);
+    }
     Ok(())
 }
 

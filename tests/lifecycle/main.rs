@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             moving: there_and_back paused bad_targets name_taken too_slow nothing_comes target_in_mid_migration agent_killed_then_again agent_killed_then_again_at_a_slow_libvirt agent_killed_and_arrived
                 agent_killed_and_forgotten
                 agent_killed_then_stop agent_killed_in_the_handover source_frozen_in_mid_migration config_missing_at_the_target;
-            unknown: at_the_target when_it_has_come;
+            unknown: at_the_target when_it_has_come when_it_was_here_before;
             pulse: silent never_heard;
             tools: incumbent ocf_tester light_monitor;
         },

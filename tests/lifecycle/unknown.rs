@@ -5,7 +5,8 @@ use crate::stage::{HERE, Resource, SOON, THERE, inside, soon};
 use anyhow::{Context, Result, ensure};
 use lab::process::replace;
 use lab::{Lab, promised};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 /// A guest that is called neither like its file nor like its resource, and the file is each node's own. The first of the pair is the one
 /// that knows where its disk is.
@@ -113,4 +114,44 @@ pub fn when_it_has_come(lab: &Lab) -> Result<()> {
     replace(&config, &good)?;
     guest.call(THERE, "stop", 60)?.is(0)?;
     guest.absent(THERE)
+}
+
+/// A resource with a mistyped `config` on a node to which a person has moved a guest before: its stop says 0, if Pacemaker's status says that it has
+/// never run anywhere. Who was not here yet when the resource was probed may be its. Pacemaker's tool is a stub, as there is no Pacemaker here.
+pub fn when_it_was_here_before(lab: &Lab) -> Result<()> {
+    let home = mover(lab, "before")?;
+    let boot = home.boot(HERE)?;
+    home.virsh(HERE, "migrate", &["--live", "--p2p", "--unsafe", &format!("qemu+tcp://{THERE}/system")])?;
+    home.absent(HERE)?;
+    let folder = inside(lab, THERE, "/tmp/stub")?;
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("cibadmin"), "#!/bin/sh\ncat /tmp/stub/status.xml\n")?;
+    fs::set_permissions(folder.join("cibadmin"), Permissions::from_mode(0o755))?;
+    let status = |operations: &str| {
+        let entries = format!("<lrm_resource id='typo'>{operations}</lrm_resource>");
+        let node = format!("<node_state uname='{THERE}'><lrm><lrm_resources>{entries}</lrm_resources></lrm></node_state>");
+        fs::write(folder.join("status.xml"), format!("<cib><status>{node}</status></cib>"))
+    };
+    let refused = "<lrm_rsc_op operation='start' rc-code='5'/>";
+    let typo = Resource::unmade(lab, "typo", "/srv/vms/not-there.xml");
+    let path = ("PATH", "/tmp/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let call = |action: &str, seconds: u64| typo.call_with(THERE, action, seconds, &[path]);
+    let doubts = || call("stop", 10)?.says(1, &["before", "has come here by a move", "not-there.xml"]).map(drop);
+    status(refused)?;
+    doubts()?;
+    call("monitor", 20)?.is(7)?;
+    call("start", 10)?.is(5)?;
+    for _ in 0..2 {
+        call("stop", 20)?.is(0)?;
+    }
+    for ran in ["<lrm_rsc_op operation='migrate_from' rc-code='1'/>", "<lrm_rsc_op operation='start' rc-code='0'/>"] {
+        status(&format!("{refused}{ran}"))?;
+        doubts()?;
+    }
+    fs::remove_file(folder.join("status.xml"))?;
+    doubts()?;
+    fs::remove_file(folder.join("cibadmin"))?;
+    doubts()?;
+    home.beats(boot)?;
+    home.call(THERE, "stop", 60)?.is(0).map(drop)
 }
