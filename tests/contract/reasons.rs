@@ -34,7 +34,10 @@ fn sources_below(folders: &[&str]) -> Vec<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") && !is_model(&path) {
                 let text = fs::read_to_string(&path).unwrap();
-                let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                // Also tests whose helpers others use.
+                let tests =
+                    ["mod ", "pub(in crate::ocf) mod ", "pub(super) mod "].map(|begin| text.find(&format!("#[cfg(test)]\n{begin}")));
+                let text = tests.into_iter().flatten().min().map_or(text.as_str(), |end| &text[..end]);
                 let mut parts = text.split("\\\n");
                 let first = parts.next().unwrap_or_default().to_owned();
                 texts.push(parts.fold(first, |text, part| text + part.trim_start()));
