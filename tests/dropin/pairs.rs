@@ -182,7 +182,7 @@ const ELSEWHERE: &[(u8, &str)] = &[
     (5, "lifecycle moving::agent_killed_and_arrived, moving::too_slow"),
     (8, "contract the_order_of_a_hosts_shutdown_is_understood_by_systemd"),
     (9, "truth paused_io_error::monitor, paused_watchdog::monitor; hang errors::stop"),
-    (12, "the tests beside src/ocf/moving.rs"),
+    (12, "the tests beside src/ocf/route.rs"),
     (14, "lifecycle tools::light_monitor, dropin numbers::written_and_left_alone"),
     (17, "lifecycle late::held_in_preparation"),
     (18, "dropin saved::older_than_the_disk, saved::ran_on_without_it"),
