@@ -34,7 +34,7 @@ use lab::suite::{close, in_lab, number};
 use lab::{Lab, Options, Watcher};
 use play::Play;
 use record::Recorder;
-use report::Report;
+use report::{Report, Told};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -178,6 +178,7 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
         anyhow::ensure!(watcher.wait_beat(LIMIT), "{name} does not boot");
     }
     let end = Instant::now() + Duration::from_secs(60 * words.minutes);
+    let mut told = Told::default();
     for round in plan(&words.script) {
         if Instant::now() >= end {
             break;
@@ -194,6 +195,7 @@ fn perform(play: &Play, words: &Words, report: &mut Report) -> Result<History> {
                 judge(&history).into_iter().filter(|verdict| !matches!(verdict.violation, Violation::LeftDown | Violation::LeftBehind));
             bail!("{error:#}{}", wrong.map(|verdict| format!("\n    {verdict}")).collect::<String>());
         }
+        told.tell(&play.recorder.history(lab, &watchers, &[], Vec::new())?);
         if watchers.iter().any(|(_, watcher)| watcher.wait(Duration::ZERO, |watch| watch.two_writers.is_some())) {
             break;
         }

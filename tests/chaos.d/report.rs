@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use lab::history::{FaultKind, History, Outcome};
-use lab::judge::{Verdict, Violation, broken_kernels};
+use lab::judge::{Verdict, Violation, broken_kernels, judge};
 use lab::plan::{Round, Script};
 use lab::scene::Stage;
 use serde_json::json;
@@ -117,6 +117,23 @@ impl Report {
         });
         let path = folder.join(format!("{name}.json"));
         fs::write(&path, format!("{text:#}\n")).with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// What was said while the run goes on: a long one is not waited for to its end, and one that is cut off has said what it saw.
+#[derive(Default)]
+pub struct Told(Vec<(Violation, String)>);
+
+impl Told {
+    /// Says what is wrong by now and was not before. At the end everything is judged once more.
+    pub fn tell(&mut self, history: &History) {
+        for verdict in judge(history) {
+            let seen = (verdict.violation, verdict.text.clone());
+            if !self.0.contains(&seen) {
+                println!("    {verdict}");
+                self.0.push(seen);
+            }
+        }
     }
 }
 
