@@ -6,6 +6,7 @@
 //!
 //! Everything happens in the calling thread, and every wait in the kernel (connecting included) is cut short by the deadline.
 
+mod address;
 #[cfg(any(test, fuzzing))]
 pub(in crate::domain) mod fuzzed;
 mod message;
@@ -15,26 +16,23 @@ use std::fmt;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
+pub use self::address::socket;
 pub use self::message::Size;
 use self::message::{AGENT_SILENT, Call, Domain, Heard, NO_DOMAIN};
 use self::xdr::Reader;
 use super::state::Condition;
 use crate::deadline::{Deadline, now};
-use crate::percent;
 use crate::uuid;
 
 /// The driver behind the sockets that [`socket()`] gives, by the name the daemon knows it by.
 pub const SYSTEM: &str = "qemu:///system";
-
-/// Where libvirt's sockets are. libvirt says `/var/run`, which is the same place everywhere by now.
-const FOLDER: &str = "/run/libvirt";
 
 /// The longest name asked for. A domain's name is part of file names, so that longer ones do not exist.
 const LONGEST_NAME: usize = 4096;
@@ -82,44 +80,6 @@ impl fmt::Display for Trouble {
 }
 
 impl std::error::Error for Trouble {}
-
-/// The socket of the daemon that libvirt would ask for a URI, or `None` if that is nothing for this file: a remote host, another driver
-/// or transport, the session daemon, a parameter not known here, or no URI at all (then libvirt's own configuration decides).
-///
-/// `qemu:///system` and `qemu+unix:///system`, with `socket=` and `mode=`. Without them the choice is that of `remoteGetUNIXSocket` in
-/// libvirt's `src/remote/remote_sockets.c`: the socket of the modular daemon if it exists, or else that of libvirtd. When neither
-/// exists libvirt's build decides, and asking gives [`Trouble::Unreachable`] either way.
-#[must_use]
-pub fn socket(uri: Option<&str>) -> Option<PathBuf> {
-    let uri = uri?;
-    let (base, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let (scheme, path) = base.split_once(':')?;
-    let (driver, transport) = scheme.split_once('+').unwrap_or((scheme, "unix"));
-    if path != "///system" || driver != "qemu" || !transport.eq_ignore_ascii_case("unix") {
-        return None;
-    }
-    let (mut named, mut mode) = (None, "auto");
-    for part in query.split('&').filter(|part| !part.is_empty()) {
-        match part.split_once('=')? {
-            ("socket", value) => named = Some(PathBuf::from(plain(value)?)),
-            ("mode", value) => mode = value,
-            _ => return None,
-        }
-    }
-    let (direct, legacy) = (Path::new(FOLDER).join("virtqemud-sock"), Path::new(FOLDER).join("libvirt-sock"));
-    match (named, mode) {
-        (Some(named), "auto" | "legacy" | "direct") => named.is_absolute().then_some(named),
-        (None, "direct") => Some(direct),
-        (None, "auto") if direct.exists() => Some(direct),
-        (None, "auto" | "legacy") => Some(legacy),
-        _ => None,
-    }
-}
-
-/// A value of a URI's query without its `%` escapes.
-fn plain(value: &str) -> Option<String> {
-    percent::decode(value).filter(|text| !text.contains(['\0', '#']))
-}
 
 /// Asks the daemon at `socket` for the state of a domain of `driver`. `Ok(None)`: the daemon says that it has none.
 ///

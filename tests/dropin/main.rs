@@ -11,10 +11,10 @@ mod keeping;
 mod moves;
 mod needs;
 mod numbers;
+mod outside;
 mod pairs;
 mod props;
 mod saved;
-
 mod tools;
 
 use lab::suite::Suite;
@@ -37,8 +37,9 @@ fn main() -> ExitCode {
             moves: the_way_to_the_target the_way_of_the_memory speed_and_downtime;
             tools: wrong_values reloaded;
             pairs: announced theirs_and_ours;
-            adopt: ten_there_and_back killed_at_each_step known_by_its_monitor_alone libvirtd_down libvirtd_killed_in_the_middle refused what_depends_on_it goes_on_without_a_terminal from_libvirt another_node_lost
-                node_of_the_guest_lost scheduler_hangs_at_the_end end_is_not_taken;
+            adopt: ten_there_and_back killed_at_each_step known_by_its_monitor_alone libvirtd_down libvirtd_killed_in_the_middle refused
+                what_depends_on_it goes_on_without_a_terminal another_node_lost node_of_the_guest_lost scheduler_hangs_at_the_end end_is_not_taken;
+            outside: comes_in;
         },
         tidy: props::tidy,
     }
