@@ -219,13 +219,16 @@ pub fn target_role(name: &str, role: &str) -> String {
     format!("crm_resource --resource {name} --meta --set-parameter target-role --parameter-value {role}")
 }
 
-/// Processes that carry an action for a guest out: whoever started them, this stands in their environment.
-pub fn agents(guest: &str) -> Vec<i32> {
+/// Processes of the nodes that carry an action for a guest out: whoever started them, this stands in their environment.
+pub fn agents(lab: &Lab, guest: &str) -> Vec<i32> {
+    let spaces = lab.spaces();
+    let is_ours =
+        |pid: &i32| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|space| spaces.iter().any(|(known, _)| *known == space));
     let word = format!("OCF_RESOURCE_INSTANCE={guest}");
     let has = |pid: &i32| {
         fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| text.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
     };
-    pids().filter(has).collect()
+    pids().filter(has).filter(is_ours).collect()
 }
 
 fn primitive(name: &str, provider: &str) -> String {

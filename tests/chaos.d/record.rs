@@ -252,12 +252,7 @@ impl Recorder {
     }
 
     fn look(&self, lab: &Lab, known: &mut BTreeMap<(i32, u64), usize>) {
-        let spaces: Vec<(PathBuf, String)> = (1..=lab.nodes())
-            .filter_map(|node| {
-                let init = lab.node_process(node)?;
-                Some((fs::read_link(format!("/proc/{}/ns/pid", init.pid)).ok()?, lab::layout::node_name(node)))
-            })
-            .collect();
+        let spaces = lab.spaces();
         for pid in pids() {
             let Some(identity) = Identity::of(pid) else { continue };
             if known.contains_key(&(identity.pid, identity.start)) {

@@ -149,8 +149,8 @@ impl Play<'_> {
         left.extend(self.kept()?);
         for name in self.names() {
             left.extend(self.emulators(&name).iter().map(|process| format!("an emulator of {name}, process {process}")));
-            if !wait_until(Duration::from_secs(30), Duration::from_millis(200), || agents(&name).is_empty()) {
-                left.push(format!("an agent for {name}: {:?}", agents(&name)));
+            if !wait_until(Duration::from_secs(30), Duration::from_millis(200), || agents(self.lab(), &name).is_empty()) {
+                left.push(format!("an agent for {name}: {:?}", agents(self.lab(), &name)));
             }
         }
         for node in self.lab().node_names() {

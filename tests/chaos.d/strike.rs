@@ -1,13 +1,13 @@
 //! The faults of the plan, each from its beginning to its end.
 
 use crate::play::{Play, agents};
-use lab::StorageFault;
 use lab::history::FaultKind;
 use lab::layout::Network;
 use lab::plan::Fault;
 use lab::power::Fault as FenceFault;
 use lab::process::{Identity, wait_until};
 use lab::storage::Reach;
+use lab::{Lab, StorageFault};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 use std::fs;
@@ -69,7 +69,7 @@ impl Play<'_> {
                 during(FaultKind::EmulatorKilled, &kill, &|| {});
             }
             Fault::FreezeEmulator { .. } => frozen(FaultKind::EmulatorFrozen, self.emulators(&subject)),
-            Fault::KillAgent { .. } => during(FaultKind::AgentKilled, &|| kill_agent(&subject), &|| {}),
+            Fault::KillAgent { .. } => during(FaultKind::AgentKilled, &|| kill_agent(lab, &subject), &|| {}),
             Fault::HideConfig { .. } => {
                 let config = lab.guest_definition(&subject);
                 let hidden = config.with_extension("hidden");
@@ -103,9 +103,9 @@ impl Play<'_> {
 }
 
 /// Kills an agent with its process group, as Pacemaker does; waits for one for a while.
-fn kill_agent(guest: &str) -> bool {
+fn kill_agent(lab: &Lab, guest: &str) -> bool {
     wait_until(Duration::from_secs(3), Duration::from_millis(10), || {
-        let groups = agents(guest).into_iter().filter_map(|pid| getpgid(Some(Pid::from_raw(pid))).ok());
+        let groups = agents(lab, guest).into_iter().filter_map(|pid| getpgid(Some(Pid::from_raw(pid))).ok());
         groups.filter(|group| group.as_raw() > 1 && killpg(*group, Signal::SIGKILL).is_ok()).count() > 0
     })
 }

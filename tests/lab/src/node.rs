@@ -2,7 +2,7 @@
 
 use crate::cluster::Lab;
 use crate::init::{PATH, restart_line};
-use crate::layout::Network;
+use crate::layout::{Network, node_name};
 use crate::process::{Identity, Output, arguments, pids, run_command, wait_until};
 use crate::stage::inside;
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -59,6 +60,14 @@ impl Lab {
     pub fn exec_here<S: AsRef<str>>(&self, node: &str, argv: &[S], terminal: Terminal) -> Result<Infallible> {
         let error = self.enter(node, argv, terminal)?.exec();
         Err(error).context("failed to run nsenter")
+    }
+
+    /// The nodes that have power, by what tells a process of theirs from all others (`/proc/PID/ns/pid`): another lab has nodes, guests and actions
+    /// of the same names.
+    #[must_use]
+    pub fn spaces(&self) -> Vec<(PathBuf, String)> {
+        let space = |node| Some((fs::read_link(format!("/proc/{}/ns/pid", self.node_process(node)?.pid)).ok()?, node_name(node)));
+        (1..=self.nodes()).filter_map(space).collect()
     }
 
     /// The processes of a node which a name means: that of a program (`libvirtd`, `pacemaker-controld`, `qemu-system-x86_64`), or
