@@ -3,9 +3,11 @@
 use crate::cluster::{check, cib, configure, primitive, settle};
 use crate::stage::{HERE, PATIENCE, Resource};
 use anyhow::{Result, ensure};
+use lab::process::wait_until;
 use lab::promised;
 use lab::scene::LIMIT;
 use lab::{Lab, Watcher};
+use std::time::Duration;
 
 /// A guest that libvirt runs outside the cluster: the commands that are printed put it there, word by word, and it runs on.
 pub fn comes_in(lab: &Lab) -> Result<()> {
@@ -81,8 +83,13 @@ fn costs_the_guest_something(lab: &Lab, refused: impl Fn(&str) -> Result<()>) ->
         ),
     ] {
         lab.check(HERE, begin, PATIENCE)?;
-        settle(lab)?;
-        refused(reason)?;
+        // Not after the cluster has settled: an asymmetric one has no fence device.
+        let mut said = Ok(());
+        wait_until(LIMIT, Duration::from_secs(1), || {
+            said = refused(reason);
+            said.is_ok()
+        });
+        said?;
         lab.check(HERE, end, PATIENCE)?;
         settle(lab)?;
     }
