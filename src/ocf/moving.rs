@@ -154,6 +154,7 @@ fn arriving(call: &Call) -> Result<Arriving, Failure> {
         (Ok(definition), None) => return known(definition.identity, None),
         (Err(error), None) => error,
     };
+    call.suspect_strangers();
     for guess in call.guesses(&error) {
         let presence = look(&guess).map_err(|error| call.failure(error))?;
         if presence != Presence::Absent {

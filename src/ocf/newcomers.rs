@@ -48,20 +48,29 @@ impl Call {
         Ok(found.into_iter().next())
     }
 
-    /// Notes who is here and nobody's, as Pacemaker is told that the guest of this resource is not. What has brought them was no move of a
-    /// resource that has never run: an operator who mistypes `config` creates such a one, whose stops must not have node after node fenced.
+    /// Notes who is here and nobody's, as Pacemaker is told for the first time that the guest of this resource is not. What has brought them was no
+    /// move of a resource that has never run: an operator who mistypes `config` creates such a one, whose stops must not have node after node fenced.
     ///
     /// Pacemaker's status alone would not do for that: it forgets what a node has run as soon as that is fenced, the source of a move too.
-    /// Nor would this note alone: the guest may have come before the probe, if the executor here was restarted meanwhile.
+    /// Nor would the note of a later probe, as a refresh or the restart of the executor brings: the guest may have come since the first.
     pub(super) fn note_strangers(&self) {
-        if self.environment.instance.is_none() {
+        if self.environment.instance.is_none() || self.has_noted_strangers() {
             return;
         }
         let Ok(found) = evidence::newcomers(&self.shelf().others(), &self.part()) else { return };
         let found: Vec<Emulator> = found.into_iter().map(|newcomer| newcomer.emulator).collect();
-        if self.shelf().get::<Vec<Emulator>>(Slot::Strangers).unwrap_or_default() != found {
-            self.shelf().put(Slot::Strangers, &found);
+        self.shelf().put(Slot::Strangers, &found);
+    }
+
+    /// A guest of this resource is to come, which nothing here tells from others: from now on anybody who has come may be it.
+    pub(super) fn suspect_strangers(&self) {
+        if !self.has_noted_strangers() {
+            self.shelf().put(Slot::Strangers, &Vec::<Emulator>::new());
         }
+    }
+
+    fn has_noted_strangers(&self) -> bool {
+        self.shelf().get::<Vec<Emulator>>(Slot::Strangers).is_some()
     }
 
     /// Whether Pacemaker's status says that this resource has never run anywhere.

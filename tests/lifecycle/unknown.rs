@@ -144,6 +144,26 @@ pub fn when_it_was_here_before(lab: &Lab) -> Result<()> {
     for _ in 0..2 {
         call("stop", 20)?.is(0)?;
     }
+    // A refresh has Pacemaker forget all, and the node probed anew: who has come since the first probe may be the resource's all the same.
+    let later = mover(lab, "later")?;
+    let boot_of_later = later.boot(HERE)?;
+    later.virsh(HERE, "migrate", &["--live", "--p2p", "--unsafe", &format!("qemu+tcp://{THERE}/system")])?;
+    call("monitor", 20)?.is(7)?;
+    let answer = call("stop", 10)?;
+    promised!(answer.code != 0, "called stopped, and a guest has come since it was probed first");
+    answer.says(1, &["later", "has come here by a move"])?;
+    later.beats(boot_of_later)?;
+    later.call(THERE, "stop", 60)?.is(0)?;
+    call("stop", 20)?.is(0)?;
+    // The same of a move whose arrival was awaited before the first probe that could not read the definition.
+    let awaited = Resource::unmade(lab, "awaited", "/srv/vms/not-there.xml");
+    let of_awaited = |action: &str, seconds: u64| awaited.call_with(THERE, action, seconds, &[path]);
+    of_awaited("migrate_from", 10)?.is(1)?;
+    of_awaited("monitor", 20)?.is(7)?;
+    fs::write(folder.join("status.xml"), fs::read_to_string(folder.join("status.xml"))?.replace("'typo'", "'awaited'"))?;
+    let answer = of_awaited("stop", 10)?;
+    promised!(answer.code != 0, "called stopped, and its guest may have come");
+    answer.says(1, &["before", "has come here by a move"])?;
     for ran in ["<lrm_rsc_op operation='migrate_from' rc-code='1'/>", "<lrm_rsc_op operation='start' rc-code='0'/>"] {
         status(&format!("{refused}{ran}"))?;
         doubts()?;

@@ -41,6 +41,6 @@ notes! {
     Marks = "marks",
     /// The lock of who leaves them.
     Marking = "marking",
-    /// Who was here, and nobody's, when a probe has said that its guest is not.
+    /// Who was here, and nobody's, when a probe said for the first time that its guest is not.
     Strangers = "strangers",
 }
