@@ -7,8 +7,8 @@ use crate::deadline::Deadline;
 use anyhow::bail;
 use std::time::Duration;
 
-/// How long the scheduler may take for it.
-const FORESIGHT: Duration = Duration::from_secs(20);
+/// How long the scheduler may take for it, of one resource.
+pub(super) const FORESIGHT: Duration = Duration::from_secs(20);
 
 /// Nothing happens to other resources when this one is in maintenance, has that agent, and the nodes are asked anew where it is.
 ///

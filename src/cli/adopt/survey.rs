@@ -17,9 +17,6 @@ use std::time::Duration;
 /// How long a cluster may take to come to rest before it is said not to be quiet.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// How long it may take to foresee what a change of one resource means for others.
-const SPARING: Duration = Duration::from_secs(20);
-
 /// What defaults may be said of.
 const OPERATIONS: [&str; 5] = ["start", "stop", "monitor", "migrate_to", "migrate_from"];
 
@@ -83,7 +80,7 @@ impl Survey {
         for lot in &survey.lots {
             if let Some(goal) = lot.goal {
                 // With many guests the time for all the rest would not do.
-                others::spare(&cib, &lot.id, goal, &Deadline::after(SPARING)).map_err(|error| error.context(lot.id.clone()))?;
+                others::spare(&cib, &lot.id, goal, &Deadline::after(others::FORESIGHT)).map_err(|error| error.context(lot.id.clone()))?;
             }
         }
         Ok(survey)
