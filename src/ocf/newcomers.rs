@@ -59,12 +59,16 @@ impl Call {
         }
         let Ok(found) = evidence::newcomers(&self.shelf().others(), &self.part()) else { return };
         let found: Vec<Emulator> = found.into_iter().map(|newcomer| newcomer.emulator).collect();
-        self.shelf().put(Slot::Strangers, &found);
+        // Where nobody is nothing is left behind.
+        if !found.is_empty() {
+            self.shelf().put(Slot::Strangers, &found);
+        }
     }
 
-    /// A guest of this resource is to come, which nothing here tells from others: from now on anybody who has come may be it.
+    /// A guest of this resource is to have come, which nothing here tells from others: whoever is here may be it, also for a later probe.
     pub(super) fn suspect_strangers(&self) {
-        if !self.has_noted_strangers() {
+        let is_nobody_here = || evidence::newcomers(&self.shelf().others(), &self.part()).is_ok_and(|found| found.is_empty());
+        if !self.has_noted_strangers() && !is_nobody_here() {
             self.shelf().put(Slot::Strangers, &Vec::<Emulator>::new());
         }
     }
