@@ -56,25 +56,27 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
     Ok(last)
 }
 
-/// Whether the cluster knows of a device that fenced `node`, by whatever action, and the last that was tried succeeded, and the node has not
+/// How long ago a device fenced `node`, by whatever action, if the cluster knows of one, the last that was tried succeeded, and the node has not
 /// joined it again since. What ran there is not the cluster's any more, even if it lives: a switch or a storage array leaves it alive.
 #[must_use]
-pub fn was_fenced(node: &str, deadline: &Deadline) -> bool {
+pub fn fenced_ago(node: &str, deadline: &Deadline) -> Option<Duration> {
+    let since = |at: u64| Duration::from_secs(unix_time().saturating_sub(at));
     #[cfg(test)]
     if crate::simulation::is_on() {
-        return crate::simulation::world(crate::simulation::hosts::World::was_fenced);
+        return crate::simulation::world(crate::simulation::hosts::World::fenced_at).map(since);
     }
-    let fenced = history(deadline).is_ok_and(|text| has_fenced(&text, node));
-    fenced && Cib::query_part(Part::Status, deadline).is_ok_and(|cib| !cib.has_history(node))
+    let fenced = history(deadline).ok().and_then(|text| last_fenced(&text, node))?;
+    let stayed_away = Cib::query_part(Part::Status, deadline).is_ok_and(|cib| !cib.has_history(node));
+    stayed_away.then(|| since(fenced))
 }
 
 fn history(deadline: &Deadline) -> Result<String, Trouble> {
     tool::run("crm_mon", &["--one-shot", "--output-as=xml", "--fence-history=3"], deadline)
 }
 
-/// The same from what crm_mon says. A person's word is none: the node's own libvirt says otherwise.
-pub(super) fn has_fenced(text: &str, node: &str) -> bool {
-    let Ok(document) = Document::parse(text) else { return false };
+/// When that was, in seconds since 1970, from what crm_mon says. A person's word is none: the node's own libvirt says otherwise.
+pub(super) fn last_fenced(text: &str, node: &str) -> Option<u64> {
+    let document = Document::parse(text).ok()?;
     let events = document.descendants().filter(|element| element.has_tag_name("fence_event"));
     let events = events.filter(|event| event.attribute("target").is_some_and(|name| name.eq_ignore_ascii_case(node)));
     let events = events.filter(|event| event.attribute("delegate") != Some(PERSON));
@@ -83,9 +85,10 @@ pub(super) fn has_fenced(text: &str, node: &str) -> bool {
     let good = |event: &Node<'_, '_>| event.attribute("status") == Some("success") && event.attribute("action") != Some("on");
     let ended = events.map(|event| Some((event.attribute("completed").and_then(moment)?, good(&event))));
     // Which came last cannot be told if the time of any is not understood.
-    let Some(ended) = ended.collect::<Option<Vec<_>>>() else { return false };
-    let last = ended.iter().map(|(time, _)| *time).max();
-    last.is_some() && ended.iter().all(|(time, good)| *good || Some(*time) < last)
+    let ended = ended.collect::<Option<Vec<_>>>()?;
+    let last = ended.iter().map(|(time, _)| *time).max()?;
+    let at = u64::try_from(last.unix_timestamp()).ok()?;
+    ended.iter().all(|(time, good)| *good || *time < last).then_some(at)
 }
 
 /// Whole seconds, from the text of `/proc/uptime`.
@@ -228,7 +231,7 @@ mod tests {
 
     #[test]
     fn who_was_fenced() {
-        let fenced = |events: &[String]| has_fenced(&said(true, (false, false, false), events), "node3");
+        let fenced = |events: &[String]| last_fenced(&said(true, (false, false, false), events), "node3").is_some();
         let (early, late) = ("2026-11-24 15:10:50Z", "2026-11-24 15:12:50Z");
         let (of_newer, newer) = ("2026-11-24 16:10:50.123456 +01:00", "2026-11-24 15:12:50.000001Z");
         let of_one_second = ("2026-11-24 15:10:50.123456Z", "2026-11-24 15:10:50.654321Z");
@@ -261,8 +264,8 @@ mod tests {
         assert!(!fenced(&[event("off", "success", "yesterday")]));
         assert!(fenced(&[event("off", "pending", ""), event("off", "success", early)]), "it has not ended");
         assert!(!fenced(&[event("off", "success", early), event("on", "success", late)]));
-        assert!(!fenced(&[]) && !fenced(&[event("on", "success", early)]) && !has_fenced("no", "node3"));
-        assert!(!has_fenced(&said(true, (false, false, false), &[event("off", "success", early)]), "node2"));
+        assert!(!fenced(&[]) && !fenced(&[event("on", "success", early)]) && last_fenced("no", "node3").is_none());
+        assert!(last_fenced(&said(true, (false, false, false), &[event("off", "success", early)]), "node2").is_none());
         let person = event("off", "success", early).replace("\"node1\"", "\"a human\"");
         assert!(!fenced(&[person]));
     }

@@ -41,7 +41,7 @@ pub fn crm_mon(data: &[u8]) {
             assert!(view.online().count() <= view.nodes.len());
             view.failures.iter().for_each(|failure| assert!(!failure.is_move_of("web1") || failure.is_of("web1")));
         }
-        if fencing::has_fenced(text, "node2") {
+        if fencing::last_fenced(text, "node2").is_some() {
             assert!(text.contains("success") || text.contains('&'));
         }
         for seen in [None, Some(NOW - 60)] {

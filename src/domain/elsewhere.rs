@@ -6,7 +6,7 @@
 
 use super::definition::Identity;
 use super::status::ask_through;
-use super::{Condition, Connection, Error, Kind, State, Uri, sign};
+use super::{Condition, Connection, Error, Kind, State, Uri, ffi, sign};
 use crate::deadline::{Deadline, Task, now};
 use crate::log;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ const RESTART: Duration = Duration::from_secs(2);
 /// How old a connection may be on which another question is asked: what lies between the hosts may have forgotten an older one, and says
 /// nothing then.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// By how much the clock of the node that has recorded a moment may differ from this one's.
+const CLOCKS: Duration = Duration::from_secs(5);
 
 /// Another host.
 #[derive(Clone, Debug)]
@@ -58,6 +61,23 @@ impl Asked {
             Ok((here, there)) => here.is_some() && here == there,
             Err(error) => {
                 log::debug(|| format!("whether {} leads to this host: {error}", self.host.uri));
+                false
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// Whether it has not been started again since `ago`, by its first CPU, which may count a little more than the time or much less. What is not
+    /// known is no proof.
+    #[must_use]
+    pub fn was_up(&self, ago: Duration, deadline: &Deadline) -> bool {
+        let Some((connection, _)) = &self.before else { return false };
+        let counted = connection.call("asking for the time of the first CPU", deadline, |connect| Ok(ffi::cpu_time(connect)));
+        match counted.and_then(|time| time) {
+            Ok(time) => time > ago + ago / 100 + CLOCKS,
+            Err(error) => {
+                log::debug(|| format!("when {} was started: {error}", self.host.name));
                 false
             }
         }

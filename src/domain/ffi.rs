@@ -14,6 +14,7 @@ mod symbols;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong};
 use std::ptr;
+use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use virt::connect::Connect;
@@ -186,13 +187,37 @@ pub fn available_memory(connect: &Connect) -> Result<u64> {
     Ok(value(c"free").saturating_add(value(c"cached")).saturating_add(value(c"buffers")))
 }
 
+/// How long the host's first CPU has worked or been idle since the host was started: at most the host's uptime, and little less on hardware, where no
+/// hypervisor takes time from it (`virNodeGetCPUStats`, which reads `cpu0` of `/proc/stat`: `virHostCPUGetStatsLinux` in `src/util/virhostcpu.c`).
+///
+/// # Errors
+///
+/// As for [`error`].
+pub fn cpu_time(connect: &Connect) -> Result<Duration> {
+    const FIRST: c_int = 0;
+    let mut count: c_int = 0;
+    // SAFETY: the connection is alive while it is borrowed; with no place for values only their number is written.
+    if unsafe { sys::virNodeGetCPUStats(connect.as_ptr(), FIRST, ptr::null_mut(), &raw mut count, 0) } != 0 {
+        return Err(last());
+    }
+    let empty = sys::virNodeCPUStats { field: [0; 80], value: 0 };
+    let mut list = vec![empty; places(count)?];
+    // SAFETY: `count` says how many places there are; all are initialised.
+    if unsafe { sys::virNodeGetCPUStats(connect.as_ptr(), FIRST, list.as_mut_ptr(), &raw mut count, 0) } != 0 {
+        return Err(last());
+    }
+    let parts = [c"kernel", c"user", c"idle", c"iowait"];
+    let counted = list.iter().filter(|stat| parts.iter().any(|part| is_named(&stat.field, part)));
+    Ok(Duration::from_nanos(counted.map(|stat| stat.value).fold(0, u64::saturating_add)))
+}
+
 /// How many figures libvirt has, by its own word.
 ///
 /// # Errors
 ///
 /// [`Kind::Internal`] if that is no number of anything.
 fn places(count: c_int) -> Result<usize> {
-    usize::try_from(count).map_err(|_| Error::new(Kind::Internal, format!("libvirt says that it has {count} figures of the memory")))
+    usize::try_from(count).map_err(|_| Error::new(Kind::Internal, format!("libvirt says that it has {count} figures of the host")))
 }
 
 /// Whether a field of fixed length holds this name.
@@ -334,7 +359,7 @@ mod tests {
     fn no_figures_are_not_fewer_than_none() {
         assert_eq!((places(4), places(0)), (Ok(4), Ok(0)));
         let error = places(-1).unwrap_err();
-        assert_eq!((error.kind, error.text.as_str()), (Kind::Internal, "libvirt says that it has -1 figures of the memory"));
+        assert_eq!((error.kind, error.text.as_str()), (Kind::Internal, "libvirt says that it has -1 figures of the host"));
     }
 
     /// The test driver of libvirt itself needs no daemon.

@@ -73,8 +73,8 @@ macro_rules! libvirt_symbols {
                 virNetworkDestroy virNetworkFree virNetworkGetAutostart virNetworkGetUUID virNetworkGetUUIDString virNetworkIsActive
                 virNetworkIsPersistent virNetworkRef virNetworkSetAutostart virNetworkUndefine virNetworkUpdate virNodeDeviceDestroy
                 virNodeDeviceDetachFlags virNodeDeviceDettach virNodeDeviceFree virNodeDeviceListCaps virNodeDeviceNumOfCaps
-                virNodeDeviceReAttach virNodeDeviceRef virNodeDeviceReset virNodeAllocPages virNodeGetCellsFreeMemory virNodeGetFreePages virNodeGetInfo
-                virNodeGetMemoryStats
+                virNodeDeviceReAttach virNodeDeviceRef virNodeDeviceReset virNodeAllocPages virNodeGetCPUStats virNodeGetCellsFreeMemory
+                virNodeGetFreePages virNodeGetInfo virNodeGetMemoryStats
                 virNodeNumOfDevices virSecretFree virSecretGetUUID virSecretGetUUIDString virSecretGetUsageType virSecretRef
                 virSecretSetValue virSecretUndefine virSetErrorFunc virStoragePoolBuild virStoragePoolCreate virStoragePoolDelete
                 virStoragePoolDestroy virStoragePoolFree virStoragePoolGetAutostart virStoragePoolGetInfo virStoragePoolGetUUID

@@ -123,15 +123,17 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
     (others.filter(|host| !is_here(host)).collect(), lost)
 }
 
-/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. This host, asked under
-/// another name or address, does not count either. Both are taken from `asked`: the cluster may answer too late the next time.
+/// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. One that was turned off and
+/// on again has what was started there since, by hand or by libvirt, on storage that it has again. This host, asked under another name or address,
+/// does not count either. Whoever does not count is taken from `asked`: the cluster may answer too late the next time.
 fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[String], asked: &mut Vec<Asked>) -> Vec<Found> {
     let is_fenced = |Found { host, text, .. }: &Found| {
-        let fenced = lost.contains(host) && fencing::was_fenced(host, &call.deadline.within(ASKING));
-        if fenced {
-            log::warning(format_args!("{text}, but {host} was fenced"));
-        }
-        fenced
+        let limit = call.deadline.within(ASKING);
+        let Some(ago) = lost.contains(host).then(|| fencing::fenced_ago(host, &limit)).flatten() else { return false };
+        let stayed_up = asked.iter().any(|asked| asked.name() == host && asked.was_up(ago, &limit));
+        let since = if stayed_up { "" } else { ", and may have been started again since" };
+        log::warning(format_args!("{text}, but {host} was fenced{since}"));
+        stayed_up
     };
     let is_here = |found: &Found| {
         // What is here does not run yet, so that one that runs is another, whatever its host has in common with this one.

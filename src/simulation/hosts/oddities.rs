@@ -1,7 +1,10 @@
 //! What is unusual about the hosts of some worlds: their names, the guest's, and how long it takes to be heard.
 
 use super::*;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, unix_time};
+
+/// Seconds.
+const DAY: u64 = 86_400;
 
 /// All of that; nothing of it is so in most worlds.
 #[derive(Default)]
@@ -18,8 +21,10 @@ pub(crate) struct Oddities {
     pub(crate) unloaded: bool,
     /// The UUID in the definition that the program reads.
     pub(crate) uuid: Option<&'static CStr>,
-    /// How often from now on the cluster's record of a lost node's fencing is to be had.
+    /// How often from now on the cluster's record of a lost node's fencing is to be had, which was a day ago.
     pub(crate) fenced: u32,
+    /// How long before that the hosts had been started, or, negative, how long after it; in seconds.
+    pub(crate) up_before: i64,
     /// How long each question without priority waits in the first host's daemon.
     pub(crate) queue: Duration,
     /// How long each list waits for other guests of the host.
@@ -100,11 +105,17 @@ impl World {
         format!("<domain type='kvm'><name>{}</name>{uuid}</domain>", GUEST.to_string_lossy())
     }
 
-    /// Whether the cluster has a record that a node which has left it was fenced.
-    pub(crate) fn was_fenced(&mut self) -> bool {
+    /// When, in seconds since 1970, a node was fenced which has left the cluster, if that has a record of it.
+    pub(crate) fn fenced_at(&mut self) -> Option<u64> {
         let fenced = self.odd.fenced > 0;
         self.odd.fenced = self.odd.fenced.saturating_sub(1);
-        fenced
+        fenced.then(|| unix_time() - DAY)
+    }
+
+    /// How long a host's first CPU has run.
+    pub(crate) fn cpu_time(&mut self, host: usize) -> Answer<Duration> {
+        self.call(host, "cpu time")?;
+        Ok(Duration::from_secs(DAY.saturating_add_signed(self.odd.up_before)))
     }
 
     /// All ordinary workers of a daemon are taken for this time: so long a creation takes.

@@ -191,9 +191,21 @@ fn a_node_that_is_lost_is_asked_once() {
 fn a_fenced_node_that_lives() {
     all_run(&answers(&[], |world| {
         world.peers[0].member = false;
-        world.odd.fenced = 1;
+        (world.odd.fenced, world.odd.up_before) = (1, 3_600);
         world.run_on(1);
         world.pause(1, 1);
+    }));
+}
+
+/// It is on a node that was fenced, and that has been started again without Pacemaker, at once or later.
+///
+/// Fails if the record of the fencing alone says that nothing there counts.
+#[test]
+fn a_fenced_node_that_was_started_again() {
+    all_refused(&answers(&[], |world| {
+        world.peers[0].member = false;
+        (world.odd.fenced, world.odd.up_before) = (2, [-1, -40, -80_000][pick(3)]);
+        world.run_on(1);
     }));
 }
 
