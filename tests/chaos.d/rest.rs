@@ -3,6 +3,7 @@
 use crate::play::{LIMIT, Play, agents, target_role};
 use crate::silence::place_of;
 use anyhow::{Result, ensure};
+use lab::cib;
 use lab::history::Request;
 use lab::layout::Network;
 use lab::plan::GuestNumber;
@@ -10,12 +11,14 @@ use lab::power::Power;
 use lab::process::wait_until;
 use lab::stage::inside;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Of the way back to rest.
 const REST: Duration = Duration::from_secs(300);
 /// Fencing that failed is given up by Pacemaker. Then somebody comes and sees to it.
 const SEEN_TO: Duration = Duration::from_secs(90);
+/// By how many seconds the clocks of two nodes may differ.
+const SKEW: u64 = 5;
 /// Between two cleanups of the fence device.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -115,13 +118,28 @@ impl Play<'_> {
     ///
     /// Pacemaker orders what two nodes have done by their clocks (`pe__is_newer_op`). When one was set back it may find, from a cleanup on,
     /// that a guest has to be restarted whose start looks older than an earlier move, and as a controller at rest it finds that out only
-    /// with the next change, or after `cluster-recheck-interval` (15 min). So there is one.
+    /// with the next change, or after `cluster-recheck-interval` (15 min). So there is one. While that move lies in the future of its clock, it is
+    /// so at each change anew: what a clock that was ahead has recorded is forgotten first, as `kvmha doctor` advises.
     pub fn settle(&self) -> Result<()> {
         let again = |number: u32| {
+            self.forget_the_future()?;
             let _ = self.stage.run(&format!("crm_attribute --name chaos-look --update {number}"));
             self.stage.settle()
         };
         self.stage.settle().or_else(|_| again(1)).or_else(|_| again(2))
+    }
+
+    /// What a node whose clock was ahead has run with a guest that is not there now is forgotten.
+    fn forget_the_future(&self) -> Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let seen = self.stage.wait(|seen| seen.dc.is_some())?;
+        for (guest, node) in cib::from_the_future(&self.stage.check("cibadmin --query")?, now + SKEW)? {
+            if place_of(&seen, &guest).is_none_or(|place| place != node) {
+                let line = format!("crm_resource --refresh --force --resource {guest} --node {node}");
+                self.ask(Request::Forget, &guest, &format!("refresh of {guest} on {node}, whose clock was ahead"), &line);
+            }
+        }
+        Ok(())
     }
 
     /// As after a round; and all failures are forgotten.

@@ -1,4 +1,4 @@
-//! What commands have left in the cluster's configuration: requests that are still in force.
+//! What commands have left in the cluster's configuration: requests that are still in force; and what nodes have run at a time that has not come yet.
 
 use anyhow::{Context, Result};
 use roxmltree::{Document, Node};
@@ -66,6 +66,25 @@ impl Requests {
     }
 }
 
+/// The resources of which a node has run something later than `now` (seconds since 1970), by the answer of `cibadmin --query`: its clock was
+/// ahead. Each with the node.
+pub fn from_the_future(text: &str, now: u64) -> Result<Vec<(String, String)>> {
+    let document = Document::parse(text).context("cibadmin's answer is no XML")?;
+    let mut found = Vec::new();
+    for state in document.descendants().filter(|element| element.has_tag_name("node_state")) {
+        for resource in state.descendants().filter(|element| element.has_tag_name("lrm_resource")) {
+            let times = resource.children().filter_map(|run| run.attribute("last-rc-change")?.parse::<u64>().ok());
+            if times.max().is_some_and(|last| last > now) {
+                found.push((
+                    resource.attribute("id").unwrap_or_default().to_owned(),
+                    state.attribute("uname").unwrap_or_default().to_owned(),
+                ));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The value of an attribute in any set of attributes of an element.
 fn value<'a>(element: Node<'a, '_>, name: &str) -> Option<&'a str> {
     let mut pairs = element.descendants().filter(|pair| pair.has_tag_name("nvpair"));
@@ -111,6 +130,21 @@ mod tests {
         assert_eq!(requests.held_by("migrate").collect::<Vec<_>>(), ["vm1"]);
         assert_eq!(requests.sets[1].id(), "vm2-kvmha-adopt");
         assert_eq!(requests.constraints, [("vm2".to_owned(), "cli-prefer-vm2".to_owned())]);
+    }
+
+    #[test]
+    fn what_was_run_in_the_future() {
+        let ran = |resource: &str, time: u64| {
+            format!(
+                "<lrm_resource id='{resource}'><lrm_rsc_op id='{resource}_last_0' last-rc-change='{time}'/><lrm_rsc_op id='x'/></lrm_resource>"
+            )
+        };
+        let state =
+            |node: &str, ran: &str| format!("<node_state uname='{node}'><lrm><lrm_resources>{ran}</lrm_resources></lrm></node_state>");
+        let [ahead, right] = [state("node3", &(ran("vm1", 99) + &ran("vm2", 3_700))), state("node1", &ran("vm2", 100))];
+        let text = format!("<cib><status>{ahead}{right}</status></cib>");
+        assert_eq!(from_the_future(&text, 100).unwrap(), [("vm2".to_owned(), "node3".to_owned())]);
+        assert!(from_the_future("crm_mon: not connected", 100).is_err());
     }
 
     #[test]
