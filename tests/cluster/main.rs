@@ -48,6 +48,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "where_it_could_move_to_is_an_attribute", run: moves::outlook },
     Scenario { name: "power_cut", run: faults::power },
     Scenario { name: "network_cut", run: faults::network },
+    Scenario { name: "fenced_and_started_again_without_the_cluster", run: faults::started_again },
     Scenario { name: "guest_powers_itself_off", run: faults::guest_ends },
     Scenario { name: "libvirtd_frozen_for_a_minute", run: libvirt::frozen },
     Scenario { name: "libvirtd_killed_and_started", run: libvirt::killed },
