@@ -93,6 +93,8 @@ pub struct Found {
     pub text: String,
     /// Whether it is paused there.
     pub paused: bool,
+    /// Whether it waits there for its memory, or did before the source was lost: then libvirt there ends it by itself.
+    pub coming: bool,
 }
 
 /// What a host says, and on which connection.
@@ -168,7 +170,12 @@ fn seen_at(identity: &Identity, host: &Host, before: Option<(Connection, Instant
 }
 
 fn seen_through(connection: &Connection, identity: &Identity, host: &Host, deadline: &Deadline) -> Result<Option<Found>, Error> {
-    let found = |text, condition: Condition| Found { host: host.name.clone(), text, paused: condition.state == State::Paused };
+    let found = |text, condition: Condition| Found {
+        host: host.name.clone(),
+        text,
+        paused: condition.state == State::Paused,
+        coming: condition == Condition::PAUSED_MIGRATION,
+    };
     let (guest, node) = (&identity.name, &host.name);
     match ask_through(connection, identity, deadline)? {
         Some((condition, uuid)) if condition.is_active() => {

@@ -180,6 +180,12 @@ impl Condition {
         matches!(self, Self::PAUSED_POSTCOPY | Self::RUNNING_POSTCOPY) || self.is_broken_postcopy()
     }
 
+    /// Whether it runs by post-copy, and part of its memory has not come or never will.
+    #[must_use]
+    pub fn is_incoming_postcopy(self) -> bool {
+        matches!(self, Self::RUNNING_POSTCOPY | Self::RUNNING_POSTCOPY_FAILED)
+    }
+
     /// Whether its post-copy is broken: it waits for memory that does not come, wherever it touches it.
     #[must_use]
     pub fn is_broken_postcopy(self) -> bool {
@@ -268,6 +274,7 @@ mod tests {
         assert!(of(1, 11).is_broken_postcopy() && !of(3, 11).is_postcopy());
         assert!(of(3, 12).is_postcopy() && !of(3, 12).is_broken_postcopy());
         assert!(!of(3, 10).is_postcopy() && !of(5, 13).is_postcopy());
+        assert!(of(1, 10).is_incoming_postcopy() && of(1, 11).is_incoming_postcopy() && !of(3, 11).is_incoming_postcopy());
         assert!(of(3, 2).will_run() && of(3, 2).is_incoming() && !of(1, 2).will_run() && !of(9, 2).will_run() && !of(5, 2).is_incoming());
         assert!(of(3, 5).is_fault() && !of(1, 5).is_fault() && !of(1, 10).is_fault());
         assert!(of(3, 1).stands() && of(7, 0).stands() && !of(3, 2).stands() && !of(1, 0).stands() && !of(6, 1).stands());

@@ -8,7 +8,7 @@ mod model;
 use super::Call;
 use super::exit::Failure;
 use super::route;
-use super::starting::settle;
+use super::starting::{definition_yet, settle};
 use crate::cluster;
 use crate::deadline::{now, unix_time};
 use crate::domain::definition::Identity;
@@ -165,7 +165,9 @@ fn arriving(call: &Call) -> Result<Arriving, Failure> {
             return Ok(Arriving { identity: guess, guessed: true, seen: Some(presence) });
         }
     }
-    Err(call.failure(error))
+    // It has come under another name: a failure now would end it for storage that may answer again.
+    let most = call.deadline.before(call.deadline.left() / 4);
+    definition_yet(call, error, &most).map_err(|error| call.failure(error)).and_then(|definition| known(definition.identity, None))
 }
 
 /// Waits until it runs here; `seen`: how it was seen already, if it was.

@@ -52,23 +52,20 @@ impl Call {
     /// move of a resource that has never run: an operator who mistypes `config` creates such a one, whose stops must not have node after node fenced.
     ///
     /// Pacemaker's status alone would not do for that: it forgets what a node has run as soon as that is fenced, the source of a move too.
-    /// Nor would the note of a later probe, as a refresh or the restart of the executor brings: the guest may have come since the first.
+    /// Nor would the note of a later probe, as a refresh or the restart of the executor brings: the guest may have come since the first. So
+    /// there is a note of nobody too.
     pub(super) fn note_strangers(&self) {
         if self.environment.instance.is_none() || self.has_noted_strangers() {
             return;
         }
         let Ok(found) = evidence::newcomers(&self.shelf().others(), &self.part()) else { return };
         let found: Vec<Emulator> = found.into_iter().map(|newcomer| newcomer.emulator).collect();
-        // Where nobody is nothing is left behind.
-        if !found.is_empty() {
-            self.shelf().put(Slot::Strangers, &found);
-        }
+        self.shelf().put(Slot::Strangers, &found);
     }
 
     /// A guest of this resource is to have come, which nothing here tells from others: whoever is here may be it, also for a later probe.
     pub(super) fn suspect_strangers(&self) {
-        let is_nobody_here = || evidence::newcomers(&self.shelf().others(), &self.part()).is_ok_and(|found| found.is_empty());
-        if !self.has_noted_strangers() && !is_nobody_here() {
+        if !self.has_noted_strangers() {
             self.shelf().put(Slot::Strangers, &Vec::<Emulator>::new());
         }
     }

@@ -124,6 +124,13 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
             }
             Next::Look
         }
+        // The half of its memory that has not come may never do so: Pacemaker starts what it has seen stopped, or its node fenced.
+        Presence::Active(Sight::Libvirt { condition, .. }) if condition.is_incoming_postcopy() => {
+            if condition.is_broken_postcopy() || !call.deadline.again(Duration::from_millis(250)) {
+                return Err(Failure::generic(format!("start of {name}: it is {condition}, part of its memory has not come")));
+            }
+            Next::Look
+        }
         Presence::Active(sight @ Sight::Libvirt { condition, .. }) if condition.stands() => {
             log::info(format_args!("{name} is here already, {condition}"));
             call.remember(identity, &sight);
@@ -213,11 +220,11 @@ fn start_without_definition(call: &Call, record: &Record, error: Error) -> Resul
 /// start that fails meanwhile on every node leaves the guest down.
 ///
 /// # Errors
-/// It is not there or not usable, or not to be had by `half` of the time.
-fn definition_yet(call: &Call, mut error: Error, half: &Deadline) -> Result<Definition, Error> {
-    while error.kind != Kind::Definition && half.again(AGAIN) {
-        log::info(format_args!("{error}, the start waits for it"));
-        error = match call.definition_within(half.left()) {
+/// It is not there or not usable, or not to be had by `most`.
+pub(super) fn definition_yet(call: &Call, mut error: Error, most: &Deadline) -> Result<Definition, Error> {
+    while error.kind != Kind::Definition && most.again(AGAIN) {
+        log::info(format_args!("{error}, waiting for it"));
+        error = match call.definition_within(most.left()) {
             Err(error) => error,
             found => return found,
         };

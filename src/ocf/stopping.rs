@@ -28,6 +28,7 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     stopping.end_defined()?;
     stopping.end_configured(&others)?;
     stopping.end_given()?;
+    stopping.end_moved();
     call.end_outage();
     call.take_marks(&call.deadline);
     // Who was here before stays so for the next start that is refused: no probe comes before that.
@@ -67,7 +68,7 @@ impl<'a> Stopping<'a> {
         Ok(Self { call, record, newer, manner })
     }
 
-    /// Ends the guest of the state file, where it was moved to as well.
+    /// Ends the guest of the state file.
     fn end_recorded(&self) -> Result<(), Failure> {
         let Self { call, .. } = self;
         let Some(record) = &self.record else { return Ok(()) };
@@ -78,10 +79,14 @@ impl<'a> Stopping<'a> {
         } else {
             self.end(record.trace(), &call.parameters.config)?;
         }
-        if let Some(uri) = &record.moving {
-            migration::end_arrival(&record.identity(), uri, &self.manner, &call.deadline).map_err(|error| call.failure(error))?;
-        }
         Ok(())
+    }
+
+    /// Ends what a move whose end nobody saw may have brought to its target. After all that is here: it may take all the time that is left.
+    fn end_moved(&self) {
+        if let Some((record, uri)) = self.record.as_ref().and_then(|record| Some((record, record.moving.as_ref()?))) {
+            migration::end_arrival(&record.identity(), uri, &self.manner, &self.call.deadline);
+        }
     }
 
     /// Ends the guest of the definition; without one, and without a state file, those that are named like it.

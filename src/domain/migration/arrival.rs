@@ -95,12 +95,10 @@ pub fn has_arrived(identity: &Identity, uri: &str, deadline: &Deadline) -> bool 
 /// Ends a guest that may have come to the libvirt at `uri` by a move whose end nobody saw; where it is asked, in the way that libvirt there
 /// chooses.
 ///
-/// The proof that it is gone there is that host's own stop, which Pacemaker calls too; this is for a guest that came after it. So a
-/// host that cannot be asked is passed over.
-///
-/// # Errors
-/// It is there and has not ended at the deadline.
-pub fn end_arrival(identity: &Identity, uri: &str, manner: &Manner, deadline: &Deadline) -> Result<()> {
+/// The proof that it is gone there is that host's own stop, which Pacemaker calls too; this is for a guest that came after it. So a host that cannot be
+/// asked is passed over, and so is at last one whose guest does not end, as with an emulator that hangs with its storage: that this host would be
+/// fenced for it, with all guests that are well here, would not end it either.
+pub fn end_arrival(identity: &Identity, uri: &str, manner: &Manner, deadline: &Deadline) {
     let name = &identity.name;
     let polite = deadline.before(ending::reserve(deadline));
     let patience = deadline.share(Duration::from_secs(10), 3);
@@ -108,11 +106,11 @@ pub fn end_arrival(identity: &Identity, uri: &str, manner: &Manner, deadline: &D
     let mut asked = false;
     loop {
         match there.side(identity, deadline) {
-            Side::Absent => return Ok(()),
+            Side::Absent => return,
             Side::Unknown(_) if patience.pause(Duration::from_millis(500)) => {}
             Side::Unknown(text) => {
                 log::warning(format_args!("whether {name} has come to {uri} cannot be asked: {text}"));
-                return Ok(());
+                return;
             }
             // The next look decides, whatever becomes of the request: the other host may be ending it at this moment.
             side @ (Side::Runs | Side::Waits(..) | Side::Half(..)) => {
@@ -132,7 +130,8 @@ pub fn end_arrival(identity: &Identity, uri: &str, manner: &Manner, deadline: &D
             }
         }
         if !deadline.pause(Duration::from_millis(250)) {
-            return Err(Error::new(Kind::Lives, format!("{name} is still at {uri}")));
+            log::warning(format_args!("{name} is still at {uri}, where the stop has to end it"));
+            return;
         }
     }
 }

@@ -87,7 +87,7 @@ fn started(unfinished: bool) -> String {
 }
 
 /// Starts it in every course of events that leaves the usual one once.
-fn every_course(unfinished: bool, may: fn(&World, Happens) -> bool, create: fn(&mut World)) -> BTreeMap<String, usize> {
+fn every_course(unfinished: bool, may: fn(&World, Happens) -> bool, create: impl Fn(&mut World) + Copy) -> BTreeMap<String, usize> {
     simulated::install();
     let folder = folder();
     let create = || {
@@ -152,6 +152,27 @@ fn a_copy_of_an_earlier_request() {
 fn a_copy_that_a_busy_daemon_is_still_to_create() {
     let answers = every_course(true, |_, _| false, |world| world.hold_creation(0, Duration::from_secs(20)));
     assert!(answers.keys().eq(["runs"]), "{answers:?}");
+}
+
+/// It runs here by post-copy: the rest of its memory comes in time, or does not since its source was lost.
+///
+/// Fails if success is said of a guest that has only a part of its memory.
+#[test]
+fn a_half_of_its_memory() {
+    let halved = |broken: bool| {
+        let create = move |world: &mut World| {
+            world.move_from(1, 0, Step::Filling);
+            if broken {
+                world.halve_and_break(true);
+            } else {
+                let _ = world.halve();
+            }
+        };
+        every_course(false, |_, _| false, create)
+    };
+    assert!(halved(false).keys().eq(["runs"]), "{:?}", halved(false));
+    let answers = halved(true);
+    assert!(answers.keys().all(|answer| answer.contains("running (post-copy failed), part of its memory has not come")), "{answers:?}");
 }
 
 /// Starts it in a cluster of two where something happens at the other node meanwhile; in the end it is to run on one of them. `name`: this node's.

@@ -28,6 +28,12 @@ const GIVING_WAY: Duration = Duration::from_secs(5);
 /// See [`GIVING_WAY`].
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// How long a start waits for the end of a copy whose memory was still to come: libvirt ends it when it has heard nothing of the source for half a
+/// minute (`keepalive_interval` times `keepalive_count` of `libvirtd.conf`). And how often it asks.
+const ENDING: Duration = Duration::from_secs(45);
+/// See [`ENDING`].
+const AGAIN_FOR_AN_END: Duration = Duration::from_secs(1);
+
 /// How long at most one is waited for that has said nothing before: at the second question each start waits for it anew.
 const ASKING_THE_SILENT: Duration = Duration::from_secs(1);
 
@@ -59,11 +65,18 @@ impl Others {
     /// A sentence about one that has it.
     pub(super) fn ask(call: &Call, identity: &Identity) -> Result<Self, String> {
         let (hosts, lost) = other_nodes(call);
-        let hosts = hosts.into_iter().map(Asked::from).collect();
-        let Answers { found, answered: mut asked, silent } = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
-        if let Some(found) = in_the_way(call, identity, found, &lost, &mut asked).into_iter().next() {
-            return Err(found.text);
-        }
+        let patience = call.deadline.share(ENDING, 2);
+        let mut hosts: Vec<Asked> = hosts.into_iter().map(Asked::from).collect();
+        let (mut asked, silent) = loop {
+            let Answers { found, answered: mut asked, silent } = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
+            let found = in_the_way(call, identity, found, &lost, &mut asked);
+            let Some(first) = found.first() else { break (asked, silent) };
+            if !found.iter().all(|found| found.coming) || !patience.pause(AGAIN_FOR_AN_END) {
+                return Err(first.text.clone());
+            }
+            log::info(format_args!("{}; waiting for its end", first.text));
+            hosts = asked.into_iter().chain(silent.into_iter().map(Asked::from)).collect();
+        };
         // A member that says nothing may be about to create the guest itself. One that is lost is off as a rule, and a failover does not
         // wait for it twice.
         let members = silent.into_iter().filter(|host| !lost.contains(&host.name));

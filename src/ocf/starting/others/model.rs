@@ -11,8 +11,9 @@ use crate::domain::ffi::simulated;
 use crate::domain::record::Record;
 use crate::ocf::actions::Action;
 use crate::ocf::monitor::monitor;
+use crate::ocf::stopping::stop;
 use crate::simulation::hosts::{GUEST, Reach, UUID, World};
-use crate::simulation::{explore, folder, pick, world};
+use crate::simulation::{explore, folder, lasted, pick, world};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::time::Duration;
@@ -113,6 +114,34 @@ fn a_move_whose_end_nobody_saw() {
         "it was started, it runs there: false, the move is known: false",
     ];
     assert!(answers.keys().eq(expected), "{answers:?}");
+}
+
+/// A move to the other node was begun here, and has left a copy there whose emulator hangs with its storage.
+///
+/// Fails if the stop here answers for a guest that is not here: this node would be fenced with all that is well on it.
+#[test]
+fn a_copy_that_hangs_where_it_was_moved_to() {
+    simulated::install();
+    let folder = folder();
+    let create = || {
+        let mut world = World::new(&HOSTS, false);
+        (world.quiet, world.notes) = (true, folder.path().to_owned());
+        world.peers = vec![Peer { name: "a".into(), member: true }];
+        world.run_on(1);
+        world.pause(1, 2);
+        world.hang(1, None);
+        world
+    };
+    let act = || {
+        let call = || call_with("b", Action::Stop, "0", &[]);
+        let text = |text: &CStr| text.to_string_lossy().into_owned();
+        let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
+        call().shelf().write(&Record { moving: Some(HOSTS[1].into()), ..call().new_record(&identity) });
+        let answer = call().run(stop);
+        format!("{:?}, in time: {}", answer.map_err(|failure| failure.reason), lasted() < seconds(60))
+    };
+    let answers = explore(0, create, act, |world, _| world.wrong.take().map_or(Ok(()), Err));
+    assert!(answers.keys().eq(["Ok(()), in time: true"]), "{answers:?}");
 }
 
 /// The URI of another node leads to this host: it is the same for all nodes, or an address or another name of this host, or the node has
@@ -232,5 +261,24 @@ fn a_connection_that_is_too_old() {
         world.be_busy_for(0, seconds(70));
         world.start_in(1, seconds(30));
         world.odd.idle = Some(seconds(60));
+    }));
+}
+
+/// The source of a move was lost while its memory flowed to a third node, which still has the copy.
+///
+/// Fails if the start does not wait until that one's libvirt ends it, or if it waits for one that runs.
+#[test]
+fn a_copy_that_its_libvirt_ends() {
+    const MIGRATION: i32 = 2;
+    for time in [10, 25] {
+        all_run(&answers(&[], |world| {
+            world.run_on(1);
+            world.pause(1, MIGRATION);
+            world.be_ended_in(1, seconds(time));
+        }));
+    }
+    all_refused(&answers(&[], |world| {
+        world.run_on(1);
+        world.pause(1, MIGRATION);
     }));
 }
