@@ -65,19 +65,19 @@ impl Deadline {
         self.left().is_zero()
     }
 
-    /// The same deadline, but no later than `budget` from now: for one step that must not eat the whole time.
+    /// At most `budget` from now: for one step that must not eat the whole time.
     #[must_use]
     pub fn within(&self, budget: Duration) -> Self {
         Self { end: self.end.min(now() + budget) }
     }
 
-    /// The same deadline for a step that may take `most`, but no more than the `nth` part of what is left.
+    /// At most `most`, and at most 1/`nth` of the time left.
     #[must_use]
     pub fn share(&self, most: Duration, nth: u32) -> Self {
         self.within(most.min(self.left() / nth))
     }
 
-    /// The same deadline, `reserve` earlier: what must stay free for the work after this step.
+    /// Earlier by `reserve`: what must stay free for the work after this step.
     #[must_use]
     pub fn before(&self, reserve: Duration) -> Self {
         Self { end: self.end.checked_sub(reserve).unwrap_or_else(now) }
@@ -97,7 +97,7 @@ impl Deadline {
         !self.expired()
     }
 
-    /// As [`Deadline::pause`], before looking again at what was not as it should be: says whether there is time for a whole look.
+    /// Sleeps before a retry, as [`Deadline::pause`]; false if there is no time for another look.
     #[must_use]
     pub fn again(&self, time: Duration) -> bool {
         self.before(LOOK).pause(time)
@@ -169,7 +169,7 @@ impl<T: Send + 'static> Task<T> {
         self.answer(deadline).ok()
     }
 
-    /// The same, for who has to know why there is no answer.
+    /// Like [`Task::wait`], for who has to know why there is no answer.
     ///
     /// # Errors
     /// Whether it may still come.

@@ -56,7 +56,7 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S], deadlin
     run_keeping(KEPT, program, arguments, deadline)
 }
 
-/// The same for a program that may have more to say: `most` bytes of each output are kept.
+/// Like [`run`], for a program that may have more to say: `most` bytes of each output are kept.
 ///
 /// # Errors
 /// The program could not be started.
@@ -75,7 +75,7 @@ pub fn run_self<S: AsRef<OsStr>>(arguments: &[S], deadline: &Deadline) -> io::Re
     run_self_about(arguments, arguments, deadline)
 }
 
-/// The same, where more than equal arguments would hang on the same thing: all that have `about` in common.
+/// Like [`run_self`], but the guard's key is `about`, not all arguments: for calls with different arguments that would hang on the same thing.
 ///
 /// # Errors
 /// The program could not be started.

@@ -140,7 +140,7 @@ fn say(text: &str) -> anyhow::Result<()> {
     writeln!(out, "{text}").and_then(|()| out.flush()).context("standard output")
 }
 
-/// The same in the middle of the work, which has to come to its end whether somebody listens or not.
+/// Like [`say`], in the middle of the work, which has to come to its end whether somebody listens or not.
 fn tell(text: &str) {
     let _ = say(text);
 }

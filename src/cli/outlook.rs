@@ -113,7 +113,7 @@ pub(super) fn cleanup(id: &str) -> String {
     format!("crm_resource {}", cleanup_words(id).join(" "))
 }
 
-/// The same without the tool's name.
+/// The words of [`cleanup`] after the tool's name.
 pub(super) fn cleanup_words(id: &str) -> [&str; 4] {
     ["--cleanup", "--force", "--resource", id]
 }

@@ -12,7 +12,7 @@ pub(super) fn quoted(text: &str) -> String {
     if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// A guest, as a word for virsh, which takes a number for that of the guest which libvirt started as the so manieth.
+/// A guest, as a word for virsh. virsh reads a bare number as a domain ID; such a guest is named by UUID.
 pub(super) fn guest(name: &str, uuid: Option<&str>) -> String {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     quoted(uuid.filter(|_| is_number).unwrap_or(name))

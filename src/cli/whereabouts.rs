@@ -313,7 +313,7 @@ impl Whereabouts {
         self.is_unanswered() || self.places.iter().any(|place| place.copy.is_none())
     }
 
-    /// The same, if the word of each libvirt counts.
+    /// Like [`Self::is_unsure`], if the word of each libvirt counts.
     pub(super) fn is_unanswered(&self) -> bool {
         !self.troubles.is_empty() || self.places.iter().any(|place| place.copy.is_none() && !place.unseen)
     }

@@ -46,7 +46,7 @@ pub fn plan_for(cib: &Cib, deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
     ask(&["--xml-file", &file.path().to_string_lossy(), "--simulate", "--output-as=xml"], deadline)
 }
 
-/// The same, and the CIB as it would be when all of it has been done, and has succeeded.
+/// Like [`plan_for`], and the CIB as it would be when all of it has been done, and has succeeded.
 ///
 /// # Errors
 /// The scheduler cannot be asked.

@@ -58,8 +58,8 @@ impl Connection {
         Self::open_as(uri, &Login::default(), deadline)
     }
 
-    /// The same; one that cannot be reached is tried again until `patience` is over. libvirt refuses connections while it is restarted, and so
-    /// does an sshd at which many arrive at once (`MaxStartups`).
+    /// Like [`Connection::open`], but one that cannot be reached is tried again until `patience` is over. libvirt refuses connections while it is
+    /// restarted, and so does an sshd at which many arrive at once (`MaxStartups`).
     ///
     /// # Errors
     /// As for [`Connection::open`], of the last try; if that was not answered, with what the one before it was told.
@@ -67,7 +67,7 @@ impl Connection {
         again(&patience.within(deadline.before(LAST_TRY).left()), || Self::open(uri, deadline))
     }
 
-    /// The same as [`Connection::open`], with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
+    /// Like [`Connection::open`], with a name and a password for a daemon that wants them. What libvirt's own `auth.conf` has comes first.
     ///
     /// # Errors
     /// As for that.
@@ -125,7 +125,7 @@ impl Connection {
         self.find_volume(pool, volume, deadline).map_err(|error| unfound(&error))
     }
 
-    /// The same, for who has to know what kind of error it is.
+    /// Like [`Connection::volume`], for who has to know what kind of error it is.
     ///
     /// # Errors
     /// libvirt's, or `Unresponsive` at the deadline.

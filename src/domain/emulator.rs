@@ -167,7 +167,7 @@ pub(super) mod tests {
         impostor_with(name, script, &[])
     }
 
-    /// The same with more on its command line.
+    /// Like [`impostor`], with more on its command line.
     pub(in crate::domain) fn impostor_with(name: &str, script: &str, more: &[&str]) -> Child {
         Command::new("/bin/sh")
             .args(["-c", script, "qemu", "-name", &format!("guest={name}"), "-uuid", UUID])

@@ -29,7 +29,7 @@ const LEAST: Duration = Duration::from_secs(2);
 /// See [`LEAST`].
 const MOST: Duration = Duration::from_secs(10);
 
-/// What is left of the time when a libvirt that goes on listing a guest whose emulator has ended is not waited for any more.
+/// With this much time left, no longer wait for a libvirt that still lists a guest whose emulator is gone.
 const STALE: Duration = Duration::from_secs(2);
 
 /// How often a question without an answer is asked again.

@@ -127,7 +127,7 @@ impl Error {
         if self.leaves_open() || self.kind == Kind::Locked { self } else { Self { kind: Kind::Internal, ..self } }
     }
 
-    /// The same error with `what` in front: `what: text`.
+    /// This error with `what` in front: `what: text`.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { text: format!("{what}: {}", self.text), ..self }

@@ -116,8 +116,7 @@ pub fn start_of_caller() -> Option<u64> {
     Some(Status::read(&process::directory(rustix::process::getppid()?.as_raw_nonzero().get()))?.start)
 }
 
-/// The processes of which `wanted` makes something, each with that. Those that do not show their command line can be left out if they do not matter,
-/// see [`walk::each`].
+/// `filter_map` over the process table; `no_matter`: processes that may be skipped if they hide their command line, see [`walk::each`].
 fn scan<T, F>(deadline: &Deadline, no_matter: impl Fn(&Path) -> bool, wanted: F) -> Result<Vec<(Emulator, T)>, Error>
 where
     T: Send + 'static,

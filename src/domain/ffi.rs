@@ -239,7 +239,7 @@ pub fn is_not_there() -> bool {
     is_missing(code, part, number)
 }
 
-/// The same by `virErrorNumber`, `virErrorDomain` and the number of the system's error. What the parts say that [`class`] knows is of a
+/// Like [`is_not_there`], by `virErrorNumber`, `virErrorDomain` and the number of the system's error. What the parts say that [`class`] knows is of a
 /// socket: one of the daemons behind the connection does not run, as where virtstoraged is not there.
 fn is_missing(code: c_int, part: c_int, number: c_int) -> bool {
     let is = |number: c_int, known: c_uint| c_uint::try_from(number) == Ok(known);

@@ -85,7 +85,7 @@ impl Record {
         Trace { identity: self.identity(), emulator, unseen, creating: self.creating, outliving: self.outliving, place: None }
     }
 
-    /// The same with the emulator that runs it now, if one was found.
+    /// This record with the emulator that runs the guest now, if one was found.
     #[must_use]
     pub fn with(self, emulator: Option<Emulator>) -> Self {
         match emulator.filter(|found| self.trace().emulator != Some(*found)) {

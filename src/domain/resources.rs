@@ -155,7 +155,7 @@ impl Thing {
         self.start_after(libvirt, |error| error.kind == Kind::State, deadline)
     }
 
-    /// The same; it is asked for again while an error `may_pass`.
+    /// Like [`Self::start`], but it is asked for again while an error `may_pass`.
     fn start_after(&self, libvirt: &Connection, may_pass: impl Fn(&Error) -> bool, deadline: &Deadline) -> Result<bool> {
         let ask = || {
             let thing = self.clone();

@@ -52,13 +52,13 @@ pub struct Place {
 }
 
 impl Trace {
-    /// The same with what else there is of the resource.
+    /// This trace, with what else there is of the resource.
     #[must_use]
     pub fn of(self, place: Place) -> Self {
         Self { place: Some(place), ..self }
     }
 
-    /// The same with what `emulators` show, which may soon be gone.
+    /// This trace, with what `emulators` show, which may soon be gone.
     #[must_use]
     pub fn with(&self, emulators: &[Emulator]) -> Self {
         let outliving = emulators.iter().fold(self.outliving, |outliving, emulator| outliving.with(*emulator));
@@ -119,8 +119,8 @@ pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
     look_within(trace, uri, deadline.left(), Some(&deadline.before(LAST_QUESTION.min(deadline.left() / 4))), deadline)
 }
 
-/// The same in `most`, but for the wait until libvirt has taken up what it was asked to do before: that may take until `turn`, and there is no such
-/// wait without one. Who gives it up and asks anew is at the end of the queue again, and in a queue that never ends has no turn at all.
+/// Like [`look`], limited to `most`. `turn`: until when to wait for libvirt to take up earlier requests, beyond `most` if need be; `None`: do not
+/// wait. Who gives that wait up and asks anew is at the end of the queue again, and in a queue that never ends has no turn at all.
 ///
 /// # Errors
 /// As for [`look`].

@@ -56,7 +56,7 @@ pub struct Unfound {
 }
 
 impl Unfound {
-    /// The same, of the parameter that asks for it.
+    /// This error, of the parameter that asks for the address.
     #[must_use]
     pub fn of(self, parameter: &str) -> Self {
         Self { text: format!("{parameter}: {}", self.text), ..self }
@@ -71,7 +71,7 @@ pub fn address_in(host: &str, network: Subnet, deadline: &Deadline) -> Result<Ip
     address_by(|name| Ok((name, 0).to_socket_addrs()?.map(|socket| socket.ip()).collect()), host, network, deadline)
 }
 
-/// The same by this resolver.
+/// Like [`address_in`], by this resolver.
 pub(crate) fn address_by(
     resolve: impl FnOnce(&str) -> io::Result<Vec<IpAddr>> + Send + 'static,
     host: &str,

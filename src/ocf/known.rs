@@ -173,7 +173,7 @@ impl Call {
         self.place_of(&self.parameters.config)
     }
 
-    /// The same, of the guest that this definition names.
+    /// Like [`Self::place`], but of the guest that this definition names.
     pub(super) fn place_of(&self, config: &Path) -> Place {
         Place { config: config.to_owned(), shelf: self.shelf() }
     }
@@ -238,12 +238,12 @@ impl Call {
         self.definition_within(self.deadline.left())
     }
 
-    /// The same, in `limit` at most.
+    /// Like [`Self::definition`], in `limit` at most.
     pub(super) fn definition_within(&self, limit: Duration) -> Result<Definition, Error> {
         self.definition_of(&self.parameters.config, limit)
     }
 
-    /// The same of another path.
+    /// Like [`Self::definition_within`], but of another path.
     pub(super) fn definition_of(&self, config: &Path, limit: Duration) -> Result<Definition, Error> {
         if config.as_os_str().is_empty() {
             return Err(Error::new(Kind::Definition, "config: no usable path"));

@@ -86,7 +86,7 @@ impl Call {
         self.insist_on(|_| true)
     }
 
-    /// The same for those that an action needs; the others keep their defaults.
+    /// Like [`Self::insist_on_parameters`], but only on those that an action needs; the others keep their defaults.
     fn insist_on(&self, needs: impl Fn(&Fault) -> bool) -> Result<(), Failure> {
         let (wrong, others): (Vec<&Fault>, Vec<&Fault>) = self.faults.iter().partition(|fault| needs(fault));
         others.iter().for_each(|fault| log::warning(format_args!("{fault}; the default is used")));

@@ -46,7 +46,7 @@ pub struct Parameters {
     pub utilization: Utilization,
     /// Whether the definition of the running guest is written to `config`.
     pub save_config_on_stop: bool,
-    /// The same, and csync2 distributes it.
+    /// Like [`Self::save_config_on_stop`], and csync2 distributes it.
     pub sync_config_on_stop: bool,
     /// Where stop saves the guest's state.
     pub snapshot: Option<PathBuf>,
@@ -123,9 +123,9 @@ pub enum OutagePolicy {
     Wait,
     /// It goes on when its storage answers again.
     Resume,
-    /// The same; and it has failed when its storage is out for too long.
+    /// Like [`Self::Resume`]; and it has failed when its storage is out for too long.
     Stop,
-    /// The same; but only when another node is known to read its disks.
+    /// Like [`Self::Stop`], but only when another node is known to read its disks.
     Relocate,
 }
 

@@ -24,7 +24,8 @@ const fn row(
     Parameter { name, kind, required: false, sharing, change, concerns, default, short, long, set }
 }
 
-/// The same of a parameter that a move needs: without its right value the guest would be moved elsewhere, or in another way, than was asked for.
+/// Like [`row`], but of a parameter that a move needs: without its right value the guest would be moved elsewhere, or in another way, than was asked
+/// for.
 const fn of_move(
     name: &'static str,
     kind: Kind,

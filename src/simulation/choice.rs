@@ -54,7 +54,7 @@ pub(crate) fn deviate(possibilities: usize) -> usize {
     })
 }
 
-/// The same way once more.
+/// Goes the same way once more.
 pub(super) fn again() {
     CHOICES.with_borrow_mut(|choices| {
         choices.at = 0;

@@ -45,7 +45,7 @@ pub(crate) fn now() -> Option<Instant> {
     CLOCK.get().map(|(_, now)| now)
 }
 
-/// The same in seconds since 1970.
+/// [`now`] in seconds since 1970.
 pub(crate) fn unix_time() -> Option<u64> {
     let (at, seconds) = STEP.get();
     CLOCK.get().map(|(begin, now)| BEGIN + now.duration_since(begin).as_secs() + if lasted() < at { 0 } else { seconds })

@@ -5,7 +5,7 @@ use super::item::{Item, Role, Source};
 use super::kind::Kind;
 use super::look::{Facts, Sight};
 
-/// The same of a thing that was looked for, and why it was not seen, if it was not.
+/// All warnings of a finding: why it was not seen, then its [`hazards`].
 #[must_use]
 pub fn warnings(finding: &Finding) -> Vec<String> {
     let unseen = match &finding.sight {

@@ -132,7 +132,7 @@ pub fn adopt_until(lab: &Lab, node: &str, words: &[&str], line: &str, act: impl 
     said_until(lab, node, &words, line, act)
 }
 
-/// The same of any command that calls it.
+/// Like [`adopt_until`], of any command that calls it.
 pub fn said_until(lab: &Lab, node: &str, words: &[&str], line: &str, mut act: impl FnMut() -> Result<()>) -> Result<(Option<i32>, String)> {
     let mut child = lab.enter(node, words, Terminal::None)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut said = String::new();

@@ -16,7 +16,7 @@ fn guest<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
     Ok(Resource::new(lab, name)?.with("snapshot", "/srv/vms"))
 }
 
-/// The same for a guest that does not beat, where that does not matter.
+/// Like [`guest`], but it does not beat, where that does not matter.
 fn still<'a>(lab: &'a Lab, name: &str) -> Result<Resource<'a>> {
     Ok(Resource::empty(lab, name)?.with("snapshot", "/srv/vms"))
 }
@@ -116,8 +116,8 @@ pub fn older_than_the_disk(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The same where the disk is a volume of a pool, and where it was plugged in while the guest ran: only the state knows it. A volume that is not
-/// found may be younger.
+/// As [`older_than_the_disk`], where the disk is a volume of a pool, and where it was plugged in while the guest ran: only the state knows it. A
+/// volume that is not found may be younger.
 pub fn older_than_what_it_is_compared_with(lab: &Lab) -> Result<()> {
     let later = |name: &str| -> Result<()> {
         let image = File::options().write(true).open(lab.guest_image(name))?;
@@ -197,7 +197,7 @@ fn catalogue(texts: &[(&str, &str)]) -> Vec<u8> {
     [head, tables, strings].concat()
 }
 
-/// The same where libvirt says it in Japanese, as a daemon does to which systemd hands the language of the host.
+/// As [`not_written_to_its_end`], where libvirt says it in Japanese, as a daemon does to which systemd hands the language of the host.
 pub fn not_written_to_its_end_in_japanese(lab: &Lab) -> Result<()> {
     let texts = [
         ("", "Content-Type: text/plain; charset=UTF-8\n"),

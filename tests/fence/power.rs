@@ -167,7 +167,8 @@ pub fn emulator_stopped(lab: &Lab) -> Result<()> {
     guest.is_off()
 }
 
-/// The same while a monitoring tool waits for its answer: libvirt then answers no question that needs the emulator, or its turn in the queue.
+/// As [`emulator_stopped`], while a monitoring tool waits for its answer: libvirt then answers no question that needs the emulator, or its turn in
+/// the queue.
 pub fn emulator_stopped_under_a_question(lab: &Lab) -> Result<()> {
     let guest = Guest::new(lab, "queried")?;
     let first = guest.run("node1")?;
@@ -212,7 +213,8 @@ fn besiege(lab: &Lab, node: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same on a host that has another guest's definition, which runs elsewhere: nothing is asked there for which libvirt keeps no worker.
+/// As [`emulator_stopped_under_many_questions`], on a host that has another guest's definition, which runs elsewhere: nothing is asked there for
+/// which libvirt keeps no worker.
 pub fn defined_where_another_guest_is_under_many_questions(lab: &Lab) -> Result<()> {
     let (guest, other) = (Guest::new(lab, "neighbour")?, Guest::new(lab, "besieged")?);
     other.run("node2")?;

@@ -78,7 +78,7 @@ pub fn answers_again(lab: &Lab) -> Result<()> {
     nothing_stays(lab, HERE)
 }
 
-/// The same for a start, which leaves time for what comes after it.
+/// As [`answers_again`], for a start, which leaves time for what comes after it.
 pub fn answers_a_start_again(lab: &Lab) -> Result<()> {
     let guest = resource(lab, "awaited")?.with("force_stop", "true");
     let held = Faulty::hold(lab, HERE)?;

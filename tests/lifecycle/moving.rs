@@ -229,8 +229,8 @@ pub fn agent_killed_and_arrived(lab: &Lab) -> Result<()> {
     move_it(&guest, HERE, THERE, boot)
 }
 
-/// The same, and nothing is called that sees it run there. A probe at the source finds it gone: from then on it is the target's, whose copy a stop at
-/// the source leaves alone, whenever that comes.
+/// As [`agent_killed_and_arrived`], and nothing is called that sees it run there. A probe at the source finds it gone: from then on it is the
+/// target's, whose copy a stop at the source leaves alone, whenever that comes.
 pub fn agent_killed_and_forgotten(lab: &Lab) -> Result<()> {
     let guest = mover(lab, "settled")?;
     let boot = guest.boot(HERE)?;

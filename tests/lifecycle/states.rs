@@ -70,8 +70,8 @@ pub fn leftover_definition(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The same of one that runs already when the resource is made for it: after a power cut its host would start it beside the copy that the cluster
-/// has started elsewhere.
+/// As [`leftover_definition`], of one that runs already when the resource is made for it: after a power cut its host would start it beside the copy
+/// that the cluster has started elsewhere.
 pub fn autostart_of_one_that_runs(lab: &Lab) -> Result<()> {
     for (name, action) in [("taken-a", "monitor"), ("taken-b", "recurring"), ("taken-c", "start")] {
         let guest = Resource::empty(lab, name)?;

@@ -31,7 +31,7 @@ pub enum Fault {
     SourceLibvirt,
     /// The target's libvirt is killed and comes back.
     TargetLibvirt,
-    /// The same, and its last message is lost with the connection.
+    /// Like [`Self::TargetLibvirt`], and its last message is lost with the connection.
     TargetWord,
     /// The target's libvirt hangs, for longer than libvirt waits, and goes on.
     TargetFrozen,

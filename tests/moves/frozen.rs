@@ -78,7 +78,7 @@ pub fn five_guests(lab: &Lab) -> Result<()> {
     stand_still(lab, &GUESTS, stop, go_on)
 }
 
-/// The same, of the guests whose disks are on servers: these go on, and the network to them is cut. None of the guests is where the servers
+/// As [`five_guests`], of the guests whose disks are on servers: these go on, and the network to them is cut. None of the guests is where the servers
 /// are.
 pub fn servers_cut(lab: &Lab) -> Result<()> {
     let stage = Stage::of(lab);

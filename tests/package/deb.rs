@@ -22,7 +22,7 @@ fn shell(lab: &Lab, line: &str) -> Result<Output> {
     lab.exec(HERE, &["sh", "-c", line], PATIENCE)
 }
 
-/// The same, and it must succeed; its standard output.
+/// Like [`shell`], and it must succeed; its standard output.
 fn ok(lab: &Lab, line: &str) -> Result<String> {
     shell(lab, line)?.success(line)
 }

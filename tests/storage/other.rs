@@ -55,7 +55,7 @@ pub fn pool(lab: &Lab) -> Result<()> {
     outcome
 }
 
-/// The same while the definition there is on storage that hangs: what is known of the disk is not lost over that.
+/// As [`pool`], while the definition there is on storage that hangs: what is known of the disk is not lost over that.
 pub fn definition_hangs(lab: &Lab) -> Result<()> {
     let guest = own_images(lab, "waits")?.with("config", "/srv/hang/waits.xml");
     guest.begin(HERE)?;

@@ -78,7 +78,7 @@ impl<'a> Lane<'a> {
         Ok(self.able(&Resource::new(self.lab, &plain(name))?))
     }
 
-    /// The same under the agent of this lane, with what it needs to move.
+    /// This guest under the agent of this lane, with what it needs to move.
     fn able(&self, guest: &Resource<'a>) -> Resource<'a> {
         let guest = guest.with("migration_transport", "tcp").with("migrate_options", "--unsafe").with("hypervisor", "qemu:///system");
         let guest = Resource { agent: self.agent, ..guest };
@@ -145,7 +145,7 @@ impl Background {
         Self::begin_move(lab, guest, from, to, &["--bandwidth", "1"])
     }
 
-    /// The same, ready to be switched to post-copy.
+    /// Like [`Self::slow_move`], but ready to be switched to post-copy.
     pub fn slow_postcopy(lab: &Lab, guest: &Resource, from: &str, to: &str) -> Result<Self> {
         Self::begin_move(lab, guest, from, to, &["--bandwidth", "1", "--postcopy", "--postcopy-bandwidth", "1"])
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// How long the steps of a way may take together: a node may be fenced meanwhile.
 const FORWARD: Duration = Duration::from_secs(120);
 
-/// The same for the way back: it has to be gone, so it is tried for longer.
+/// As [`FORWARD`], for the way back: it has to be gone, so it is tried for longer.
 const BACK: Duration = Duration::from_secs(180);
 
 /// How long a change of the CIB may take.
@@ -45,7 +45,7 @@ enum Whose {
 }
 
 impl Journey {
-    /// The same, of a run that begins with it now.
+    /// This journey, of a run that begins with it now.
     pub(super) fn begun_now(&self) -> Self {
         Self { run: self.run.again(), ..self.clone() }
     }

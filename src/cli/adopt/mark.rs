@@ -24,7 +24,7 @@ impl Mark {
         Self { node: node.to_owned(), begin: unix_time() }
     }
 
-    /// The same run, at another resource.
+    /// A mark of the same run, at another resource.
     pub(super) fn again(&self) -> Self {
         Self::new(&self.node)
     }

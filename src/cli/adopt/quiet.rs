@@ -24,7 +24,7 @@ pub(super) fn quiet(deadline: &Deadline) -> anyhow::Result<View> {
     quiet_but_for(&[], deadline)
 }
 
-/// The same, but Pacemaker may still have to look for these resources, which are in maintenance.
+/// Like [`quiet`], but Pacemaker may still have to look for these resources, which are in maintenance.
 ///
 /// Maintenance cancels their recurring monitors. Where a node remembered nothing else of one, as after a find that was forgotten and an
 /// election, Pacemaker no longer knows where it is: its scheduler would look. But the controller takes that the monitor is gone from the

@@ -38,7 +38,7 @@ impl Way {
         self.given.iter().map(|(name, value)| ((*name).to_owned(), value.clone()))
     }
 
-    /// The same for a command.
+    /// The parameters as words of a command.
     pub(super) fn words(&self) -> String {
         let bare = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.+:@,%=".contains(c));
         let word = |(name, value): &(&str, String)| if bare(value) { format!("{name}={value}") } else { format!("'{name}={value}'") };

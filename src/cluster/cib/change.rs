@@ -40,7 +40,7 @@ impl Change {
         tool::run("cibadmin", &self.all_words(), deadline).map(drop)
     }
 
-    /// The same, tried again until the deadline ([`tool::persist`]).
+    /// Like [`Self::make`], tried again until the deadline ([`tool::persist`]).
     ///
     /// # Errors
     /// See [`Trouble`]: the last one.

@@ -27,7 +27,7 @@ fn stopped(creating: bool) -> String {
     stopped_in(Duration::from_secs(TIMES[pick(2)]), creating)
 }
 
-/// The same, in this time.
+/// Like [`stopped`], in this time.
 fn stopped_in(time: Duration, creating: bool) -> String {
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let identity = Identity { name: text(GUEST), uuid: Some(text(UUID)) };
@@ -200,7 +200,7 @@ fn a_guest_that_is_still_to_be_created() {
     assert!(answers["stopped"] > 0 && answers["Unresponsive"] > 0, "{answers:?}");
 }
 
-/// The same, and the frozen daemon goes on when little of the time is left.
+/// A start was begun whose request waits in the daemon, which is frozen and goes on when little of the time is left.
 ///
 /// Fails if "no such guest" is believed when there is no time for a second look.
 #[test]

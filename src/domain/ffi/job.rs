@@ -35,8 +35,7 @@ pub enum JobKind {
 /// `VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT` of `virDomainJobOperation`: [`Job::operation`] at the source.
 pub const OPERATION_MIGRATION_OUT: i32 = 5;
 
-/// What an operation of `virDomainJobOperation` is called for which the domain takes no other one until its end, which may be far; a migration is
-/// none of these.
+/// Name of a long job (`virDomainJobOperation`) that blocks all others; `None` otherwise, also for migrations.
 #[must_use]
 pub fn lasting_operation(operation: i32) -> Option<&'static str> {
     match u32::try_from(operation).ok()? {

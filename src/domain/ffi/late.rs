@@ -54,7 +54,7 @@ mod slots {
         0
     }
 
-    /// The same for a function that answers with a number; `isize` fills the whole register, so this is -1 for an `int` as well.
+    /// Like [`zero`], for a function that answers with a number; `isize` fills the whole register, so this is -1 for an `int` as well.
     extern "C" fn minus_one() -> isize {
         -1
     }

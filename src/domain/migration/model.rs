@@ -75,7 +75,7 @@ fn carry_over() -> String {
     carry_over_in(TIME, TIME)
 }
 
-/// The same in this time; the answer has to come before, by that.
+/// Like [`carry_over`], in this `time`; the answer has to come before, within `by`.
 fn carry_over_in(time: Duration, by: Duration) -> String {
     let answer = moved(Policy::Plain, time, None);
     let took = lasted();

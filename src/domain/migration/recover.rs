@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// recovers anything as long as this action lasts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same when the connection to the target broke at once, and not before memory had gone there: its daemon was lost and not the host,
+/// As [`PATIENCE`], when the connection to the target broke at once, and not before memory had gone there: its daemon was lost and not the host,
 /// and is mostly there again by then. If that was when the guest was let run there, it runs on both until the one here is held.
 const RESTART: Duration = Duration::from_secs(15);
 

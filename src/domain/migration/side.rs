@@ -85,7 +85,7 @@ impl There {
         self.connection_again(&deadline.within(Duration::ZERO), deadline)
     }
 
-    /// The same; one that cannot be reached is tried again until `patience` is over.
+    /// Like [`Self::connection`], but one that cannot be reached is tried again until `patience` is over.
     ///
     /// # Errors
     /// It cannot be reached.

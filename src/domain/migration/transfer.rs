@@ -311,7 +311,7 @@ fn was_called_off(error: &Error) -> bool {
     error.is_libvirts(ErrorNumber::OperationAborted)
 }
 
-/// What of these flags of the policy's is left, and what is left out, if one of the emulators has not got what was asked for.
+/// If an emulator lacks a capability: the policy's flags `extra` without it, and its name for the log.
 fn without(extra: u32, error: &Error) -> Option<(u32, &'static str)> {
     if extra == 0 || !is_missing_capability(error) {
         return None;

@@ -258,7 +258,7 @@ pub(super) mod tests {
         reply_of(PROGRAM, procedure, serial, fine, body)
     }
 
-    /// The same of the program that asks agents.
+    /// Like [`reply`], but of the program that asks agents.
     pub(in crate::domain::wire) fn agents_reply(serial: u32, fine: bool, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
         reply_of(QEMU, 3, serial, fine, body)
     }

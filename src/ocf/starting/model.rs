@@ -25,12 +25,12 @@ fn call(action: Action, interval: &str) -> Call {
     call_on("", action, interval)
 }
 
-/// The same on a node of this name in a cluster.
+/// Like [`call`], but on a node of this name in a cluster.
 fn call_on(node: &str, action: Action, interval: &str) -> Call {
     call_with(node, action, interval, &[])
 }
 
-/// The same with these variables too.
+/// Like [`call_on`], with these variables too.
 pub(super) fn call_with(node: &str, action: Action, interval: &str, more: &[(&str, &str)]) -> Call {
     let variables = [
         ("OCF_RESOURCE_INSTANCE", "web1"),

@@ -26,7 +26,7 @@ pub(crate) struct Temper {
     pub(crate) asked: Option<Duration>,
     /// When the emulator has ended after SIGTERM; `None`: it does not heed it.
     pub(crate) term: Option<Duration>,
-    /// The same after SIGKILL: what it is in the kernel for lasts so long.
+    /// When it has ended after SIGKILL: what it is in the kernel for lasts so long.
     pub(crate) kill: Duration,
     /// How long libvirt goes on listing a guest whose emulator has ended.
     pub(crate) listed: Duration,
@@ -55,7 +55,7 @@ impl World {
         self.hosts[0].forgotten.iter().copied().chain(known).chain(stranger).map(emulator).collect()
     }
 
-    /// The same as the program sees them; none if it cannot read the process table.
+    /// Like [`Self::emulators`], as the program sees them; `None` if it cannot read the process table.
     pub(crate) fn seen_emulators(&mut self) -> Option<Vec<Emulator>> {
         let found = self.emulators();
         let now = now();

@@ -80,7 +80,7 @@ impl World {
         true
     }
 
-    /// The same, and its memory does not flow any more; `line`: it could again.
+    /// Like [`Self::halve`], and its memory does not flow any more; `line`: it could again.
     pub(crate) fn halve_and_break(&mut self, line: bool) {
         self.halve();
         self.come(Comes::Runs);

@@ -253,7 +253,7 @@ fn uuid(name: &str) -> String {
     format!("{}-{}-4{}-8{}-{}", &text[0..8], &text[8..12], &text[13..16], &text[17..20], &text[20..32])
 }
 
-/// The same, of one log of libvirt's: what is said of each start ends at the next.
+/// How often a guest was created anew, by one log of libvirt's: what is said of each start ends at the next.
 fn creations(log: &str) -> usize {
     let starts = log.split(": starting up libvirt version: ").skip(1);
     starts.filter(|start| !start.lines().any(|line| line.starts_with("-incoming"))).count()

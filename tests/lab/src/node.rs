@@ -132,7 +132,7 @@ impl Lab {
         self.reconfigure_file(node, LIBVIRTD, lines)
     }
 
-    /// The same with another one of its files, by its path in the node.
+    /// Like [`Lab::reconfigure`], but of another one of its files, by its path in the node.
     pub fn reconfigure_file<'a>(&'a self, node: &'a str, file: &'static str, lines: &[(&str, &str)]) -> Result<Configured<'a>> {
         let path = inside(self, node, file)?;
         let old = fs::read_to_string(&path).with_context(|| format!("failed to read {file} of {node}"))?;

@@ -18,7 +18,7 @@ pub const PARAMETERS: &str = "migration_transport=tcp migrate_options=--unsafe";
 pub const OPERATIONS: &str =
     "op start timeout=90s op stop timeout=90s op monitor interval=10s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
 
-/// The same with a monitor that comes far more often than is advised, and may not take longer than is.
+/// [`OPERATIONS`] with a monitor every 2 s.
 pub const OPERATIONS_CLOSELY: &str =
     "op start timeout=90s op stop timeout=90s op monitor interval=2s timeout=30s op migrate_to timeout=120s op migrate_from timeout=60s";
 

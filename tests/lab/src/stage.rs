@@ -101,7 +101,7 @@ impl<'a> Resource<'a> {
         Self { lab, instance: name.to_owned(), name: name.to_owned(), parameters, agent: Agent::Ours }
     }
 
-    /// The same with one parameter set.
+    /// This resource with one parameter set.
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut other = self.clone();
         other.parameters.retain(|(known, _)| known != name);

@@ -26,7 +26,7 @@ pub const QEMU: &str = "/etc/pki/qemu";
 pub enum Certificate {
     /// One that is good for every node, by name and by address.
     Good,
-    /// The same, which has expired a day ago.
+    /// Like [`Self::Good`], but it has expired a day ago.
     Expired,
     /// One that is good for the first node alone, and by its name.
     Other,

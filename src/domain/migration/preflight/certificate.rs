@@ -213,7 +213,7 @@ mod tests {
         uwBQmuNRzpFEMxY9PoNYTWEO\n\
         -----END CERTIFICATE-----";
 
-    /// The same with `-subj /O=x/CN=old.example` and
+    /// Made like [`PEM`], with `-subj /O=x/CN=old.example` and
     /// `-addext subjectAltName=DNS:node2,DNS:*.ha.example,IP:192.0.2.7,IP:fd00::7,email:a@b.c`.
     const NAMES: &str = "-----BEGIN CERTIFICATE-----\n\
         MIIBnDCCAU6gAwIBAgIUULH6BY00KDFyAdalqB7nDtF33MUwBQYDK2VwMCIxCjAI\n\

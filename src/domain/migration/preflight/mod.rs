@@ -112,7 +112,7 @@ pub fn run(subject: &Subject, plan: &Plan, deadline: &Deadline) -> Vec<Check> {
     }
 }
 
-/// The same over a connection to the target that stands, without what is no matter of the move.
+/// Like [`run`], over a connection to the target that stands, and without what is no matter of the move.
 #[must_use]
 pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Vec<Check> {
     let target = target(subject, plan, there);

@@ -109,7 +109,7 @@ pub fn compare(findings: &mut [Finding], there: &Connection, plan: &Plan, deadli
     compare_by(findings, there, plan, deadline);
 }
 
-/// The same; by which folders.
+/// Like [`compare`]; gives the folders by which it was done.
 fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadline: &Deadline) -> Vec<Folder> {
     let places: Vec<Option<Result<PathBuf, String>>> =
         findings.iter().map(|finding| path(&finding.item, &|pool, volume| there.volume(pool, volume, deadline))).collect();

@@ -39,7 +39,7 @@ pub(super) const NAME: &str = "name";
 
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
 
-/// Of what a question is.
+/// What the answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Matter {
     /// The target, for a start there too.

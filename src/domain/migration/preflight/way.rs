@@ -202,7 +202,7 @@ pub(super) fn place_of(uri: &str) -> Option<(String, Option<u16>)> {
     uri.strip_prefix("tcp:").and_then(host_and_port)
 }
 
-/// The same of what comes after the scheme.
+/// Like [`place_of`], of what comes after the scheme.
 fn host_and_port(rest: &str) -> Option<(String, Option<u16>)> {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.split(['/', '?']).next()?;

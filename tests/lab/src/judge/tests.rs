@@ -36,7 +36,7 @@ fn quiet() -> History {
     History { guests: vec![guest], emulators: vec![emulator("node1", "1", 0.0, 200.0)], ..History::default() }
 }
 
-/// The same, but it was started anew, on node2, at 100 s.
+/// Like [`quiet`], but it was started anew, on node2, at 100 s.
 fn restarted() -> History {
     let mut history = quiet();
     history.guests[0].boots = vec![boot(1, 0.0, 95.0), boot(2, 100.0, 200.0)];
