@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, Pid, access};
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -32,6 +33,15 @@ pub enum Outcome {
     Late,
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with {code}"),
+            Self::Late => f.write_str("did not end in time"),
+        }
+    }
+}
+
 /// What a program said and how it ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -43,6 +53,20 @@ pub struct Finished {
     pub stderr: Vec<u8>,
     /// Whether it wrote more to standard output than was kept.
     pub cut: bool,
+}
+
+impl Finished {
+    /// Whether it exited with 0.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        matches!(self.outcome, Outcome::Exited(0))
+    }
+
+    /// What it wrote to standard error, without the white space around it.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim().to_owned()
+    }
 }
 
 /// Runs `program` with `arguments` until it exits or the deadline comes. Standard input is empty, the environment is this process's.

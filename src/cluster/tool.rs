@@ -52,7 +52,7 @@ pub fn run(name: &str, words: &[&str], deadline: &Deadline) -> Result<String, Tr
                 let said = said.iter().find(|text| !text.is_empty()).map_or("nothing", String::as_str);
                 Err(Trouble::Failed(code, failure(name, code, said)))
             }
-            Outcome::Late => Err(Trouble::Silent(format!("{name} did not end in time"))),
+            Outcome::Late => Err(Trouble::Silent(format!("{name} {}", finished.outcome))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Trouble::Missing(format!("{name} is not installed"))),
         Err(error) => Err(Trouble::Silent(format!("{name} cannot be started: {error}"))),

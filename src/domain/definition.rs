@@ -97,12 +97,10 @@ impl Definition {
             }
             Outcome::Exited(0) => Ok(finished.stdout),
             Outcome::Exited(code) if code != i32::from(UNUSABLE) => {
-                let text = String::from_utf8_lossy(&finished.stderr);
+                let text = finished.complaint();
                 Err(Error::new(Kind::Internal, format!("config {file} cannot be read at the moment (code {code}): {text}")))
             }
-            Outcome::Exited(_) => {
-                Err(Error::new(Kind::Definition, format!("config {file}: {}", String::from_utf8_lossy(&finished.stderr))))
-            }
+            Outcome::Exited(_) => Err(Error::new(Kind::Definition, format!("config {file}: {}", finished.complaint()))),
         }
     }
 

@@ -90,7 +90,7 @@ fn work(words: &[&OsStr], deadline: &Deadline) -> Result<String> {
     let finished = program::run_self(&all, deadline).map_err(|error| failed(&error.to_string()))?;
     match finished.outcome {
         Outcome::Exited(0) => Ok(String::from_utf8_lossy(&finished.stdout).trim_end_matches('\n').to_owned()),
-        Outcome::Exited(_) => Err(failed(String::from_utf8_lossy(&finished.stderr).trim())),
+        Outcome::Exited(_) => Err(failed(&finished.complaint())),
         Outcome::Late => Err(Error::new(Kind::TimedOut, format!("{place}: its storage does not answer"))),
     }
 }

@@ -103,11 +103,8 @@ fn said(program: &Path, words: &[&OsStr], deadline: &Deadline) -> Result<String>
     let finished = program::run(program, words, deadline).map_err(|error| Error::new(Kind::Refused, format!("{name}: {error}")))?;
     match finished.outcome {
         Outcome::Exited(0) => Ok(String::from_utf8_lossy(&finished.stdout).into_owned()),
-        Outcome::Exited(code) => {
-            let text = String::from_utf8_lossy(&finished.stderr);
-            Err(Error::new(Kind::Refused, format!("{name} exited with {code}: {text}")))
-        }
-        Outcome::Late => Err(Error::new(Kind::TimedOut, format!("{name} did not end in time"))),
+        Outcome::Exited(_) => Err(Error::new(Kind::Refused, format!("{name} {}: {}", finished.outcome, finished.complaint()))),
+        Outcome::Late => Err(Error::new(Kind::TimedOut, format!("{name} {}", finished.outcome))),
     }
 }
 

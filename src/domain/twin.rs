@@ -13,7 +13,7 @@ use super::status::{self, Trace};
 use super::{Result, Uri};
 use crate::deadline::Deadline;
 use crate::log;
-use crate::program::{self, Outcome};
+use crate::program;
 #[cfg(test)]
 use crate::simulation;
 use std::ffi::{OsStr, OsString};
@@ -82,7 +82,7 @@ fn none_open(pid: i32, disks: &[PathBuf], deadline: &Deadline) -> bool {
     let number = pid.to_string();
     let words = [OsStr::new(WORD), OsStr::new(&number)].into_iter().chain(disks.iter().map(|disk| disk.as_os_str()));
     let finished = program::run_self(&words.collect::<Vec<_>>(), deadline);
-    finished.is_ok_and(|finished| matches!(finished.outcome, Outcome::Exited(0)))
+    finished.is_ok_and(|finished| finished.succeeded())
 }
 
 /// The child's side: succeeds if the process has none of the disks open.

@@ -11,7 +11,7 @@ use crate::domain::resources::Needs;
 use crate::domain::status::{self, Trace};
 use crate::domain::{Condition, Connection, Error, Kind, files, live, saved_state};
 use crate::log;
-use crate::program::{self, Outcome};
+use crate::program;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
@@ -104,17 +104,17 @@ impl Call {
             return log::warning(format_args!("{} is not distributed: csync2 is not installed", config.display()));
         };
         match program::run(&csync2, &[OsStr::new("-x"), config.as_os_str()], &self.deadline.within(self.deadline.left() / 2)) {
-            Ok(finished) if matches!(finished.outcome, Outcome::Exited(0)) => log::info(format_args!("{} distributed", config.display())),
+            Ok(finished) if finished.succeeded() => log::info(format_args!("{} distributed", config.display())),
             Ok(finished) => {
-                let said = String::from_utf8_lossy(&finished.stderr).trim().replace('\n', "; ");
-                log::warning(format_args!("{} is not distributed: csync2: {:?}: {said}", config.display(), finished.outcome));
+                let said = finished.complaint().replace('\n', "; ");
+                log::warning(format_args!("{} is not distributed: csync2 {}: {said}", config.display(), finished.outcome));
             }
             Err(error) => log::warning(format_args!("{} is not distributed: csync2: {error}", config.display())),
         }
     }
 
     /// Where the guest's state is saved, if it is.
-    pub(super) fn state_file(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn saved_state_file(&self, name: &str) -> Option<PathBuf> {
         self.parameters.snapshot.as_ref().map(|folder| saved_state::place(folder, name))
     }
 
@@ -127,7 +127,7 @@ impl Call {
         }
         let identity = &trace.identity;
         self.keep_definition(identity);
-        let Some(file) = self.state_file(&identity.name) else { return };
+        let Some(file) = self.saved_state_file(&identity.name) else { return };
         let held = || trace.emulator.is_some_and(|emulator| emulator.is_held()).then(|| "its emulator is held".to_owned());
         let why = match self.illness().or_else(held) {
             Some(illness) => {
@@ -144,7 +144,7 @@ impl Call {
 
     /// The state that the guest is to be started from, if there is one.
     pub(super) fn state_to_restore(&self, definition: &Definition) -> Result<Option<PathBuf>, Error> {
-        let Some(file) = self.state_file(&definition.identity.name) else { return Ok(None) };
+        let Some(file) = self.saved_state_file(&definition.identity.name) else { return Ok(None) };
         let deadline = self.deadline.within(self.deadline.left() / 4);
         saved_state::is_there(&file, definition, &self.hypervisor, &deadline).map(|there| there.then_some(file))
     }
@@ -153,7 +153,7 @@ impl Call {
     /// the guest has written to its disks since.
     pub(super) fn retire_state(&self, name: &str) {
         let deadline = self.deadline.share(KEEPING, 4);
-        if let Some(file) = self.state_file(name)
+        if let Some(file) = self.saved_state_file(name)
             && let Err(error) = saved_state::retire(&file, &deadline)
         {
             log::warning(format_args!("the state of {name} is older than what runs, but is not set aside: {error}"));
@@ -173,7 +173,7 @@ impl Call {
     /// Makes a state good again whose guest never ran and is proven gone. If that fails it is kept all the same, but the next start boots.
     pub(super) fn take_back(&self, name: &str) {
         let deadline = self.deadline.share(KEEPING, 2);
-        if let Some(file) = self.state_file(name)
+        if let Some(file) = self.saved_state_file(name)
             && let Err(error) = saved_state::take_back(&file, &deadline)
         {
             log::warning(format_args!("the state of {name} was not used, but is not taken back: {error}"));

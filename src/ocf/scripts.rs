@@ -24,8 +24,8 @@ impl Call {
         let finished = program::run_apart(script, owner, &self.deadline).map_err(|error| error.to_string())?;
         match finished.outcome {
             Outcome::Exited(0) => Ok(()),
-            Outcome::Exited(code) => Err(format!("exited with {code}: {}", said(&finished))),
-            Outcome::Late => Err("did not end in time".into()),
+            Outcome::Exited(_) => Err(format!("{}: {}", finished.outcome, said(&finished))),
+            Outcome::Late => Err(finished.outcome.to_string()),
         }
     }
 

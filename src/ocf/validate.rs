@@ -22,7 +22,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
         let finished = finished.map_err(|error| Failure::generic(format!("monitor_scripts: {script} cannot be checked: {error}")))?;
         let text = match finished.outcome {
             Outcome::Exited(0) => continue,
-            Outcome::Exited(_) => String::from_utf8_lossy(&finished.stderr).trim().to_owned(),
+            Outcome::Exited(_) => finished.complaint(),
             Outcome::Late => "its storage does not answer".to_owned(),
         };
         return Err(Failure::new(Code::Installed, format!("monitor_scripts: {script} cannot be executed: {text}")));

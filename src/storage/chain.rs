@@ -23,7 +23,7 @@ pub fn read(item: &Item, path: &Path, deadline: &Deadline) -> Result<Vec<Item>, 
     let finished = program::run("qemu-img", &words, deadline).map_err(|error| format!("qemu-img cannot be started: {error}"))?;
     match finished.outcome {
         Outcome::Exited(0) => parse(item, &finished.stdout),
-        Outcome::Exited(_) => Err(String::from_utf8_lossy(&finished.stderr).trim().to_owned()),
+        Outcome::Exited(_) => Err(finished.complaint()),
         Outcome::Late => Err("what it is based on does not answer".to_owned()),
     }
 }

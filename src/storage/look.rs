@@ -85,7 +85,7 @@ pub fn look(path: &Path, deadline: &Deadline) -> Sight {
 
 /// What a child has seen.
 fn seen(finished: &Finished) -> Sight {
-    let said = String::from_utf8_lossy(&finished.stderr).trim().to_owned();
+    let said = finished.complaint();
     match finished.outcome {
         Outcome::Late => Sight::Silent,
         Outcome::Exited(0) => match serde_json::from_slice(&finished.stdout) {

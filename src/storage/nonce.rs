@@ -110,7 +110,7 @@ fn work(words: &[&OsStr], deadline: &Deadline) -> Result<(), String> {
     let finished = program::run_self_about(&all, &about, deadline).map_err(|error| error.to_string())?;
     match finished.outcome {
         Outcome::Exited(0) => Ok(()),
-        Outcome::Exited(_) => Err(String::from_utf8_lossy(&finished.stderr).trim().to_owned()),
+        Outcome::Exited(_) => Err(finished.complaint()),
         Outcome::Late => Err("its storage does not answer".to_owned()),
     }
 }
