@@ -1,4 +1,5 @@
-//! From what happened to what the cluster is told: the one place where a code is chosen.
+//! From what happened to what the cluster is told: the one place where a code is chosen. Others say what is wrong, by one of the constructors of
+//! [`Failure`].
 //!
 //! What Pacemaker does with each (`lib/pengine/unpack.c`): 6 bans the resource from every node; 2, 4 and 5 ban it from this one, and
 //! a probe that returns 2 or 5 is recorded as "not running" even if the guest runs. So those come only from words that are wrong
@@ -59,14 +60,28 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with a reason.
-    pub fn new(code: Code, reason: impl Into<String>) -> Self {
+    fn new(code: Code, reason: impl Into<String>) -> Self {
         Self { code, reason: Some(reason.into()) }
     }
 
     /// `OCF_ERR_GENERIC` with a reason.
     pub fn generic(reason: impl Into<String>) -> Self {
         Self::new(Code::Generic, reason)
+    }
+
+    /// A parameter is wrong on every node: for a start and validate-all.
+    pub fn misconfigured(reason: impl Into<String>) -> Self {
+        Self::new(Code::Configured, reason)
+    }
+
+    /// Something is missing on this node: for a start and validate-all.
+    pub fn not_installed(reason: impl Into<String>) -> Self {
+        Self::new(Code::Installed, reason)
+    }
+
+    /// The guest is there but hurt: for a recurring monitor.
+    pub fn degraded(reason: impl Into<String>) -> Self {
+        Self::new(Code::Degraded, reason)
     }
 
     /// The guest is proven not to run here.

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::actions::Action;
-use super::exit::{Code, Failure};
+use super::exit::Failure;
 use crate::domain::definition::{Definition, Identity};
 use crate::domain::migration::{self, Plan};
 use crate::domain::overlay::{self, Recipe};
@@ -252,7 +252,7 @@ impl Call {
         ];
         let missing = needs.iter().find(|(_, program, needed)| *needed && self.environment.program(program).is_none());
         missing.map_or(Ok(()), |(parameter, program, _)| {
-            Err(Failure::new(Code::Installed, format!("{parameter}: the program {program} is not installed on this host")))
+            Err(Failure::not_installed(format!("{parameter}: the program {program} is not installed on this host")))
         })
     }
 
@@ -267,7 +267,7 @@ impl Call {
             let look = look.map_err(|error| Failure::generic(format!("{name}: {error}")))?.first().copied().flatten();
             if look.is_none_or(|look| look.folder != folder) {
                 let what = if folder { "folder" } else { "file" };
-                return Err(Failure::new(Code::Installed, format!("{name}: there is no {what} {}", path.display())));
+                return Err(Failure::not_installed(format!("{name}: there is no {what} {}", path.display())));
             }
         }
         Ok(())

@@ -210,7 +210,7 @@ pub(crate) fn run(words: &[OsString]) -> u8 {
             call.take_from_record();
             call.run(row.run)
         }
-        None => Err(Failure::new(Code::Configured, "hypervisor: no default")),
+        None => Err(Failure::misconfigured("hypervisor: no default")),
     };
     match result {
         Ok(()) => Code::Success as u8,

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::actions::Action;
-use super::exit::{Code, Failure};
+use super::exit::Failure;
 use super::outage::Handled;
 use super::parameters::PausePolicy;
 use super::starting::is_unfinished;
@@ -84,7 +84,7 @@ pub(super) fn monitor(call: &Call) -> Result<(), Failure> {
     result?;
     // The guest is well, but it could not be started again: an operator has to see that, and Pacemaker must not act on it.
     match call.faults.first().filter(|_| !call.environment.probe) {
-        Some(fault) => Err(Failure::new(Code::Degraded, fault.to_string())),
+        Some(fault) => Err(Failure::degraded(fault.to_string())),
         None => Ok(()),
     }
 }
@@ -228,7 +228,7 @@ fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
 /// What is said of such a guest. To fail would end it.
 fn judge_lost(call: &Call, seen: String) -> Result<Seen, Failure> {
     if call.action == Action::Monitor && !call.environment.probe {
-        return Err(Failure::new(Code::Degraded, seen));
+        return Err(Failure::degraded(seen));
     }
     log::warning(seen);
     Ok(Seen::Exists)
@@ -239,7 +239,7 @@ fn judge_fault(call: &Call, seen: String) -> Result<(), Failure> {
     match call.parameters.pause_policy {
         _ if call.action != Action::Monitor || call.environment.probe => Ok(()),
         PausePolicy::Ignore => Ok(()),
-        PausePolicy::Degraded => Err(Failure::new(Code::Degraded, seen)),
+        PausePolicy::Degraded => Err(Failure::degraded(seen)),
         PausePolicy::Fail => Err(Failure::generic(seen)),
     }
 }

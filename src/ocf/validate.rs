@@ -1,7 +1,7 @@
 //! validate-all and reload-agent.
 
 use super::Call;
-use super::exit::{Code, Failure};
+use super::exit::Failure;
 use crate::deadline::Deadline;
 use crate::domain::{Connection, Definition, Kind, locks, status};
 use crate::log;
@@ -12,7 +12,7 @@ use crate::storage::hazards::warnings;
 /// Checks the parameters. Level 0: the words, the same answer on every host. Level 10: that this host can run the guest.
 pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
-    call.insist_on_one_instance().map_err(|why| Failure::new(Code::Configured, why))?;
+    call.insist_on_one_instance().map_err(Failure::misconfigured)?;
     if call.environment.check_level < 10 {
         return Ok(());
     }
@@ -25,7 +25,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
             Outcome::Exited(_) => finished.complaint(),
             Outcome::Late => "its storage does not answer".to_owned(),
         };
-        return Err(Failure::new(Code::Installed, format!("monitor_scripts: {script} cannot be executed: {text}")));
+        return Err(Failure::not_installed(format!("monitor_scripts: {script} cannot be executed: {text}")));
     }
     call.insist_on_programs()?;
     call.insist_on_files()?;
@@ -40,7 +40,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
         })
         .map(drop)
         .map_err(|error| match error.kind {
-            Kind::Refused => Failure::new(Code::Installed, error.text),
+            Kind::Refused => Failure::not_installed(error.text),
             _ => call.failure(error),
         })?;
     warn_of_locks(&definition, &connection, &call.deadline);
