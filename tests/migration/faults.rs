@@ -117,7 +117,7 @@ impl Call {
         let mut stderr = String::new();
         self.said.rewind()?;
         self.said.read_to_string(&mut stderr)?;
-        let output = Output { code: Some(code), stdout: String::new(), stderr, time: self.begin.elapsed(), late: false };
+        let output = Output { code: Some(code), stdout: String::new(), stderr, time: self.begin.elapsed() };
         Answer::of(format!("migrate_to of {name}"), &output, Duration::from_secs(TIMEOUT)).map(Some)
     }
 }

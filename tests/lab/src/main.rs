@@ -14,7 +14,7 @@ use lab::{GuestOptions, Lab, Options, StorageFault, Watch, Watcher, cluster, dem
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Duration;
-use words::{Cli, Daemon, Demo, Exec, FaultKind, Guest, Heartbeat, PowerAction, Storage, Up, Words};
+use words::{Cli, Daemon, Demo, Exec, FaultKind, Guest, Heartbeat, InLab, PowerAction, Storage, Up, Words};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
@@ -37,45 +37,47 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Words::Up(Up { nodes, agent, bare, platform, limit }) => {
             let (limit, platform) = (Duration::from_secs(limit), platform.or_else(platform::of_environment));
             Lab::up(&Options { name: cli.name, state: cli.state, nodes, agent, bare, platform, progress: true, limit, clock: false })?;
-            return Ok(ExitCode::SUCCESS);
+            Ok(ExitCode::SUCCESS)
         }
         Words::Down => {
             Lab::down(&cli.name, state)?;
-            return Ok(ExitCode::SUCCESS);
+            Ok(ExitCode::SUCCESS)
         }
         Words::Demo(Demo { agent, keep }) => {
             // Not the default lab, which may be somebody's.
             let name = if cli.name == DEFAULT_NAME { demo::NAME.to_owned() } else { cli.name };
             let story = demo::Story { name, state: cli.state, agent, keep };
-            return Ok(match supervise::supervised(|| demo::clean(&story))? {
+            Ok(match supervise::supervised(|| demo::clean(&story))? {
                 Some(code) => ExitCode::from(code),
                 None => ExitCode::from(u8::from(!demo::tell(&story)?)),
-            });
+            })
         }
-        _ => {}
+        Words::InLab(word) => work(&Lab::open(&cli.name, state)?, word),
     }
-    let lab = Lab::open(&cli.name, state)?;
-    match cli.command {
-        Words::Up(_) | Words::Down | Words::Demo(_) => {}
-        Words::Status => status(&lab)?,
-        Words::Exec(exec) => return self::exec(&lab, &exec),
-        Words::Install { path } => lab.install(&path)?,
-        Words::Power { action, node } => match action {
+}
+
+/// Carries out a word in a lab that is there.
+fn work(lab: &Lab, word: InLab) -> Result<ExitCode> {
+    match word {
+        InLab::Status => status(lab)?,
+        InLab::Exec(exec) => return self::exec(lab, &exec),
+        InLab::Install { path } => lab.install(&path)?,
+        InLab::Power { action, node } => match action {
             PowerAction::Off => lab.power_off(&node)?,
             PowerAction::On => lab.power_on(&node)?,
             PowerAction::Cycle => {
                 lab.power_off(&node)?;
                 lab.power_on(&node)?;
             }
-            PowerAction::Status => println!("{}", power(&lab, &node)?),
+            PowerAction::Status => println!("{}", power(lab, &node)?),
         },
-        Words::Cut(cable) => lab.cut(&cable.node, cable.network())?,
-        Words::Heal(cable) => lab.heal(&cable.node, cable.network())?,
-        Words::Freeze(Daemon { node, daemon }) => lab.freeze(&node, &daemon)?,
-        Words::Thaw(Daemon { node, daemon }) => lab.thaw(&node, &daemon)?,
-        Words::Kill(Daemon { node, daemon }) => lab.kill(&node, &daemon)?,
-        Words::Start(Daemon { node, daemon }) => lab.start(&node, &daemon)?,
-        Words::Storage(storage) => {
+        InLab::Cut(cable) => lab.cut(&cable.node, cable.network())?,
+        InLab::Heal(cable) => lab.heal(&cable.node, cable.network())?,
+        InLab::Freeze(Daemon { node, daemon }) => lab.freeze(&node, &daemon)?,
+        InLab::Thaw(Daemon { node, daemon }) => lab.thaw(&node, &daemon)?,
+        InLab::Kill(Daemon { node, daemon }) => lab.kill(&node, &daemon)?,
+        InLab::Start(Daemon { node, daemon }) => lab.start(&node, &daemon)?,
+        InLab::Storage(storage) => {
             let reach = |writes: bool| if writes { Reach::Writes } else { Reach::Everything };
             match storage {
                 Storage::Hold { node, writes } => lab.storage(&node, StorageFault::Hold(reach(writes)))?,
@@ -84,14 +86,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 Storage::Release { node } => lab.storage(&node, StorageFault::None)?,
             }
         }
-        Words::FenceFault { kind, seconds } => lab.fence_fault(match kind {
+        InLab::FenceFault { kind, seconds } => lab.fence_fault(match kind {
             FaultKind::None => Fault::None,
             FaultKind::Refuse => Fault::Refuse,
             FaultKind::Hang => Fault::Hang,
             FaultKind::Slow => Fault::Slow(seconds.context("slow needs a number of seconds")?),
         })?,
-        Words::Guest(guest) => self::guest(&lab, guest)?,
-        Words::Heartbeat(heartbeat) => self::heartbeat(&lab, &heartbeat)?,
+        InLab::Guest(guest) => self::guest(lab, guest)?,
+        InLab::Heartbeat(heartbeat) => self::heartbeat(lab, &heartbeat)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -106,10 +106,8 @@ pub fn arguments(pid: i32) -> Vec<String> {
 /// What a program left.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Its exit code; `None` when a signal or the time limit ended it.
+    /// Its exit code, 128 + N after signal N; `None` when the time limit ended it.
     pub code: Option<i32>,
-    /// Whether the time limit ended it.
-    pub late: bool,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -130,11 +128,8 @@ impl Output {
         if self.ok() {
             return Ok(self.stdout);
         }
-        let end = match (self.late, self.code) {
-            (true, _) => format!("did not end within {:.1} s", self.time.as_secs_f64()),
-            (false, Some(code)) => format!("exit code {code}"),
-            (false, None) => "ended by a signal".to_owned(),
-        };
+        let late = || format!("did not end within {:.1} s", self.time.as_secs_f64());
+        let end = self.code.map_or_else(late, |code| format!("exit code {code}"));
         let said = if self.stderr.trim().is_empty() { self.stdout.trim() } else { self.stderr.trim() };
         bail!("{what}: {end}: {said}")
     }
@@ -166,7 +161,7 @@ pub fn run_command(mut command: Command, limit: Duration) -> Result<Output> {
         wait_end(&mut child, Duration::from_secs(1));
     }
     let code = status.and_then(|s| s.code().or_else(|| s.signal().map(|signal| 128 + signal)));
-    Ok(Output { code, late: status.is_none(), stdout: content(&stdout), stderr: content(&stderr), time: begin.elapsed() })
+    Ok(Output { code, stdout: content(&stdout), stderr: content(&stderr), time: begin.elapsed() })
 }
 
 /// Runs a program that must succeed; its standard output.
@@ -244,7 +239,8 @@ mod tests {
         let output = run(&["sh", "-c", "echo out; echo err >&2; exit 3"], Duration::from_secs(10)).unwrap();
         assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (Some(3), "out\n", "err\n"));
         let late = run(&["sh", "-c", "sleep 60"], Duration::from_millis(50)).unwrap();
-        assert!(late.late && late.code.is_none() && late.time < Duration::from_secs(30));
+        assert!(late.code.is_none() && late.time < Duration::from_secs(30));
+        assert_eq!(run(&["sh", "-c", "kill -9 $$"], Duration::from_secs(10)).unwrap().code, Some(137));
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub enum Words {
     Up(Up),
     /// Take everything away: processes, networks, mounts, the state folder
     Down,
+    #[command(flatten)]
+    InLab(InLab),
+    /// Tell the main job as a story, in a lab of its own: placed, live-migrated, failed over
+    Demo(Demo),
+}
+
+/// What is done with a lab that is there.
+#[derive(Subcommand)]
+pub enum InLab {
     /// Show nodes, resources and guests
     Status,
     /// Run a command in a node; its output and exit code are passed on
@@ -61,8 +70,6 @@ pub enum Words {
     Guest(Guest),
     /// Read a guest's heartbeat from its disk
     Heartbeat(Heartbeat),
-    /// Tell the main job as a story, in a lab of its own: placed, live-migrated, failed over
-    Demo(Demo),
 }
 
 #[derive(Args)]
