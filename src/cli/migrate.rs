@@ -13,6 +13,7 @@ use super::interruption::endings;
 use super::{Given, print};
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::Move;
+use crate::cluster::own_name;
 use crate::cluster::resource;
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::View;
@@ -78,8 +79,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         print(&format!("{id} is on {node}\n"));
         return Ok(0);
     }
-    let here = tool::run("crm_node", &["--name"], &deadline.within(QUESTION))?;
-    ensure!(here.trim() == source, "{id} is on {source}: run it there, where alone its storage and its network can be looked at");
+    let here = own_name(&deadline.within(QUESTION))?;
+    ensure!(here == *source, "{id} is on {source}: run it there, where alone its storage and its network can be looked at");
     let given = Given { what: id.clone(), set: Vec::new() };
     let asked = given.asked(node, deadline)?;
     let libvirt = Connection::open(&asked.hypervisor().to_string(), &deadline.within(QUESTION))?;

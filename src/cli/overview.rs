@@ -1,8 +1,8 @@
 //! All guests of the cluster as Pacemaker and the libvirts that can be asked see them at a moment.
 
 use crate::cluster::cib::{Cib, Primitive, Ran};
-use crate::cluster::tool;
 use crate::cluster::view::{Placed, View};
+use crate::cluster::{own_name, resource_of};
 use crate::deadline::Deadline;
 use crate::domain::emulator::are_held;
 use crate::domain::holding::{self, Holding};
@@ -124,14 +124,6 @@ pub(super) struct Overview {
     pub(super) guests: Vec<Guest>,
 }
 
-/// This node's name in the cluster.
-///
-/// # Errors
-/// Pacemaker does not run here.
-pub(super) fn here(deadline: &Deadline) -> anyhow::Result<String> {
-    Ok(tool::run("crm_node", &["--name"], deadline)?.trim().to_owned())
-}
-
 /// Whether a resource is a guest.
 pub(super) fn is_guest(resource: &Primitive) -> bool {
     AGENTS.contains(&resource.agent.as_str())
@@ -144,7 +136,7 @@ impl Overview {
     /// Pacemaker cannot be asked on this node.
     pub(super) fn take() -> anyhow::Result<Self> {
         let pacemaker = Deadline::after(PACEMAKER);
-        let (here, view, cib) = (here(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
+        let (here, view, cib) = (own_name(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
         let resources: Vec<Primitive> = cib.resources().into_iter().filter(is_guest).collect();
         // Read once: in a large cluster it is long.
         let memory = Memory { ran: cib.ran(), moves: cib.transient(ATTRIBUTE) };
@@ -189,8 +181,7 @@ impl Known {
 /// Without what libvirt says.
 fn guest(resource: &Primitive, known: &Known, view: &View, memory: &Memory, here: &str) -> Guest {
     let id = &resource.id;
-    // The instances of a clone are called ID:NUMBER.
-    let is_it = |placed: &&Placed| placed.id.split(':').next() == Some(id);
+    let is_it = |placed: &&Placed| resource_of(&placed.id) == id;
     let placed: Vec<&Placed> = view.resources.iter().filter(is_it).collect();
     let first = placed.first();
     let nodes: Vec<String> = placed.iter().flat_map(|placed| placed.nodes.clone()).collect();

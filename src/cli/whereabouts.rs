@@ -4,9 +4,10 @@ mod doubt;
 mod same;
 
 use super::Given;
-use super::overview::{here, is_guest};
+use super::overview::is_guest;
 use crate::cluster::cib::{Cib, Primitive};
 use crate::cluster::fencing::{self, Since};
+use crate::cluster::own_name;
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
 use crate::domain::emulator::are_held;
@@ -133,7 +134,9 @@ impl Whereabouts {
     /// It is not known what guest is meant.
     pub(super) fn take(given: &Given, nodes: &[String]) -> anyhow::Result<Self> {
         let pacemaker = Deadline::after(PACEMAKER);
-        let cluster = here(&pacemaker).and_then(|here| Ok((here, View::query(&pacemaker)?, Cib::query(&pacemaker)?)));
+        let cluster = own_name(&pacemaker)
+            .map_err(anyhow::Error::from)
+            .and_then(|here| Ok((here, View::query(&pacemaker)?, Cib::query(&pacemaker)?)));
         let (given, resource) = meant(given, cluster.as_ref().ok().map(|(_, _, cib)| cib));
         let whose = cluster.as_ref().ok().and_then(|(_, _, cib)| resource.clone().or_else(|| defined_by(&given.what, cib)));
         let asked = given.asked("", Deadline::after(HERE)).with_context(|| match &cluster {

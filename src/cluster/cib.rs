@@ -161,8 +161,7 @@ impl Cib {
     #[must_use]
     pub fn never_ran(&self, resource: &str) -> bool {
         self.with(|document| {
-            // Instances of a clone have a number behind the resource's name.
-            let is_its = |node: &Node| node.attribute("id").is_some_and(|id| id.split(':').next() == Some(resource));
+            let is_its = |node: &Node| node.attribute("id").is_some_and(|id| super::resource_of(id) == resource);
             let entries = document.descendants().filter(|node| node.has_tag_name("lrm_resource") && is_its(node));
             let mut ran = entries.flat_map(|entry| entry.descendants()).filter(|node| node.has_tag_name("lrm_rsc_op")).peekable();
             let says_nothing = |node: Node| match (node.attribute("operation"), node.attribute("rc-code")) {

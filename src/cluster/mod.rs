@@ -17,6 +17,20 @@ use crate::deadline::{Deadline, Task};
 use crate::log;
 use view::View;
 
+/// The id of the resource that has this instance: those of a clone are called `ID:NUMBER`.
+#[must_use]
+pub fn resource_of(instance: &str) -> &str {
+    instance.split_once(':').map_or(instance, |(id, _)| id)
+}
+
+/// This node's name in the cluster.
+///
+/// # Errors
+/// Pacemaker does not run here.
+pub fn own_name(deadline: &Deadline) -> Result<String, tool::Trouble> {
+    Ok(tool::run("crm_node", &["--name"], deadline)?.trim().to_owned())
+}
+
 /// Sets a transient attribute of a node, or removes it (`attrd_updater`).
 ///
 /// # Errors

@@ -10,8 +10,8 @@ const MOST: usize = 64 * 1024 * 1024;
 /// How long after a call that came to nothing it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// With which code every tool exits if Pacemaker's daemons cannot be reached (`CRM_EX_DISCONNECT`).
-const DISCONNECTED: i32 = 102;
+/// With which code every tool exits if Pacemaker's daemons cannot be reached (`CRM_EX_DISCONNECT` of its `include/crm/common/results.h`).
+pub const DISCONNECTED: i32 = 102;
 
 /// Why a tool gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_pacemaker_that_is_down_is_called_so() {
-        let said = failure("crm_node", 102, "error: Could not connect to controller: Connection refused");
+        let said = failure("crm_node", DISCONNECTED, "error: Could not connect to controller: Connection refused");
         assert!(said.starts_with("Pacemaker does not run on this node, see systemctl status") && said.ends_with("Connection refused"));
         assert_eq!(failure("cibadmin", 105, "no such object"), "cibadmin exited with 105: no such object");
     }

@@ -2,6 +2,7 @@
 
 use super::Call;
 use super::actions::Action;
+use crate::cluster;
 use crate::cluster::cib::{Cib, Part};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
@@ -32,6 +33,11 @@ const ARRIVAL: Duration = Duration::from_secs(3);
 pub(super) const STATE_DIRECTORY: &str = "/run/kvmha";
 
 impl Call {
+    /// The id of this resource in the cluster.
+    pub(super) fn resource(&self) -> Option<&str> {
+        self.environment.instance.as_deref().map(cluster::resource_of)
+    }
+
     /// Where this resource's state file is.
     pub(super) fn shelf(&self) -> Shelf {
         let instance = self.environment.instance.as_deref().unwrap_or("default");
@@ -186,7 +192,7 @@ impl Call {
 
     /// The parameters of Pacemaker's configuration, if those that are given are old.
     pub(super) fn newer_parameters(&self) -> Option<BTreeMap<String, String>> {
-        let id = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next())?;
+        let id = self.resource()?;
         let configured = Cib::query_part(Part::Resources, &self.part()).ok()?.resource(id)?.parameters;
         let hypervisor = |parameters: &BTreeMap<String, String>| parameters.get("hypervisor").cloned().unwrap_or("qemu:///system".into());
         let given = &self.environment.parameters;
@@ -287,8 +293,7 @@ impl Call {
 
 /// Whether Pacemaker has the resource `new` on this node, and no resource `old` any more.
 fn has_passed(view: &View, cib: &Cib, node: &str, old: &str, new: &str) -> bool {
-    // Instances of a clone have a number behind the resource's name.
-    let gone = old.split(':').next().is_some_and(|id| cib.resource(id).is_none());
+    let gone = cib.resource(cluster::resource_of(old)).is_none();
     let here = view.resource(new).is_some_and(|placed| placed.nodes == [node] && placed.agent == AGENT);
     gone && here && cib.resource(new).is_some()
 }

@@ -76,7 +76,7 @@ impl Call {
 
     /// Whether Pacemaker's status says that this resource has never run anywhere.
     fn never_ran(&self) -> bool {
-        let Some(own) = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next()) else { return false };
+        let Some(own) = self.resource() else { return false };
         Cib::query_part(Part::Status, &self.part()).is_ok_and(|status| status.never_ran(own))
     }
 
@@ -89,7 +89,7 @@ impl Call {
 
     /// The guests that the other resources of Pacemaker's configuration mean; `None` if that cannot be told now.
     fn of_other_resources(&self) -> Option<Vec<Identity>> {
-        let own = self.environment.instance.as_deref().and_then(|instance| instance.split(':').next())?;
+        let own = self.resource()?;
         let cib = match Cib::query_part(Part::Resources, &self.part()) {
             Ok(cib) => cib,
             Err(trouble) => {

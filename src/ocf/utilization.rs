@@ -6,7 +6,8 @@
 
 use super::Call;
 use super::actions::Action;
-use crate::cluster::tool::Trouble;
+use crate::cluster;
+use crate::cluster::tool::{DISCONNECTED, Trouble};
 use crate::cluster::utilization;
 use crate::deadline::{Deadline, seconds_since_boot};
 use crate::domain::live::{self, Size};
@@ -24,9 +25,6 @@ const CIB: i64 = 600;
 
 /// How long a question or a change may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// `CRM_EX_DISCONNECT` of Pacemaker's `include/crm/common/results.h`: its tools are here, and no cluster runs.
-const NO_CLUSTER: i32 = 102;
 
 /// What is to be true of the attributes: a value, or that there is none; others are not touched.
 type Wanted = BTreeMap<String, Option<String>>;
@@ -64,11 +62,10 @@ impl Call {
         let cib = match known {
             Some(note) => note.cib,
             None => {
-                // A clone's instance has its number at the end.
-                let resource = instance.split(':').next().unwrap_or(instance);
+                let resource = cluster::resource_of(instance);
                 if let Err(trouble) = apply(resource, &wanted, &deadline) {
                     match trouble {
-                        Trouble::Missing(text) | Trouble::Failed(NO_CLUSTER, text) => log::debug(|| text),
+                        Trouble::Missing(text) | Trouble::Failed(DISCONNECTED, text) => log::debug(|| text),
                         trouble => log::warning(format_args!("utilization of {resource}: {trouble}")),
                     }
                     // To be tried again with the next look at the numbers.

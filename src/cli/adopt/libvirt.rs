@@ -8,7 +8,7 @@ use super::super::print;
 use super::entrant::Entrant;
 use super::way::Way;
 use crate::cluster::cib::{Cib, Primitive};
-use crate::cluster::tool;
+use crate::cluster::own_name;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::definition::{Definition, Identity};
@@ -67,9 +67,9 @@ pub(super) fn run(domain: &str, config: &str) -> anyhow::Result<()> {
         bail!("{fault}");
     }
     let live = movable.is_none().to_string();
-    let node = tool::run("crm_node", &["--name"], &deadline)?;
+    let node = own_name(&deadline)?;
     let meta = meta(&live);
-    let entrant = Entrant { name: &name, node: node.trim(), meta: &meta };
+    let entrant = Entrant { name: &name, node: &node, meta: &meta };
     entrant.is_welcome(&view, &cib, &Deadline::after(FORESIGHT))?;
     print(&format!("{}\n", script(&guest, &name, domain, config, movable.as_deref(), &way, &view)));
     Ok(())

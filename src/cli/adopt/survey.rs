@@ -5,6 +5,7 @@ use super::mark::{MARK, Mark, rival, set_id};
 use super::quiet::{in_maintenance, is_harmless, quiet_but_for};
 use super::{Provider, count, others};
 use crate::cluster::cib::{Asker, Cib, Primitive};
+use crate::cluster::own_name;
 use crate::cluster::scheduler;
 use crate::cluster::tool;
 use crate::cluster::view::Placed;
@@ -55,7 +56,7 @@ impl Survey {
     pub(super) fn make(named: &[String], goal: Provider, deadline: &Deadline) -> anyhow::Result<Self> {
         let view = quiet_but_for(&in_maintenance(&Cib::query(deadline)?), &deadline.within(QUIET))?;
         let cib = Cib::query(deadline)?;
-        let run = Mark::new(tool::run("crm_node", &["--name"], deadline)?.trim());
+        let run = Mark::new(&own_name(deadline)?);
         let mut lots = Vec::new();
         for primitive in &meant(&cib, named, goal)? {
             let left = left(&cib, &primitive.id);

@@ -7,10 +7,11 @@ mod quorum;
 mod resources;
 mod selinux;
 
-use super::overview::{here, is_guest};
+use super::overview::is_guest;
 use super::print;
 use super::table::{Colour, Paint};
 use crate::cluster::cib::{Cib, Primitive};
+use crate::cluster::own_name;
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::Definition;
@@ -147,7 +148,7 @@ struct Patient {
 impl Patient {
     fn examine() -> anyhow::Result<Self> {
         let pacemaker = Deadline::after(PACEMAKER);
-        let (here, view, cib) = (here(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
+        let (here, view, cib) = (own_name(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
         let guests = cases(&cib, Deadline::after(DEFINITIONS));
         let hosts = hosts::ask(&here, &view, &guests);
         Ok(Self { here, view, cib, guests, hosts })
