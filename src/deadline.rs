@@ -53,6 +53,12 @@ impl Deadline {
         Self { end: now() + budget }
     }
 
+    /// One that does not come: for work that must not be given up, and ends by itself or with the process.
+    #[must_use]
+    pub fn never() -> Self {
+        Self::after(Duration::from_secs(u32::MAX.into()))
+    }
+
     /// Time left; zero when it has passed.
     #[must_use]
     pub fn left(&self) -> Duration {
@@ -71,6 +77,12 @@ impl Deadline {
         Self { end: self.end.min(now() + budget) }
     }
 
+    /// At most 1/`nth` of the time left.
+    #[must_use]
+    pub fn part(&self, nth: u32) -> Self {
+        self.within(self.left() / nth)
+    }
+
     /// At most `most`, and at most 1/`nth` of the time left.
     #[must_use]
     pub fn share(&self, most: Duration, nth: u32) -> Self {
@@ -81,6 +93,18 @@ impl Deadline {
     #[must_use]
     pub fn before(&self, reserve: Duration) -> Self {
         Self { end: self.end.checked_sub(reserve).unwrap_or_else(now) }
+    }
+
+    /// Earlier by 1/`nth` of the time left.
+    #[must_use]
+    pub fn before_part(&self, nth: u32) -> Self {
+        self.before(self.left() / nth)
+    }
+
+    /// Earlier by `most`, but by no more than 1/`nth` of the time left.
+    #[must_use]
+    pub fn before_share(&self, most: Duration, nth: u32) -> Self {
+        self.before(most.min(self.left() / nth))
     }
 
     /// Sleeps for `time`, or less if the deadline comes first. Says whether there is time left.
@@ -195,6 +219,16 @@ mod tests {
         assert!(deadline.within(Duration::from_secs(60)).left() <= Duration::from_secs(1));
         assert!(deadline.before(Duration::from_millis(900)).left() <= Duration::from_millis(100));
         assert!(deadline.before(Duration::from_secs(60)).expired());
+    }
+
+    #[test]
+    fn parts_of_the_time_left() {
+        let deadline = Deadline::after(Duration::from_secs(120));
+        let is = |part: Deadline, seconds: u64| (Duration::from_secs(seconds - 20)..=Duration::from_secs(seconds)).contains(&part.left());
+        assert!(is(deadline.part(4), 30) && is(deadline.before_part(4), 90));
+        assert!(is(deadline.share(Duration::from_secs(60), 4), 30) && is(deadline.share(Duration::from_secs(25), 4), 25));
+        assert!(is(deadline.before_share(Duration::from_secs(60), 4), 90) && is(deadline.before_share(Duration::from_secs(20), 4), 100));
+        assert!(is(deadline.within(Deadline::never().left()), 120));
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub fn stop(trace: &Trace, uri: &Uri, manner: &Manner, deadline: &Deadline) -> R
     let reserve = reserve(deadline);
     let patience = match manner {
         Manner::Force => deadline.share(Duration::from_secs(3), 4),
-        Manner::Ask(_) => deadline.within(deadline.before(reserve).left() / 3),
+        Manner::Ask(_) => deadline.before(reserve).part(3),
     };
     // A request to create it may be waiting its turn in a daemon that answers questions already.
     let mut pending = if trace.creating { PENDING } else { Duration::ZERO };
@@ -238,7 +238,7 @@ fn wake(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
 
 fn destroy(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<()> {
     // What is left when libvirt is stuck: ending the emulator ourselves, and the proof.
-    let deadline = deadline.before(Duration::from_secs(5).min(deadline.left() / 3));
+    let deadline = deadline.before_share(Duration::from_secs(5), 3);
     let connection = Connection::open(&uri.to_string(), &deadline)?;
     let Some(guest) = connection.guest(&identity.name, &deadline)? else { return Ok(()) };
     match guest.call("destroying", &deadline, |domain| Ok(domain.destroy()?)) {
@@ -270,7 +270,7 @@ fn prove(trace: &Trace, emulators: &[Emulator], uri: &Uri, deadline: &Deadline) 
             emulator.end(name, deadline)?;
         }
     }
-    let patience = deadline.before(STALE.min(deadline.left() / 4));
+    let patience = deadline.before_share(STALE, 4);
     loop {
         match status::look(trace, uri, deadline) {
             Ok(Presence::Absent) => return Ok(()),

@@ -69,7 +69,7 @@ impl Needs {
 /// is not asked to.)
 fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline: &Deadline) -> Result<bool> {
     let (name, volumes) = (pool.to_owned(), volumes.clone());
-    let looked = libvirt.call(&format!("looking up the volumes in storage pool {pool}"), &half(deadline), move |connect| {
+    let looked = libvirt.call(&format!("looking up the volumes in storage pool {pool}"), &deadline.part(2), move |connect| {
         let pool = connect.lookup_storage_pool_by_name(&name)?;
         for volume in &volumes {
             match pool.lookup_storage_vol_by_name(volume) {
@@ -95,7 +95,7 @@ fn lacks(libvirt: &Connection, pool: &str, volumes: &BTreeSet<String>, deadline:
 /// It is not refreshed in time, and so of no use for a guest either; or it is not active any more by that, and cannot be started again.
 fn refresh(libvirt: &Connection, pool: &str, deadline: &Deadline) -> Result<()> {
     let name = pool.to_owned();
-    let refreshed = libvirt.call(&format!("refreshing storage pool {pool}"), &half(deadline), move |connect| {
+    let refreshed = libvirt.call(&format!("refreshing storage pool {pool}"), &deadline.part(2), move |connect| {
         connect.lookup_storage_pool_by_name(&name)?.refresh(0).map(drop)
     });
     match refreshed {
@@ -108,11 +108,6 @@ fn refresh(libvirt: &Connection, pool: &str, deadline: &Deadline) -> Result<()> 
         }
         refreshed => refreshed,
     }
-}
-
-/// What one step may take.
-fn half(deadline: &Deadline) -> Deadline {
-    deadline.within(deadline.left() / 2)
 }
 
 /// Something of libvirt's that can be active.
@@ -165,7 +160,7 @@ impl Thing {
             let thing = self.clone();
             libvirt.call(&format!("starting {self}"), deadline, move |connect| thing.create(connect))
         };
-        let started = started(ask, create, may_pass, &half(deadline))?;
+        let started = started(ask, create, may_pass, &deadline.part(2))?;
         log::debug(|| format!("{self} is active"));
         Ok(started)
     }

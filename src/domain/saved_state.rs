@@ -54,9 +54,7 @@ pub fn save(identity: &Identity, uri: &Uri, file: &Path, deadline: &Deadline) ->
     let text = file.to_string_lossy().into_owned();
     log::info(format_args!("saving the state of {} to {text}", identity.name));
     let saver = guest.clone();
-    let task = Task::start(move || {
-        saver.call("saving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| ffi::save(domain, &text))
-    });
+    let task = Task::start(move || saver.call("saving", &Deadline::never(), move |domain| ffi::save(domain, &text)));
     // Ending the guest must still be possible afterwards, by asking it.
     let working = deadline.before(ending::reserve(deadline));
     match task.wait(&working.within(working.left() * 2 / 3)) {
@@ -76,7 +74,7 @@ fn call_off(guest: &Guest, task: &Task<Result<()>>, deadline: &Deadline) -> Resu
     if let Err(error) = guest.call("calling off the saving of", &deadline.within(Duration::from_secs(3)), ffi::abort_job) {
         log::warning(error);
     }
-    match task.wait(&deadline.within(deadline.left() / 2)) {
+    match task.wait(&deadline.part(2)) {
         // It ended well while it was being called off.
         Some(Ok(())) => Ok(()),
         Some(Err(error)) => Err(Error::new(Kind::TimedOut, format!("saving did not end in time and was called off: {}", error.text))),
@@ -178,7 +176,7 @@ const PARTIAL: &str = "LibvirtQemudPart";
 /// Whether libvirt refuses a file since it was not written to its end. It says so in the language of the daemon, so the file itself is asked.
 /// Where this program cannot read it libvirt's own words are left.
 fn is_partial(error: &Error, file: &Path, deadline: &Deadline) -> bool {
-    says_partial(error, || files::begin(file, 16, &deadline.within(deadline.left() / 4)).ok())
+    says_partial(error, || files::begin(file, 16, &deadline.part(4)).ok())
 }
 
 fn says_partial(error: &Error, begin: impl FnOnce() -> Option<String>) -> bool {

@@ -116,7 +116,7 @@ impl Sight {
 /// # Errors
 /// `Lives`: libvirt does not know the guest but its emulator is there. Others: cannot tell.
 pub fn look(trace: &Trace, uri: &Uri, deadline: &Deadline) -> Result<Presence> {
-    look_within(trace, uri, deadline.left(), Some(&deadline.before(LAST_QUESTION.min(deadline.left() / 4))), deadline)
+    look_within(trace, uri, deadline.left(), Some(&deadline.before_share(LAST_QUESTION, 4)), deadline)
 }
 
 /// Like [`look`], limited to `most`. `turn`: until when to wait for libvirt to take up earlier requests, beyond `most` if need be; `None`: do not

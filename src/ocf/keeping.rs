@@ -103,7 +103,7 @@ impl Call {
         let Some(csync2) = self.environment.program("csync2") else {
             return log::warning(format_args!("{} is not distributed: csync2 is not installed", config.display()));
         };
-        match program::run(&csync2, &[OsStr::new("-x"), config.as_os_str()], &self.deadline.within(self.deadline.left() / 2)) {
+        match program::run(&csync2, &[OsStr::new("-x"), config.as_os_str()], &self.deadline.part(2)) {
             Ok(finished) if finished.succeeded() => log::info(format_args!("{} distributed", config.display())),
             Ok(finished) => {
                 let said = finished.complaint().replace('\n', "; ");
@@ -145,7 +145,7 @@ impl Call {
     /// The state that the guest is to be started from, if there is one.
     pub(super) fn state_to_restore(&self, definition: &Definition) -> Result<Option<PathBuf>, Error> {
         let Some(file) = self.saved_state_file(&definition.identity.name) else { return Ok(None) };
-        let deadline = self.deadline.within(self.deadline.left() / 4);
+        let deadline = self.deadline.part(4);
         saved_state::is_there(&file, definition, &self.hypervisor, &deadline).map(|there| there.then_some(file))
     }
 
@@ -230,7 +230,7 @@ impl Call {
         if needs.is_empty() {
             return Ok(());
         }
-        let limit = self.deadline.within(self.deadline.left() / 2);
+        let limit = self.deadline.part(2);
         let (name, target) = (&identity.name, &plan.target);
         migration::target(plan, &limit).and_then(|there| needs.start(&there, &limit)).map_err(|Error { text, .. }| {
             if is_known {
@@ -263,7 +263,7 @@ impl Call {
         let named = [("snapshot", parameters.snapshot.as_deref(), true), ("backingfile", parameters.backingfile.as_deref(), false)];
         for (name, path, folder) in named {
             let Some(path) = path else { continue };
-            let look = files::look(&[path], &self.deadline.within(self.deadline.left() / 4));
+            let look = files::look(&[path], &self.deadline.part(4));
             let look = look.map_err(|error| Failure::generic(format!("{name}: {error}")))?.first().copied().flatten();
             if look.is_none_or(|look| look.folder != folder) {
                 let what = if folder { "folder" } else { "file" };

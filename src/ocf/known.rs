@@ -79,8 +79,8 @@ impl Call {
         if sharers.is_empty() || self.record().is_some_and(|record| record.moving.is_some() || record.creating) {
             return None;
         }
-        let view = View::query(&self.deadline.within(self.deadline.left() / 4)).ok()?;
-        let cib = Cib::query_part(Part::Resources, &self.deadline.within(self.deadline.left() / 4)).ok()?;
+        let view = View::query(&self.deadline.part(4)).ok()?;
+        let cib = Cib::query_part(Part::Resources, &self.deadline.part(4)).ok()?;
         sharers.into_iter().find(|other| has_passed(&view, &cib, node, instance, other))
     }
 
@@ -202,7 +202,7 @@ impl Call {
 
     /// A part of the time, for what is only written down: a process that does not show its command line must not take it all.
     pub(super) fn part(&self) -> Deadline {
-        self.deadline.within(self.deadline.left() / 4)
+        self.deadline.part(4)
     }
 
     /// Notes that the guest that was found was told by its name only.

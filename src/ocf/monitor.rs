@@ -179,7 +179,7 @@ fn told(call: &Call, identity: &Identity, condition: Condition) -> Result<Seen, 
     }
     // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
     if condition == Condition::PAUSED_UNKNOWN {
-        let limit = call.deadline.within(call.deadline.left() / 4);
+        let limit = call.deadline.part(4);
         match holding::stands_for_a_job(identity, &call.hypervisor, &limit) {
             Some(true) => return Ok(Seen::Stands),
             // What is not known costs no guest its life.
@@ -220,7 +220,7 @@ fn lost(call: &Call, error: &Error) -> Option<(String, Emulator)> {
     let record = call.record().filter(|record| error.kind == Kind::Lives && !record.guessed && record.is_current(&record.identity()))?;
     let emulator = record.trace().emulator?;
     // Its command line may not come any more.
-    call.deadline.within(call.deadline.left() / 4).run(move || emulator.is_well()).filter(|well| *well)?;
+    call.deadline.part(4).run(move || emulator.is_well()).filter(|well| *well)?;
     let found = evidence::find(&record.identity(), Some(emulator), &call.part()).ok()?;
     (found == [emulator]).then_some((record.name, emulator))
 }

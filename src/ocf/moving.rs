@@ -173,7 +173,7 @@ fn arriving(call: &Call) -> Result<Arriving, Failure> {
 /// Waits until it runs here; `seen`: how it was seen already, if it was.
 fn await_arrival(call: &Call, identity: &Identity, mut seen: Option<Presence>) -> Result<(), Error> {
     let name = &identity.name;
-    let (trace, grace, half) = (identity.clone().into(), call.deadline.within(GRACE), call.deadline.within(call.deadline.left() / 2));
+    let (trace, grace, half) = (identity.clone().into(), call.deadline.within(GRACE), call.deadline.part(2));
     // What libvirt has said of a guest that does not run yet, a look without libvirt cannot take back.
     let mut doubt = None;
     loop {

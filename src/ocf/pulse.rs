@@ -53,7 +53,7 @@ impl Call {
             (Ok(Pulse::Unasked(text)), None) => log::debug(|| format!("the agent of {name} was not asked: {text}")),
             (Ok(Pulse::Unasked(text)), Some(_)) => log::info(format_args!("the agent of {name} was not asked: {text}")),
             (Ok(Pulse::Silent(text)), Some(old)) => {
-                match agent::activity(name, &self.hypervisor, &self.deadline.within(self.deadline.left() / 4)) {
+                match agent::activity(name, &self.hypervisor, &self.deadline.part(4)) {
                     // Nobody in the guest has the channel open: it was stopped, or the guest boots. A guest that hangs keeps it open.
                     Ok(None) => log::debug(|| format!("the agent of {name}: {text}")),
                     Ok(Some(activity)) => {

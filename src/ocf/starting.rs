@@ -27,7 +27,7 @@ const LEASE_POLL: Duration = Duration::from_secs(2);
 /// Starts the guest and sees it run, scripts included.
 pub(super) fn start(call: &Call) -> Result<(), Failure> {
     call.insist_on_parameters()?;
-    let half = call.deadline.within(call.deadline.left() / 2);
+    let half = call.deadline.part(2);
     let record = call.record();
     let definition = match (call.definition(), &record) {
         (Ok(definition), _) => definition,

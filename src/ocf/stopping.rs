@@ -227,7 +227,7 @@ impl<'a> Stopping<'a> {
 /// half of the time is waited for that. Then it is ended: a start of the other's that fails is cheaper than a guest that is called stopped and lives.
 fn whose(call: &Call, identity: &Identity) -> Option<String> {
     let shelf = call.shelf();
-    let patience = call.deadline.within(call.deadline.before(ending::reserve(&call.deadline)).left() / 2);
+    let patience = call.deadline.before(ending::reserve(&call.deadline)).part(2);
     loop {
         if let Some(owner) = shelf.owner(identity) {
             return Some(format!("it is the guest of {owner}"));

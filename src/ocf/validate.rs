@@ -18,7 +18,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
     }
     call.insist_on_this_host()?;
     for script in &call.parameters.monitor_scripts {
-        let finished = program::run_self(&[program::CHECK_WORD, script], &call.deadline.within(call.deadline.left() / 4));
+        let finished = program::run_self(&[program::CHECK_WORD, script], &call.deadline.part(4));
         let finished = finished.map_err(|error| Failure::generic(format!("monitor_scripts: {script} cannot be checked: {error}")))?;
         let text = match finished.outcome {
             Outcome::Exited(0) => continue,
@@ -61,7 +61,7 @@ impl Call {
 /// Says what of the guest's storage will hurt it, and what of it does not answer. Half of the time is enough for that.
 fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &Deadline) {
     let name = &definition.identity.name;
-    let deadline = deadline.within(deadline.left() / 2);
+    let deadline = deadline.part(2);
     for finding in finding::look(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline), &deadline) {
         for text in warnings(&finding) {
             let text = format!("{name}: {}: {text}", finding.item);
@@ -74,7 +74,7 @@ fn warn_of_storage(definition: &Definition, connection: &Connection, deadline: &
 /// Says which disks nothing keeps a second emulator from. That is no fault of the parameters: with fencing it may be as it should be.
 fn warn_of_locks(definition: &Definition, connection: &Connection, deadline: &Deadline) {
     let name = &definition.identity.name;
-    let deadline = deadline.within(deadline.left() / 2);
+    let deadline = deadline.part(2);
     match locks::unprotected(&definition.xml, &|pool, volume| connection.volume(pool, volume, &deadline)) {
         Ok(locks::Unprotected { devices, network }) => {
             let no_manager =
@@ -99,7 +99,7 @@ fn warn_of_locks(definition: &Definition, connection: &Connection, deadline: &De
 pub(super) fn reload_agent(call: &Call) -> Result<(), Failure> {
     call.tolerate_parameters()?;
     if let (Some(_), Some(record)) = (&call.parameters.snapshot, call.record()) {
-        let seen = status::ask(&record.identity(), &call.hypervisor, &call.deadline.within(call.deadline.left() / 4));
+        let seen = status::ask(&record.identity(), &call.hypervisor, &call.deadline.part(4));
         if seen.is_ok_and(|seen| seen.is_some_and(|(condition, _)| condition.runs())) {
             call.retire_state(&record.name);
         }

@@ -71,7 +71,7 @@ pub fn leave(
     deadline: &Deadline,
 ) -> Result<()> {
     let (name, target) = (&identity.name, &plan.target);
-    let working = deadline.before(RESERVE.min(deadline.left() / 3));
+    let working = deadline.before_share(RESERVE, 3);
     let unknown = |error: Error| error.context(format_args!("migration of {name} to {target}"));
     let connection = Connection::open_again(&uri.to_string(), &connecting(&working), &working).map_err(unknown)?;
     let mut seen = ask_through(&connection, identity, &working).map_err(unknown)?;

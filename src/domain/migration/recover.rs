@@ -126,7 +126,7 @@ impl Sides<'_> {
             }
             let begin = deadline::now();
             // The other host first: what is seen of this one is the newer then. But some of the time is this one's.
-            let there = self.there(&deadline.before(HERE.min(deadline.left() / 2)));
+            let there = self.there(&deadline.before_share(HERE, 2));
             let here = self.here.side(deadline);
             // What the next look may take: a host that cannot be asked takes all that it is given, and then less was known than before.
             look = (deadline::now() - begin).saturating_mul(2).max(LOOK).min(QUESTION);
@@ -139,8 +139,7 @@ impl Sides<'_> {
             // libvirt here may only stall for a moment.
             let is_silent = matches!((&here, &there), (Side::Unknown(_), Side::Runs));
             let again = std::mem::replace(&mut silent, is_silent) || last;
-            let arrived =
-                is_silent && again && self.there.has_all(&self.here.trace.identity, &deadline.before(HERE.min(deadline.left() / 2)));
+            let arrived = is_silent && again && self.there.has_all(&self.here.trace.identity, &deadline.before_share(HERE, 2));
             let (paused, ours, held) = (self.paused, handover.ours, handover.held());
             let known = Known { name: &name, target: &target, error, paused, ours, idle, held, arrived, last };
             match judge(&here, &there, &known) {

@@ -162,9 +162,7 @@ impl Transfer<'_> {
         let flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_ABORT_ON_ERROR | plan.options.flags | extra;
         let (remote, mover) = (plan.remote.clone(), self.guest.clone());
         Task::start(move || {
-            mover.call("moving", &Deadline::after(Duration::from_secs(u64::from(u32::MAX))), move |domain| {
-                Ok(domain.migrate_to_uri3(Some(&remote), parameters, flags)?)
-            })
+            mover.call("moving", &Deadline::never(), move |domain| Ok(domain.migrate_to_uri3(Some(&remote), parameters, flags)?))
         })
     }
 
@@ -176,7 +174,7 @@ impl Transfer<'_> {
     /// The one it came with, when it cannot be resumed.
     pub(super) fn resume(&mut self, mut error: Error, deadline: &Deadline) -> Result<()> {
         let identity = &self.here.trace.identity;
-        let working = deadline.before(RESUME_RESERVE.min(deadline.left() / 4));
+        let working = deadline.before_share(RESUME_RESERVE, 4);
         loop {
             match (self.here.side(&working), self.there.side(identity, &working)) {
                 (Side::Half(here), Side::Half(there)) if here.is_broken_postcopy() && there.is_broken_postcopy() => {
@@ -224,7 +222,7 @@ impl Transfer<'_> {
 
     fn call_off(&self, task: &Task<Result<()>>, steering: &Steering, deadline: &Deadline) -> Result<()> {
         let (name, target) = (&self.guest.name, &self.plan.target);
-        let last = deadline.within(deadline.left() / 2);
+        let last = deadline.part(2);
         let _ = abort(self.guest, &last);
         match task.wait(&last) {
             // It ended well while it was being called off.

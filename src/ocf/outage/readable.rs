@@ -34,7 +34,7 @@ impl Call {
     /// Refuses the start of a guest whose disks this node does not read, before libvirt is asked for it: so Pacemaker goes on to another.
     /// Storage that does not answer has half of the time that is left.
     pub(in crate::ocf) fn insist_on_storage(&self, definition: &Definition) -> Result<(), Failure> {
-        let patience = self.deadline.before(self.deadline.left() / 2);
+        let patience = self.deadline.before_part(2);
         // Less than one look: nothing could be told.
         if self.parameters.outage_policy != OutagePolicy::Relocate || patience.left() < LOOK {
             return Ok(());

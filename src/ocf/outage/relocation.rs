@@ -148,7 +148,7 @@ impl Call {
         deadline: &Deadline,
     ) -> BTreeMap<String, String> {
         // What the scheduler is asked afterwards takes a moment.
-        let limit = deadline.before(deadline.left() / 4);
+        let limit = deadline.before_part(4);
         let (left_alone, asked): (Vec<&str>, Vec<&str>) = nodes.iter().partition(|node| turn.leaves_alone(node));
         let quiet = |node: &str| format!("{node} gives no answer about its disks");
         let mut doubts: BTreeMap<String, String> = left_alone.iter().map(|node| ((*node).to_owned(), quiet(node))).collect();
@@ -198,7 +198,7 @@ impl Call {
             log::debug(|| error.text);
             Doubt::Unproven(format!("{node} is not reached"))
         };
-        let there = Connection::open(&route::remote(self, node), &deadline.before(deadline.left() / 2)).map_err(unreached)?;
+        let there = Connection::open(&route::remote(self, node), &deadline.before_part(2)).map_err(unreached)?;
         marks.read_by(&there, node, deadline)?;
         let plan = route::plan_for(self, node, deadline);
         let plan = plan.map_err(|unfound| Doubt::Unproven(format!("{node}: {}", unfound.text)))?;

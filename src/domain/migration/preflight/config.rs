@@ -50,7 +50,7 @@ impl There {
             return Some(own.answer.clone());
         }
         let wanted = [((folder.to_owned(), folder.to_owned()), TRIES)].into();
-        let own = ask_all(wanted, &[], &target.there, &deadline.before(deadline.left() / 4)).pop()?;
+        let own = ask_all(wanted, &[], &target.there, &deadline.before_part(4)).pop()?;
         take_away(&own.nonce, deadline);
         Some(own.answer)
     }
@@ -78,7 +78,7 @@ impl There {
     /// By a link in a folder that both nodes have. It has a question of its own: it may lead to storage that hangs there, where the disks are well.
     fn linked(carrier: &Folder, there: &Connection, config: &Path, deadline: &Deadline) -> Self {
         // What is left of the time is for taking it away again.
-        let limit = deadline.before(deadline.left() / 4);
+        let limit = deadline.before_part(4);
         let nonce = match Nonce::new(&carrier.here) {
             Ok(nonce) => nonce,
             Err(error) => return Self::Unknown(error.to_string()),

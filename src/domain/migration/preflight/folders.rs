@@ -45,7 +45,7 @@ pub(super) fn ask_all(folders: Wanted, links: &[PathBuf], there: &Connection, de
     };
     let begun: Vec<_> = folders.into_iter().map(start).collect();
     // Time is left for the links, and for taking it away again.
-    let limit = deadline.before(deadline.left() / 4);
+    let limit = deadline.before_part(4);
     begun
         .into_iter()
         .map(|(folder, task)| Folder { answer: task.and_then(|task| task.wait(&limit)).unwrap_or(folder.answer), ..folder })

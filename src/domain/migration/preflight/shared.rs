@@ -35,7 +35,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
         let mut checks =
             vec![Check::warning("storage", "is another host's, and was not looked at", "ask on the host on which the guest runs")];
         if target.plan.storage != StorageCheck::Off {
-            checks.push(config::check(&[], target, &deadline.before(deadline.left() / 4)));
+            checks.push(config::check(&[], target, &deadline.before_part(4)));
         }
         return checks;
     }
@@ -48,7 +48,7 @@ pub(super) fn question(target: &Target, deadline: &Deadline) -> Vec<Check> {
     let asked = compare_by(&mut findings, &target.there, &target.plan, deadline);
     checks.extend(findings.iter().filter_map(|finding| check(finding, target, deadline)));
     // What is known of the disks has to be told before the time is over.
-    checks.push(config::check(&asked, target, &deadline.before(deadline.left() / 4)));
+    checks.push(config::check(&asked, target, &deadline.before_part(4)));
     checks
 }
 
@@ -142,7 +142,7 @@ fn compare_by(findings: &mut [Finding], there: &Connection, plan: &Plan, deadlin
     let seen = match carrier.and_then(|asked| Some((asked, asked.nonce.as_ref()?))) {
         // What is left of the time is for taking everything away again.
         Some((asked, nonce)) => {
-            let limit = deadline.before(deadline.left() / 4);
+            let limit = deadline.before_part(4);
             let question = Question { count: links.len(), texts: &[HOSTS], through: &[] };
             see(there, &asked.there, nonce, &question, &limit)
                 .map_err(|error| format!("cannot be looked at there: {}", error.text))
