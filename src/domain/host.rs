@@ -26,6 +26,16 @@ impl fmt::Display for Version {
     }
 }
 
+impl Connection {
+    /// libvirt's version there.
+    ///
+    /// # Errors
+    /// libvirt's, or `Unresponsive` at the deadline.
+    pub fn libvirt_version(&self, deadline: &Deadline) -> Result<Version> {
+        self.call("asking the version", deadline, |connect| Ok(Version(connect.lib_version()?)))
+    }
+}
+
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {

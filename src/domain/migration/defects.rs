@@ -97,8 +97,8 @@ const EVER: Version = Version(0);
 static DEFECTS: &[Defect] = &[
     Defect {
         // Such a post-copy is not resumed either, see `may_resume`.
-        since: Version(RESUME_TRAP.0),
-        fixed: Version(RESUME_TRAP.1),
+        since: RESUME_TRAP.0,
+        fixed: RESUME_TRAP.1,
         text: "resuming a post-copy that broke crashes the target's daemon",
         answer: Answer::Said {
             end: End::Target,

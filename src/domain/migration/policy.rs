@@ -7,6 +7,7 @@
 //! defaults a move that fails is a guest that is stopped and started, which takes longer than any of these pauses.
 
 use crate::domain::ffi::Job;
+use crate::domain::host::Version;
 use crate::parameter;
 use std::time::Duration;
 
@@ -54,10 +55,10 @@ impl Policy {
 }
 
 /// Versions of libvirt, from and up to but without, whose daemon ends at the target when a post-copy is resumed (libvirt's `NEWS.rst`).
-pub(super) const RESUME_TRAP: (u32, u32) = (11_002_000, 11_004_000);
+pub(super) const RESUME_TRAP: (Version, Version) = (Version::of(11, 2), Version::of(11, 4));
 
 /// Whether a broken post-copy to a libvirt of this version may be resumed.
-pub(super) fn may_resume(libvirt: u32) -> bool {
+pub(super) fn may_resume(libvirt: Version) -> bool {
     !(RESUME_TRAP.0..RESUME_TRAP.1).contains(&libvirt)
 }
 
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn no_daemon_is_ended_by_resuming() {
         let asked = [9_000_000, 11_001_000, 11_002_000, 11_003_000, 11_003_999, 11_004_000, 12_000_000];
-        assert_eq!(asked.map(may_resume), [true, true, false, false, false, true, true]);
+        assert_eq!(asked.map(|number| may_resume(Version(number))), [true, true, false, false, false, true, true]);
     }
 
     #[test]

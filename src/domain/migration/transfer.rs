@@ -208,10 +208,7 @@ impl Transfer<'_> {
 
     /// Whether resuming ends no daemon at the target; `None`: it does not tell its version, and is not tried on.
     fn there_may_resume(&mut self, working: &Deadline) -> Option<bool> {
-        let version = self
-            .there
-            .connection(working)
-            .and_then(|connection| connection.call("asking the version", &working.within(GLANCE), |connect| connect.lib_version()));
+        let version = self.there.connection(working).and_then(|connection| connection.libvirt_version(&working.within(GLANCE)));
         let version = version.inspect_err(|error| log::warning(error)).ok()?;
         let may = may_resume(version);
         if !may {

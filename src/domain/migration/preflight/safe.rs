@@ -4,6 +4,7 @@
 use super::Check;
 use super::target::Target;
 use crate::deadline::Deadline;
+use crate::domain::host::Version;
 use crate::storage::{Finding, Source};
 use virt::sys;
 
@@ -15,7 +16,7 @@ const SHARED: &[&str] =
     &["nfs", "nfs4", "gfs2", "ocfs2", "afs", "cifs", "smb3", "ceph", "gpfs", "acfs", "beegfs", "fuse.glusterfs", "fuse.quobyte"];
 
 /// From about this version on, as distributions have it, `shared_filesystems` in `qemu.conf` may say that a folder is shared all the same.
-const TOLD: u32 = 10_000_000;
+const TOLD: Version = Version::of(10, 0);
 
 const ADVICE: &str = "put the disk on storage that both nodes have; if it is, and only its name is local, migrate_options=--unsafe";
 
@@ -28,8 +29,7 @@ pub(super) fn checks(findings: &[Finding], target: &Target, deadline: &Deadline)
     let mut checks = Vec::new();
     for (finding, kind) in local {
         let text = format!("{} is on {kind}, which libvirt takes for this host's own: it refuses the move as unsafe", finding.item);
-        let version = target.here.call("asking the version", deadline, virt::connect::Connect::lib_version);
-        checks.push(match version {
+        checks.push(match target.here.libvirt_version(deadline) {
             Ok(version) if version < TOLD => Check::refuse("storage", text, ADVICE),
             _ => Check::warning("storage", format!("{text}, unless its qemu.conf names the folder in shared_filesystems"), ADVICE),
         });
@@ -39,8 +39,7 @@ pub(super) fn checks(findings: &[Finding], target: &Target, deadline: &Deadline)
 
 /// Whether libvirt here takes a folder on this file system for this host's own, and nothing can tell it that it is shared all the same.
 pub(super) fn is_taken_for_own(kind: &str, target: &Target, deadline: &Deadline) -> bool {
-    let version = || target.here.call("asking the version", deadline, virt::connect::Connect::lib_version);
-    !SHARED.contains(&kind) && version().is_ok_and(|version| version < TOLD)
+    !SHARED.contains(&kind) && target.here.libvirt_version(deadline).is_ok_and(|version| version < TOLD)
 }
 
 /// The local file system of a disk that the guest writes to.

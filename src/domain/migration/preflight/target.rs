@@ -153,7 +153,7 @@ impl Target {
         if !self.needs.virtiofs {
             return Vec::new();
         }
-        match self.here.call("asking the version", deadline, virt::connect::Connect::lib_version).map(Version) {
+        match self.here.libvirt_version(deadline) {
             Ok(here) if here < VIRTIOFS_MOVES => {
                 let text = format!("a folder of the host by virtiofs, which libvirt {here} here does not move");
                 vec![Check::refuse("devices", text, "take it out of the guest before it is moved")]
