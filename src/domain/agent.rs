@@ -38,8 +38,8 @@ impl Pulses {
 /// # Errors
 /// It cannot be asked: libvirt gives no answer or is none that can be asked so, or the guest has no channel for an agent.
 pub fn ping(name: &str, uri: &Uri, deadline: &Deadline) -> Result<Pulse> {
-    let socket = wire::socket(Some(&uri.to_string()))
-        .ok_or_else(|| Error::new(Kind::Refused, format!("the agent of {name} cannot be asked through {uri}")))?;
+    let socket =
+        wire::socket(uri).ok_or_else(|| Error::new(Kind::Refused, format!("the agent of {name} cannot be asked through {uri}")))?;
     wire::ping(&socket, wire::SYSTEM, name, deadline).map_err(|trouble| Error::new(Kind::Unresponsive, trouble.to_string()))
 }
 

@@ -62,13 +62,13 @@ pub fn uri(data: &[u8]) {
             let other = uri.on("node2", None, None);
             assert!(!other.is_local() && other.is_on("node2"));
             assert!(!uri.is_own_socket() || uri.is_local());
+            let _ = super::wire::socket(&uri);
         }
         if let Ok(network) = Subnet::parse(text) {
             assert_eq!(Subnet::parse(&network.to_string()), Ok(network));
         }
         preflight::fuzzed::place(text);
         let _ = uri::on_network(text, "-mig");
-        let _ = super::wire::socket(Some(text));
     });
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 /// # Errors
 /// As for [`super::status::ask`].
 pub fn size(identity: &Identity, uri: &Uri, deadline: &Deadline) -> Result<Option<Size>> {
-    if let Some(socket) = wire::socket(Some(&uri.to_string())) {
+    if let Some(socket) = wire::socket(uri) {
         match wire::size(&socket, wire::SYSTEM, Look::Name(&identity.name), deadline).map_err(status::told) {
             Ok(answer) => return Ok(answer),
             Err(Some(error)) => return Err(error),

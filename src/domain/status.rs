@@ -175,7 +175,7 @@ fn word(trace: &Trace, uri: &Uri, most: Duration, turn: Option<&Deadline>, deadl
 /// # Errors
 /// As for [`ask`].
 fn await_turn(uri: &Uri, deadline: &Deadline) -> Result<()> {
-    if let Some(socket) = wire::socket(Some(&uri.to_string())) {
+    if let Some(socket) = wire::socket(uri) {
         match wire::turn(&socket, wire::SYSTEM, deadline).map_err(told) {
             Ok(()) => return Ok(()),
             Err(Some(error)) => return Err(error),
@@ -290,7 +290,7 @@ pub fn name_of(uuid: &str, uri: &Uri, deadline: &Deadline) -> Result<Option<Stri
 /// # Errors
 /// It gave no answer; without an error: it has to be asked through libvirt's own client.
 fn over_socket(look: Look, uri: &Uri, deadline: &Deadline) -> std::result::Result<Option<wire::Answer>, Option<Error>> {
-    let socket = wire::socket(Some(&uri.to_string())).ok_or(None)?;
+    let socket = wire::socket(uri).ok_or(None)?;
     wire::state(&socket, wire::SYSTEM, look, deadline).map_err(told)
 }
 

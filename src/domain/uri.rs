@@ -1,6 +1,7 @@
 //! libvirt connection URIs: `driver[+transport]://[user@][host][:port]/path[?query]` (libvirt `docs/uri.rst`), and the two
 //! that a migration needs, made from the local one.
 
+use crate::percent;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -82,6 +83,18 @@ impl Uri {
         self.user.as_deref()
     }
 
+    /// What is asked for of that libvirt, without the slash: `system`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The parameters, as written.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
     /// Whether it says itself that the daemon and its emulators are on this host.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -106,7 +119,7 @@ impl Uri {
             return self.is_local() && self.port.is_none() && self.transport() != Some("ext");
         }
         let socket = self.query.iter().flat_map(|query| query.split(['&', ';'])).find_map(|pair| pair.strip_prefix("socket="));
-        let socket = socket.map(|path| path.replace("%2F", "/").replace("%2f", "/"));
+        let socket = socket.and_then(percent::decode);
         let is_libvirts = |path: &str| ["/run/libvirt/", "/var/run/libvirt/"].iter().any(|folder| path.starts_with(folder));
         self.is_own_socket() || matches!(self.transport(), None | Some("unix")) && socket.as_deref().is_some_and(is_libvirts)
     }

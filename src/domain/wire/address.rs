@@ -1,5 +1,6 @@
 //! Where the daemon of a URI listens.
 
+use crate::domain::Uri;
 use crate::percent;
 use std::path::{Path, PathBuf};
 
@@ -7,22 +8,19 @@ use std::path::{Path, PathBuf};
 const FOLDER: &str = "/run/libvirt";
 
 /// The socket of the daemon that libvirt would ask for a URI, or `None` if that is nothing for this file: a remote host, another driver
-/// or transport, the session daemon, a parameter not known here, or no URI at all (then libvirt's own configuration decides).
+/// or transport, the session daemon, a parameter not known here.
 ///
 /// `qemu:///system` and `qemu+unix:///system`, with `socket=` and `mode=`. Without them the choice is that of `remoteGetUNIXSocket` in
 /// libvirt's `src/remote/remote_sockets.c`: the socket of the modular daemon if it exists, or else that of libvirtd. When neither
 /// exists libvirt's build decides, and asking gives [`Trouble::Unreachable`](super::Trouble::Unreachable) either way.
 #[must_use]
-pub fn socket(uri: Option<&str>) -> Option<PathBuf> {
-    let uri = uri?;
-    let (base, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let (scheme, path) = base.split_once(':')?;
-    let (driver, transport) = scheme.split_once('+').unwrap_or((scheme, "unix"));
-    if path != "///system" || driver != "qemu" || !transport.eq_ignore_ascii_case("unix") {
+pub fn socket(uri: &Uri) -> Option<PathBuf> {
+    let names_no_host = uri.user().is_none() && uri.host().is_empty() && uri.port().is_none();
+    if !names_no_host || uri.path() != "system" || !matches!(uri.transport(), None | Some("unix")) {
         return None;
     }
     let (mut named, mut mode) = (None, "auto");
-    for part in query.split('&').filter(|part| !part.is_empty()) {
+    for part in uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         match part.split_once('=')? {
             ("socket", value) => named = Some(PathBuf::from(plain(value)?)),
             ("mode", value) => mode = value,

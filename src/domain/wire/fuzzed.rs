@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "as in a test")]
 
 use super::message::{HEAD, NO_DOMAIN};
-use super::{Call, Conversation, Deadline, SYSTEM, Trouble, socket};
+use super::{Call, Conversation, Deadline, SYSTEM, Trouble};
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -35,9 +35,6 @@ pub fn wire(data: &[u8]) {
     let _ = conversation().size(SYSTEM, Call::Uuid(&[7; 16]));
     let _ = conversation().ping(SYSTEM, "web1", 1);
     let _ = conversation().turn(SYSTEM);
-    if let Ok(text) = std::str::from_utf8(data) {
-        let _ = socket(Some(text));
-    }
 }
 
 /// The messages in what a daemon says, by their lengths.

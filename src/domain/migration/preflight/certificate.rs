@@ -2,6 +2,7 @@
 //! and 4.2.1.6).
 
 use std::net::IpAddr;
+use time::{Date, Month, PrimitiveDateTime, Time};
 
 /// Tags of DER.
 const SEQUENCE: u8 = 0x30;
@@ -161,20 +162,12 @@ fn moment(der: &[u8]) -> Option<(i64, &[u8])> {
         GENERALIZED_TIME => text.split_at_checked(4)?,
         _ => return None,
     };
-    let year: i64 = year.parse().ok()?;
+    let year: i32 = year.parse().ok()?;
     let year = if tag == UTC_TIME { year + if year < 50 { 2000 } else { 1900 } } else { year };
-    let part = |at: usize| text.get(at..at + 2)?.parse::<i64>().ok();
-    let [month, day, hour, minute, second] = [part(0)?, part(2)?, part(4)?, part(6)?, part(8)?];
-    Some((days(year, month, day)? * 86400 + hour * 3600 + minute * 60 + second, rest))
-}
-
-/// Days since 1970 of a day in the calendar of now.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    let before = BEFORE.get(usize::try_from(month - 1).ok()?)?;
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let past = |year: i64| (year - 1) * 365 + (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
-    Some(past(year) - past(1970) + before + i64::from(leap && month > 2) + day - 1)
+    let part = |at: usize| text.get(at..at + 2)?.parse::<u8>().ok();
+    let date = Date::from_calendar_date(year, Month::try_from(part(0)?).ok()?, part(2)?).ok()?;
+    let clock = Time::from_hms(part(4)?, part(6)?, part(8)?).ok()?;
+    Some((PrimitiveDateTime::new(date, clock).assume_utc().unix_timestamp(), rest))
 }
 
 /// Base64, with whatever white space.
@@ -272,12 +265,22 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar() {
-        for (date, expected) in
-            [((1970, 1, 1), 0), ((2000, 2, 29), 11016), ((2000, 3, 1), 11017), ((2026, 1, 1), 20454), ((2100, 3, 1), 47541)]
-        {
-            assert_eq!(days(date.0, date.1, date.2), Some(expected), "{date:?}");
+    fn moments() {
+        let of = |tag: u8, text: &str| moment(&[&[tag, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()).map(|(time, _)| time);
+        for (tag, text, expected) in [
+            (UTC_TIME, "700101000000Z", 0),
+            (UTC_TIME, "491231235959Z", 2_524_607_999),
+            (UTC_TIME, "500101000000Z", -631_152_000),
+            (GENERALIZED_TIME, "20000229000001Z", 951_782_401),
+            (GENERALIZED_TIME, "21000301000000Z", 4_107_542_400),
+            (GENERALIZED_TIME, "99991231235959Z", 253_402_300_799),
+        ] {
+            assert_eq!(of(tag, text), Some(expected), "{text}");
         }
-        assert_eq!(days(2000, 13, 1), None);
+        for (tag, text) in
+            [(UTC_TIME, "001301000000Z"), (UTC_TIME, "7001010000Z"), (GENERALIZED_TIME, "21000229000000Z"), (SET, "700101000000Z")]
+        {
+            assert_eq!(of(tag, text), None, "{text}");
+        }
     }
 }
