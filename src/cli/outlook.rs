@@ -4,7 +4,7 @@ use super::shell::quoted;
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::disturbance;
 use crate::cluster::forgotten;
-use crate::cluster::scheduler::{self, Step};
+use crate::cluster::scheduler::{self, Operation, Step};
 use crate::cluster::tool::Trouble;
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
@@ -102,7 +102,7 @@ pub(super) fn cleaning(view: &View, cib: &Cib, id: &str) -> Result<Then, String>
     if let Some(what) = consequence(&before, &after, id) {
         return Err(format!("{id} has failed, and without that Pacemaker would {what}: if that may be, {by_hand}"));
     }
-    Ok(match after.into_iter().find(|step| step.operation == "start" && step.resource.as_deref() == Some(id)) {
+    Ok(match after.into_iter().find(|step| step.operation == Operation::Start && step.resource.as_deref() == Some(id)) {
         Some(start) => Then::Starts(start.node),
         None => Then::Stays(stays(view, cib, id)),
     })
@@ -130,8 +130,9 @@ fn stays(view: &View, cib: &Cib, id: &str) -> Option<String> {
 
 /// What would be done to a resource that is found running, or to others because of that.
 fn consequence(before: &[Step], after: &[Step], id: &str) -> Option<String> {
-    let harms = |step: &&Step| step.resource.is_none() || ["stop", "demote", "migrate_to"].contains(&step.operation.as_str());
-    let other = || after.iter().filter(harms).find(|step| step.operation != "clear_failcount" && !before.contains(step));
+    let ends = |step: &Step| matches!(step.operation, Operation::Stop | Operation::Demote | Operation::MigrateTo);
+    let harms = |step: &&Step| step.resource.is_none() || ends(step);
+    let other = || after.iter().filter(harms).find(|step| step.operation != Operation::ClearFailcount && !before.contains(step));
     disturbance(after, id).or_else(|| other().map(ToString::to_string))
 }
 
@@ -161,7 +162,7 @@ mod tests {
     use crate::cluster::view::parse;
 
     fn step(operation: &str, resource: &str, node: &str) -> Step {
-        Step { operation: operation.to_owned(), resource: Some(resource.to_owned()), node: node.to_owned() }
+        Step { operation: operation.into(), resource: Some(resource.to_owned()), node: node.to_owned() }
     }
 
     #[test]

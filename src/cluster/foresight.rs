@@ -2,7 +2,7 @@
 //! Pacemaker's scheduler before anything is touched. pcs does so before its `resource move` (`pcs/lib/commands/resource.py`).
 
 use super::cib::Cib;
-use super::scheduler::{self, Step};
+use super::scheduler::{self, Operation, Step};
 use super::tool::Trouble;
 use crate::deadline::Deadline;
 
@@ -72,15 +72,16 @@ impl Move<'_> {
     /// `aside`: what may be stopped, since it is no matter of a guest's.
     fn judge(&self, steps: &Steps, aside: &[String]) -> Foreseen {
         let Self { id, source, target } = *self;
-        let does = |operation: &str, node: &str| {
+        let does = |operation: Operation, node: &str| {
             steps.during.iter().any(|step| is_of(step, id) && step.operation == operation && step.node == node)
         };
         let stopped = |now: &[Step]| {
-            let stops = now.iter().filter(|step| ["stop", "demote"].contains(&step.operation.as_str()) && !steps.before.contains(step));
+            let stops =
+                now.iter().filter(|step| matches!(step.operation, Operation::Stop | Operation::Demote) && !steps.before.contains(step));
             let others = names(stops).into_iter().filter(|name| name != id && !aside.contains(name));
-            others.filter(|name| !now.iter().any(|step| is_of(step, name) && step.operation == "migrate_to")).collect::<Vec<_>>()
+            others.filter(|name| !now.iter().any(|step| is_of(step, name) && step.operation == Operation::MigrateTo)).collect::<Vec<_>>()
         };
-        let objection = if !does("migrate_to", source) || !does("migrate_from", target) {
+        let objection = if !does(Operation::MigrateTo, source) || !does(Operation::MigrateFrom, target) {
             let (text, advice) = self.otherwise(&steps.during);
             Some(Objection { text, advice })
         } else if let others = stopped(&steps.during)
@@ -96,7 +97,8 @@ impl Move<'_> {
         } else {
             None
         };
-        let moves = steps.during.iter().chain(&steps.after).filter(|step| step.operation == "migrate_to" && !steps.before.contains(step));
+        let moves =
+            steps.during.iter().chain(&steps.after).filter(|step| step.operation == Operation::MigrateTo && !steps.before.contains(step));
         Foreseen { objection, along: names(moves).into_iter().filter(|name| name != id).collect() }
     }
 
@@ -111,11 +113,12 @@ impl Move<'_> {
 
     /// What is done with it when it has arrived.
     fn goes_on(&self, steps: &[Step]) -> Option<String> {
-        let place = |operations: &[&str]| {
-            steps.iter().find(|step| is_of(step, self.id) && operations.contains(&step.operation.as_str())).map(|step| step.node.clone())
+        let place = |operations: &[Operation]| {
+            steps.iter().find(|step| is_of(step, self.id) && operations.contains(&step.operation)).map(|step| step.node.clone())
         };
         let text = format!("it would not stay on {}: when the constraint of the move is gone, Pacemaker would", self.target);
-        match (place(&["migrate_from", "start"]), place(&["stop", "demote", "migrate_to"])) {
+        let (comes, goes) = (&[Operation::MigrateFrom, Operation::Start], &[Operation::Stop, Operation::Demote, Operation::MigrateTo]);
+        match (place(comes), place(goes)) {
             (Some(node), _) => Some(format!("{text} take it to {node}")),
             (None, Some(_)) => Some(format!("{text} stop it")),
             (None, None) => None,
@@ -129,8 +132,8 @@ const RESTART: &str = "stop it and start it";
 /// What Pacemaker would do with a resource that runs, after "Pacemaker would"; nothing if that leaves it where it is.
 #[must_use]
 pub fn disturbance(steps: &[Step], id: &str) -> Option<String> {
-    let place = |operation: &str| steps.iter().find(|step| is_of(step, id) && step.operation == operation).map(|step| &step.node);
-    match (place("migrate_from"), place("stop"), place("start")) {
+    let place = |operation: Operation| steps.iter().find(|step| is_of(step, id) && step.operation == operation).map(|step| &step.node);
+    match (place(Operation::MigrateFrom), place(Operation::Stop), place(Operation::Start)) {
         (Some(node), ..) => Some(format!("move it to {node}")),
         (None, Some(_), Some(node)) => Some(format!("{RESTART} on {node}")),
         (None, Some(_), None) => Some("stop it".to_owned()),
@@ -166,7 +169,7 @@ mod tests {
     fn steps(text: &str) -> Vec<Step> {
         let step = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            Step { operation: words[0].to_owned(), resource: Some(words[1].to_owned()), node: words[2].to_owned() }
+            Step { operation: words[0].into(), resource: Some(words[1].to_owned()), node: words[2].to_owned() }
         };
         text.split(',').map(str::trim).filter(|line| !line.is_empty()).map(step).collect()
     }

@@ -6,14 +6,11 @@
 //! `daemons/controld/controld_te_events.c`).
 
 use super::cib::Cib;
-use super::scheduler::{self, Step};
+use super::scheduler::{self, Operation, Step};
 use super::tool::Trouble;
 use crate::deadline::Deadline;
 use roxmltree::{Document, Node};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What changes nothing of what runs.
-const HARMLESS: [&str; 4] = ["monitor", "cancel", "clear_failcount", "notify"];
 
 /// What Pacemaker would do to other resources if the nodes were asked anew where this one is, and what to do about it: a sentence; nothing if it
 /// would only look.
@@ -79,17 +76,24 @@ pub(super) fn at_once(text: &str, id: &str) -> Option<Vec<Step>> {
         !probes.is_empty() && probes.iter().all(|probe| before.contains(probe))
     };
     let done = actions.iter().filter(|(number, _)| !waits_for_all(number)).filter_map(|(_, action)| step(action.node));
-    Some(done.filter(|step| !HARMLESS.contains(&step.operation.as_str())).collect())
+    Some(done.filter(|step| !is_harmless(&step.operation)).collect())
+}
+
+/// Whether it changes nothing of what runs.
+fn is_harmless(operation: &Operation) -> bool {
+    matches!(operation, Operation::Monitor | Operation::Cancel | Operation::ClearFailcount | Operation::Notify)
 }
 
 fn step(action: Node) -> Option<Step> {
-    let word = |name: &str| action.attribute(name).unwrap_or_default().to_owned();
     if action.has_tag_name("pseudo_event") {
         return None;
     }
     let resource = action.children().find(|child| child.has_tag_name("primitive")).and_then(|primitive| primitive.attribute("id"));
-    let operation = if word("operation") == "stonith" { "fence".to_owned() } else { word("operation") };
-    Some(Step { resource: resource.map(str::to_owned), operation, node: word("on_node") })
+    let operation = match action.attribute("operation").unwrap_or_default() {
+        "stonith" => Operation::Fence,
+        word => word.into(),
+    };
+    Some(Step { resource: resource.map(str::to_owned), operation, node: action.attribute("on_node").unwrap_or_default().to_owned() })
 }
 
 #[cfg(test)]
@@ -154,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_said_can_be_typed() {
         let step =
-            |resource: Option<&str>| Step { resource: resource.map(str::to_owned), operation: "stop".to_owned(), node: "node1".to_owned() };
+            |resource: Option<&str>| Step { resource: resource.map(str::to_owned), operation: Operation::Stop, node: "node1".to_owned() };
         let text = said("web1", &[step(Some("app"))]).unwrap();
         assert!(
             text.starts_with("Pacemaker would stop app on node1 before the nodes have answered where web1 is: first crm_resource"),

@@ -59,7 +59,7 @@ pub fn crm_mon(data: &[u8]) {
 pub fn crm_simulate(data: &[u8]) {
     text(data, |text| {
         for step in forgotten::at_once(text, "web1").into_iter().flatten() {
-            assert_ne!(step.operation, "monitor");
+            assert_ne!(step.operation, scheduler::Operation::Monitor);
         }
         for step in scheduler::parse(text).into_iter().flatten() {
             assert!(!step.to_string().is_empty());

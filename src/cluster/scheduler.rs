@@ -9,13 +9,65 @@ use std::fs;
 use std::io::Write;
 use tempfile::NamedTempFile;
 
+/// What is done to a resource, or to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Start,
+    Stop,
+    Demote,
+    Monitor,
+    MigrateTo,
+    MigrateFrom,
+    /// The end of a recurring monitor.
+    Cancel,
+    Notify,
+    ClearFailcount,
+    /// Of a node.
+    Fence,
+    /// Another one, by Pacemaker's word.
+    Other(String),
+}
+
+impl Operation {
+    /// By Pacemaker's words.
+    const NAMES: [(&str, Self); 10] = [
+        ("start", Self::Start),
+        ("stop", Self::Stop),
+        ("demote", Self::Demote),
+        ("monitor", Self::Monitor),
+        ("migrate_to", Self::MigrateTo),
+        ("migrate_from", Self::MigrateFrom),
+        ("cancel", Self::Cancel),
+        ("notify", Self::Notify),
+        ("clear_failcount", Self::ClearFailcount),
+        ("fence", Self::Fence),
+    ];
+}
+
+impl From<&str> for Operation {
+    fn from(word: &str) -> Self {
+        let known = Self::NAMES.into_iter().find(|(name, _)| *name == word);
+        known.map_or_else(|| Self::Other(word.to_owned()), |(_, operation)| operation)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = Self::NAMES.iter().find(|(_, operation)| operation == self).map(|(name, _)| *name);
+        f.write_str(match self {
+            Self::Other(word) => word,
+            _ => known.unwrap_or_default(),
+        })
+    }
+}
+
 /// One thing that would be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The resource; nothing for what is done to a node.
     pub resource: Option<String>,
-    /// `start`, `stop`, `monitor`, `migrate_to`, `fence` ...
-    pub operation: String,
+    /// What is done to it.
+    pub operation: Operation,
     /// Where.
     pub node: String,
 }
@@ -90,15 +142,14 @@ fn ask(words: &[&str], deadline: &Deadline) -> Result<Vec<Step>, Trouble> {
 pub(super) fn parse(text: &str) -> Option<Vec<Step>> {
     let document = Document::parse(text).ok()?;
     let transition = document.descendants().find(|node| node.has_tag_name("transition"))?;
-    let word = |node: roxmltree::Node, names: &[&str]| names.iter().find_map(|name| node.attribute(*name)).unwrap_or_default().to_owned();
+    let word = |node: roxmltree::Node, name: &str| node.attribute(name).unwrap_or_default().to_owned();
+    let operation = |node: roxmltree::Node| Operation::from(node.attribute("op").or(node.attribute("task")).unwrap_or_default());
     let steps = transition.children().filter(|node| node.is_element()).filter_map(|node| match node.tag_name().name() {
         // Marks in the order of things; nobody does them.
         "pseudo_action" => None,
-        "rsc_action" => {
-            Some(Step { resource: Some(word(node, &["resource"])), operation: word(node, &["op", "task"]), node: word(node, &["node"]) })
-        }
-        "fencing_action" => Some(Step { resource: None, operation: "fence".into(), node: word(node, &["target"]) }),
-        _ => Some(Step { resource: None, operation: word(node, &["task"]), node: word(node, &["node"]) }),
+        "rsc_action" => Some(Step { resource: Some(word(node, "resource")), operation: operation(node), node: word(node, "node") }),
+        "fencing_action" => Some(Step { resource: None, operation: Operation::Fence, node: word(node, "target") }),
+        _ => Some(Step { resource: None, operation: operation(node), node: word(node, "node") }),
     });
     Some(steps.collect())
 }

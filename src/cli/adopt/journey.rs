@@ -7,7 +7,7 @@ use super::quiet::{is_harmless, quiet, quiet_but_for};
 use super::standing::Standing;
 use super::{Provider, others, tell};
 use crate::cluster::cib::{Change, Cib};
-use crate::cluster::scheduler;
+use crate::cluster::scheduler::{self, Operation};
 use crate::cluster::tool::{self, Trouble};
 use crate::cluster::view::View;
 use crate::deadline::Deadline;
@@ -313,7 +313,7 @@ impl Journey {
         let running = cib.histories(&self.resource).iter().any(|one| one.probe == Some(0));
         let steps = scheduler::plan_for(&cib.without(&[format!("{}-maintenance", set_id(&self.resource))]), deadline)?;
         let ours = |step: &&scheduler::Step| step.resource.as_deref() == Some(self.resource.as_str());
-        if let Some(step) = steps.iter().filter(ours).find(|step| !is_harmless(step) && (running || step.operation != "start")) {
+        if let Some(step) = steps.iter().filter(ours).find(|step| !is_harmless(step) && (running || step.operation != Operation::Start)) {
             bail!("Pacemaker would {step}");
         }
         if whose == Whose::All

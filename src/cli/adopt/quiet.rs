@@ -2,7 +2,7 @@
 
 use super::mark::set_id;
 use crate::cluster::cib::Cib;
-use crate::cluster::scheduler::{self, Step};
+use crate::cluster::scheduler::{self, Operation, Step};
 use crate::cluster::view::{self, View};
 use crate::deadline::Deadline;
 use anyhow::{bail, ensure};
@@ -13,7 +13,7 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Whether a step leaves all guests alone: it looks, or forgets a failure.
 pub(super) fn is_harmless(step: &Step) -> bool {
-    step.operation == "clear_failcount" || step.resource.is_some() && step.operation == "monitor"
+    step.operation == Operation::ClearFailcount || step.resource.is_some() && step.operation == Operation::Monitor
 }
 
 /// Waits until the cluster is quiet: nobody carries anything out, and nothing is left to be done.
@@ -65,8 +65,8 @@ fn is_quiet(but_for: &[String], deadline: &Deadline) -> anyhow::Result<View> {
 /// Whether a step need not be waited for: it only looks for one of these, or forgets a failure that has expired since the scheduler looked last,
 /// which a controller at rest does not know before the next change, or `cluster-recheck-interval` (15 min).
 fn may_stay(step: &Step, resources: &[String]) -> bool {
-    let looks = step.operation == "monitor" && step.resource.as_ref().is_some_and(|resource| resources.contains(resource));
-    looks || step.operation == "clear_failcount"
+    let looks = step.operation == Operation::Monitor && step.resource.as_ref().is_some_and(|resource| resources.contains(resource));
+    looks || step.operation == Operation::ClearFailcount
 }
 
 /// The resources that a run has put into maintenance and not taken out.

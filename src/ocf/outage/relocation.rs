@@ -8,7 +8,7 @@ use super::shown::{ONCE_IN, attribute, is_lately, leaving};
 use super::turn::Turn;
 use super::{alone, instead};
 use crate::cluster::cib::Cib;
-use crate::cluster::scheduler;
+use crate::cluster::scheduler::{self, Operation};
 use crate::cluster::view::View;
 use crate::cluster::{self, tool::Trouble};
 use crate::deadline::{Deadline, unix_time};
@@ -217,6 +217,6 @@ fn place(
     let bans = bans.iter().map(|node| (resource, *node));
     let all: BTreeSet<(&str, &str)> = leaving.iter().map(|(resource, node)| (resource.as_str(), node.as_str())).chain(bans).collect();
     let steps = scheduler::plan_for(&cib.with_bans(all), deadline)?;
-    let of = |operation: &str| steps.iter().find(|step| step.resource.as_deref() == Some(resource) && step.operation == operation);
-    Ok(of("migrate_from").or_else(|| of("start")).map(|step| step.node.clone()))
+    let of = |operation: Operation| steps.iter().find(|step| step.resource.as_deref() == Some(resource) && step.operation == operation);
+    Ok(of(Operation::MigrateFrom).or_else(|| of(Operation::Start)).map(|step| step.node.clone()))
 }
