@@ -29,7 +29,7 @@ use crate::deadline::Deadline;
 use crate::log;
 use handover::Handover;
 use history::Course;
-use preflight::{Subject, Verdict};
+use preflight::{Answers, Subject, Verdict};
 use recover::Sides;
 use side::{Here, Side, There};
 use std::time::Duration;
@@ -184,11 +184,10 @@ fn free_target(here: &Connection, identity: &Identity, plan: &Plan, deadline: &D
     let connection = there.connection_again(&connecting(deadline), &deadline.within(CONNECTING))?;
     let definition = Definition::running(here, &identity.name, deadline)?
         .ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))?;
-    let checks = preflight::with(&Subject { identity, definition: &definition, here }, plan, &connection, deadline);
+    let Answers { checks, free } = preflight::with(&Subject { identity, definition: &definition, here }, plan, &connection, deadline);
     for check in checks.iter().filter(|check| check.verdict == Verdict::Warning) {
         log::warning(format_args!("before moving {} to {}: {}: {}", identity.name, plan.target, check.name, check.text));
     }
-    let free = preflight::is_free(&checks);
     match checks.into_iter().find(|check| check.verdict == Verdict::Refuse) {
         Some(check) => Err(Error::new(Kind::State, format!("{}: {}", check.name, check.text))),
         None => Ok((there, free)),

@@ -83,6 +83,13 @@ impl Check {
     }
 }
 
+/// What the target has answered.
+pub(super) struct Answers {
+    pub(super) checks: Vec<Check>,
+    /// Whether it has said that its place for a guest of this name and UUID is free.
+    pub(super) free: bool,
+}
+
 /// The guest that is to move.
 pub struct Subject<'a> {
     /// Which it is.
@@ -99,7 +106,7 @@ pub fn run(subject: &Subject, plan: &Plan, deadline: &Deadline) -> Vec<Check> {
     let mut there = There::new(&plan.remote);
     match there.connection(deadline) {
         Ok(connection) => {
-            let mut checks = with(subject, plan, &connection, deadline);
+            let Answers { mut checks, .. } = with(subject, plan, &connection, deadline);
             // A move is not in the way of these, and its log is not the place for them.
             checks.extend(shared::hazards(&subject.definition.xml, subject.here, deadline));
             checks
@@ -113,8 +120,7 @@ pub fn run(subject: &Subject, plan: &Plan, deadline: &Deadline) -> Vec<Check> {
 }
 
 /// Like [`run`], over a connection to the target that stands, and without what is no matter of the move.
-#[must_use]
-pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Vec<Check> {
+pub(super) fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadline) -> Answers {
     let target = target(subject, plan, there);
     let needs = &target.needs;
     let mut checks: Vec<Check> = needs
@@ -126,14 +132,9 @@ pub fn with(subject: &Subject, plan: &Plan, there: &Connection, deadline: &Deadl
     if checks.is_empty() {
         checks.push(Check::ok("devices", "none that is bound to this host"));
     }
-    let mut all = target.ask(|_| true, &deadline.share(TIME, 2));
-    all.extend(checks);
-    all
-}
-
-/// Whether the target has said, of these, that no guest of this name or UUID is there.
-pub(super) fn is_free(checks: &[Check]) -> bool {
-    checks.iter().any(|check| check.name == target::NAME && check.verdict == Verdict::Ok)
+    let mut answers = target.ask(|_| true, &deadline.share(TIME, 2));
+    answers.checks.extend(checks);
+    answers
 }
 
 /// What would keep the guest from being started there: of these questions those that are no matter of a move alone.
@@ -149,8 +150,8 @@ pub fn of_target(subject: &Subject, plan: &Plan, there: &Connection, deadline: &
 }
 
 /// The first refusal.
-fn refused(checks: Vec<Check>) -> Option<String> {
-    let first = checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
+fn refused(answers: Answers) -> Option<String> {
+    let first = answers.checks.into_iter().find(|check| check.verdict == Verdict::Refuse);
     first.map(|check| format!("{}: {}", check.name, check.text))
 }
 
@@ -196,7 +197,7 @@ mod tests {
         let definition = Definition::running(&here, "web1", &deadline).unwrap().unwrap();
         let subject = Subject { identity: &definition.identity, definition: &definition, here: &here };
         let plan = Plan::to(there.uri());
-        let all = with(&subject, &plan, &there, &deadline);
+        let all = with(&subject, &plan, &there, &deadline).checks;
         let refusals: Vec<&str> = all.iter().filter(|check| check.verdict == Verdict::Refuse).map(|check| check.name).collect();
         assert_eq!(refusals, ["job"], "{all:?}");
         assert_eq!(of_target(&subject, &plan, &there, &deadline), None);

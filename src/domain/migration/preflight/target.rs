@@ -1,7 +1,7 @@
 //! What is asked of the target, each question in a task of its own.
 
 use super::needs::Needs;
-use super::{Check, Verdict};
+use super::{Answers, Check, Verdict};
 use super::{job, shared, tls, way};
 use crate::deadline::{Deadline, Task};
 use crate::domain::connection::Connection;
@@ -34,8 +34,8 @@ pub(super) fn is_here(libvirt: &Connection) -> bool {
 /// libvirt has refused every guest with virtiofs up to this version at least (`qemuMigrationSrcIsAllowed`); from then on it depends on virtiofsd.
 const VIRTIOFS_MOVES: Version = Version::of(10, 5);
 
-/// The question for a guest of the same name or UUID.
-pub(super) const NAME: &str = "name";
+/// The question for a guest of the same name or UUID, which is always asked.
+const NAME: &str = "name";
 
 type Question = fn(&Target, &Deadline) -> Vec<Check>;
 
@@ -50,9 +50,8 @@ pub(super) enum Matter {
     Guest,
 }
 
-/// Each with its name.
+/// The others, each with its name.
 const QUESTIONS: &[(&str, Matter, Question)] = &[
-    (NAME, Matter::Start, Target::name),
     ("version", Matter::Move, Target::version),
     ("devices", Matter::Guest, Target::virtiofs),
     ("machine", Matter::Start, Target::machine),
@@ -73,9 +72,14 @@ impl Target {
     }
 
     /// The answers to those of which the matter is `wanted`, in the order of the questions.
-    pub(super) fn ask(self, wanted: impl Fn(Matter) -> bool, deadline: &Deadline) -> Vec<Check> {
+    pub(super) fn ask(self, wanted: impl Fn(Matter) -> bool, deadline: &Deadline) -> Answers {
         let shared = Arc::new(self);
+        let late = |name| Check::warning(name, "no answer in time", "");
         let transport = Check::ok("target", format!("{} answers", shared.plan.remote));
+        let name = {
+            let (target, deadline) = (Arc::clone(&shared), *deadline);
+            Task::start(move || target.name(&deadline))
+        };
         let tasks: Vec<_> = QUESTIONS
             .iter()
             .filter(|(_, matter, _)| wanted(*matter))
@@ -84,40 +88,40 @@ impl Target {
                 (*name, Task::start(move || question(&target, &deadline)))
             })
             .collect();
-        let answers = tasks
-            .into_iter()
-            .flat_map(|(name, task)| task.wait(deadline).unwrap_or_else(|| vec![Check::warning(name, "no answer in time", "")]));
-        [transport].into_iter().chain(answers).collect()
+        let name = name.wait(deadline).unwrap_or_else(|| late(NAME));
+        let free = name.verdict == Verdict::Ok;
+        let answers = tasks.into_iter().flat_map(|(name, task)| task.wait(deadline).unwrap_or_else(|| vec![late(name)]));
+        Answers { checks: [transport, name].into_iter().chain(answers).collect(), free }
     }
 
     /// A guest of this name or UUID at the target.
-    fn name(&self, deadline: &Deadline) -> Vec<Check> {
+    fn name(&self, deadline: &Deadline) -> Check {
         let (name, target) = (&self.identity.name, &self.plan.target);
         let other = match ask_through(&self.there, &self.identity, deadline) {
             Ok(Some((condition, _))) if condition.is_active() => {
                 let text = format!("{target} already has a guest of this name, {condition}");
-                return vec![Check::refuse(NAME, text, "end it there if it is not this resource's, or clean up the resource if it is")];
+                return Check::refuse(NAME, text, "end it there if it is not this resource's, or clean up the resource if it is");
             }
             Ok(Some((_, uuid))) => self.identity.is_another(&uuid),
             Ok(None) => false,
-            Err(error) => return vec![unanswered(NAME, &error)],
+            Err(error) => return unanswered(NAME, &error),
         };
         if other {
             let text = format!("{target} has another guest called {name} defined");
-            return vec![Check::refuse(NAME, text, "undefine it there, or rename it")];
+            return Check::refuse(NAME, text, "undefine it there, or rename it");
         }
-        let Some(uuid) = self.identity.uuid.clone() else { return vec![Check::ok(NAME, format!("{name} is free"))] };
+        let Some(uuid) = self.identity.uuid.clone() else { return Check::ok(NAME, format!("{name} is free")) };
         let found = self
             .there
             .call(&format!("looking up the UUID {uuid}"), deadline, move |connect| connect.lookup_domain_by_uuid_string(&uuid)?.name());
         match found {
             Ok(owner) if owner != *name => {
                 let text = format!("{target} knows this guest's UUID as {owner}");
-                vec![Check::refuse(NAME, text, "two guests must not share a UUID: undefine the other, or give one a new UUID")]
+                Check::refuse(NAME, text, "two guests must not share a UUID: undefine the other, or give one a new UUID")
             }
-            Ok(_) => vec![Check::ok(NAME, format!("{name} is defined there too and will stay so"))],
-            Err(error) if error.kind == Kind::NotFound => vec![Check::ok(NAME, format!("{name} is free"))],
-            Err(error) => vec![unanswered(NAME, &error)],
+            Ok(_) => Check::ok(NAME, format!("{name} is defined there too and will stay so")),
+            Err(error) if error.kind == Kind::NotFound => Check::ok(NAME, format!("{name} is free")),
+            Err(error) => unanswered(NAME, &error),
         }
     }
 
