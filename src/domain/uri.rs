@@ -17,6 +17,21 @@ pub struct Uri {
     query: Option<String>,
 }
 
+impl Default for Uri {
+    /// The libvirt of this host that runs the guests of all users: `qemu:///system`.
+    fn default() -> Self {
+        Self {
+            driver: "qemu".to_owned(),
+            transport: None,
+            user: None,
+            host: String::new(),
+            port: None,
+            path: "system".to_owned(),
+            query: None,
+        }
+    }
+}
+
 impl Uri {
     /// Reads a URI of the QEMU driver, the one that runs KVM guests.
     ///

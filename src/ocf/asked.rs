@@ -2,7 +2,7 @@
 
 use super::actions::Action;
 use super::exit::Failure;
-use super::{Call, Environment, parameters, route};
+use super::{Call, Environment, route};
 use crate::deadline::Deadline;
 use crate::domain::emulator::Emulator;
 use crate::domain::migration::Plan;
@@ -29,13 +29,11 @@ impl Asked {
         if let Some(instance) = instance {
             variables.insert("OCF_RESOURCE_INSTANCE".into(), instance.into());
         }
-        let environment = Environment::new(&variables);
-        let (mut parameters, faults) = parameters::read(&environment);
-        if let Some(fault) = faults.first() {
-            return Err(fault.to_string());
+        let call = Call::new(Action::MigrateTo, Environment::new(&variables, ""), deadline);
+        match call.faults.first() {
+            Some(fault) => Err(fault.to_string()),
+            None => Ok(Self { call }),
         }
-        let hypervisor = parameters.hypervisor.take().ok_or("hypervisor: no default")?;
-        Ok(Self { call: Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline } })
     }
 
     /// How it would be moved.
@@ -121,7 +119,7 @@ impl Asked {
     /// The libvirt of this node.
     #[must_use]
     pub fn hypervisor(&self) -> &Uri {
-        &self.call.hypervisor
+        &self.call.parameters.hypervisor
     }
 
     /// The URI of the libvirt of another node.

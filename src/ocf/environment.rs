@@ -73,15 +73,14 @@ impl Environment {
                 }
             }
         });
-        let mut environment = Self::new(&variables.collect());
-        environment.unreadable = unreadable;
-        environment.host = nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.nodename().to_string_lossy().into_owned());
-        environment
+        let variables = variables.collect();
+        let host = nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.nodename().to_string_lossy().into_owned());
+        Self { unreadable, ..Self::new(&variables, &host) }
     }
 
-    /// The environment that `variables` make.
+    /// The environment that `variables` make on `host`, which is empty where that is no matter.
     #[must_use]
-    pub fn new(variables: &BTreeMap<String, String>) -> Self {
+    pub fn new(variables: &BTreeMap<String, String>, host: &str) -> Self {
         let get = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let meta = |name: &str| get(&format!("OCF_RESKEY_CRM_meta_{name}"));
         let instance = get("OCF_RESOURCE_INSTANCE");
@@ -124,7 +123,7 @@ impl Environment {
                 debug: trace || get("HA_debug").is_some_and(|value| value != "0"),
             },
             instance: instance.map(Into::into),
-            host: String::new(),
+            host: host.to_owned(),
         }
     }
 
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
 
     fn of(pairs: &[(&str, &str)]) -> Environment {
-        Environment::new(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Environment::new(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(), "")
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub fn environment(data: &[u8]) {
     crate::fuzzed::text(data, |text| {
         let pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
         let variables: BTreeMap<String, String> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let environment = Environment::new(&variables);
+        let environment = Environment::new(&variables, "");
         assert!(environment.budget() <= environment.timeout && !environment.budget().is_zero());
         assert!(environment.target().is_err() || !environment.migrate_target.as_ref().is_some_and(|target| target.starts_with('-')));
         let (_, faults) = parameters::read(&environment);

@@ -60,7 +60,8 @@ impl Call {
     fn try_keep(&self, identity: &Identity) -> Result<(), Error> {
         let config = &self.parameters.config;
         let deadline = self.deadline.share(KEEPING, 4);
-        let Some(Definition { xml, identity: seen, .. }) = live::definition(identity, config, &self.hypervisor, &deadline)? else {
+        let Some(Definition { xml, identity: seen, .. }) = live::definition(identity, config, &self.parameters.hypervisor, &deadline)?
+        else {
             return Ok(());
         };
         let shelf = self.shelf();
@@ -134,7 +135,7 @@ impl Call {
                 self.retire_state(&identity.name);
                 illness
             }
-            None => match saved_state::save(identity, &self.hypervisor, &file, &self.deadline) {
+            None => match saved_state::save(identity, &self.parameters.hypervisor, &file, &self.deadline) {
                 Ok(_) => return,
                 Err(error) => error.text,
             },
@@ -146,7 +147,7 @@ impl Call {
     pub(super) fn state_to_restore(&self, definition: &Definition) -> Result<Option<PathBuf>, Error> {
         let Some(file) = self.saved_state_file(&definition.identity.name) else { return Ok(None) };
         let deadline = self.deadline.part(4);
-        saved_state::is_there(&file, definition, &self.hypervisor, &deadline).map(|there| there.then_some(file))
+        saved_state::is_there(&file, definition, &self.parameters.hypervisor, &deadline).map(|there| there.then_some(file))
     }
 
     /// Takes a state that is there out of the way, of a guest that runs: it was saved before `snapshot` was unset for a time, and is older than what
@@ -167,7 +168,7 @@ impl Call {
         record.creating
             && record.restoring
             && self.parameters.snapshot.is_some()
-            && matches!(status::ask(&record.identity(), &self.hypervisor, &deadline), Ok(Some((Condition::PAUSED_MIGRATION, _))))
+            && matches!(status::ask(&record.identity(), &self.parameters.hypervisor, &deadline), Ok(Some((Condition::PAUSED_MIGRATION, _))))
     }
 
     /// Makes a state good again whose guest never ran and is proven gone. If that fails it is kept all the same, but the next start boots.
@@ -186,7 +187,7 @@ impl Call {
         if !self.parameters.start_resources || needs.is_empty() {
             return Ok(());
         }
-        let here = Connection::open_again(&self.hypervisor.to_string(), &migration::connecting(&self.deadline), &self.deadline)?;
+        let here = Connection::open_again(&self.parameters.hypervisor.to_string(), &migration::connecting(&self.deadline), &self.deadline)?;
         needs.start(&here, &self.deadline)
     }
 
@@ -217,7 +218,7 @@ impl Call {
 
     /// What the guest needs is started at the target, unless it does not run here.
     fn start_needs_there(&self, identity: &Identity, plan: &Plan, needs: impl FnOnce() -> Needs) -> Result<(), Failure> {
-        let is_known = match status::ask(identity, &self.hypervisor, &self.deadline.within(KEEPING)) {
+        let is_known = match status::ask(identity, &self.parameters.hypervisor, &self.deadline.within(KEEPING)) {
             Ok(seen) if !seen.as_ref().is_some_and(|(condition, _)| condition.is_active()) => return Ok(()),
             Ok(_) => true,
             // The move asks again, with more patience; what it needs there does no harm if it then stays.
@@ -276,7 +277,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Environment, parameters};
+    use super::super::Environment;
     use super::*;
     use crate::deadline::Deadline;
     use crate::ocf::route;
@@ -294,12 +295,9 @@ mod tests {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
-        let environment = Environment::new(&variables);
-        let (mut parameters, faults) = parameters::read(&environment);
-        assert_eq!(faults, []);
-        let hypervisor = parameters.hypervisor.take().unwrap();
         let deadline = Deadline::after(Duration::from_secs(4));
-        let call = Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline };
+        let call = Call::new(Action::MigrateTo, Environment::new(&variables, ""), deadline);
+        assert_eq!(call.faults, []);
         let identity = Identity { name: "web1".to_owned(), uuid: None };
         let needs = || Needs::of("<domain><source network='front'/></domain>");
         let failure = call.start_needs_there(&identity, &route::plan(&call).unwrap(), needs).unwrap_err();

@@ -62,12 +62,12 @@ impl Call {
 
     /// Whether it was written by a call with the `config` and `hypervisor` of this one.
     fn is_of_these_parameters(&self, record: &Record) -> bool {
-        record.config == self.parameters.config && record.hypervisor == self.hypervisor.to_string()
+        record.config == self.parameters.config && record.hypervisor == self.parameters.hypervisor.to_string()
     }
 
     /// A record of a guest under this call's parameters.
     pub(super) fn new_record(&self, identity: &Identity) -> Record {
-        Record::new(self.parameters.config.clone(), &self.hypervisor.to_string(), identity)
+        Record::new(self.parameters.config.clone(), &self.parameters.hypervisor.to_string(), identity)
     }
 
     /// The resource that has this guest now: one that has seen it run here, and that Pacemaker says is here and runs it, while this one is not
@@ -148,7 +148,7 @@ impl Call {
         if taken_over
             && (is_first || emulator.is_some())
             && matches!(sight, Sight::Libvirt { .. })
-            && let Err(error) = creation::take_over(&seen, &self.hypervisor, &self.deadline.share(TAKING_OVER, 4))
+            && let Err(error) = creation::take_over(&seen, &self.parameters.hypervisor, &self.deadline.share(TAKING_OVER, 4))
         {
             log::warning(format_args!("whether this host would start {} by itself is not known: {error}", seen.name));
         }
@@ -156,7 +156,8 @@ impl Call {
 
     /// Whether libvirt goes on to say that a guest runs of which no emulator is found: one that has just ended it may list for a moment yet.
     fn is_out_of_sight(&self, identity: &Identity) -> bool {
-        let runs = || status::ask(identity, &self.hypervisor, &self.part()).is_ok_and(|word| word.is_some_and(|(seen, _)| seen.runs()));
+        let runs =
+            || status::ask(identity, &self.parameters.hypervisor, &self.part()).is_ok_and(|word| word.is_some_and(|(seen, _)| seen.runs()));
         let unseen = || evidence::find(identity, None, &self.part()).is_ok_and(|found| found.is_empty());
         self.deadline.again(NOTICING) && runs() && unseen()
     }
@@ -226,7 +227,7 @@ impl Call {
             return record;
         }
         let trace = record.trace().of(self.place());
-        let found = twin::find(&trace, &self.hypervisor, &self.part()).unwrap_or_default();
+        let found = twin::find(&trace, &self.parameters.hypervisor, &self.part()).unwrap_or_default();
         // One that was seen without has nothing that could outlive it.
         let look = |emulator: Emulator| (emulator, known.or(Outliving::NONE).with(emulator));
         let seen: Vec<(Emulator, Outliving)> = found.into_iter().map(look).collect();

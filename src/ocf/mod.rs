@@ -52,8 +52,6 @@ pub(crate) struct Call {
     environment: Environment,
     /// The resource's parameters.
     parameters: Parameters,
-    /// The libvirt of this node.
-    hypervisor: Uri,
     /// What was wrong with the parameters.
     faults: Vec<Fault>,
     /// When it must be over.
@@ -61,6 +59,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    fn new(action: Action, environment: Environment, deadline: Deadline) -> Self {
+        let (parameters, faults) = parameters::read(&environment);
+        Self { action, environment, parameters, faults, deadline }
+    }
+
     fn run(&self, handler: fn(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
         match self.action {
             // Words are the same on every host.
@@ -97,10 +100,10 @@ impl Call {
     /// # Errors
     /// `hypervisor` is another host's: its emulators cannot be seen from here, so nothing could be proven.
     fn insist_on_this_host(&self) -> Result<(), Failure> {
-        if self.hypervisor.is_on(&self.environment.host) {
+        if self.parameters.hypervisor.is_on(&self.environment.host) {
             return Ok(());
         }
-        let text = format!("hypervisor: {} is not on this host, {}", self.hypervisor, self.environment.host);
+        let text = format!("hypervisor: {} is not on this host, {}", self.parameters.hypervisor, self.environment.host);
         Err(self.failure(Error::new(Kind::Definition, text)))
     }
 
@@ -145,11 +148,11 @@ impl Call {
         let missing = self.faults.iter().any(|fault| fault.missing);
         let names_another = || self.definition().is_ok_and(|definition| definition.identity.name != record.name);
         let other_config = record.config != self.parameters.config;
-        let other_hypervisor = hypervisor.to_string() != self.hypervisor.to_string();
+        let other_hypervisor = hypervisor.to_string() != self.parameters.hypervisor.to_string();
         let stale = missing || other_config && names_another() || (other_config || other_hypervisor) && self.was_reconfigured();
         // Without an answer from Pacemaker at least what cannot be right.
-        let unusable =
-            self.faults.iter().any(|fault| fault.concerns == Concerns::Libvirt) || !self.hypervisor.is_on(&self.environment.host);
+        let unusable = self.faults.iter().any(|fault| fault.concerns == Concerns::Libvirt)
+            || !self.parameters.hypervisor.is_on(&self.environment.host);
         if !stale && !unusable {
             return;
         }
@@ -158,7 +161,7 @@ impl Call {
         if stale {
             self.parameters.config = record.config;
         }
-        self.hypervisor = hypervisor;
+        self.parameters.hypervisor = hypervisor;
         self.faults.retain(|fault| !fault.missing && fault.concerns != Concerns::Libvirt);
     }
 
@@ -186,7 +189,7 @@ pub(crate) fn advised_timeout(action: &str) -> Option<u32> {
 /// What is wrong with the parameters of a resource, each a sentence.
 #[must_use]
 pub(crate) fn faults(given: &BTreeMap<String, String>) -> Vec<String> {
-    let mut environment = Environment::new(&BTreeMap::new());
+    let mut environment = Environment::new(&BTreeMap::new(), "");
     environment.parameters.clone_from(given);
     parameters::read(&environment).1.iter().map(ToString::to_string).collect()
 }
@@ -203,16 +206,9 @@ pub(crate) fn run(words: &[OsString]) -> u8 {
     };
     let prefix = environment.reason_prefix.clone();
     let deadline = Deadline::after(environment.budget().saturating_sub(deadline::now() - begin));
-    let (mut parameters, faults) = parameters::read(&environment);
-    let result = match parameters.hypervisor.take() {
-        Some(hypervisor) => {
-            let mut call = Call { action: row.action, environment, parameters, hypervisor, faults, deadline };
-            call.take_from_record();
-            call.run(row.run)
-        }
-        None => Err(Failure::misconfigured("hypervisor: no default")),
-    };
-    match result {
+    let mut call = Call::new(row.action, environment, deadline);
+    call.take_from_record();
+    match call.run(row.run) {
         Ok(()) => Code::Success as u8,
         Err(failure) => {
             if let Some(reason) = failure.reason {

@@ -26,7 +26,7 @@ struct Found {
 fn observe(call: &Call) -> Result<Option<Found>, Error> {
     let look = |trace: Trace| {
         let trace = trace.of(call.place());
-        let presence = status::look(&trace, &call.hypervisor, &call.deadline)?;
+        let presence = status::look(&trace, &call.parameters.hypervisor, &call.deadline)?;
         Ok(Found { trace, presence })
     };
     let recorded = call.record().map(|record| look(record.trace())).transpose()?;
@@ -180,7 +180,7 @@ fn told(call: &Call, identity: &Identity, condition: Condition) -> Result<Seen, 
     // A live dump or snapshot has QEMU stop it, and libvirt, which did not ask for that, does not know why.
     if condition == Condition::PAUSED_UNKNOWN {
         let limit = call.deadline.part(4);
-        match holding::stands_for_a_job(identity, &call.hypervisor, &limit) {
+        match holding::stands_for_a_job(identity, &call.parameters.hypervisor, &limit) {
             Some(true) => return Ok(Seen::Stands),
             // What is not known costs no guest its life.
             None if call.parameters.pause_policy == PausePolicy::Fail => return Ok(Seen::Stands),

@@ -50,7 +50,7 @@ pub(super) fn migrate_to(call: &Call) -> Result<(), Failure> {
         call.shelf().write(&Record { moving: Some(plan.remote.clone()), ..record.clone() });
     };
     let (mut course, start) = (Course::default(), now());
-    let result = migration::leave(&identity, &call.hypervisor, &plan, begin, &mut course, &call.deadline);
+    let result = migration::leave(&identity, &call.parameters.hypervisor, &plan, begin, &mut course, &call.deadline);
     // A guest that has arrived settles an earlier move too, whose agent did not live to see it.
     if result.is_ok() || begun.is_some() && !result.as_ref().is_err_and(Error::leaves_open) {
         call.shelf().write(&Record { moving: None, ..begun.unwrap_or(record) });
@@ -137,7 +137,7 @@ struct Arriving {
 /// definition here, one that is named like it and has come all the same is taken for it: a failure would end it, and without a definition
 /// it could not be started again.
 fn arriving(call: &Call) -> Result<Arriving, Failure> {
-    let look = |identity: &Identity| status::look(&identity.clone().into(), &call.hypervisor, &call.deadline);
+    let look = |identity: &Identity| status::look(&identity.clone().into(), &call.parameters.hypervisor, &call.deadline);
     let known = |identity: Identity, seen: Option<Presence>| Ok(Arriving { identity, guessed: false, seen });
     let recorded = call.record().map(|record| record.identity());
     // One that libvirt does not know, and whose UUID an emulator has, may have another name by now.
@@ -177,7 +177,7 @@ fn await_arrival(call: &Call, identity: &Identity, mut seen: Option<Presence>) -
     // What libvirt has said of a guest that does not run yet, a look without libvirt cannot take back.
     let mut doubt = None;
     loop {
-        let looked = seen.take().map_or_else(|| status::look(&trace, &call.hypervisor, &call.deadline), Ok)?;
+        let looked = seen.take().map_or_else(|| status::look(&trace, &call.parameters.hypervisor, &call.deadline), Ok)?;
         let text = match looked {
             Presence::Absent if grace.expired() => return Err(Error::new(Kind::State, format!("{name} is not here and is not coming"))),
             Presence::Absent => {

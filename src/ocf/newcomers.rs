@@ -83,7 +83,7 @@ impl Call {
     /// Whether libvirt says that no move has let it run.
     fn was_restored(&self, newcomer: &Newcomer) -> bool {
         let identity = Identity { name: newcomer.name.clone(), uuid: None };
-        let seen = status::ask(&identity, &self.hypervisor, &self.deadline.share(READING, 4));
+        let seen = status::ask(&identity, &self.parameters.hypervisor, &self.deadline.share(READING, 4));
         matches!(seen, Ok(Some((condition, _))) if condition.was_restored())
     }
 

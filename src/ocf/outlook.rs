@@ -102,7 +102,7 @@ impl Call {
 
     /// Looks at all nodes of this partition at once; those that give no answer in time are left out. Where the guest is, nothing is in the way.
     fn look_out(&self, identity: &Identity, here: &str, deadline: &Deadline) -> Result<Outlook> {
-        let connection = Connection::open(&self.hypervisor.to_string(), deadline)?;
+        let connection = Connection::open(&self.parameters.hypervisor.to_string(), deadline)?;
         let Some(definition) = Definition::running(&connection, &identity.name, deadline)? else { return Ok(Outlook::new()) };
         let subject = Subject { identity, definition: &definition, here: &connection };
         let nodes: Vec<String> = cluster::peers(deadline).into_iter().filter(|peer| peer.member).map(|peer| peer.name).collect();

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 pub struct Parameters {
     /// Where the definition is.
     pub config: PathBuf,
-    /// The libvirt that runs the guest. Always there after reading: it has a default.
-    pub hypervisor: Option<Uri>,
+    /// The libvirt that runs the guest.
+    pub hypervisor: Uri,
     /// Whether stop does not ask the guest first.
     pub force_stop: bool,
     /// Transport of the remote URI.
@@ -222,7 +222,7 @@ pub(in crate::ocf) mod tests {
     fn of(pairs: &[(&str, &str)]) -> (Parameters, Vec<Fault>) {
         let mut variables: BTreeMap<String, String> = [("OCF_RESKEY_config".to_owned(), "/srv/web1.xml".to_owned())].into();
         variables.extend(pairs.iter().map(|(name, value)| (format!("OCF_RESKEY_{name}"), (*value).to_owned())));
-        read(&Environment::new(&variables))
+        read(&Environment::new(&variables, ""))
     }
 
     #[test]
@@ -241,7 +241,7 @@ pub(in crate::ocf) mod tests {
     #[test]
     fn the_default_hypervisor() {
         let (values, faults) = of(&[("hypervisor", "")]);
-        assert_eq!(values.hypervisor.unwrap().to_string(), "qemu:///system");
+        assert_eq!(values.hypervisor.to_string(), "qemu:///system");
         assert!(faults.is_empty());
     }
 

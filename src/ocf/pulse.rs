@@ -45,7 +45,7 @@ impl Call {
             }
         };
         let patience = self.deadline.share(PATIENCE, 2);
-        match (agent::ping(name, &self.hypervisor, &patience), old) {
+        match (agent::ping(name, &self.parameters.hypervisor, &patience), old) {
             (Ok(Pulse::Beats), _) => keep(Pulses { pid, ..Pulses::default() }),
             // It was never heard: it may not be installed.
             (Ok(Pulse::Silent(text)), None) => log::debug(|| format!("the agent of {name} was never heard: {text}")),
@@ -53,7 +53,7 @@ impl Call {
             (Ok(Pulse::Unasked(text)), None) => log::debug(|| format!("the agent of {name} was not asked: {text}")),
             (Ok(Pulse::Unasked(text)), Some(_)) => log::info(format_args!("the agent of {name} was not asked: {text}")),
             (Ok(Pulse::Silent(text)), Some(old)) => {
-                match agent::activity(name, &self.hypervisor, &self.deadline.part(4)) {
+                match agent::activity(name, &self.parameters.hypervisor, &self.deadline.part(4)) {
                     // Nobody in the guest has the channel open: it was stopped, or the guest boots. A guest that hangs keeps it open.
                     Ok(None) => log::debug(|| format!("the agent of {name}: {text}")),
                     Ok(Some(activity)) => {

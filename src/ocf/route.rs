@@ -67,15 +67,15 @@ pub(super) fn remote(call: &Call, node: &str) -> String {
         None => {
             let (transport, user) = (parameters.migration_transport.as_deref(), parameters.migration_user.as_deref());
             let host = uri::on_network(node, &parameters.migration_network_suffix);
-            call.hypervisor.on(&host, transport, user).to_string()
+            call.parameters.hypervisor.on(&host, transport, user).to_string()
         }
     }
 }
 
 #[cfg(test)]
 pub(in crate::ocf) mod tests {
+    use super::super::Environment;
     use super::super::actions::Action;
-    use super::super::{Environment, parameters};
     use super::*;
 
     /// A migrate_to with these parameters.
@@ -83,11 +83,7 @@ pub(in crate::ocf) mod tests {
         let mut variables: std::collections::BTreeMap<String, String> =
             pairs.iter().map(|(name, value)| (format!("OCF_RESKEY_{name}"), (*value).to_owned())).collect();
         variables.entry("OCF_RESKEY_config".into()).or_insert("/srv/web1.xml".into());
-        let environment = Environment::new(&variables);
-        let (mut parameters, faults) = parameters::read(&environment);
-        let hypervisor = parameters.hypervisor.take().unwrap();
-        let deadline = Deadline::after(Duration::from_secs(60));
-        Call { action: Action::MigrateTo, environment, parameters, hypervisor, faults, deadline }
+        Call::new(Action::MigrateTo, Environment::new(&variables, ""), Deadline::after(Duration::from_secs(60)))
     }
 
     fn planned(pairs: &[(&str, &str)]) -> Result<Plan, Failure> {

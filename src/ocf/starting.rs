@@ -39,7 +39,7 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
     let failed = failing(call, name);
     // Under another name it may well have the same disks.
     if let Some(before) = record.as_ref().filter(|record| record.name != *name)
-        && status::look(&before.trace().of(call.place()), &call.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
+        && status::look(&before.trace().of(call.place()), &call.parameters.hypervisor, &call.deadline).map_err(failed)? != Presence::Absent
     {
         return Err(Failure::generic(format!("start of {name}: this resource's guest was {}, which still runs here", before.name)));
     }
@@ -60,7 +60,7 @@ pub(super) fn start(call: &Call) -> Result<(), Failure> {
             Next::Nothing => return Ok(()),
         }
     }
-    let sight = creation::await_running(identity, &call.hypervisor, &call.deadline).map_err(failed)?;
+    let sight = creation::await_running(identity, &call.parameters.hypervisor, &call.deadline).map_err(failed)?;
     // At once: libvirt may be silent at the next look, and what the record says of an unfinished start would be held against the guest.
     call.remember(identity, &sight);
     settle(call, identity, "start")?;
@@ -91,7 +91,7 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
     let failed = failing(call, name);
     let record = call.record().filter(|record| record.name == *name);
     let trace = record.as_ref().map_or_else(|| identity.clone().into(), Record::trace).of(call.place());
-    let presence = match status::look(&trace, &call.hypervisor, &call.deadline) {
+    let presence = match status::look(&trace, &call.parameters.hypervisor, &call.deadline) {
         // What an earlier start has asked for may have its turn yet.
         Err(error) if trace.creating && error.kind == Kind::Unresponsive && call.deadline.again(Duration::from_millis(500)) => {
             log::warning(error);
@@ -104,7 +104,7 @@ fn next(call: &Call, identity: &Identity) -> Result<Next, Failure> {
         // What a start left that was not finished never ran; its view of the disks is as old as it is.
         Presence::Active(Sight::Libvirt { condition, .. }) if trace.creating && is_unfinished(call, condition) => {
             log::warning(format_args!("{name} is left from a start that was not finished, ending it"));
-            ending::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
+            ending::stop(&trace, &call.parameters.hypervisor, &Manner::Force, &call.deadline).map_err(failed)?;
             if record.is_some_and(|record| record.restoring) && condition == Condition::PAUSED_MIGRATION {
                 call.take_back(name);
             }
@@ -168,7 +168,7 @@ fn was_in_the_way(call: &Call, identity: &Identity, error: &Error, unseen: &mut 
     if !matches!(error.kind, Kind::State | Kind::NotFound) {
         return false;
     }
-    match status::look(&identity.clone().into(), &call.hypervisor, &call.deadline) {
+    match status::look(&identity.clone().into(), &call.parameters.hypervisor, &call.deadline) {
         Ok(Presence::Active(_)) => true,
         Ok(Presence::Absent) => !std::mem::replace(unseen, true),
         Err(_) => false,
@@ -207,7 +207,7 @@ pub(super) fn is_unfinished(call: &Call, condition: Condition) -> bool {
 /// failure would end it.
 fn start_without_definition(call: &Call, record: &Record, error: Error) -> Result<(), Failure> {
     let trace = record.trace();
-    match status::look(&trace, &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))? {
+    match status::look(&trace, &call.parameters.hypervisor, &call.deadline).map_err(|error| call.failure(error))? {
         Presence::Active(sight) if !trace.creating && sight.may_run() => {
             log::warning(format_args!("{error}; {} is here already", record.name));
             settle(call, &trace.identity, "start")
@@ -257,7 +257,7 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     let name = &definition.identity.name;
     call.insist_on_one_instance().map_err(|why| Failure::generic(format!("start of {name} refused: {why}")))?;
     // libvirt would refuse it too, in words that do not say what to do.
-    if let Ok(Some(other)) = twin::other(&definition.identity, &call.hypervisor, &call.deadline.within(ASKING)) {
+    if let Ok(Some(other)) = twin::other(&definition.identity, &call.parameters.hypervisor, &call.deadline.within(ASKING)) {
         return Err(Failure::generic(format!("start of {name} refused: its UUID is that of {other}, which runs here")).into());
     }
     let refused = |why: String| Failure::generic(format!("start of {name} refused: {why}"));
@@ -269,7 +269,7 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
     let state = call.state_to_restore(definition)?;
     call.make_image(definition, state.is_some())?;
     call.insist_on_storage(definition)?;
-    let creation = Creation::prepare(definition, &call.hypervisor, &call.deadline)?;
+    let creation = Creation::prepare(definition, &call.parameters.hypervisor, &call.deadline)?;
     // Written first: whoever comes after a start that did not live to see its end has to know of it.
     call.shelf().write(&Record { creating: true, restoring: state.is_some(), ..call.new_record(&definition.identity) });
     let copy = match state {
@@ -297,7 +297,7 @@ fn create(call: &Call, definition: &Definition) -> Result<(), NotCreated> {
 /// Ends the paused copy of a guest that another node has too; what is said then. `refused`: what is said of the start.
 fn give_way(call: &Call, identity: &Identity, refused: Failure) -> Failure {
     let trace = Trace::from(identity.clone()).of(call.place());
-    match ending::stop(&trace, &call.hypervisor, &Manner::Force, &call.deadline) {
+    match ending::stop(&trace, &call.parameters.hypervisor, &Manner::Force, &call.deadline) {
         Ok(()) => {
             call.shelf().remove();
             refused
@@ -315,7 +315,7 @@ fn leaves_nothing(call: &Call, identity: &Identity, error: &Error) -> bool {
         // What is in the way may come of the request of an earlier start, which has waited in libvirt since, and nobody lets that run.
         Kind::State => {
             let trace = Trace { creating: true, ..identity.clone().into() };
-            matches!(status::look(&trace, &call.hypervisor, &call.deadline), Ok(Presence::Absent))
+            matches!(status::look(&trace, &call.parameters.hypervisor, &call.deadline), Ok(Presence::Absent))
         }
         _ => !error.leaves_open(),
     }
@@ -326,7 +326,8 @@ fn leaves_nothing(call: &Call, identity: &Identity, error: &Error) -> bool {
 pub(super) fn settle(call: &Call, identity: &Identity, action: &str) -> Result<(), Failure> {
     let name = &identity.name;
     loop {
-        let presence = status::look(&identity.clone().into(), &call.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
+        let presence =
+            status::look(&identity.clone().into(), &call.parameters.hypervisor, &call.deadline).map_err(|error| call.failure(error))?;
         let Presence::Active(sight) = presence else { return Err(Failure::generic(format!("{action} of {name}: it ran and is gone"))) };
         call.remember(identity, &sight);
         let condition = match sight {

@@ -73,7 +73,7 @@ impl<'a> Stopping<'a> {
         let Self { call, .. } = self;
         let Some(record) = &self.record else { return Ok(()) };
         if call.is_restored_only(record) {
-            ending::stop(&record.trace(), &call.hypervisor, &Manner::Force, &call.deadline)
+            ending::stop(&record.trace(), &call.parameters.hypervisor, &Manner::Force, &call.deadline)
                 .map_err(|error| call.failure(error.context(format_args!("stop of {}", record.name))))?;
             call.take_back(&record.name);
         } else {
@@ -216,7 +216,7 @@ impl<'a> Stopping<'a> {
             return Ok(());
         }
         call.before_end(trace);
-        ending::stop(trace, &call.hypervisor, &self.manner, &call.deadline)
+        ending::stop(trace, &call.parameters.hypervisor, &self.manner, &call.deadline)
             .map_err(|error| call.failure(error.context(format_args!("stop of {}", trace.identity.name))))
     }
 }
@@ -233,7 +233,7 @@ fn whose(call: &Call, identity: &Identity) -> Option<String> {
             return Some(format!("it is the guest of {owner}"));
         }
         let starter = shelf.starter(identity)?;
-        let seen = status::look(&identity.clone().into(), &call.hypervisor, &patience.within(ANSWER));
+        let seen = status::look(&identity.clone().into(), &call.parameters.hypervisor, &patience.within(ANSWER));
         if seen.is_ok_and(|presence| presence == Presence::Absent) {
             return Some(format!("it is not here, and {starter} is starting it"));
         }

@@ -52,7 +52,7 @@ impl Call {
         }
         let deadline = self.deadline.share(PATIENCE, 2);
         let Some(record) = self.record() else { return };
-        let size = match live::size(&record.identity(), &self.hypervisor, &deadline) {
+        let size = match live::size(&record.identity(), &self.parameters.hypervisor, &deadline) {
             Ok(Some(size)) => size,
             Ok(None) => return,
             Err(error) => return log::debug(|| error.text),

@@ -31,7 +31,7 @@ pub(super) fn validate_all(call: &Call) -> Result<(), Failure> {
     call.insist_on_files()?;
     let definition = call.definition().map_err(|error| call.failure(error))?;
     let platform = definition.platform();
-    let connection = Connection::open(&call.hypervisor.to_string(), &call.deadline).map_err(|error| call.failure(error))?;
+    let connection = Connection::open(&call.parameters.hypervisor.to_string(), &call.deadline).map_err(|error| call.failure(error))?;
     // libvirt itself says whether it has this emulator, architecture and machine here, and whether the host has KVM for it.
     connection
         .call("asking libvirt for the emulator", &call.deadline, move |connect| {
@@ -99,7 +99,7 @@ fn warn_of_locks(definition: &Definition, connection: &Connection, deadline: &De
 pub(super) fn reload_agent(call: &Call) -> Result<(), Failure> {
     call.tolerate_parameters()?;
     if let (Some(_), Some(record)) = (&call.parameters.snapshot, call.record()) {
-        let seen = status::ask(&record.identity(), &call.hypervisor, &call.deadline.part(4));
+        let seen = status::ask(&record.identity(), &call.parameters.hypervisor, &call.deadline.part(4));
         if seen.is_ok_and(|seen| seen.is_some_and(|(condition, _)| condition.runs())) {
             call.retire_state(&record.name);
         }

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use super::super::actions::Action;
-use super::super::{Environment, parameters};
+use super::super::Environment;
 use super::*;
 use crate::deadline::{Deadline, now};
 use crate::domain::ffi::simulated;
@@ -44,13 +44,11 @@ fn call(time: Duration) -> Call {
         ("OCF_RESKEY_CRM_meta_timeout", time.as_millis().to_string()),
     ];
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let mut environment = Environment::new(&variables);
-    environment.host = "b".into();
-    let (mut parameters, faults) = parameters::read(&environment);
-    assert_eq!(faults, []);
-    let hypervisor = parameters.hypervisor.take().unwrap();
+    let environment = Environment::new(&variables, "b");
     let deadline = Deadline::after(environment.budget());
-    Call { action: Action::MigrateFrom, environment, parameters, hypervisor, faults, deadline }
+    let call = Call::new(Action::MigrateFrom, environment, deadline);
+    assert_eq!(call.faults, []);
+    call
 }
 
 /// Awaits the guest; the answer, in a few words. `came`: it has come before.

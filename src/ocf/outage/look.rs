@@ -29,7 +29,7 @@ impl Call {
     /// Looks at all that the guest needs to run.
     pub(super) fn look_at_storage(&self, name: &str) -> Looked {
         let deadline = self.deadline.share(LOOKING, 3);
-        let here = Connection::open(&self.hypervisor.to_string(), &deadline);
+        let here = Connection::open(&self.parameters.hypervisor.to_string(), &deadline);
         let definition = here
             .as_ref()
             .map_err(Clone::clone)

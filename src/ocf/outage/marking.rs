@@ -94,7 +94,7 @@ impl Call {
     }
 
     fn new_marks(&self, name: &str, deadline: &Deadline) -> Result<Marks, String> {
-        let here = Connection::open(&self.hypervisor.to_string(), deadline).map_err(|error| error.text)?;
+        let here = Connection::open(&self.parameters.hypervisor.to_string(), deadline).map_err(|error| error.text)?;
         let definition = Definition::running(&here, name, deadline).map_err(|error| error.text)?.ok_or("it is gone")?;
         let findings = finding::look(&definition.xml, &|pool, volume| here.volume(pool, volume, deadline), deadline);
         Marks::leave(&findings, &self.parameters.config, &definition.identity, deadline)

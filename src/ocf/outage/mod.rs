@@ -216,7 +216,7 @@ impl Call {
     fn let_go_on(&self, identity: &Identity) -> Result<bool, String> {
         self.alone(identity, &self.deadline.share(LOOKING, 2))?;
         let deadline = self.deadline.share(LOOKING, 2);
-        match creation::go_on(identity, &self.hypervisor, &deadline) {
+        match creation::go_on(identity, &self.parameters.hypervisor, &deadline) {
             Ok(runs) => Ok(runs),
             Err(error) if error.leaves_open() => {
                 log::warning(error);

@@ -59,7 +59,7 @@ impl Call {
         // Pools are libvirt's to know; who cannot ask it gets its own error from the start. One that hangs leaves the time for a look.
         let soon = deadline.before(LOOK);
         let asks = item::items(&definition.xml).iter().any(|item| matches!(item.source, Source::Volume { .. }));
-        let here = asks.then(|| Connection::open(&self.hypervisor.to_string(), &soon));
+        let here = asks.then(|| Connection::open(&self.parameters.hypervisor.to_string(), &soon));
         let volume = |pool: &str, volume: &str| match &here {
             Some(Ok(here)) => here.volume(pool, volume, &soon),
             Some(Err(error)) => Err(error.text.clone()),

@@ -152,7 +152,7 @@ impl Call {
         let (left_alone, asked): (Vec<&str>, Vec<&str>) = nodes.iter().partition(|node| turn.leaves_alone(node));
         let quiet = |node: &str| format!("{node} gives no answer about its disks");
         let mut doubts: BTreeMap<String, String> = left_alone.iter().map(|node| ((*node).to_owned(), quiet(node))).collect();
-        let here = Connection::open(&self.hypervisor.to_string(), &limit);
+        let here = Connection::open(&self.parameters.hypervisor.to_string(), &limit);
         let running = here.and_then(|here| {
             let definition = Definition::running(&here, &identity.name, &limit)?;
             definition.map(|definition| (here, definition)).ok_or_else(|| Error::new(Kind::State, format!("{} is gone", identity.name)))

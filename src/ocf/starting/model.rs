@@ -7,7 +7,7 @@
 use super::super::actions::Action;
 use super::super::exit::Code;
 use super::super::monitor::monitor;
-use super::super::{Environment, parameters};
+use super::super::Environment;
 use super::*;
 use crate::cluster::Peer;
 use crate::deadline::{Deadline, now};
@@ -45,13 +45,11 @@ pub(super) fn call_with(node: &str, action: Action, interval: &str, more: &[(&st
         ("OCF_RESKEY_CRM_meta_timeout", "60000"),
     ];
     let all = variables.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let mut environment = Environment::new(&all.collect());
-    environment.host = "b".into();
-    let (mut parameters, faults) = parameters::read(&environment);
-    assert_eq!(faults, []);
-    let hypervisor = parameters.hypervisor.take().unwrap();
+    let environment = Environment::new(&all.collect(), "b");
     let deadline = Deadline::after(environment.budget());
-    Call { action, environment, parameters, hypervisor, faults, deadline }
+    let call = Call::new(action, environment, deadline);
+    assert_eq!(call.faults, []);
+    call
 }
 
 /// Starts the guest, and looks at it if that has succeeded; what is wrong, or the answer in a word. `unfinished`: an earlier start was.

@@ -151,7 +151,7 @@ fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[Strin
     let is_here = |found: &Found| {
         // What is here does not run yet, so that one that runs is another, whatever its host has in common with this one.
         let limit = call.deadline.share(PROVING, 2);
-        let is_asked = |asked: &Asked| asked.name() == found.host && asked.has_the_one_at(&call.hypervisor, identity, &limit);
+        let is_asked = |asked: &Asked| asked.name() == found.host && asked.has_the_one_at(&call.parameters.hypervisor, identity, &limit);
         found.paused && asked.iter().any(is_asked)
     };
     let (excused, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| is_fenced(found) || is_here(found));

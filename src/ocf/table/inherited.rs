@@ -36,7 +36,7 @@ pub(super) static ROWS: &[Parameter<Parameters>] = &[
             Kind::Text,
             Some("qemu:///system"),
             ["libvirt connection URI", "URI of the libvirt that runs the guest on each node, of the QEMU driver."],
-            set!(hypervisor = Some(Uri::parse)),
+            set!(hypervisor = Uri::parse),
         )
     },
     row(
