@@ -31,6 +31,17 @@ pub fn own_name(deadline: &Deadline) -> Result<String, tool::Trouble> {
     Ok(tool::run("crm_node", &["--name"], deadline)?.trim().to_owned())
 }
 
+/// A boolean of Pacemaker's, in any case (`crm_str_to_boolean` in its `lib/common/strings.c`). `None` for a word that is neither: what holds then is
+/// for each place of Pacemaker's to say.
+#[must_use]
+pub fn boolean(word: &str) -> Option<bool> {
+    let is = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
+    if is(&["true", "on", "yes", "y", "1"]) {
+        return Some(true);
+    }
+    is(&["false", "off", "no", "n", "0"]).then_some(false)
+}
+
 /// Sets a transient attribute of a node, or removes it (`attrd_updater`).
 ///
 /// # Errors
@@ -144,6 +155,14 @@ fn parse_peers(text: &str) -> Vec<Peer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn booleans_as_pacemaker_reads_them() {
+        assert_eq!(["true", "ON", "Yes", "y", "1"].map(boolean), [Some(true); 5]);
+        assert_eq!(["False", "off", "no", "N", "0"].map(boolean), [Some(false); 5]);
+        // Some that the agent's own parameters take.
+        assert_eq!(["ja", "nein", "f", "t", "", "2", " true"].map(boolean), [None; 7]);
+    }
 
     #[test]
     fn peers_that_are_members_and_those_that_are_lost() {

@@ -2,6 +2,7 @@
 
 use super::super::outlook;
 use super::quiet::is_harmless;
+use crate::cluster::boolean;
 use crate::cluster::cib::Cib;
 use crate::cluster::foresight::disturbance;
 use crate::cluster::view::View;
@@ -57,7 +58,7 @@ impl Entrant<'_> {
         if let Some(standby) = outlook::standby(view, node) {
             return standby;
         }
-        if cib.option("symmetric-cluster").is_some_and(|value| ["false", "off", "no", "n", "0"].contains(&value.to_lowercase().as_str())) {
+        if cib.option("symmetric-cluster").is_some_and(|value| boolean(&value) == Some(false)) {
             let why = "for a resource may be only where a constraint says so (symmetric-cluster=false)".to_owned();
             return (why, format!("pcs constraint location 'regexp%^{name}$' prefers {node}"));
         }

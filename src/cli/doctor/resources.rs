@@ -2,12 +2,12 @@
 
 use super::super::outlook;
 use super::{Case, Found, Patient, seconds};
+use crate::cluster::boolean;
 use crate::cluster::cib::{Asker, Operation};
 use crate::cluster::tool::{self, Trouble};
 use crate::deadline::Deadline;
 use crate::domain::locks;
 use crate::ocf;
-use crate::parameter;
 use std::time::Duration;
 
 /// Pacemaker's own timeout of an action, in seconds, where nothing is said.
@@ -127,7 +127,8 @@ pub(super) fn monitor(patient: &Patient, found: &mut Found) {
         let all: Vec<_> = case.resource.operations.iter().filter(|operation| operation.name == "monitor").collect();
         let mut recurring = all.iter().filter(|operation| seconds(&operation.interval).is_some_and(|interval| interval > 0)).peekable();
         let disabled = recurring.peek().copied();
-        let enabled = |operation: &&Operation| operation.settings.get("enabled").is_none_or(|value| parameter::boolean(value) != Ok(false));
+        // Whatever does not say yes is no (`find_rsc_op_entry_helper` in Pacemaker's `lib/pengine/utils.c`).
+        let enabled = |operation: &&Operation| operation.settings.get("enabled").is_none_or(|value| boolean(value) == Some(true));
         if recurring.any(enabled) {
             continue;
         }
@@ -286,6 +287,19 @@ mod tests {
         let mut found = Found::default();
         constraints(&patient, &mut found);
         assert!(found.0.is_empty(), "{:?}", found.0);
+    }
+
+    #[test]
+    fn a_monitor_is_enabled_where_pacemaker_says_so() {
+        let said = |value: &str| {
+            let resource = format!(
+                "<primitive id='web1' class='ocf' provider='kvmha' type='VirtualDomain'><operations>\
+                 <op id='m' name='monitor' interval='10s' enabled='{value}'/></operations></primitive>"
+            );
+            found(monitor, &patient(2, true, &[], &resource)).len()
+        };
+        assert_eq!(["true", "Yes", "y", "On", "1"].map(said), [0; 5]);
+        assert_eq!(["false", "no", "0", "perhaps", "ja"].map(said), [1; 5]);
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use super::read::sets;
 use super::{Asker, Cib, Primitive};
-
-/// Words that Pacemaker takes for yes, in any case (`crm_str_to_boolean` in its `lib/common/strings.c`).
-const YES: &[&str] = &["true", "on", "yes", "y", "1"];
+use crate::cluster::boolean;
 
 impl Cib {
     /// A meta attribute of a resource: its own or its template's, else that of the group or clone it is in, else that of all resources
@@ -27,7 +25,7 @@ impl Cib {
     /// Whether Pacemaker may move a resource live.
     #[must_use]
     pub fn is_movable(&self, resource: &str) -> bool {
-        self.meta(resource, "allow-migrate").is_some_and(|value| YES.iter().any(|yes| value.eq_ignore_ascii_case(yes)))
+        self.meta(resource, "allow-migrate").is_some_and(|value| boolean(&value) == Some(true))
     }
 }
 
