@@ -8,8 +8,7 @@ use crate::deadline::{Deadline, Task};
 use crate::domain::migration::preflight::shared;
 use crate::domain::{Connection, Definition};
 use crate::ocf::Asked;
-use crate::storage::hazards::hazards;
-use crate::storage::{Finding, Same, Sight, finding};
+use crate::storage::{Finding, Same, Sight, finding, hazards};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
@@ -164,7 +163,7 @@ fn answer<'a>(seen: &'a Seen, to: Option<&'a str>) -> Answer<'a> {
 
 fn entry(finding: &Finding) -> Entry<'_> {
     let kind = finding.kind().and_then(|kind| kind.row()).map(|row| row.name);
-    Entry { finding, kind, identity: finding.token(), hazards: hazards(&finding.item, finding.facts()) }
+    Entry { finding, kind, identity: finding.token(), hazards: hazards::seen(finding) }
 }
 
 fn is_bad(seen: &Seen) -> bool {
@@ -207,7 +206,7 @@ fn notes(seen: &Seen) -> String {
             Some(Same::Alike(why) | Same::Different(why) | Same::Unknown(why)) => Some(why.clone()),
             _ => None,
         };
-        for note in missing.into_iter().chain(same).chain(hazards(&finding.item, finding.facts())) {
+        for note in missing.into_iter().chain(same).chain(hazards::seen(finding)) {
             text.push_str(&format!("{}: {note}\n", finding.item.name));
         }
     }

@@ -4,6 +4,7 @@ mod change;
 mod edit;
 mod meta;
 mod part;
+mod place;
 mod read;
 mod rule;
 

@@ -37,6 +37,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether libvirt is told that the move is safe (`--unsafe`).
+    #[must_use]
+    pub fn is_unsafe(&self) -> bool {
+        self.flags & sys::VIR_MIGRATE_UNSAFE != 0
+    }
+
     /// Whether the memory is sent encrypted (`--tls`).
     #[must_use]
     pub fn is_encrypted(&self) -> bool {

@@ -5,8 +5,8 @@ use super::exit::Failure;
 use super::{Call, Environment, route};
 use crate::deadline::Deadline;
 use crate::domain::emulator::Emulator;
-use crate::domain::migration::Plan;
 use crate::domain::migration::policy::Policy;
+use crate::domain::migration::{Plan, StorageCheck};
 use crate::domain::record::{Record, Shelf};
 use crate::domain::{Definition, Identity, Uri, evidence, saved_state, twin};
 use std::collections::BTreeMap;
@@ -56,6 +56,18 @@ impl Asked {
     #[must_use]
     pub fn reaches_others(&self) -> bool {
         self.call.reaches_others()
+    }
+
+    /// Whether what is under the guest is compared with nothing (`migration_storage_check=off`).
+    #[must_use]
+    pub fn compares_no_storage(&self) -> bool {
+        self.call.parameters.migration_storage_check == StorageCheck::Off
+    }
+
+    /// Whether the disks are said to be shared, whatever the names of their file systems are (`--unsafe`).
+    #[must_use]
+    pub fn is_unsafe(&self) -> bool {
+        self.call.parameters.migrate_options.is_unsafe()
     }
 
     /// The guest that the resource means, as far as this node knows: by its state file, its definition, or its names. Of a state file whose

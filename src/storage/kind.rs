@@ -159,6 +159,15 @@ pub static TABLE: &[Row] = &[
     row(Kind::NetOther, "another protocol of QEMU", ADDRESS, "", Tried::No),
 ];
 
+/// File systems that one host mounts at a time, by the kernel's names; of one that is not here nothing is known.
+const OF_ONE_HOST: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "f2fs"];
+
+/// Whether no other host can have what is on a file system of this name, while this one has it mounted.
+#[must_use]
+pub fn is_of_one_host(file_system: &str) -> bool {
+    OF_ONE_HOST.contains(&file_system)
+}
+
 impl Kind {
     /// By the name of a file system, as the kernel's mount table has it.
     #[must_use]

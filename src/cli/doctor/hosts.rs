@@ -53,6 +53,11 @@ fn answered(patient: &Patient) -> impl Iterator<Item = (&Host, &About)> {
     patient.hosts.iter().filter_map(|host| Some((host, host.answer.as_ref().ok()?)))
 }
 
+/// Whether the libvirt at this URI has answered.
+pub(super) fn answers(patient: &Patient, uri: &str) -> bool {
+    answered(patient).any(|(host, _)| host.uri == uri)
+}
+
 /// Those that cannot be asked: nothing can be started there, or moved there.
 pub(super) fn reach(patient: &Patient, found: &mut Found) {
     for host in &patient.hosts {

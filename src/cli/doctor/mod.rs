@@ -6,6 +6,7 @@ mod power;
 mod quorum;
 mod resources;
 mod selinux;
+mod storage;
 
 use super::overview::is_guest;
 use super::print;
@@ -16,6 +17,7 @@ use crate::cluster::view::View;
 use crate::deadline::Deadline;
 use crate::domain::Definition;
 use crate::ocf::Asked;
+use crate::storage::Finding;
 use clap::Args;
 use serde::Serialize;
 use std::fmt;
@@ -29,7 +31,7 @@ const DEFINITIONS: Duration = Duration::from_secs(10);
 #[derive(Args)]
 #[command(
     after_help = "The code is 0 if nothing was found, 1 if something was. What is looked at is the cluster's configuration, this node's own files and \
-what other nodes' libvirts say: run it on every node.\n\nExamples:\n  kvmha doctor\n  kvmha doctor --quiet\n  kvmha doctor --json | jq -r '.findings[].remedy'"
+storage, and what other nodes' libvirts say: run it on every node. To ask them for a disk that is on a local file system here, a folder lies beside it for a moment.\n\nExamples:\n  kvmha doctor\n  kvmha doctor --quiet\n  kvmha doctor --json | jq -r '.findings[].remedy'"
 )]
 pub(super) struct Arguments {
     /// Only what was found
@@ -61,7 +63,7 @@ impl fmt::Display for Level {
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-struct Finding {
+struct Ailment {
     check: &'static str,
     level: Level,
     text: String,
@@ -113,6 +115,7 @@ const CHECKS: &[Check] = &[
     Check { name: "constraints", ok: "no move has left one", look: resources::constraints },
     Check { name: "disk locks", ok: "something keeps a second emulator from each disk", look: resources::locks },
     Check { name: "disks", ok: "guests run on those that their definitions name", look: hosts::disks },
+    Check { name: "storage", ok: "nothing of it will hurt a guest, as far as this node sees", look: storage::storage },
     Check { name: "SELinux", ok: "keeps no emulator from its disks", look: selinux::booleans },
     Check { name: "libvirt", ok: "all that can be asked answer", look: hosts::reach },
     Check { name: "versions", ok: "the same everywhere, without a defect that matters here", look: hosts::versions },
@@ -128,6 +131,8 @@ struct Case {
     resource: Primitive,
     asked: Result<Asked, String>,
     definition: Result<Definition, String>,
+    /// What is under it, as this node sees it.
+    storage: Vec<Finding>,
 }
 
 impl Case {
@@ -149,8 +154,9 @@ impl Patient {
     fn examine() -> anyhow::Result<Self> {
         let pacemaker = Deadline::after(PACEMAKER);
         let (here, view, cib) = (own_name(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
-        let guests = cases(&cib, Deadline::after(DEFINITIONS));
+        let mut guests = cases(&cib, Deadline::after(DEFINITIONS));
         let hosts = hosts::ask(&here, &view, &guests);
+        storage::look(&mut guests);
         Ok(Self { here, view, cib, guests, hosts })
     }
 }
@@ -159,7 +165,7 @@ fn cases(cib: &Cib, reading: Deadline) -> Vec<Case> {
     let cases = cib.resources().into_iter().filter(is_guest).map(|resource| {
         let asked = Asked::new(Some(&resource.id), &resource.parameters, "", reading);
         let definition = asked.as_ref().map_err(Clone::clone).and_then(Asked::definition);
-        Case { resource, asked, definition }
+        Case { resource, asked, definition, storage: Vec::new() }
     });
     cases.collect()
 }
@@ -168,7 +174,7 @@ fn cases(cib: &Cib, reading: Deadline) -> Vec<Case> {
 struct Answer<'a> {
     node: &'a str,
     healthy: bool,
-    findings: &'a [Finding],
+    findings: &'a [Ailment],
 }
 
 /// 0: nothing was found. 1: something was, or Pacemaker cannot be asked.
@@ -186,7 +192,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             let colour = if level == Level::Problem { Colour::Red } else { Colour::Yellow };
             rows.push((colour, vec![check.name.to_owned(), level.to_string(), text.clone()]));
             rows.push((Colour::Plain, vec![String::new(), String::new(), format!("-> {remedy}")]));
-            findings.push(Finding { check: check.name, level, text, remedy });
+            findings.push(Ailment { check: check.name, level, text, remedy });
         }
     }
     let healthy = findings.is_empty();

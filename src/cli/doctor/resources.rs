@@ -279,8 +279,12 @@ mod tests {
         )
         .unwrap();
         let view = "<r><summary><current_dc present='false'/></summary><resources><resource id='web1' role='Migrating'/></resources></r>";
-        let guests =
-            cib.resources().into_iter().map(|resource| Case { resource, asked: Err(String::new()), definition: Err(String::new()) });
+        let guests = cib.resources().into_iter().map(|resource| Case {
+            resource,
+            asked: Err(String::new()),
+            definition: Err(String::new()),
+            storage: Vec::new(),
+        });
         let guests = guests.collect();
         let patient = Patient { here: "n1".to_owned(), view: view::parse(view).unwrap(), cib, guests, hosts: Vec::new() };
         assert_eq!(patient.cib.moves_left().len(), 1);

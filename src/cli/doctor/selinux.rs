@@ -5,16 +5,10 @@
 
 use super::power::{SETTINGS, setting};
 use super::{Found, Patient};
-use crate::deadline::Deadline;
-use crate::domain::Connection;
-use crate::storage::{Finding, Mount, Role, finding};
+use crate::storage::{Finding, Mount, Role};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-
-/// For the disks of all guests.
-const DISKS: Duration = Duration::from_secs(15);
 
 /// The boolean without which no emulator opens what is on this file system.
 fn boolean(mount: &Mount) -> Option<&'static str> {
@@ -33,17 +27,12 @@ fn boolean(mount: &Mount) -> Option<&'static str> {
 
 /// Disks on this node that SELinux here keeps emulators from: the start fails, and a move to it.
 pub(super) fn booleans(patient: &Patient, found: &mut Found) {
-    let (root, deadline) = (Path::new("/"), Deadline::after(DISKS));
+    let root = Path::new("/");
     if !confines(root) {
         return;
     }
     for case in &patient.guests {
-        let (Ok(asked), Ok(definition)) = (&case.asked, &case.definition) else { continue };
-        let volume = |pool: &str, name: &str| {
-            let here = Connection::open(&asked.hypervisor().to_string(), &deadline).map_err(|error| error.text)?;
-            here.volume(pool, name, &deadline)
-        };
-        kept(root, &patient.here, case.id(), &finding::look(&definition.xml, &volume, &deadline), found);
+        kept(root, &patient.here, case.id(), &case.storage, found);
     }
 }
 

@@ -209,6 +209,37 @@ pub const BROKEN: &[Broken] = &[
         )],
     },
     Broken { make: &[LOCKLESS], mend: &[CLEAN], found: &[("disk locks", "bad: nothing locks vda (/dev/nothing)", "lock_manager")] },
+    Broken {
+        make: &[Line("node1", "sed -i \"s/cache='none'/cache='unsafe'/\" /srv/vms/web1.xml")],
+        mend: &[Line("node1", "sed -i \"s/cache='unsafe'/cache='none'/\" /srv/vms/web1.xml")],
+        found: &[("storage", "vda (/srv/vms/web1.img) of web1: cache='unsafe'", "cache='none'")],
+    },
+    // Each node has a file of that name.
+    Broken {
+        make: &[
+            Line("node2", "mkdir /srv/own && truncate -s 1M /srv/own/web1.img"),
+            Line("node3", "mkdir /srv/own && truncate -s 1M /srv/own/web1.img"),
+            Line(
+                "node1",
+                "mkdir /srv/own && truncate -s 1M /srv/own/web1.img && sed -i s,/srv/vms/web1.img,/srv/own/web1.img, /srv/vms/web1.xml",
+            ),
+        ],
+        mend: &[
+            Line("node1", "sed -i s,/srv/own/web1.img,/srv/vms/web1.img, /srv/vms/web1.xml && rm -r /srv/own"),
+            Line("node2", "rm -r /srv/own"),
+            Line("node3", "rm -r /srv/own"),
+        ],
+        found: &[("storage", "of node1, and node2 has not the same", "pcs constraint location web1 avoids node2")],
+    },
+    Broken {
+        make: &[Line(
+            "node1",
+            "mkdir /srv/read && mount --bind /srv/vms /srv/read && mount -o remount,bind,ro /srv/read && \
+             sed -i s,/srv/vms/web1.img,/srv/read/web1.img, /srv/vms/web1.xml",
+        )],
+        mend: &[Line("node1", "sed -i s,/srv/read/web1.img,/srv/vms/web1.img, /srv/vms/web1.xml && umount /srv/read && rmdir /srv/read")],
+        found: &[("storage", "its file system is mounted read-only", "mount it rw again")],
+    },
     // Its guest runs, paused, on web1's image: a snapshot or a block copy has gone on there.
     Broken {
         make: &[

@@ -5,11 +5,7 @@ use super::Check;
 use super::target::Target;
 use crate::deadline::Deadline;
 use crate::domain::host::Version;
-use crate::storage::{Finding, Source};
-use virt::sys;
-
-/// File systems that libvirt takes for local in each release.
-const LOCAL: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "f2fs"];
+use crate::storage::{Finding, Source, kind};
 
 /// File systems that libvirt knows to be shared between hosts (`virFileIsSharedFSType`; of FUSE's GlusterFS's alone).
 const SHARED: &[&str] =
@@ -22,7 +18,7 @@ const ADVICE: &str = "put the disk on storage that both nodes have; if it is, an
 
 /// What libvirt will say of these disks.
 pub(super) fn checks(findings: &[Finding], target: &Target, deadline: &Deadline) -> Vec<Check> {
-    if target.plan.options.flags & sys::VIR_MIGRATE_UNSAFE != 0 {
+    if target.plan.options.is_unsafe() {
         return Vec::new();
     }
     let local = findings.iter().filter_map(|finding| Some((finding, kind(finding)?)));
@@ -46,6 +42,7 @@ pub(super) fn is_taken_for_own(kind: &str, target: &Target, deadline: &Deadline)
 fn kind(finding: &Finding) -> Option<&str> {
     let facts = finding.facts().filter(|facts| !facts.block)?;
     let file = matches!(finding.item.source, Source::Path(_) | Source::Volume { .. });
-    let local = LOCAL.contains(&facts.mount.kind.as_str());
+    // libvirt takes them for local in each release.
+    let local = kind::is_of_one_host(&facts.mount.kind);
     (file && local && finding.item.role == crate::storage::Role::Disk).then_some(facts.mount.kind.as_str())
 }

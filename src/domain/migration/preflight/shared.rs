@@ -60,7 +60,7 @@ pub(super) fn hazards(xml: &str, here: &Connection, deadline: &Deadline) -> Vec<
     let findings = look(xml, &|pool, volume| here.volume(pool, volume, deadline), deadline);
     let said = findings.iter().flat_map(|finding| {
         let said = hazards::hazards(&finding.item, finding.facts());
-        said.into_iter().map(|text| Check::warning("storage", format!("{}: {text}", finding.item), ""))
+        said.into_iter().map(|hazard| Check::warning("storage", format!("{}: {}", finding.item, hazard.text), ""))
     });
     said.collect()
 }
