@@ -251,6 +251,17 @@ fn a_reason_is_looked_up_in_one_place() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Without proof Pacemaker starts what its probes do not see, and restarts what has come by a move; the doctor advises the same.
+#[test]
+fn nobody_is_told_to_have_a_failure_forgotten_by_hand() {
+    for name in ["docs/exit-reasons.md", "docs/operation.md"] {
+        let page = fs::read_to_string(project().join(name)).unwrap();
+        let told: Vec<_> = page.lines().filter(|line| line.contains("cleanup") && !line.contains("by hand")).collect();
+        assert!(told.is_empty(), "{name}: {told:#?}");
+        assert!(page.contains("kvmha repair"), "{name}");
+    }
+}
+
 #[test]
 fn a_group_of_reasons_holds_what_its_remedy_mends() {
     let page = fs::read_to_string(project().join("docs/exit-reasons.md")).unwrap();
