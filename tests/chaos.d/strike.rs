@@ -77,8 +77,11 @@ impl Play<'_> {
                     let _ = fs::rename(&hidden, &config);
                 });
             }
-            Fault::FailFencing => self.trouble_fencing(FenceFault::Refuse, lasts),
-            Fault::HangFencing => self.trouble_fencing(FenceFault::Hang, lasts),
+            Fault::FailFencing => self.trouble_fencing(FaultKind::FenceFails, FenceFault::Refuse, lasts),
+            Fault::HangFencing => self.trouble_fencing(FaultKind::FenceFails, FenceFault::Hang, lasts),
+            Fault::LieFencing { mute } => {
+                self.trouble_fencing(FaultKind::FenceLies, if mute { FenceFault::Mute } else { FenceFault::Lie }, lasts);
+            }
         }
     }
 
@@ -94,9 +97,9 @@ impl Play<'_> {
         self.recorder.over(fault);
     }
 
-    fn trouble_fencing(&self, how: FenceFault, lasts: Duration) {
+    fn trouble_fencing(&self, kind: FaultKind, how: FenceFault, lasts: Duration) {
         let lab = self.lab();
-        self.during(FaultKind::FenceFails, "", lasts, &|| lab.fence_fault(how).is_ok(), &|| {
+        self.during(kind, "", lasts, &|| lab.fence_fault(how).is_ok(), &|| {
             let _ = lab.fence_fault(FenceFault::None);
         });
     }

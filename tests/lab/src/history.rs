@@ -183,6 +183,8 @@ pub enum FaultKind {
     ConfigGone,
     /// The fence device refused, or did not answer.
     FenceFails,
+    /// The fence device did what it was asked, and said an error, or nothing.
+    FenceLies,
     /// Another agent than the one under test looked after a guest.
     OtherAgent,
     /// The others have lost a node from their membership, whatever the reason.

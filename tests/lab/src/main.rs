@@ -90,6 +90,8 @@ fn work(lab: &Lab, word: InLab) -> Result<ExitCode> {
             FaultKind::None => Fault::None,
             FaultKind::Refuse => Fault::Refuse,
             FaultKind::Hang => Fault::Hang,
+            FaultKind::Lie => Fault::Lie,
+            FaultKind::Mute => Fault::Mute,
             FaultKind::Slow => Fault::Slow(seconds.context("slow needs a number of seconds")?),
         })?,
         InLab::Guest(guest) => self::guest(lab, guest)?,

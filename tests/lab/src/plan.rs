@@ -197,6 +197,11 @@ pub enum Fault {
     },
     FailFencing,
     HangFencing,
+    /// The device does what it is asked, and says that it has not, or nothing. The other lie, off of what runs, would have two copies of a guest on one
+    /// disk, by the device's fault.
+    LieFencing {
+        mute: bool,
+    },
 }
 
 impl Fault {
@@ -215,7 +220,7 @@ impl Fault {
             Self::KillEmulator { guest } | Self::FreezeEmulator { guest } | Self::KillAgent { guest } | Self::HideConfig { guest } => {
                 guest.to_string()
             }
-            Self::FillStorage | Self::FailFencing | Self::HangFencing => String::new(),
+            Self::FillStorage | Self::FailFencing | Self::HangFencing | Self::LieFencing { .. } => String::new(),
         }
     }
 }
@@ -239,6 +244,8 @@ impl fmt::Display for Fault {
             Self::HideConfig { guest } => write!(f, "definition of {guest} gone"),
             Self::FailFencing => write!(f, "fence device fails"),
             Self::HangFencing => write!(f, "fence device does not answer"),
+            Self::LieFencing { mute: false } => write!(f, "fence device does it and says that it has not"),
+            Self::LieFencing { mute: true } => write!(f, "fence device does it and does not answer"),
         }
     }
 }
@@ -341,11 +348,11 @@ fn work_of(script: &Script, random: &mut Random) -> Step {
 
 fn fault_of(script: &Script, node: NodeNumber, random: &mut Random) -> Step {
     let guest = GuestNumber(below(random, script.guests) + 1);
-    let (deaf, ahead) = (random.below(2) == 0, random.pick(&JUMPS));
-    let (fault, lasts) = match random.below(26) {
+    let (one, ahead) = (random.below(2) == 0, random.pick(&JUMPS));
+    let (fault, lasts) = match random.below(28) {
         0 => (Fault::PowerCut { node }, 100),
         1 => (Fault::NetworkCut { node }, 6000),
-        2 => (Fault::NetworkOneWay { node, deaf }, 6000),
+        2 => (Fault::NetworkOneWay { node, deaf: one }, 6000),
         3 => (Fault::FreezeCorosync { node }, 4000),
         4..=6 => (Fault::KillDaemon { node }, 4000),
         7..=9 => (Fault::FreezeDaemon { node }, 8000),
@@ -357,7 +364,9 @@ fn fault_of(script: &Script, node: NodeNumber, random: &mut Random) -> Step {
         20 | 21 => (Fault::KillAgent { guest }, 100),
         22 | 23 => (Fault::HideConfig { guest }, 6000),
         24 => (Fault::FailFencing, 6000),
-        _ => (Fault::HangFencing, 6000),
+        25 => (Fault::HangFencing, 6000),
+        // Only who is fenced meanwhile meets it.
+        _ => (Fault::LieFencing { mute: one }, 12_000),
     };
     step(random, What::Fault(fault), lasts)
 }
@@ -366,6 +375,26 @@ fn fault_of(script: &Script, node: NodeNumber, random: &mut Random) -> Step {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_seed_plays_the_same_again_and_has_every_fault() {
+        let script = |seed| Script { seed, operations: 4000, guests: 4, nodes: 3, ours: true, fenced: true };
+        assert_eq!(plan(&script(7)), plan(&script(7)));
+        assert_ne!(plan(&script(7)), plan(&script(8)));
+        let faults: Vec<String> =
+            plan(&script(7)).iter().flatten().filter(|step| step.what.is_fault()).map(|step| step.what.to_string()).collect();
+        for part in [
+            "power cut",
+            "hears nothing",
+            "is not heard",
+            "device fails",
+            "device does not",
+            "says that it has not",
+            "does it and does not",
+        ] {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:?}");
+        }
+    }
 
     /// With every node in standby, or lost, Pacemaker stops the guests, and the judge would take that for the agent's doing.
     #[test]

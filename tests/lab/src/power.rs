@@ -9,6 +9,7 @@ use crate::layout::{Network, SWITCH_ADDRESS, SWITCH_PORT, node_name};
 use crate::process::{Identity, replace, spawn_free, tail, wait_until};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -40,6 +41,46 @@ pub enum Fault {
     Hang,
     /// After so many seconds.
     Slow(u64),
+    /// With an error, when it has done what was asked.
+    Lie,
+    /// Never, while the fault lasts, when it has done what was asked.
+    Mute,
+}
+
+impl Fault {
+    fn of(text: &str) -> Self {
+        match text.split_whitespace().collect::<Vec<_>>()[..] {
+            ["refuse"] => Self::Refuse,
+            ["hang"] => Self::Hang,
+            ["slow", seconds] => Self::Slow(seconds.parse().unwrap_or(5)),
+            ["lie"] => Self::Lie,
+            ["mute"] => Self::Mute,
+            _ => Self::None,
+        }
+    }
+
+    /// What is said of what was done; nothing where nothing is. What only looks is answered truly: a lie about power that is on would be believed.
+    fn told(self, asked: &str, done: String) -> Option<String> {
+        let acts = ["off ", "on "].iter().any(|word| asked.starts_with(word));
+        match self {
+            Self::Lie if acts => Some("error the contact is said to stick".to_owned()),
+            Self::Mute if acts => None,
+            _ => Some(done),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => write!(f, "none"),
+            Self::Refuse => write!(f, "refuse"),
+            Self::Hang => write!(f, "hang"),
+            Self::Slow(seconds) => write!(f, "slow {seconds}"),
+            Self::Lie => write!(f, "lie"),
+            Self::Mute => write!(f, "mute"),
+        }
+    }
 }
 
 impl Lab {
@@ -109,23 +150,11 @@ impl Lab {
 
     /// Sets how the power switch answers from now on.
     pub fn fence_fault(&self, fault: Fault) -> Result<()> {
-        let text = match fault {
-            Fault::None => "none\n".to_owned(),
-            Fault::Refuse => "refuse\n".to_owned(),
-            Fault::Hang => "hang\n".to_owned(),
-            Fault::Slow(seconds) => format!("slow {seconds}\n"),
-        };
-        replace(&self.layout().fault(), &text)
+        replace(&self.layout().fault(), &format!("{fault}\n"))
     }
 
     fn fault(&self) -> Fault {
-        let text = fs::read_to_string(self.layout().fault()).unwrap_or_default();
-        match text.split_whitespace().collect::<Vec<_>>()[..] {
-            ["refuse"] => Fault::Refuse,
-            ["hang"] => Fault::Hang,
-            ["slow", seconds] => Fault::Slow(seconds.parse().unwrap_or(5)),
-            _ => Fault::None,
-        }
+        Fault::of(&fs::read_to_string(self.layout().fault()).unwrap_or_default())
     }
 
     /// Starts the power switch, if it does not run.
@@ -195,18 +224,27 @@ fn answer(lab: &Lab, mut stream: &TcpStream) -> Result<()> {
             return Ok(());
         }
         Fault::Hang => {
-            while lab.fault() == Fault::Hang {
-                thread::sleep(Duration::from_millis(100));
-            }
+            outlast(lab, fault);
             return Ok(());
         }
         Fault::Slow(seconds) => thread::sleep(Duration::from_secs(seconds)),
-        Fault::None => {}
+        Fault::None | Fault::Lie | Fault::Mute => {}
     }
     let text = obey(lab, &asked).unwrap_or_else(|error| format!("error {error:#}").replace('\n', " "));
-    note(&format!("{from} {asked}: {text}"));
-    writeln!(stream, "{text}")?;
+    let Some(told) = fault.told(&asked, text) else {
+        note(&format!("{from} {asked}: nothing is said"));
+        outlast(lab, fault);
+        return Ok(());
+    };
+    note(&format!("{from} {asked}: {told}"));
+    writeln!(stream, "{told}")?;
     Ok(())
+}
+
+fn outlast(lab: &Lab, fault: Fault) {
+    while lab.fault() == fault {
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn obey(lab: &Lab, asked: &str) -> Result<String> {
@@ -222,4 +260,31 @@ fn obey(lab: &Lab, asked: &str) -> Result<String> {
 fn note(text: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     eprintln!("{:.3} {text}", now.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_read_as_it_was_written() {
+        for fault in [Fault::None, Fault::Refuse, Fault::Hang, Fault::Slow(7), Fault::Lie, Fault::Mute] {
+            assert_eq!(Fault::of(&format!("{fault}\n")), fault);
+        }
+        assert_eq!(Fault::of(""), Fault::None);
+    }
+
+    /// Off that is not there would have two copies of a guest on one disk. What is believed of these lies is only that a node still has power.
+    #[test]
+    fn a_switch_that_lies_says_of_nothing_that_it_is_off() {
+        for fault in [Fault::Lie, Fault::Mute] {
+            for asked in ["off node1", "on node1"] {
+                assert!(fault.told(asked, "ok".into()).is_none_or(|text| text.starts_with("error ")), "{fault}: {asked}");
+            }
+            for (asked, done) in [("status node1", "on"), ("status node1", "off"), ("list", "node1 node2")] {
+                assert_eq!(fault.told(asked, done.into()).as_deref(), Some(done));
+            }
+        }
+        assert_eq!(Fault::None.told("off node1", "ok".into()).as_deref(), Some("ok"));
+    }
 }

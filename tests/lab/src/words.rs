@@ -173,10 +173,18 @@ pub enum Storage {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum FaultKind {
+    /// It answers as it should
     None,
+    /// It says an error, and does nothing
     Refuse,
+    /// It says nothing, and does nothing
     Hang,
+    /// It answers late
     Slow,
+    /// It does what is asked, and says an error
+    Lie,
+    /// It does what is asked, and says nothing
+    Mute,
 }
 
 #[derive(Subcommand)]

@@ -138,7 +138,7 @@ fn has_cause(history: &History, action: &Action) -> bool {
     requests(history, &action.guest, Request::Off).any(|one| one.begin <= action.end && one.end >= since)
         || faults_near(history, &action.guest, action.begin, action.end).any(|fault| match fault.kind {
             // Neither is a reason for the agent to fail.
-            FaultKind::FenceFails | FaultKind::ClockJump => false,
+            FaultKind::FenceFails | FaultKind::FenceLies | FaultKind::ClockJump => false,
             kind if does_without(&action.name, kind) => false,
             // It hangs and fails under those that have something on it, and under nobody else.
             FaultKind::StorageFrozen | FaultKind::StorageFull if !is_on_failing_storage(history, &action.guest) => false,

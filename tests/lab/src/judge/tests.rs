@@ -109,6 +109,7 @@ fn a_restart_needs_a_reason() {
     assert_eq!(caused(FaultKind::EmulatorFrozen, "vm2"), [Violation::NeedlessRestart]);
     assert_eq!(caused(FaultKind::NetworkOneWay, "node1"), []);
     assert_eq!(caused(FaultKind::FenceFails, ""), [Violation::NeedlessRestart]);
+    assert_eq!(caused(FaultKind::FenceLies, ""), [Violation::NeedlessRestart]);
     assert_eq!(caused(FaultKind::ClockJump, "node1"), [Violation::NeedlessRestart]);
 }
 

@@ -56,3 +56,27 @@ fn a_fencing_that_came_to_nothing_ends() {
     assert_eq!(asked(20.0, &[], &again), []);
     assert_eq!(asked(20.0, &[50.0], &again), [Violation::NeedlessFencing]);
 }
+
+/// It was done, and another thing was said: the guest ends when it was asked, and the node is fenced once more.
+#[test]
+fn a_device_that_lies_costs_nothing_but_a_second_fencing() {
+    let lied = |change: &dyn Fn(&mut History)| {
+        let mut history = restarted();
+        history.faults.push(fault(FaultKind::FenceLies, "", 80.0, 100.0));
+        history.fencings.push(Fencing { node: "node1".to_owned(), asked: 94.8, done: None });
+        history.fencings.push(Fencing { node: "node1".to_owned(), asked: 154.9, done: Some(155.2) });
+        change(&mut history);
+        violations(&history)
+    };
+    let lost = |history: &mut History| history.faults.push(fault(FaultKind::NodeLost, "node1", 90.0, 90.0));
+    assert_eq!(lied(&lost), []);
+    // The first one still needs a reason.
+    assert_eq!(lied(&|_| {}), [Violation::NeedlessFencing]);
+    // And a guest that ended long before has another.
+    let earlier = |history: &mut History| {
+        lost(history);
+        history.fencings.iter_mut().for_each(|fencing| fencing.asked += 40.0);
+        history.faults.iter_mut().for_each(|fault| (fault.begin, fault.end) = (fault.begin + 40.0, fault.end + 40.0));
+    };
+    assert_eq!(lied(&earlier), [Violation::NeedlessRestart]);
+}
