@@ -49,8 +49,8 @@ fn standard_input() -> Result<Vec<u8>, String> {
 }
 
 /// Understands standard input. Lines are trimmed, and those that begin with `#` are comments. One pair of double quotes around a value is
-/// removed. Where a key comes again its last value counts; of `uri` all do, and of two different plugs the one that is not the node's name.
-/// A key that nobody knows is ignored, and noted as an oddity.
+/// removed. Where a key comes again its last value counts; of `uri` all do, of two different plugs the one that is not the node's name, and of
+/// the action the one under its own name. A key that nobody knows is ignored, and noted as an oddity.
 ///
 /// # Errors
 /// It is too long, or no text, or has two plugs that are not the node's name. Nothing of it is then believed.
@@ -64,6 +64,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
     }
     let mut given = Given { cut: !text.is_empty() && !text.ends_with('\n'), ..Given::default() };
     let mut plugs: BTreeMap<&str, &str> = BTreeMap::new();
+    let (mut action, mut option) = (None, false);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -79,6 +80,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
                 if row.parameter.name == "plug" && !value.is_empty() {
                     plugs.insert(key, value);
                 }
+                option |= key == "option";
+                if key == "action" {
+                    action = Some(value);
+                }
                 given.take(row, value);
             }
             None => {
@@ -86,6 +91,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Given, String> {
                 given.oddities.push(format!("unknown option {key:?} is ignored"));
             }
         }
+    }
+    // Pacemaker strips `action` from a device's own parameters, not its older name `option` (`append_config_arg` in its
+    // `lib/fencing/st_actions.c`), and passes that beside the action that it wants: a monitor would turn the guest off.
+    if let Some(action) = action.filter(|_| option) {
+        given.values.insert("action".to_owned(), action.to_owned());
+        given.oddities.push("option is ignored: action says what is done".to_owned());
     }
     // Pacemaker passes the node's name as plug (since 3.0.1; as port before) also to a device that has a port (plug) of its own
     // (`make_args` in its `lib/fencing/st_actions.c`), in any order. What the device says is meant.
@@ -211,6 +222,17 @@ mod tests {
         assert_eq!(value(&given, "missing_as_off"), Some("0"));
         assert_eq!(given.oddities.len(), 3, "{:?}", given.oddities);
         assert!(!given.cut);
+    }
+
+    /// Pacemaker strips `action` from a device's own parameters, and passes the older name on beside its own `action`.
+    #[test]
+    fn an_older_name_of_the_action_is_none_beside_it() {
+        for text in ["action=monitor\noption=off\n", "option=off\naction=monitor\n", "option=off\naction=\"monitor\"\noption=reboot\n"] {
+            let given = parse(text.as_bytes()).unwrap();
+            assert_eq!((value(&given, "action"), given.oddities.len()), (Some("monitor"), 1), "{text:?}: {:?}", given.oddities);
+        }
+        let given = parse(b"option=off\noption=status\n").unwrap();
+        assert_eq!((value(&given, "action"), given.oddities.len()), (Some("status"), 0));
     }
 
     /// As Pacemaker 3.0.1 sends it for a device with port=guest1 and pcmk_host_list=node1, in either order.
