@@ -27,12 +27,14 @@ pub(super) fn run(action: Action, options: &Options, caller: Caller) -> Report {
 }
 
 /// What is asked for, and what that needs.
-struct Request {
+pub(super) struct Request {
     action: Action,
-    options: Options,
+    /// The options, with the password.
+    pub(super) options: Options,
     caller: Caller,
     limits: Limits,
-    pool: Pool,
+    /// The hosts.
+    pub(super) pool: Pool,
     plugs: Vec<Plug>,
     begin: Instant,
 }
@@ -40,7 +42,7 @@ struct Request {
 impl Request {
     /// # Errors
     /// It makes no sense, or the password cannot be had.
-    fn new(action: Action, options: &Options, caller: Caller) -> std::result::Result<Self, String> {
+    pub(super) fn new(action: Action, options: &Options, caller: Caller) -> std::result::Result<Self, String> {
         let begin = deadline::now();
         let limits = Limits::of(options, caller);
         let mut options = options.clone();
@@ -56,6 +58,11 @@ impl Request {
             return Err(format!("identity_file {} does not exist", file.display()));
         }
         Ok(Self { action, options, caller, limits, pool, plugs, begin })
+    }
+
+    /// The guests that other options mean, at the same hosts.
+    pub(super) fn plugs(&self, action: Action, options: &Options) -> std::result::Result<Vec<Plug>, String> {
+        plugs(action, options, &self.pool, &Nodes::new(self.caller))
     }
 
     fn carry_out(self) -> Report {

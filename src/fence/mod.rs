@@ -6,6 +6,7 @@ mod action;
 mod actions;
 mod address;
 mod carried;
+mod device;
 mod ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
@@ -32,6 +33,7 @@ mod verdict;
 mod victim;
 
 pub use carried::{Carried, carried};
+pub use device::{Device, Said, fixed_plug};
 pub use input::command;
 pub use metadata::document;
 pub use note::{Unproven, unproven};

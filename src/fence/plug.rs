@@ -52,6 +52,11 @@ impl Plug {
         Error::new(Kind::State, format!("{}: {text}", self.target.word))
     }
 
+    /// That the plug is no guest's, or not that of one alone.
+    fn nobody(&self, text: impl std::fmt::Display) -> Error {
+        Error::new(Kind::NotFound, format!("{}: {text}", self.target.word))
+    }
+
     /// The note about this guest. One that cannot be read might say that its end is unproven.
     pub(super) fn note(&self) -> Result<Option<Note>> {
         let word = self.target.uuid.as_ref().unwrap_or(&self.target.word);
@@ -178,7 +183,7 @@ impl Plug {
             // It has said by now that it does not know the plug.
             let Ok(list) = list.inspect_err(|error| log::warning(error)) else { continue };
             if let Some(entry) = list.iter().find(|entry| entry.active && entry.name.to_lowercase() == name.to_lowercase()) {
-                return Err(self.failure(format_args!(
+                return Err(self.nobody(format_args!(
                     "no host knows a guest of this name, but {} runs {}: the letters of the plug have to be those of the name (or pin another guest's \
                      UUID with uuid_map)",
                     self.pool.label(host),
@@ -196,26 +201,26 @@ impl Plug {
             _ => None,
         });
         if let Some((host, name)) = renamed {
-            return self.failure(format_args!(
+            return self.nobody(format_args!(
                 "{} has its UUID under the name {name}: if that is a copy it needs a UUID of its own, if it was renamed the plug has to be that name",
                 self.pool.label(host)
             ));
         }
         match (verdict, &self.pinned) {
-            (Verdict::Conflict(uuids), Some(pinned)) => self.failure(format_args!(
+            (Verdict::Conflict(uuids), Some(pinned)) => self.nobody(format_args!(
                 "another guest ({}) has the name than the one that uuid_map gives it ({pinned}); correct uuid_map, or rename one of them",
                 uuids.iter().filter(|uuid| *uuid != pinned).map(String::as_str).collect::<Vec<_>>().join(", ")
             )),
-            (Verdict::Conflict(uuids), None) if self.target.name.is_none() => self.failure(format_args!(
+            (Verdict::Conflict(uuids), None) if self.target.name.is_none() => self.nobody(format_args!(
                 "it is read as a UUID, and is the name of a guest with another one; give that guest's UUID as the plug, or the other guest another \
                  name ({})",
                 uuids.join(", ")
             )),
-            (Verdict::Conflict(uuids), None) => self.failure(format_args!(
+            (Verdict::Conflict(uuids), None) => self.nobody(format_args!(
                 "the name stands for different guests ({}); give the UUID as the plug, or pin it with uuid_map",
                 uuids.join(", ")
             )),
-            (Verdict::Missing, _) => self.failure(
+            (Verdict::Missing, _) => self.nobody(
                 "no host knows a guest of this name or UUID; a transient guest that is off looks the same: set missing_as_off=1 if that is meant",
             ),
             (Verdict::Unknown(hosts), _) => {

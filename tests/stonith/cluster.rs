@@ -6,6 +6,7 @@ use lab::layout::Network;
 use lab::process::wait_until;
 use lab::promised;
 use lab::{Lab, Output};
+use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -151,6 +152,38 @@ pub fn converted(lab: &Lab) -> Result<()> {
         guest.is_off()?;
         check(lab, "pcs stonith delete old-kvmha")?;
     }
+    Ok(())
+}
+
+/// `kvmha doctor` asks a device for the guest of each node that is online, from wherever it is called, and turns nothing off. Here a node has a guest
+/// as its plug that is none of its own; the device is disabled, so that nobody fences by it.
+pub fn plugs_that_the_doctor_asks(lab: &Lab) -> Result<()> {
+    let guest = Guest::new(lab, "web1")?;
+    let first = guest.run("node2")?;
+    check(lab, &format!("pcs stonith create vmfence fence_kvmha uri={POOL} missing_as_off=1 pcmk_host_map=node1:web1 --disabled"))?;
+    let found = |map: &str| -> Result<Vec<String>> {
+        check(lab, &format!("crm_resource --resource vmfence --set-parameter pcmk_host_map --parameter-value {map}"))?;
+        let output = ask(lab, "kvmha doctor --json")?;
+        let answer: Value = serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))?;
+        let all = answer["findings"].as_array().with_context(|| format!("{output:?}"))?;
+        let ours = all.iter().filter(|finding| finding["check"].as_str().is_some_and(|check| check.contains("fence_kvmha")));
+        Ok(ours.map(|finding| finding["text"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let right = found("node1:web1")?;
+    ensure!(right.is_empty(), "{right:?}");
+    // A slip in one letter, another guest's case, and a node that is not there.
+    for (map, said) in
+        [("node1:wub1", "its plug wub1 at vmfence is off, asked from node3"), ("node1:Web1", "its plug Web1 at vmfence is no guest's")]
+    {
+        let wrong = found(map)?;
+        ensure!(wrong.len() == 1 && wrong[0].starts_with("node1 is online, and ") && wrong[0].contains(said), "{map}: {wrong:?}");
+    }
+    ensure!(found("elsewhere:wub1")?.is_empty(), "a node that is not in the cluster is asked for");
+    guest.lives("node2")?;
+    promised!(guest.beat() == Some(first), "it was started anew");
+    guest.virsh("node2", &["destroy"])?;
+    let off = found("node1:web1")?;
+    ensure!(off.len() == 1 && off[0].contains("its plug web1 at vmfence is off"), "{off:?}");
     Ok(())
 }
 

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     Suite {
         options: Options { name: "stonith".to_owned(), nodes: 3, agent, ..Options::default() },
         scenarios: lab::scenarios! {
-            cluster: known_to_the_tools fenced_by_pacemaker crmsh converted fenced_while_it_wanders end_not_seen_by_another_node host_turned_off;
+            cluster: known_to_the_tools fenced_by_pacemaker crmsh converted plugs_that_the_doctor_asks fenced_while_it_wanders end_not_seen_by_another_node host_turned_off;
         },
         tidy: cluster::tidy,
     }

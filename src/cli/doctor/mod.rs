@@ -2,6 +2,7 @@
 
 mod cluster;
 mod hosts;
+mod plugs;
 mod power;
 mod quorum;
 mod resources;
@@ -96,6 +97,8 @@ struct Check {
 const CHECKS: &[Check] = &[
     Check { name: "members", ok: "all nodes are in the cluster", look: cluster::members },
     Check { name: "fencing", ok: "every node can be fenced", look: cluster::fencing },
+    Check { name: "fence_kvmha", ok: "no device takes one node for another", look: plugs::configured },
+    Check { name: "plugs of fence_kvmha", ok: "asked from this node: those of all nodes that are online are on", look: plugs::asked },
     Check { name: "record of fencing", ok: "says off, or nothing goes by it", look: cluster::record },
     Check { name: "quorum", ok: "there is quorum, and corosync counts right", look: quorum::quorum },
     Check { name: "without quorum", ok: "a part of the cluster without quorum runs nothing new", look: cluster::policy },

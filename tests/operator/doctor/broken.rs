@@ -66,6 +66,24 @@ const RECORDED: Do = Line(
        <meta_attributes id="fence-bad-t"><nvpair id="fence-bad-r" name="target-role" value="Stopped"/></meta_attributes></primitive>'"#,
 );
 
+/// Not started either. The libvirts answer, and the guests are none that they know.
+macro_rules! device {
+    ($parameters:literal) => {
+        Line(
+            "node1",
+            concat!(
+                r#"cibadmin --create --scope resources --xml-text '<primitive id="fence-bad" class="stonith" type="fence_kvmha">
+                <instance_attributes id="fence-bad-i"><nvpair id="fence-bad-u" name="uri" value="qemu+tcp://node1/system,qemu+tcp://node2/system"/>"#,
+                $parameters,
+                r#"</instance_attributes>
+                <meta_attributes id="fence-bad-t"><nvpair id="fence-bad-r" name="target-role" value="Stopped"/></meta_attributes></primitive>'"#
+            ),
+        )
+    };
+}
+
+const NO_DEVICE: Do = Line("node1", "cibadmin --delete --xml-text '<primitive id=\"fence-bad\"/>'");
+
 const CLONED: Do = Line(
     "node1",
     r#"cibadmin --create --scope resources --xml-text '<clone id="bads"><primitive id="bad" class="ocf" provider="kvmha" type="VirtualDomain">
@@ -105,8 +123,43 @@ pub const BROKEN: &[Broken] = &[
     },
     Broken {
         make: &[RECORDED],
-        mend: &[Line("node1", "cibadmin --delete --xml-text '<primitive id=\"fence-bad\"/>'")],
+        mend: &[NO_DEVICE],
         found: &[("record of fencing", "fence-bad has fenced_hosts, and stonith-action=reboot", "--name stonith-action --update off")],
+    },
+    // A slip in a name, which is "off"; and the name of nobody without missing_as_off.
+    Broken {
+        make: &[device!(
+            r#"<nvpair id="fence-bad-m" name="missing_as_off" value="1"/>
+               <nvpair id="fence-bad-p" name="pcmk_host_map" value="node1:gest1;node9:guest9"/>"#
+        )],
+        mend: &[NO_DEVICE],
+        found: &[(
+            "plugs of fence_kvmha",
+            "node1 is online, and its plug gest1 at fence-bad is off, asked from node1",
+            "--set-parameter pcmk_host_map --parameter-value 'node9:guest9;node1:GUEST'",
+        )],
+    },
+    Broken {
+        make: &[device!(r#"<nvpair id="fence-bad-p" name="pcmk_host_list" value="node2"/>"#)],
+        mend: &[NO_DEVICE],
+        found: &[("plugs of fence_kvmha", "node2 is online, and its plug node2 at fence-bad is no guest's", "node2:GUEST")],
+    },
+    Broken {
+        make: &[device!(r#"<nvpair id="fence-bad-m" name="missing_as_off" value="1"/>"#)],
+        mend: &[NO_DEVICE],
+        found: &[("fence_kvmha", "fence-bad has missing_as_off=1 and neither", "node1:GUEST;node2:GUEST;node3:GUEST")],
+    },
+    Broken {
+        make: &[device!(r#"<nvpair id="fence-bad-p" name="port" value="guest1"/>"#)],
+        mend: &[NO_DEVICE],
+        found: &[("fence_kvmha", "fence-bad has the plug guest1 for every node", "--set-parameter pcmk_host_list --parameter-value NODE")],
+    },
+    Broken {
+        make: &[device!(
+            r#"<nvpair id="fence-bad-p" name="pcmk_host_list" value="node1"/><nvpair id="fence-bad-d" name="delay" value="soon"/>"#
+        )],
+        mend: &[NO_DEVICE],
+        found: &[("plugs of fence_kvmha", "fence-bad cannot work as it is configured: delay", "man fence_kvmha")],
     },
     Broken {
         make: &[Line("node1", "crm_attribute --name no-quorum-policy --update ignore")],
