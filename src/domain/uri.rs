@@ -116,6 +116,12 @@ impl Uri {
         matches!(self.host.as_str(), "" | "localhost" | "::1") || self.host.starts_with("127.")
     }
 
+    /// Whether it leads to the libvirt of a user, not to that of the host.
+    #[must_use]
+    pub fn is_session(&self) -> bool {
+        self.path == "session"
+    }
+
     /// Whether libvirt's own socket on this host is what it leads to: no host is named, and neither a transport, a socket nor a command
     /// that could lead elsewhere.
     #[must_use]

@@ -71,6 +71,8 @@ impl Request {
         if matches!(action, Action::Off | Action::Reboot) && !options.delay.is_zero() {
             let _ = Deadline::after(options.delay).pause(options.delay);
         }
+        // The delay comes on top of all that the action takes.
+        let begin = deadline::now() - used;
         let asking = limits.login + limits.shell * 2;
         let acting = for_acting(limits, options.power_wait, used, is_unlimited(&options, caller));
         match action {
@@ -85,7 +87,7 @@ impl Request {
             Action::Off => off(plugs, acting).map_or_else(|text| failed(&text), |done| changed(&done, "OFF")),
             Action::On => on(plugs, acting).map_or_else(|text| failed(&text), |done| changed(&done, "ON")),
             Action::Reboot => match off(plugs.clone(), acting) {
-                Ok(_) => rebooted(plugs, for_start(deadline::now() - begin, acting, is_unlimited(&options, caller))),
+                Ok(_) => rebooted(plugs, for_start(deadline::now() - begin, acting, options.power_wait, is_unlimited(&options, caller))),
                 Err(text) => failed(&text),
             },
         }
@@ -95,18 +97,22 @@ impl Request {
 /// For a call by the fencer, on whatever node is at hand.
 ///
 /// # Errors
-/// The libvirt of that node is one of those that are to be asked, and would be taken for another's.
+/// The libvirt of that node, or of a user, is one of those that are to be asked, and would be taken for another's.
 fn insist_on_names(pool: &Pool, action: Action, options: &Options) -> std::result::Result<(), String> {
-    let Some(oddity) = pool.own_libvirt()? else { return Ok(()) };
-    // No libvirt but that of its own host knows the guest, and "not known here" would be "off".
-    if options.missing_as_off && !is_alone() {
+    let sessions = pool.session()?;
+    // No libvirt but that of its own host knows the guest, and "not known here" would be "off". The same holds of a user's own.
+    if let Some(oddity) = sessions.as_ref().filter(|_| options.missing_as_off) {
+        return Err(format!("{oddity}; with missing_as_off=1 a guest that runs would be \"off\""));
+    }
+    let own = pool.own_libvirt()?;
+    if let Some(oddity) = own.as_ref().filter(|_| options.missing_as_off && !is_alone()) {
         return Err(format!(
             "{oddity}; with missing_as_off=1 a guest that runs would be \"off\" on any other node. If all guests are on one host, name it \
              (qemu+ssh://HOST/system)"
         ));
     }
     if action.acts() || action == Action::Monitor {
-        log::warning(oddity);
+        sessions.into_iter().chain(own).for_each(log::warning);
     }
     Ok(())
 }
@@ -232,7 +238,10 @@ mod tests {
             (Action::ListStatus, 1),
             (Action::ValidateAll, 0),
         ] {
-            let report = run(action, &options(&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1")]), Caller::Fencer);
+            // In little time, in which some ask again.
+            let quick = ["login_timeout", "shell_timeout"].map(|name| (name, "1"));
+            let all = [&[NOWHERE, ("plug", "web1"), ("missing_as_off", "1"), ("disable_timeout", "0")], &quick[..]].concat();
+            let report = run(action, &options(&all), Caller::Fencer);
             assert_eq!(
                 (report.code, report.output.as_str(), report.complaints.len()),
                 (code, "", usize::from(code)),
@@ -258,6 +267,24 @@ mod tests {
         for uri in ["qemu:///system", "qemu+tls://a/system,qemu+tls://b/system", "qemu+unix:///system?socket=/a,qemu+tls://b/system"] {
             assert_eq!(of(uri, Caller::Fencer).code, 0, "{uri}");
         }
+    }
+
+    /// A user's libvirt knows none of the guests of the host.
+    #[test]
+    fn the_libvirt_of_a_user_is_none_of_a_pool() {
+        let of =
+            |uri: &str, missing: &str, caller| run(Action::ValidateAll, &options(&[("uri", uri), ("missing_as_off", missing)]), caller);
+        for (uri, missing) in [
+            ("qemu+ssh://hosta/session", "1"),
+            ("qemu:///session", "1"),
+            ("qemu+ssh://hosta/session,qemu+ssh://hostb/system", "0"),
+            ("qemu+ssh://hosta/session?keyfile=/k,qemu+ssh://hostb/session", "0"),
+        ] {
+            let report = of(uri, missing, Caller::Fencer);
+            assert!(report.code == 1 && report.complaints.concat().contains("libvirt of a user"), "{uri}: {report:?}");
+            assert_eq!(of(uri, missing, Caller::Person).code, 0, "a person knows which one is meant");
+        }
+        assert_eq!(of("qemu+ssh://hosta/session", "0", Caller::Fencer).code, 0);
     }
 
     #[test]

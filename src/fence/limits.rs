@@ -38,6 +38,10 @@ pub(super) const UNLIMITED: Limits =
 /// host's next login gets so much less.
 const RECORD: Duration = Duration::from_secs(3);
 
+/// How long `monitor` and `list` ask a host again that may be reached a moment later: libvirt is being restarted there, or sshd has too many logins
+/// under way. Twice of it fit into the 20 s of a device's monitor, see [`UNLIMITED`]; together they are more than an `off` waits for.
+pub(super) const AGAIN: Duration = Duration::from_secs(8);
+
 /// For the start after an `off`, which must not cost the `off` its success.
 const START: Duration = Duration::from_secs(20);
 
@@ -78,10 +82,13 @@ pub(super) fn for_acting(limits: Limits, power_wait: Duration, used: Duration, u
     (if unlimited { acting.saturating_sub(used) } else { acting }) + power_wait
 }
 
-/// The time for the start after an `off`, when so much of the call's time is `used`; `None`: too little is left.
-pub(super) fn for_start(used: Duration, acting: Duration, unlimited: bool) -> Option<Duration> {
-    let left = if unlimited { REBOOT.saturating_sub(used) } else { START };
-    Some(START.min(acting).min(left)).filter(|time| *time >= LEAST.min(acting))
+/// The time for the start after an `off`, when so much of the call's time is `used`, `delay` aside; `None`: too little is left. `acting`: that of
+/// [`for_acting`]. `power_wait` comes on top of both.
+pub(super) fn for_start(used: Duration, acting: Duration, power_wait: Duration, unlimited: bool) -> Option<Duration> {
+    let acting = acting.saturating_sub(power_wait);
+    let left = if unlimited { (REBOOT + power_wait).saturating_sub(used) } else { START };
+    let time = START.min(acting).min(left);
+    (time >= LEAST.min(acting)).then_some(time + power_wait)
 }
 
 #[cfg(test)]
@@ -121,14 +128,31 @@ mod tests {
     #[test]
     fn a_reboot_ends_before_the_fencer_ends_it() {
         let seconds = Duration::from_secs;
-        let acting = seconds(55);
-        assert_eq!(for_start(seconds(1), acting, true), Some(START));
-        assert_eq!(for_start(seconds(50), acting, true), Some(seconds(7)));
+        let of = |used, acting, unlimited| for_start(seconds(used), seconds(acting), Duration::ZERO, unlimited);
+        assert_eq!(of(1, 55, true), Some(START));
+        assert_eq!(of(50, 55, true), Some(seconds(7)));
         for used in [56, 60] {
-            assert_eq!(for_start(seconds(used), acting, true), None, "{used}");
+            assert_eq!(of(used, 55, true), None, "{used}");
         }
-        assert_eq!(for_start(seconds(300), acting, false), Some(START), "a person waits");
-        assert_eq!(for_start(seconds(1), seconds(1), false), Some(seconds(1)), "as it was wanted");
+        assert_eq!(of(300, 55, false), Some(START), "a person waits");
+        assert_eq!(of(1, 1, false), Some(seconds(1)), "as it was wanted");
         assert!(REBOOT < seconds(60));
+    }
+
+    #[test]
+    fn a_wait_after_the_start_is_none_of_its_time() {
+        let seconds = Duration::from_secs;
+        for wait in [1, 20, 60].map(seconds) {
+            let of = |used, unlimited| for_start(seconds(used) + wait, seconds(53) + wait, wait, unlimited);
+            assert_eq!([of(1, true), of(50, true), of(300, false)], [Some(START + wait), Some(seconds(7) + wait), Some(START + wait)]);
+            assert_eq!(of(56, true), None, "the end has waited too");
+        }
+    }
+
+    #[test]
+    fn a_monitor_asks_again_in_its_time() {
+        let begin = Duration::from_secs(1);
+        assert!((AGAIN + begin) * 2 < Duration::from_secs(20), "run twice by the fencer");
+        assert!(AGAIN * 2 > super::super::verdict::RESTART, "as long as an off waits");
     }
 }

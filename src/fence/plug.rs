@@ -179,7 +179,7 @@ impl Plug {
         let Some(name) = self.target.name.as_ref().filter(|_| self.target.uuid.is_none() && !note.is_some_and(Note::is_fresh)) else {
             return Ok(());
         };
-        for (host, list) in self.pool.list(deadline).into_iter().enumerate() {
+        for (host, list) in self.pool.list_once(deadline).into_iter().enumerate() {
             // It has said by now that it does not know the plug.
             let Ok(list) = list.inspect_err(|error| log::warning(error)) else { continue };
             if let Some(entry) = list.iter().find(|entry| entry.active && entry.name.to_lowercase() == name.to_lowercase()) {

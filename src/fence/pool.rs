@@ -3,14 +3,16 @@
 
 use super::address::{from_address, with_key};
 use super::host::{Entry, Host};
-use super::limits::Limits;
+use super::limits::{AGAIN, Limits};
 use super::options::Options;
+use super::plug::LONG_PAUSE;
 use super::sight::Target;
 use super::verdict::Answer;
 use super::victim::{Attempt, CALLING_OFF, End, Moving, Stayed, Victim, Watch};
 use crate::deadline::{Deadline, Task};
 use crate::domain::{Error, Kind, Result};
 use crate::log;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +72,16 @@ impl Pool {
         let text =
             format!("{} is the libvirt of whatever node the fencer calls the agent on; name the host (qemu+tls://HOST/system)", own.label);
         // With one host alone it can be right: a device that constraints keep on that host.
+        if self.hosts.len() == 1 { Ok(Some(text)) } else { Err(text) }
+    }
+
+    /// What is wrong with a pool that the fencer asks for guests of its hosts: a URI that leads to the libvirt of a user.
+    ///
+    /// # Errors
+    /// There are other hosts in it: what is defined on one of them and runs in another's system would be off.
+    pub(super) fn session(&self) -> std::result::Result<Option<String>, String> {
+        let Some(session) = self.hosts.iter().find(|host| host.uri.is_session()) else { return Ok(None) };
+        let text = format!("{} is the libvirt of a user, which knows no guest of the host's own (qemu+ssh://HOST/system)", session.label);
         if self.hosts.len() == 1 { Ok(Some(text)) } else { Err(text) }
     }
 
@@ -195,14 +207,38 @@ impl Pool {
 
     /// Whether every host is there and takes orders, in the order of the hosts.
     pub(super) fn ready(&self, deadline: &Deadline) -> Vec<Result<()>> {
-        let answers = self.each(0..self.hosts.len(), self.question(), deadline, |host, _, limit| host.ready(limit));
-        answers.into_iter().map(|(host, answer)| answer.unwrap_or_else(|| Err(self.silent(host)))).collect()
+        self.patiently(deadline, |host, limit| host.ready(limit))
     }
 
     /// The guests of every host, in the order of the hosts.
     pub(super) fn list(&self, deadline: &Deadline) -> Vec<Result<Vec<Entry>>> {
+        self.patiently(deadline, |host, limit| host.list(limit))
+    }
+
+    /// The same, each asked once.
+    pub(super) fn list_once(&self, deadline: &Deadline) -> Vec<Result<Vec<Entry>>> {
         let lists = self.each(0..self.hosts.len(), self.question(), deadline, |host, _, limit| host.list(limit));
         lists.into_iter().map(|(host, list)| list.unwrap_or_else(|| Err(self.silent(host)))).collect()
+    }
+
+    /// What every host says, in the order of the hosts; those that may be reached a moment later are asked again.
+    fn patiently<T, F>(&self, deadline: &Deadline, work: F) -> Vec<Result<T>>
+    where
+        T: Send + 'static,
+        F: Fn(&Host, &Deadline) -> Result<T> + Clone + Send + 'static,
+    {
+        let patience = deadline.within(AGAIN);
+        let mut answers: BTreeMap<usize, Result<T>> = BTreeMap::new();
+        loop {
+            let open = |host: &usize| answers.get(host).is_none_or(|answer| answer.as_ref().is_err_and(Error::may_pass));
+            let hosts: Vec<usize> = (0..self.hosts.len()).filter(open).collect();
+            if hosts.is_empty() || !answers.is_empty() && !patience.pause(LONG_PAUSE) {
+                return answers.into_values().collect();
+            }
+            let work = work.clone();
+            let said = self.each(hosts, self.question(), deadline, move |host, _, limit| work(host, limit));
+            answers.extend(said.into_iter().map(|(host, answer)| (host, answer.unwrap_or_else(|| Err(self.silent(host))))));
+        }
     }
 }
 

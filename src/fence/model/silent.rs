@@ -1,6 +1,7 @@
 //! The same, where a host says nothing: the fencer runs the agent twice, and both runs have to end in its time.
 
 use super::*;
+use crate::fence::limits::AGAIN;
 
 /// For the start of each run.
 const START: Duration = Duration::from_secs(1);
@@ -58,4 +59,34 @@ fn a_silent_host_and_slow_tools_of_the_cluster() {
         world
     };
     assert_eq!(every_course_of(0, create, |notes| twice(|| run(notes))).into_keys().collect::<Vec<_>>(), ["State State"]);
+}
+
+/// A host that cannot be reached for a while, since its libvirt is being restarted or its sshd has too much to do, costs a list nothing but time;
+/// longer than that, and one that says nothing, is told.
+///
+/// Fails if every host is asked but once.
+#[test]
+fn a_host_that_comes_back_is_asked_again() {
+    let list = |notes: &Path| {
+        let (plug, _) = plug(TIMES[0], true, notes);
+        let begin = lasted();
+        let lists = plug.pool.list(&Deadline::after(UNLIMITED.login + UNLIMITED.shell * 2));
+        let took = lasted() - begin;
+        let said = lists.iter().map(|list| if list.is_ok() { "listed" } else { "failed" }).collect::<Vec<_>>().join(" ");
+        let is_quick = took < AGAIN + Duration::from_secs(1);
+        format!("{said}{}", if is_quick { "" } else { ", late" })
+    };
+    let course = |seconds: Option<u64>| {
+        let create = move || {
+            let mut world = hosts(true);
+            match seconds {
+                Some(seconds) => world.lose_for(1, Duration::from_secs(seconds)),
+                None => world.hosts[1].reach = Reach::Silent,
+            }
+            world
+        };
+        every_course_of(0, create, list).into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!([1, 7].map(|seconds| course(Some(seconds))), [["listed listed"], ["listed listed"]]);
+    assert_eq!([course(Some(60)), course(None)], [["listed failed"], ["listed failed"]]);
 }
