@@ -19,9 +19,11 @@ fn is_model(path: &Path) -> bool {
     path.components().any(|part| matches!(part.as_os_str().to_str(), Some("model" | "model.rs")))
 }
 
-/// All sources of the rooms whose sentences become exit reasons, without their tests and without what breaks a long line.
+/// All sources of the rooms whose sentences become exit reasons, and of what says how a program ended, without their tests and without what breaks a
+/// long line.
 fn sources() -> Vec<String> {
-    sources_below(&["src/ocf", "src/domain"])
+    let programs = fs::read_to_string(project().join("src/program.rs")).unwrap();
+    sources_below(&["src/ocf", "src/domain"]).into_iter().chain([programs]).collect()
 }
 
 fn sources_below(folders: &[&str]) -> Vec<String> {

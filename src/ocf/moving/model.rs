@@ -6,8 +6,8 @@
 //! cannot be had here is not among them: reading it takes a process of its own.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use super::super::actions::Action;
 use super::super::Environment;
+use super::super::actions::Action;
 use super::*;
 use crate::deadline::{Deadline, now};
 use crate::domain::ffi::simulated;

@@ -4,10 +4,10 @@
 //! The first host is the one on which the action runs. The tests say with which wrong code they were seen to fail.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use super::super::Environment;
 use super::super::actions::Action;
 use super::super::exit::Code;
 use super::super::monitor::monitor;
-use super::super::Environment;
 use super::*;
 use crate::cluster::Peer;
 use crate::deadline::{Deadline, now};
