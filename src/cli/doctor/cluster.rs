@@ -2,7 +2,7 @@
 
 use super::super::{adopt, migrate, probe};
 use super::{Found, Patient, resources};
-use crate::cluster::cib::Cib;
+use crate::cluster::cib::{Cib, Ran};
 use crate::cluster::fencing::has_watchdog;
 use crate::cluster::tool;
 use crate::deadline::{Deadline, Task, unix_time};
@@ -212,9 +212,17 @@ pub(super) fn clocks(patient: &Patient, found: &mut Found) {
     for node in nodes {
         let newest = ran.iter().filter(|ran| ran.node == node).filter_map(|ran| ran.at).max().unwrap_or(0);
         if let Some(ahead) = newest.checked_sub(now).filter(|ahead| *ahead > SKEW) {
+            let not_there =
+                |ran: &&Ran| !patient.view.resource(&ran.resource).is_some_and(|placed| placed.nodes.iter().any(|place| place == node));
+            let of_this_node = ran.iter().filter(|ran| ran.node == node && ran.at.is_some_and(|at| at > now + SKEW));
+            let mut stale: Vec<&str> = of_this_node.filter(not_there).map(|ran| ran.resource.as_str()).collect();
+            stale.sort_unstable();
+            stale.dedup();
+            let forget = |id: &&str| format!("; then crm_resource --refresh --force --resource {id} --node {node}");
             found.warning(
-                format!("the clock of {node} is at least {ahead} s ahead of that of {}", patient.here),
-                "have chrony or another time service run on all nodes",
+                format!("the clock of {node} is, or was, at least {ahead} s ahead of that of {}", patient.here),
+                // Until that time has come it takes an earlier move from there for the last that was done, and has the guest restarted.
+                format!("have chrony or another time service run on all nodes{}", stale.iter().map(forget).collect::<String>()),
             );
         }
     }
