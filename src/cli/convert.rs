@@ -1,13 +1,16 @@
 //! `kvmha fence convert`: fence devices of other agents for KVM guests, written anew for `fence_kvmha`. Nothing is changed; what is
 //! printed is for a person to read and then to run.
 
+mod converted;
+
 use super::shell::{is_plain, quoted};
 use crate::deadline::Deadline;
-use crate::fence::{Carried, carried};
 use crate::log;
 use crate::program::{self, Outcome};
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
+use converted::Converted;
+pub(super) use converted::convert;
 use roxmltree::{Document, Node};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -67,13 +70,6 @@ pub(super) struct Device {
     /// Whether it is in the configuration.
     is_there: bool,
     /// What in the configuration was not understood or hangs on the device's name.
-    remarks: Vec<String>,
-}
-
-/// A device as it is to be.
-#[derive(Debug, Default)]
-pub(super) struct Converted {
-    parameters: Vec<(String, String)>,
     remarks: Vec<String>,
 }
 
@@ -175,118 +171,6 @@ fn device(document: &Document<'_>, primitive: Node<'_, '_>) -> Option<Device> {
     let monitor =
         operations.filter(|operation| operation.attribute("name") == Some("monitor")).find_map(|monitor| monitor.attribute("interval"));
     Some(Device { id: id.into(), kind: kind.into(), agent, parameters, interval: monitor.unwrap_or("60s").into(), is_there: true, remarks })
-}
-
-/// What fence_virt's client needs to find its daemon, and nothing else does (`agents/virt/client/options.c` in fence-agents).
-const OF_FENCE_VIRTD: &[&str] = &[
-    "multicast_address",
-    "ip_family",
-    "ipaddr",
-    "ipport",
-    "ip",
-    "key_file",
-    "hash",
-    "auth",
-    "retrans",
-    "interface",
-    "serial_device",
-    "serial_params",
-    "channel_address",
-    "vsock",
-    "timeout",
-];
-
-/// Where the hosts have to be filled in.
-const UNKNOWN_HOST: &str = "qemu+ssh://HOST/system";
-
-pub(super) fn convert(device: &Device, uri: Option<&str>) -> Converted {
-    let mut converted = Converted { remarks: device.remarks.clone(), ..Converted::default() };
-    for (name, value) in &device.parameters {
-        converted.take(device.agent, name, value);
-    }
-    if let Some(uri) = uri {
-        converted.parameters.retain(|(name, _)| !matches!(name.as_str(), "uri" | "ip" | "ipport" | "username" | "ssh"));
-        converted.parameters.insert(0, ("uri".into(), uri.into()));
-    }
-    let hosts: usize = ["uri", "ip"].iter().filter_map(|name| converted.get(name)).map(|list| list.split(',').count()).sum();
-    match hosts {
-        0 => {
-            converted.parameters.insert(0, ("uri".into(), UNKNOWN_HOST.into()));
-            converted.remark("no host is known from it: put all hosts on which the guests could run in the place of HOST (--uri)");
-        }
-        1 => converted.remark("it knows one host; add every other on which the guests could run, or \"off\" is as blind as before"),
-        _ => {}
-    }
-    if device.agent != Agent::Virsh && converted.get("missing_as_off").is_none() {
-        converted.parameters.push(("missing_as_off".into(), "1".into()));
-        converted.remark("missing_as_off=1: a guest that it did not know was off for it too; here all hosts have to say so");
-    }
-    if converted.get("pcmk_host_map").is_none() && converted.get("pcmk_host_list").is_none() && converted.get("plug").is_none() {
-        converted.remark("it has no host map; pcmk_host_map=\"NODE:GUEST;...\" pcmk_host_check=static-list is recommended");
-    }
-    converted
-}
-
-impl Converted {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    fn remark(&mut self, text: &str) {
-        self.remarks.push(text.to_owned());
-    }
-
-    fn set(&mut self, name: &str, value: &str) {
-        if self.get(name).is_none() {
-            self.parameters.push((name.to_owned(), value.to_owned()));
-        }
-    }
-
-    /// One parameter of the old device. No remark holds a value: it may be a secret.
-    fn take(&mut self, agent: Agent, name: &str, value: &str) {
-        match (agent, name) {
-            (_, "action" | "option") => self.remark("action is not carried over: Pacemaker decides what is done (pcmk_reboot_action=off)"),
-            (_, _) if name.starts_with("pcmk_") => self.set(name, value),
-            (Agent::External, "hostlist") => {
-                let hosts = value.split([',', ' ', '\t']).filter(|word| !word.is_empty());
-                let pairs: Vec<String> =
-                    hosts.map(|word| if word.contains(':') { word.to_owned() } else { format!("{word}:{word}") }).collect();
-                self.set("pcmk_host_map", &pairs.join(";"));
-                self.set("pcmk_host_check", "static-list");
-            }
-            (Agent::External, "hypervisor_uri") if value.starts_with("qemu") => self.set("uri", value),
-            (Agent::External, "hypervisor_uri") => {
-                self.remark("hypervisor_uri is of another driver than qemu, which is the only one supported");
-            }
-            (Agent::External, "reset_method" | "reboot_method") => {
-                if value != "power_cycle" {
-                    self.remark("reset_method is not carried over: a guest is never asked to reboot, but ended, proven off and started");
-                }
-            }
-            (Agent::Virt, _) if OF_FENCE_VIRTD.contains(&name) => {
-                self.remarks.push(format!("{name} is not carried over: it is about fence_virtd, which is not needed"));
-            }
-            (Agent::Virsh, "missing_as_off") => match carried(name, value) {
-                Ok(Carried::As(_)) if matches!(value.to_lowercase().as_str(), "0" | "no" | "false" | "off") => {
-                    self.set(name, value);
-                    self.remark(
-                        "missing_as_off was on, whatever its value said: fence_virsh looks only whether it is there; now it is off",
-                    );
-                }
-                other => self.carry(name, value, other),
-            },
-            _ => self.carry(name, value, carried(name, value)),
-        }
-    }
-
-    fn carry(&mut self, name: &str, value: &str, outcome: Result<Carried, String>) {
-        match outcome {
-            Ok(Carried::As(new)) => self.set(new, value),
-            Ok(Carried::Dropped(reason)) => self.remarks.push(format!("{name} is not carried over: {reason}")),
-            Ok(Carried::Unknown) => self.remarks.push(format!("{name} is not carried over: there is no such option")),
-            Err(_) => self.remarks.push(format!("{name} is not carried over: its value is not one that fence_kvmha takes")),
-        }
-    }
 }
 
 /// Remarks and both lines, for a shell, and how the old device goes.
