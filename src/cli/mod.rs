@@ -23,6 +23,7 @@ mod status;
 mod storage;
 mod table;
 mod version;
+mod waiting;
 mod whereabouts;
 
 use crate::cluster::resource;

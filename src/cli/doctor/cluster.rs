@@ -11,8 +11,10 @@ use roxmltree::Document;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-/// For the fencer to say who can fence a node: it may have to ask the devices.
+/// For the fencer to say who can fence each node, asked for all of them at once: it may have to ask the devices.
 const FENCER: Duration = Duration::from_secs(20);
+/// How much later an answer may come, since threads wait for one another.
+const GRACE: Duration = Duration::from_secs(1);
 /// For all names.
 const RESOLVING: Duration = Duration::from_secs(5);
 /// By how much the clocks of two nodes may differ, in seconds.
@@ -56,8 +58,9 @@ pub(super) fn fencing(patient: &Patient, found: &mut Found) {
         return;
     }
     // The watchdog of an SBD without disks fences every node.
-    for node in patient.view.nodes.iter().map(|node| node.name.as_str()).filter(|_| !watchdog) {
-        match tool::run("stonith_admin", &["--list", node, "--output-as=xml"], &Deadline::after(FENCER)) {
+    let nodes: Vec<&str> = patient.view.nodes.iter().map(|node| node.name.as_str()).filter(|_| !watchdog).collect();
+    for (node, answer) in nodes.iter().zip(who_can_fence(&nodes, FENCER)) {
+        match answer {
             Ok(text) if !has_device(&text) => found.problem(
                 format!("no fence device can fence {node}"),
                 format!(
@@ -83,6 +86,22 @@ pub(super) fn fencing(patient: &Patient, found: &mut Found) {
             );
         }
     }
+}
+
+/// What the fencer says of each node, asked side by side: one that hangs costs the time of one question.
+fn who_can_fence(nodes: &[&str], limit: Duration) -> Vec<Result<String, tool::Trouble>> {
+    let deadline = Deadline::after(limit);
+    let start = |node: &&str| {
+        let node = (*node).to_owned();
+        Task::start(move || tool::run("stonith_admin", &["--list", &node, "--output-as=xml"], &deadline))
+    };
+    let tasks: Vec<Task<_>> = nodes.iter().map(start).collect();
+    // The tool is ended at the deadline, and says so a moment later.
+    let late = Deadline::after(limit + GRACE);
+    tasks
+        .into_iter()
+        .map(|task| task.wait(&late).unwrap_or_else(|| Err(tool::Trouble::Silent("stonith_admin did not end".to_owned()))))
+        .collect()
 }
 
 /// `fenced_hosts` of the fence agent goes by Pacemaker's record (see `cluster::fencing`), in which the action stands that the scheduler has asked

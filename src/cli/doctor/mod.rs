@@ -12,6 +12,7 @@ mod storage;
 use super::overview::is_guest;
 use super::print;
 use super::table::{Colour, Paint};
+use super::waiting::Waiting;
 use crate::cluster::cib::{Cib, Primitive};
 use crate::cluster::own_name;
 use crate::cluster::view::View;
@@ -154,11 +155,15 @@ struct Patient {
 }
 
 impl Patient {
-    fn examine() -> anyhow::Result<Self> {
+    fn examine(waiting: &Waiting) -> anyhow::Result<Self> {
+        waiting.on("Pacemaker");
         let pacemaker = Deadline::after(PACEMAKER);
         let (here, view, cib) = (own_name(&pacemaker)?, View::query(&pacemaker)?, Cib::query(&pacemaker)?);
+        waiting.on("the definitions of the guests");
         let mut guests = cases(&cib, Deadline::after(DEFINITIONS));
+        waiting.on("libvirt of the nodes");
         let hosts = hosts::ask(&here, &view, &guests);
+        waiting.on("the guests' disks");
         storage::look(&mut guests);
         Ok(Self { here, view, cib, guests, hosts })
     }
@@ -182,11 +187,13 @@ struct Answer<'a> {
 
 /// 0: nothing was found. 1: something was, or Pacemaker cannot be asked.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    let patient = Patient::examine()?;
+    let waiting = Waiting::new();
+    let patient = Patient::examine(&waiting)?;
     let mut findings = Vec::new();
     let mut rows = Vec::new();
     for check in CHECKS {
         let mut found = Found::default();
+        waiting.on(&format!("the check of {}", check.name));
         (check.look)(&patient, &mut found);
         if found.0.is_empty() && !arguments.quiet {
             rows.push((Colour::Plain, vec![check.name.to_owned(), "ok".to_owned(), check.ok.to_owned()]));
@@ -198,6 +205,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             findings.push(Ailment { check: check.name, level, text, remedy });
         }
     }
+    drop(waiting);
     let healthy = findings.is_empty();
     if arguments.json {
         let answer = Answer { node: &patient.here, healthy, findings: &findings };
