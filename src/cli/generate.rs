@@ -21,9 +21,16 @@ pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
         ("fence_kvmha.xml", fence::document()),
         ("fence_kvmha.8", manual::fence()?.into_bytes()),
     ];
-    for (name, shell) in [("kvmha.bash", Shell::Bash), ("_kvmha", Shell::Zsh), ("kvmha.fish", Shell::Fish)] {
+    for (name, shell, program, mut command) in [
+        ("kvmha.bash", Shell::Bash, "kvmha", Command::command()),
+        ("_kvmha", Shell::Zsh, "kvmha", Command::command()),
+        ("kvmha.fish", Shell::Fish, "kvmha", Command::command()),
+        ("fence_kvmha.bash", Shell::Bash, "fence_kvmha", fence::completable()),
+        ("_fence_kvmha", Shell::Zsh, "fence_kvmha", fence::completable()),
+        ("fence_kvmha.fish", Shell::Fish, "fence_kvmha", fence::completable()),
+    ] {
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut Command::command(), "kvmha", &mut text);
+        clap_complete::generate(shell, &mut command, program, &mut text);
         files.push((name, text));
     }
     for (name, bytes) in files {

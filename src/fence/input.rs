@@ -5,6 +5,7 @@ use super::options::{Row, row_of};
 use super::table::TABLE;
 use crate::deadline::Deadline;
 use crate::parameter::Kind;
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -156,14 +157,27 @@ pub fn command() -> Command {
     TABLE.iter().fold(command, |command, row| command.arg(argument(row)))
 }
 
+/// The same for the completions of shells, which are told the words that an option takes. A call is not: a wrong one is answered in Pacemaker's words.
+#[must_use]
+pub fn completable() -> Command {
+    TABLE.iter().filter(|row| !words(row).is_empty()).fold(command(), |command, row| {
+        command.mut_arg(row.parameter.name, |argument| argument.value_parser(PossibleValuesParser::new(words(row))))
+    })
+}
+
+/// The words that an option takes; none if it takes others too.
+fn words(row: &Row) -> Vec<&'static str> {
+    match row.parameter.kind {
+        _ if row.parameter.name == "action" => ACTIONS.iter().map(|row| row.word).collect(),
+        Kind::Select(words) => words.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
 /// What a person reads of an option: its words, default and choices. clap is not told them, or what was not given would be given.
 fn help(row: &Row) -> String {
     let parameter = &row.parameter;
-    let words = match parameter.kind {
-        _ if parameter.name == "action" => ACTIONS.iter().map(|row| row.word).collect(),
-        Kind::Select(words) => words.to_vec(),
-        _ => Vec::new(),
-    };
+    let words = words(row);
     let default = parameter.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
     let choices = if words.is_empty() { String::new() } else { format!(" [possible values: {}]", words.join(", ")) };
     format!("{}{default}{choices}", parameter.short)
@@ -287,5 +301,6 @@ mod tests {
             assert!(line(words).is_err(), "{words:?}");
         }
         command().debug_assert();
+        completable().debug_assert();
     }
 }

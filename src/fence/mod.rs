@@ -34,7 +34,7 @@ mod victim;
 
 pub use carried::{Carried, carried};
 pub use device::{Device, Said, fixed_plug};
-pub use input::command;
+pub use input::{command, completable};
 pub use metadata::document;
 pub use note::{Unproven, unproven};
 

@@ -280,7 +280,11 @@ pub fn in_force_at_once(lab: &Lab) -> Result<()> {
 
 /// A shell, the line that a person's set-up has for completions, and whether it tells what a word does.
 const SHELLS: [(&[&str], &str, bool); 2] = [
-    (&["bash", "--norc", "--noprofile", "-i"], ". /usr/share/bash-completion/completions/kvmha", false),
+    (
+        &["bash", "--norc", "--noprofile", "-i"],
+        ". /usr/share/bash-completion/completions/kvmha; . /usr/share/bash-completion/completions/fence_kvmha",
+        false,
+    ),
     (&["zsh", "-f", "-i"], "autoload -Uz compinit; compinit -u -D", true),
 ];
 
@@ -296,11 +300,15 @@ pub fn completed(lab: &Lab) -> Result<()> {
         type_in(r"kvmha mi\t\t\t", both)?;
         type_in(r"kvmha status --wa\t", &["kvmha status --watch"])?;
         type_in(r"kvmha fence c\t", &["kvmha fence convert"])?;
+        type_in(r"fence_kvmha --missing\t", &["fence_kvmha --missing-as-off"])?;
+        type_in(r"fence_kvmha --action val\t", &["fence_kvmha --action validate-all"])?;
     }
     for (line, wanted) in [
         ("kvmha mi", &["migrate\tHave Pacemaker move", "migrations\tList the results"][..]),
         ("kvmha status --", &["--json\t", "--watch\t"]),
         ("kvmha fence ", &["convert\tPrint the devices"]),
+        ("fence_kvmha --missing", &["--missing-as-off"]),
+        ("fence_kvmha --action ", &["off", "list-status", "validate-all"]),
     ] {
         let said = lab.check(HERE, &["fish", "--private", "-c", &format!("complete -C '{line}'")], PATIENCE)?;
         ensure!(wanted.iter().all(|word| said.contains(word)), "fish completes {line:?} by {said:?}");

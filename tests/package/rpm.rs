@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The paths that every installation has.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "/usr/libexec/kvmha/kvmha",
     "/usr/sbin/kvmha",
     "/usr/sbin/fence_kvmha",
@@ -20,6 +20,7 @@ const FILES: [&str; 9] = [
     "/usr/lib/systemd/system/resource-agents-deps.target.d/50-kvmha.conf",
     "/usr/share/man/man7/ocf_kvmha_VirtualDomain.7.gz",
     "/usr/share/bash-completion/completions/kvmha",
+    "/usr/share/bash-completion/completions/fence_kvmha",
     "/usr/share/doc/kvmha/kvmha.cdx.json",
     "/usr/share/licenses/kvmha/third-party-licences",
 ];
