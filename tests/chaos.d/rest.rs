@@ -9,7 +9,6 @@ use lab::layout::Network;
 use lab::plan::GuestNumber;
 use lab::power::Power;
 use lab::process::wait_until;
-use lab::stage::inside;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -176,7 +175,7 @@ impl Play<'_> {
             left.extend(listed.split_whitespace().map(|name| format!("libvirt on {node} knows {name}")));
             for name in self.names().into_iter().filter(|name| self.recorder.ends_with_a_stop(name, &node)) {
                 let file = format!("/run/kvmha/{name}.json");
-                if inside(self.lab(), &node, &file)?.exists() {
+                if self.lab().path_in(&node, &file)?.exists() {
                     left.push(format!("{file} on {node}, where the last that was done with {name} was a stop"));
                 }
             }

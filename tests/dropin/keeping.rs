@@ -2,7 +2,7 @@
 
 use crate::cluster::{configure, primitive, settle};
 use crate::props::{PATH, shared, stand_in, without};
-use crate::stage::{HERE, PATIENCE, Resource, THERE, inside, soon};
+use crate::stage::{HERE, PATIENCE, Resource, THERE, soon};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::node::Terminal;
@@ -168,7 +168,7 @@ pub fn config_is_another_resources(lab: &Lab) -> Result<()> {
     ensure!(config(&two)? == definition, "the definition of another resource was overwritten");
     ensure!(config(&one)?.contains("<title>changed</title>"), "its own was not saved");
     // Nor while it is moved, or started: its state file says so.
-    let state = inside(lab, HERE, "/run/kvmha/two.json")?;
+    let state = lab.path_in(HERE, "/run/kvmha/two.json")?;
     let record = fs::read_to_string(&state)?;
     one.begin(HERE)?;
     for (was, under_way) in [("\"moving\":null", "\"moving\":\"qemu+tcp://node2/system\""), ("\"creating\":false", "\"creating\":true")] {
@@ -230,7 +230,7 @@ pub fn config_is_that_of_one_which_nobody_has_seen(lab: &Lab) -> Result<()> {
     let [one, two] = ["seen", "unseen"].map(|name| Resource::empty(lab, name));
     let (one, two) = (one?.with("force_stop", "true"), two?);
     let old = one.with("config", "/srv/vms/unseen.xml");
-    let state = inside(lab, HERE, "/run/kvmha/unseen.json")?;
+    let state = lab.path_in(HERE, "/run/kvmha/unseen.json")?;
     for (what, value) in [("moving", serde_json::json!("qemu+tcp://node2/system")), ("creating", true.into())] {
         one.begin(HERE)?;
         two.begin(HERE)?;

@@ -1,6 +1,6 @@
 //! The parameters of a move, each seen by what becomes of a real one.
 
-use crate::stage::{HERE, Resource, SOON, THERE, inside};
+use crate::stage::{HERE, Resource, SOON, THERE};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::promised;
@@ -45,7 +45,7 @@ pub fn the_way_to_the_target(lab: &Lab) -> Result<()> {
     moves(&guest.with("remoteuri", "qemu+tcp://%n/system").with("migration_transport", "ssh"))?;
     fails(&guest.with("remoteuri", "qemu+tcp://%n.nowhere/system"), &["qemu+tcp://node2.nowhere/system"])?;
     // A name of its own for the target.
-    let hosts = inside(lab, HERE, "/etc/hosts")?;
+    let hosts = lab.path_in(HERE, "/etc/hosts")?;
     let text = fs::read_to_string(&hosts)?;
     let line = text.lines().find(|line| line.split_whitespace().any(|word| word == THERE)).unwrap_or_default().to_owned();
     fs::write(&hosts, format!("{text}\n{}\n", line.replace(THERE, "node2-mig")))?;
@@ -65,7 +65,7 @@ pub fn the_way_of_the_memory(lab: &Lab) -> Result<()> {
     let listener =
         ["python3", "-c", "import socket,time\ns=socket.socket(socket.AF_INET6)\ns.bind(('::',49301))\ns.listen()\ntime.sleep(600)"];
     let mut taken = lab.enter(THERE, &listener, lab::node::Terminal::None)?.spawn()?;
-    let hosts = inside(lab, HERE, "/etc/hosts")?;
+    let hosts = lab.path_in(HERE, "/etc/hosts")?;
     let text = fs::read_to_string(&hosts)?;
     let line = text.lines().find(|line| line.split_whitespace().any(|word| word == THERE)).unwrap_or_default().to_owned();
     fs::write(&hosts, format!("{text}\n{}\n", line.replace(THERE, "node2-mig")))?;

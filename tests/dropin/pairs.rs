@@ -4,7 +4,7 @@
 //! `AGENT_UNDER_TEST=theirs` or `ours` in the environment runs one of them only.
 
 use crate::props::without;
-use crate::stage::{AGENT, HERE, Resource, THERE, inside};
+use crate::stage::{AGENT, HERE, Resource, THERE};
 use anyhow::{Context, Result, bail, ensure};
 use kvmha::ocf::differences::DIFFERENCES;
 use lab::{Lab, Output};
@@ -276,7 +276,7 @@ pub fn theirs_and_ours(lab: &Lab) -> Result<()> {
                 Err(error) => wrong.push(format!("{}: {side}: {error:#}", row.name)),
             }
             for node in [HERE, THERE] {
-                let _ = fs::remove_dir_all(inside(lab, node, "/run/kvmha")?);
+                let _ = fs::remove_dir_all(lab.path_in(node, "/run/kvmha")?);
             }
             lab.guests_clear()?;
         }

@@ -1,6 +1,6 @@
 //! What the scenarios of this suite need besides the stage.
 
-use crate::stage::{self, SOON, inside};
+use crate::stage::{self, SOON};
 use anyhow::Result;
 use lab::Lab;
 use lab::process::replace;
@@ -16,7 +16,7 @@ pub const PATH: &str = "/run/stand-ins:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Puts a program in the place of one that is not installed.
 pub fn stand_in(lab: &Lab, node: &str, name: &str, script: &str) -> Result<()> {
-    let folder = inside(lab, node, PROGRAMS)?;
+    let folder = lab.path_in(node, PROGRAMS)?;
     fs::create_dir_all(&folder)?;
     let path = folder.join(name);
     replace(&path, &format!("#!/bin/sh\n{script}\n"))?;
@@ -59,7 +59,7 @@ pub fn tidy(lab: &Lab) -> Result<()> {
     lab.wait_membership(stage::PATIENCE * 2, |seen| seen.resources.iter().all(|resource| !ours(&resource.id)))?;
     lab.check(&speaker, &["crm_resource", "--cleanup"], stage::PATIENCE)?;
     for node in lab.node_names() {
-        let _ = fs::remove_dir_all(inside(lab, &node, PROGRAMS)?);
+        let _ = fs::remove_dir_all(lab.path_in(&node, PROGRAMS)?);
         for (list, end, undefine) in [("net-list", "net-destroy", "net-undefine"), ("pool-list", "pool-destroy", "pool-undefine")] {
             for name in lab.check(&node, &["virsh", "-q", list, "--all", "--name"], SOON)?.split_whitespace() {
                 lab.exec(&node, &["virsh", "-q", end, name], SOON)?;

@@ -1,7 +1,7 @@
 //! `snapshot`: the guest's memory outlives a stop, and never meets disks that it does not belong to.
 
 use crate::props::shared;
-use crate::stage::{HERE, Resource, SOON, THERE, inside};
+use crate::stage::{HERE, Resource, SOON, THERE};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use std::fs::{self, File, FileTimes};
@@ -204,7 +204,7 @@ pub fn not_written_to_its_end_in_japanese(lab: &Lab) -> Result<()> {
         ("operation failed: %s", "操作に失敗しました: %s"),
         ("save image is incomplete", "保存イメージが不完全です"),
     ];
-    let folder = inside(lab, HERE, "/usr/share/locale/ja/LC_MESSAGES")?;
+    let folder = lab.path_in(HERE, "/usr/share/locale/ja/LC_MESSAGES")?;
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("libvirt.mo"), catalogue(&texts))?;
     // A language counts in every locale but C.

@@ -8,7 +8,6 @@ use lab::placed::{Guest, OPERATIONS_CLOSELY, until};
 use lab::power::Fault;
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
-use lab::stage::inside;
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::collections::BTreeSet;
@@ -76,7 +75,7 @@ impl<'a> Scene<'a> {
 
     /// When a monitor looked last, in seconds since boot, and found for the second time in a row or more that the storage answers.
     fn look(&self) -> Option<i64> {
-        let note = inside(self.lab(), &self.home, "/run/kvmha/vm1.outage").ok()?;
+        let note = self.lab().path_in(&self.home, "/run/kvmha/vm1.outage").ok()?;
         let note: serde_json::Value = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
         note["looked"].as_i64().filter(|_| note["steady"].as_u64().is_some_and(|steady| steady >= 2))
     }

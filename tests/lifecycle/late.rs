@@ -1,7 +1,7 @@
 //! Starts that are still under way in libvirt when the agent's time is over. Pacemaker then calls stop, and when that says 0 it starts the
 //! guest on another node; so what libvirt still does after that must not be the start.
 
-use crate::stage::{HERE, Resource, inside, soon};
+use crate::stage::{HERE, Resource, soon};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use std::fs::{self, Permissions};
@@ -18,7 +18,7 @@ const WATCHED: Duration = Duration::from_secs(15);
 
 /// Gives the node's libvirt a hook, which it looks for when it starts only.
 fn hook(lab: &Lab, text: &str) -> Result<()> {
-    let path = inside(lab, HERE, "/etc/libvirt/hooks/qemu")?;
+    let path = lab.path_in(HERE, "/etc/libvirt/hooks/qemu")?;
     fs::create_dir_all(path.parent().context("no folder")?)?;
     fs::write(&path, format!("#!/bin/sh\n# guest, operation, sub-operation\n{text}\n"))?;
     fs::set_permissions(&path, Permissions::from_mode(0o755))?;
@@ -64,7 +64,7 @@ pub fn frozen_in_preparation(lab: &Lab) -> Result<()> {
 pub fn queued_behind_another(lab: &Lab) -> Result<()> {
     let taker = Resource::empty(lab, "taker")?.with("force_stop", "true");
     let guest = Resource::empty(lab, "queued")?.with("force_stop", "true");
-    let settings = inside(lab, HERE, "/etc/libvirt/libvirtd.conf")?;
+    let settings = lab.path_in(HERE, "/etc/libvirt/libvirtd.conf")?;
     let old = fs::read_to_string(&settings)?;
     fs::write(&settings, format!("{old}\nmin_workers = 1\nmax_workers = 1\n"))?;
     // Longer than the start and the stop take, and not as long as the guest is watched after that.
@@ -90,9 +90,9 @@ const CREATE: u32 = 10;
 /// its socket, and the agent that sent it is gone.
 pub fn frozen_before_the_request_is_read(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "unread")?.with("force_stop", "true");
-    let socket = inside(lab, HERE, "/run/between.sock")?;
+    let socket = lab.path_in(HERE, "/run/between.sock")?;
     let listener = UnixListener::bind(&socket).context("failed to bind the socket between")?;
-    let daemon = inside(lab, HERE, "/run/libvirt/libvirt-sock")?;
+    let daemon = lab.path_in(HERE, "/run/libvirt/libvirt-sock")?;
     let over = AtomicBool::new(false);
     let between = guest.with("hypervisor", "qemu+unix:///system?socket=/run/between.sock");
     thread::scope(|scope| -> Result<()> {

@@ -1,6 +1,6 @@
 //! The ordinary life of a guest: probe, start, monitor, stop, each twice.
 
-use crate::stage::{Answer, HERE, Resource, THERE, inside};
+use crate::stage::{Answer, HERE, Resource, THERE};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::process::replace;
@@ -25,7 +25,7 @@ pub fn normal(lab: &Lab) -> Result<()> {
     let record = guest.record(HERE)?;
     let mode = |path: &std::path::Path| fs::metadata(path).map(|about| about.permissions().mode() & 0o777);
     ensure!(mode(&record)? & 0o077 == 0, "the state file is not root's alone");
-    ensure!(mode(&inside(lab, HERE, "/run/kvmha")?)? == 0o700, "/run/kvmha is not root's alone");
+    ensure!(mode(&lab.path_in(HERE, "/run/kvmha")?)? == 0o700, "/run/kvmha is not root's alone");
     ensure!(guest.virsh(HERE, "dominfo", &[])?.contains("Persistent:     no"), "the guest is not transient");
     guest.end(HERE, 60)?;
     ensure!(guest.console(HERE)?.contains("init: power button"), "the guest was not asked to shut down");
@@ -118,7 +118,7 @@ pub fn nasty_name(lab: &Lab) -> Result<()> {
     guest.beats(boot)?;
     guest.end(HERE, 60)?;
     ensure!(guest.console(HERE)?.contains("init: power button"), "the guest was not asked to shut down");
-    ensure!(!inside(lab, HERE, "/owned")?.exists(), "a shell took the name apart");
+    ensure!(!lab.path_in(HERE, "/owned")?.exists(), "a shell took the name apart");
     Ok(())
 }
 

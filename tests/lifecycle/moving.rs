@@ -322,7 +322,7 @@ pub fn source_frozen_in_mid_migration(lab: &Lab) -> Result<()> {
 /// A definition that only the source has: the target's agent still knows which guest it waits for, or says that it does not.
 pub fn config_missing_at_the_target(lab: &Lab) -> Result<()> {
     let guest = mover(lab, "local")?;
-    let config = crate::stage::inside(lab, HERE, "/etc/local.xml")?;
+    let config = lab.path_in(HERE, "/etc/local.xml")?;
     replace(&config, &fs::read_to_string(lab.guest_definition("local"))?)?;
     let guest = guest.with("config", "/etc/local.xml");
     let boot = guest.boot(HERE)?;

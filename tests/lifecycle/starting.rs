@@ -1,6 +1,6 @@
 //! Starts that fail, and what is said about it; the scripts that have a word in a start.
 
-use crate::stage::{HERE, Resource, THERE, inside};
+use crate::stage::{HERE, Resource, THERE};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::layout::Network;
@@ -80,7 +80,7 @@ pub fn dies_later(lab: &Lab) -> Result<()> {
 pub fn scripts(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "scripted")?;
     let script = |name: &str, text: &str| -> Result<String> {
-        let path = inside(lab, HERE, &format!("/tmp/{name}"))?;
+        let path = lab.path_in(HERE, &format!("/tmp/{name}"))?;
         fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(format!("/tmp/{name}"))
@@ -109,7 +109,7 @@ pub fn scripts(lab: &Lab) -> Result<()> {
         let start = scope.spawn(|| guest.call(HERE, "start", 60));
         thread::sleep(Duration::from_secs(3));
         ensure!(!start.is_finished(), "the start did not wait for its script");
-        fs::write(inside(lab, HERE, "/tmp/ready")?, "")?;
+        fs::write(lab.path_in(HERE, "/tmp/ready")?, "")?;
         start.join().map_err(|_| anyhow::anyhow!("panicked"))??.is(0)?;
         Ok(())
     })?;
@@ -153,7 +153,7 @@ pub fn disk_without_lock(lab: &Lab) -> Result<()> {
     })?;
     let said = guest.call_with(HERE, "validate-all", 30, &level)?.is(0)?.stderr;
     ensure!(said.contains("no lock protects vda (/dev/mapper/lun) of unlocked"), "not warned: {said}");
-    let [settings, lockd] = ["/etc/libvirt/qemu.conf", "/etc/libvirt/qemu-lockd.conf"].map(|path| inside(lab, HERE, path));
+    let [settings, lockd] = ["/etc/libvirt/qemu.conf", "/etc/libvirt/qemu-lockd.conf"].map(|path| lab.path_in(HERE, path));
     let (settings, lockd) = (settings?, lockd?);
     let (old, old_lockd) = (fs::read_to_string(&settings)?, fs::read_to_string(&lockd)?);
     fs::write(&settings, format!("{old}\nlock_manager = \"lockd\"\n"))?;
@@ -214,7 +214,7 @@ pub fn by_an_address_of_its_own(lab: &Lab) -> Result<()> {
 /// Pacemaker's tools, as stubs that know of two nodes; what finds them.
 fn in_a_cluster(lab: &Lab) -> Result<(&'static str, &'static str)> {
     for node in [HERE, THERE] {
-        let folder = inside(lab, node, "/tmp/stub")?;
+        let folder = lab.path_in(node, "/tmp/stub")?;
         fs::create_dir_all(&folder)?;
         for (name, script) in [("crm_node", "printf '1 node1 member\\n2 node2 member\\n'"), ("crm_mon", "exit 102")] {
             fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n"))?;

@@ -1,6 +1,6 @@
 //! Guests in other states than running, definitions that were left.
 
-use crate::stage::{HERE, Resource, THERE, inside, signal};
+use crate::stage::{HERE, Resource, THERE, signal};
 use anyhow::{Context, Result, ensure};
 use lab::Lab;
 use lab::process::Identity;
@@ -122,7 +122,7 @@ pub fn config_of_libvirt_itself(lab: &Lab) -> Result<()> {
     let guest = Resource::empty(lab, "inside")?;
     lab.check(HERE, &["virsh", "define", "/srv/vms/inside.xml"], crate::stage::SOON)?;
     let config = "/etc/libvirt/qemu/inside.xml";
-    let file = inside(lab, HERE, config)?;
+    let file = lab.path_in(HERE, config)?;
     let text = fs::read_to_string(&file)?;
     let guest = guest.with("config", config).with("force_stop", "true");
     for round in 1..=2 {
@@ -244,7 +244,7 @@ fn stands_still(process: Identity) -> bool {
 /// Makes libvirt forget a guest that runs.
 fn lose(lab: &Lab, guest: &Resource) -> Result<()> {
     lab.kill(HERE, "libvirtd")?;
-    fs::remove_file(inside(lab, HERE, &format!("/run/libvirt/qemu/{}.xml", guest.name))?)?;
+    fs::remove_file(lab.path_in(HERE, &format!("/run/libvirt/qemu/{}.xml", guest.name))?)?;
     lab.start(HERE, "libvirtd")
 }
 

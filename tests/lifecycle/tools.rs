@@ -1,6 +1,6 @@
 //! The agent beside others: the incumbent, ocf-tester, strace.
 
-use crate::stage::{AGENT, Agent, HERE, Resource, SOON, inside};
+use crate::stage::{AGENT, Agent, HERE, Resource, SOON};
 use anyhow::{Result, ensure};
 use lab::Lab;
 use std::fs;
@@ -55,7 +55,7 @@ pub fn light_monitor(lab: &Lab) -> Result<()> {
     let at = words.iter().position(|word| word == AGENT).unwrap_or_default();
     words.splice(at..at, ["strace", "-f", "-s", "300", "-o", "/tmp/trace"].map(str::to_owned));
     lab.exec(HERE, &words, SOON)?.success("monitor under strace")?;
-    let trace = fs::read_to_string(inside(lab, HERE, "/tmp/trace")?)?;
+    let trace = fs::read_to_string(lab.path_in(HERE, "/tmp/trace")?)?;
     let calls = |name: &str| trace.lines().filter(|line| line.contains(&format!(" {name}("))).collect::<Vec<_>>();
     for name in ["clone", "clone3", "fork", "vfork"] {
         ensure!(calls(name).is_empty(), "monitor starts a process or a thread: {:?}", calls(name));

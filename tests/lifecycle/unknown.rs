@@ -1,7 +1,7 @@
 //! A guest is moved to a node where its definition is not there or another one, and where no name tells whose it is.
 
 use crate::moving::{migrate_to, mover};
-use crate::stage::{HERE, Resource, SOON, THERE, inside, soon};
+use crate::stage::{HERE, Resource, SOON, THERE, soon};
 use anyhow::{Context, Result, ensure};
 use lab::process::replace;
 use lab::{Lab, promised};
@@ -14,8 +14,8 @@ fn stray(lab: &Lab) -> Result<(Resource<'_>, Resource<'_>)> {
     let home = mover(lab, "stray")?;
     let mut guest = home.with("config", "/etc/domain.xml");
     guest.instance = "vm-stray".to_owned();
-    let _ = fs::remove_file(inside(lab, THERE, "/etc/domain.xml")?);
-    replace(&inside(lab, HERE, "/etc/domain.xml")?, &fs::read_to_string(lab.guest_definition("stray"))?)?;
+    let _ = fs::remove_file(lab.path_in(THERE, "/etc/domain.xml")?);
+    replace(&lab.path_in(HERE, "/etc/domain.xml")?, &fs::read_to_string(lab.guest_definition("stray"))?)?;
     guest.begin(HERE)?;
     soon("it beats", || home.ring().is_ok())?;
     Ok((home, guest))
@@ -26,7 +26,7 @@ pub fn at_the_target(lab: &Lab) -> Result<()> {
     let (home, guest) = stray(lab)?;
     let boot = home.ring()?.newest.boot;
     let good = fs::read_to_string(lab.guest_definition("stray"))?;
-    let config = inside(lab, THERE, "/etc/domain.xml")?;
+    let config = lab.path_in(THERE, "/etc/domain.xml")?;
     let stays = |says: &[&str]| -> Result<()> {
         migrate_to(&guest, HERE, THERE, 30)?.says(1, &["stray still runs here", "/etc/domain.xml"])?.says(1, says)?;
         guest.absent(THERE)?;
@@ -67,7 +67,7 @@ fn no_folder_of_both(lab: &Lab) -> Result<()> {
         .with("config", "/etc/bare/domain.xml")
         .with("force_stop", "true");
     guest.instance = "vm-bare".to_owned();
-    let (here, there) = (inside(lab, HERE, "/etc/bare")?, inside(lab, THERE, "/etc/bare")?);
+    let (here, there) = (lab.path_in(HERE, "/etc/bare")?, lab.path_in(THERE, "/etc/bare")?);
     [&here, &there].into_iter().try_for_each(fs::create_dir_all)?;
     let good = fs::read_to_string(lab.guest_definition("bare"))?;
     replace(&here.join("domain.xml"), &good)?;
@@ -86,7 +86,7 @@ pub fn when_it_has_come(lab: &Lab) -> Result<()> {
     let (home, guest) = stray(lab)?;
     let boot = home.ring()?.newest.boot;
     let good = fs::read_to_string(lab.guest_definition("stray"))?;
-    let config = inside(lab, THERE, "/etc/domain.xml")?;
+    let config = lab.path_in(THERE, "/etc/domain.xml")?;
     replace(&config, &good)?;
     migrate_to(&guest, HERE, THERE, 60)?.is(0)?;
     fs::remove_file(&config)?;
@@ -123,7 +123,7 @@ pub fn when_it_was_here_before(lab: &Lab) -> Result<()> {
     let boot = home.boot(HERE)?;
     home.virsh(HERE, "migrate", &["--live", "--p2p", "--unsafe", &format!("qemu+tcp://{THERE}/system")])?;
     home.absent(HERE)?;
-    let folder = inside(lab, THERE, "/tmp/stub")?;
+    let folder = lab.path_in(THERE, "/tmp/stub")?;
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("cibadmin"), "#!/bin/sh\ncat /tmp/stub/status.xml\n")?;
     fs::set_permissions(folder.join("cibadmin"), Permissions::from_mode(0o755))?;

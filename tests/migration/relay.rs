@@ -16,8 +16,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use crate::stage::inside;
-
 /// The URI of the target's libvirt as the source reaches it through a relay.
 pub const URI: &str = "qemu+unix:///system?socket=/run/between.sock";
 
@@ -101,7 +99,7 @@ pub fn with<T>(
     fault: impl FnOnce(&Line) -> Result<()> + Send,
     body: impl FnOnce(&Line) -> Result<T>,
 ) -> Result<T> {
-    let socket = inside(lab, source, "/run/between.sock")?;
+    let socket = lab.path_in(source, "/run/between.sock")?;
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).context("failed to bind the relay")?;
     listener.set_nonblocking(true)?;
@@ -118,7 +116,7 @@ pub fn with<T>(
         }
     };
     // The daemon's socket is asked for at each connection: the node may have lost its power in between.
-    let daemon = || -> Result<PathBuf> { inside(lab, target, "/run/libvirt/libvirt-sock") };
+    let daemon = || -> Result<PathBuf> { lab.path_in(target, "/run/libvirt/libvirt-sock") };
     let result = thread::scope(|scope| {
         let relay = Relay { line: &line, moment, fire: &fire };
         scope.spawn(move || {

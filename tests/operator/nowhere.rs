@@ -7,7 +7,6 @@ use lab::placed::{Guest, OPERATIONS, until};
 use lab::process::wait_until;
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
-use lab::stage::inside;
 use lab::storage::Reach;
 use lab::{Lab, StorageFault};
 use std::fs;
@@ -73,7 +72,7 @@ pub fn after_a_stop_that_failed(lab: &Lab) -> Result<()> {
         }
         // Its libvirt forgets it, and lists nothing any more.
         lab.kill(&node, "libvirtd")?;
-        fs::remove_file(inside(lab, &node, "/run/libvirt/qemu/vm1.xml")?)?;
+        fs::remove_file(lab.path_in(&node, "/run/libvirt/qemu/vm1.xml")?)?;
         lab.start(&node, "libvirtd")?;
         lab.wait_libvirt(&node)?;
         let said = kvmha(lab, &other, "where vm1")?;

@@ -7,7 +7,6 @@ use lab::placed::{Guest, OPERATIONS, until};
 use lab::process::{Identity, replace, wait_until};
 use lab::promised;
 use lab::scene::{LIMIT, Stage};
-use lab::stage::inside;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 use std::{fs, thread};
@@ -51,7 +50,7 @@ pub fn copies_and_files(lab: &Lab) -> Result<()> {
     lab.check(&node, &["virsh", "-q", "resume", "vm1"], LIMIT)?;
     ensure!(here.len() == 1 && !last?.stdout.contains("end the copy"), "the last copy was touched");
     // A state file of a guest that is not there.
-    let (from, to) = (inside(lab, &node, "/run/kvmha/vm1.json")?, inside(lab, &other, "/run/kvmha/vm1.json")?);
+    let (from, to) = (lab.path_in(&node, "/run/kvmha/vm1.json")?, lab.path_in(&other, "/run/kvmha/vm1.json")?);
     lab.check(&other, &["mkdir", "-p", "-m", "700", "/run/kvmha"], LIMIT)?;
     fs::copy(&from, &to)?;
     says(&kvmha(lab, &other, "repair vm1")?, 1, &["remove the state file of vm1"])?;
@@ -198,7 +197,7 @@ pub fn a_move_mark(lab: &Lab) -> Result<()> {
     let operations = OPERATIONS.replace("migrate_to timeout=120s", "migrate_to timeout=120s on-fail=block");
     let guest = Guest::placed_with(&stage, "vm1", "migration_speed=1 migration_policy=plain", &operations)?;
     let (source, target) = (guest.node()?, guest.other_node()?);
-    let record = inside(lab, &source, "/run/kvmha/vm1.json")?;
+    let record = lab.path_in(&source, "/run/kvmha/vm1.json")?;
     let is_marked = || {
         let text = fs::read_to_string(&record).unwrap_or_default();
         serde_json::from_str(&text).is_ok_and(|record: serde_json::Value| record["moving"].is_string())
@@ -340,7 +339,7 @@ pub fn found_by_a_refresh(lab: &Lab) -> Result<()> {
 /// What is written for Prometheus, by a file; its form is looked at too.
 fn metrics(lab: &Lab, node: &str) -> Result<String> {
     says(&kvmha(lab, node, "metrics --output /run/kvmha.prom")?, 0, &[])?;
-    let text = fs::read_to_string(inside(lab, node, "/run/kvmha.prom")?)?;
+    let text = fs::read_to_string(lab.path_in(node, "/run/kvmha.prom")?)?;
     let mut known = Vec::new();
     for line in text.lines() {
         match line.strip_prefix("# TYPE ") {

@@ -4,7 +4,6 @@ use crate::repair::harmless;
 use anyhow::{Context, Result, ensure};
 use lab::placed::{Guest, OPERATIONS, PARAMETERS, until};
 use lab::scene::{LIMIT, Stage};
-use lab::stage::inside;
 use lab::{Lab, Output, promised};
 use serde_json::Value;
 use std::fs;
@@ -141,7 +140,7 @@ pub fn copies_are_counted(lab: &Lab) -> Result<()> {
     // This host by its whole name, and by an address that is the same for all nodes: one copy is one, but nobody else was asked.
     let address = lab.check(&node, &["getent", "ahostsv4", &node], LIMIT)?;
     let address = address.split_whitespace().next().context("the node has no address")?.to_owned();
-    let hosts = inside(lab, &node, "/etc/hosts")?;
+    let hosts = lab.path_in(&node, "/etc/hosts")?;
     let before = fs::read_to_string(&hosts)?;
     fs::write(&hosts, format!("{before}{address} {node}.example.com\n"))?;
     let named = kvmha(lab, &node, &format!("where vm1 --node {node}.example.com"));

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result};
 use lab::Lab;
-use lab::stage::inside;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -82,13 +81,13 @@ impl Shared {
 
 impl Between {
     pub fn new(lab: &Lab, node: &str, stroke: Stroke) -> Result<Self> {
-        let socket = inside(lab, node, SOCKET)?;
+        let socket = lab.path_in(node, SOCKET)?;
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).context("failed to bind the socket between")?;
         let shared = Arc::new(Shared {
             lab: lab.clone(),
             node: node.to_owned(),
-            daemon: inside(lab, node, "/run/libvirt/libvirt-sock")?,
+            daemon: lab.path_in(node, "/run/libvirt/libvirt-sock")?,
             stroke,
             armed: Mutex::new(&[]),
             missed: Mutex::default(),

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use lab::Lab;
 use lab::node::Terminal;
 use lab::promised;
-use lab::stage::{Agent, Resource, SOON, inside, soon, tidy_node};
+use lab::stage::{Agent, Resource, SOON, soon, tidy_node};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fs;
@@ -106,7 +106,7 @@ impl<'a> Lane<'a> {
 
     /// A file of the node where the actions are called.
     pub fn file(&self, path: &str) -> Result<PathBuf> {
-        inside(self.lab, &self.here, path)
+        self.lab.path_in(&self.here, path)
     }
 
     /// `virsh domstate --reason`.

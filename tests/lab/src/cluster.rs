@@ -261,8 +261,7 @@ impl Lab {
             // A node that is about to start takes it by itself, and before its pivot it shows the host's files.
             let _lock = self.lock_power(node)?;
             if let Some(process) = self.node_process(node).filter(power::ready) {
-                let root = PathBuf::from(format!("/proc/{}/root", process.pid));
-                crate::init::install_agent(&self.layout.agent(), &root)
+                crate::init::install_agent(&self.layout.agent(), &process.path_in("/"))
                     .with_context(|| format!("failed to install on {}", node_name(node)))?;
             }
         }

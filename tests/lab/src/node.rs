@@ -4,7 +4,6 @@ use crate::cluster::Lab;
 use crate::init::{PATH, restart_line};
 use crate::layout::{Network, node_name};
 use crate::process::{Identity, Output, arguments, pids, run_command, wait_until};
-use crate::stage::inside;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use std::convert::Infallible;
@@ -24,6 +23,19 @@ pub enum Terminal {
 }
 
 impl Lab {
+    /// A node's file as this machine reaches it.
+    pub fn path_in(&self, node: &str, path: &str) -> Result<PathBuf> {
+        Ok(self.powered(node)?.path_in(path))
+    }
+
+    /// The first process of a node.
+    ///
+    /// # Errors
+    /// The node has no power.
+    pub(crate) fn powered(&self, node: &str) -> Result<Identity> {
+        self.node_process(self.number(node)?).with_context(|| format!("{node} has no power"))
+    }
+
     /// Runs a program in a node, with a time limit.
     pub fn exec<S: AsRef<str>>(&self, node: &str, argv: &[S], limit: Duration) -> Result<Output> {
         run_command(self.enter(node, argv, Terminal::None)?, limit)
@@ -37,11 +49,11 @@ impl Lab {
 
     /// The command that runs a program in a node, for one who wants to start it in a way of its own.
     pub fn enter<S: AsRef<str>>(&self, node: &str, argv: &[S], terminal: Terminal) -> Result<Command> {
-        let process = self.node_process(self.number(node)?).with_context(|| format!("{node} has no power"))?;
-        let root = format!("/proc/{}/root{}", process.pid, crate::init::READY);
+        let process = self.powered(node)?;
+        let ready = process.path_in(crate::init::READY);
         // Before its pivot a node still shows the host's files: a command would change the host.
         ensure!(
-            wait_until(Duration::from_secs(20), Duration::from_millis(5), || fs::exists(&root).unwrap_or(false)),
+            wait_until(Duration::from_secs(20), Duration::from_millis(5), || fs::exists(&ready).unwrap_or(false)),
             "{node} does not start"
         );
         let mut command = Command::new("nsenter");
@@ -134,7 +146,7 @@ impl Lab {
 
     /// Like [`Lab::reconfigure`], but of another one of its files, by its path in the node.
     pub fn reconfigure_file<'a>(&'a self, node: &'a str, file: &'static str, lines: &[(&str, &str)]) -> Result<Configured<'a>> {
-        let path = inside(self, node, file)?;
+        let path = self.path_in(node, file)?;
         let old = fs::read_to_string(&path).with_context(|| format!("failed to read {file} of {node}"))?;
         let new = configured(&old, lines);
         // From here on, so that a half of it is taken back as well.
@@ -211,7 +223,7 @@ pub struct Configured<'a> {
 
 impl Configured<'_> {
     fn restore(&self) -> Result<()> {
-        fs::write(inside(self.lab, self.node, self.file)?, &self.old)?;
+        fs::write(self.lab.path_in(self.node, self.file)?, &self.old)?;
         let left = self.lab.processes(self.node, "libvirtd")?;
         left.iter().try_for_each(|process| process.end(Duration::from_secs(10)))?;
         self.lab.start(self.node, "libvirtd")

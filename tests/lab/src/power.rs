@@ -192,7 +192,7 @@ pub fn lock(path: &Path) -> Result<Flock<File>> {
 /// Whether a node has its own root by now and its daemons are started.
 pub(crate) fn ready(process: &Identity) -> bool {
     // Through the host's /proc; before the pivot this is the host's /run, which has no such file.
-    process.alive() && Path::new(&format!("/proc/{}/root{READY}", process.pid)).exists()
+    process.alive() && process.path_in(READY).exists()
 }
 
 /// The power switch itself; never returns unless it cannot listen. One line is asked, one is answered:

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -40,6 +40,12 @@ impl Identity {
     #[must_use]
     pub fn alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
+    }
+
+    /// A file as the process sees it, as this machine reaches it.
+    #[must_use]
+    pub fn path_in(&self, path: &str) -> PathBuf {
+        Path::new("/proc").join(self.pid.to_string()).join("root").join(path.trim_start_matches('/'))
     }
 
     /// Sends a signal, if it still lives. Says whether it did.

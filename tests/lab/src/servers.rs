@@ -2,7 +2,7 @@
 
 use crate::Lab;
 use crate::process::{replace, wait_until};
-use crate::stage::{PATIENCE, SOON, inside};
+use crate::stage::{PATIENCE, SOON};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub fn iscsi<'a>(lab: &'a Lab, node: &'a str, image: &str) -> Result<Server<'a>>
 
 /// Serves the folder that all nodes see, by NFS: nfs-ganesha, with the port mapper that QEMU's client asks for the ports.
 pub fn nfs<'a>(lab: &'a Lab, node: &'a str) -> Result<Server<'a>> {
-    replace(&inside(lab, node, "/run/ganesha.conf")?, GANESHA)?;
+    replace(&lab.path_in(node, "/run/ganesha.conf")?, GANESHA)?;
     let begin = "mkdir -p /run/rpcbind /run/ganesha /var/lib/nfs/ganesha && rpcbind -w && \
         ganesha.nfsd -f /run/ganesha.conf -L /var/log/lab-ganesha.log -p /run/ganesha.pid";
     lab.check(node, &["sh", "-c", begin], SOON)?;
@@ -112,7 +112,7 @@ pub fn ceph<'a>(lab: &'a Lab, node: &'a str, guest: &str, address: &str) -> Resu
         osd client watch timeout = 5\nmon data avail warn = 0\nmon data avail crit = 0\n"
     );
     lab.check(node, &["mkdir", "-p", "/etc/ceph"], SOON)?;
-    replace(&inside(lab, node, "/etc/ceph/ceph.conf")?, &configuration)?;
+    replace(&lab.path_in(node, "/etc/ceph/ceph.conf")?, &configuration)?;
     let server = Server { lab, node, programs: &["ceph-osd", "ceph-mon"] };
     let begin = format!(
         "cd /var/lib/ceph && rm -rf mon/ceph-a osd/ceph-0 && mkdir -p /run/ceph mon/ceph-a osd/ceph-0 && exec >/var/log/lab-ceph.log 2>&1 &&

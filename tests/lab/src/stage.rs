@@ -9,7 +9,7 @@ use crate::{GuestOptions, Lab, Output};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -231,7 +231,7 @@ impl<'a> Resource<'a> {
 
     /// The state file.
     pub fn record(&self, node: &str) -> Result<PathBuf> {
-        inside(self.lab, node, &format!("/run/kvmha/{}.json", self.instance))
+        self.lab.path_in(node, &format!("/run/kvmha/{}.json", self.instance))
     }
 
     /// Runs `virsh` in a node: the word, the guest, more.
@@ -319,12 +319,6 @@ pub fn gone(process: Identity) -> bool {
     !process.alive() && (Identity::of(process.pid).is_some() || !threads.any(alive))
 }
 
-/// A node's file as this machine reaches it.
-pub fn inside(lab: &Lab, node: &str, path: &str) -> Result<PathBuf> {
-    let init = lab.node_process(lab.number(node)?).with_context(|| format!("{node} has no power"))?;
-    Ok(Path::new("/proc").join(init.pid.to_string()).join("root").join(path.trim_start_matches('/')))
-}
-
 /// A daemon that is frozen until this is dropped.
 pub struct Frozen<'a>(&'a Lab, &'a str);
 
@@ -374,7 +368,7 @@ pub fn tidy(lab: &Lab) -> Result<()> {
 /// Takes the hooks and state files of a node away.
 pub fn tidy_node(lab: &Lab, node: &str) -> Result<()> {
     for path in ["/etc/libvirt/hooks/qemu", "/run/kvmha"] {
-        let path = inside(lab, node, path)?;
+        let path = lab.path_in(node, path)?;
         let _ = fs::remove_file(&path);
         let _ = fs::remove_dir_all(&path);
     }

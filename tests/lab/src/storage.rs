@@ -12,7 +12,7 @@ use crate::process::{check, replace, wait_until};
 use crate::program::place;
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// The file system's source; compiled on the machine that runs the lab.
@@ -59,10 +59,8 @@ impl Fault {
 impl Lab {
     /// Sets what a node's [`HANGING`] does from now on, also to the requests it holds.
     pub fn storage(&self, node: &str, fault: Fault) -> Result<()> {
-        let init = self.node_process(self.number(node)?).with_context(|| format!("{node} has no power"))?;
-        let root = PathBuf::from(format!("/proc/{}/root", init.pid));
-        ensure!(root.join(crate::init::READY.trim_start_matches('/')).exists(), "{node} does not run yet");
-        replace(&root.join(STORAGE_FAULT.trim_start_matches('/')), &fault.text())
+        ensure!(self.path_in(node, crate::init::READY)?.exists(), "{node} does not run yet");
+        replace(&self.path_in(node, STORAGE_FAULT)?, &fault.text())
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::cluster::Lab;
 use crate::layout::{Network, node_name};
 use crate::process::run_command;
-use crate::stage::{SOON, inside};
+use crate::stage::SOON;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
@@ -80,7 +80,7 @@ impl<'a> Pki<'a> {
     }
 
     fn put(&self, node: &str, file: &str, place: &str) -> Result<()> {
-        let target = inside(self.lab, node, place)?;
+        let target = self.lab.path_in(node, place)?;
         fs::create_dir_all(target.parent().unwrap_or(Path::new("/")))?;
         fs::copy(self.folder.path().join(file), &target).map(drop).with_context(|| format!("failed to put {file} to {place} of {node}"))
     }
@@ -91,7 +91,7 @@ impl Drop for Pki<'_> {
         for node in self.lab.node_names() {
             for place in [AUTHORITIES, LIBVIRT, QEMU] {
                 // A node without power, or one that has none.
-                let _ = inside(self.lab, &node, place).map(fs::remove_dir_all);
+                let _ = self.lab.path_in(&node, place).map(fs::remove_dir_all);
             }
         }
     }
