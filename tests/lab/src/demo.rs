@@ -183,7 +183,8 @@ impl Teller {
 /// The guest must have one emulator in all nodes, on this one.
 fn one_place(lab: &Lab, node: &str) -> Result<()> {
     let places = lab.guest_where(GUEST)?;
-    ensure!(matches!(&places[..], [place] if place.node == node && place.processes.len() == 1), "{GUEST} should be on {node}: {places:?}");
+    let one = matches!(&places[..], [place] if place.node == node && place.processes.len() == 1);
+    promised!(one, "{GUEST} should be on {node} alone: {places:?}");
     Ok(())
 }
 

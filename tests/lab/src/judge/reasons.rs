@@ -45,55 +45,98 @@ pub fn ended_for_a_reason(history: &History, guest: &Guest, before: Boot, after:
     }
     // Of a guest that moves, what is left at the source is stopped too.
     let stopped = |action: &&Action| action.guest == *name && action.name == "stop" && ended(Some(&action.node), action.begin, action.end);
-    let mut stops = history.actions.iter().filter(stopped);
-    stops.any(|stop| {
-        let since = look_back(history, Some(name), stop.begin, QUEUE);
-        let requested = |request| requests(history, name, request).any(|one| (since..=stop.begin + NEAR).contains(&one.begin));
-        let asked = requested(Request::Stop);
-        // "Not running" is a failure of a recurring monitor.
-        let failed = history.actions.iter().any(|action| {
-            action.guest == *name
+    history.actions.iter().filter(stopped).any(|action| {
+        let stop = Stop { history, guest: name, action, since: look_back(history, Some(name), action.begin, QUEUE) };
+        stop.was_requested(Request::Stop)
+            || stop.follows_a_failure()
+            || stop.dropped_a_move()
+            || stop.follows_a_cleanup()
+            || stop.is_of_a_wrong_clock()
+            || stop.is_of_a_change()
+            || stop.is_of_a_quorum()
+    })
+}
+
+/// A stop of a guest whose reason is looked for.
+struct Stop<'a> {
+    history: &'a History,
+    guest: &'a str,
+    action: &'a Action,
+    /// From when on something may be its reason.
+    since: f64,
+}
+
+impl Stop<'_> {
+    fn was_requested(&self, request: Request) -> bool {
+        requests(self.history, self.guest, request).any(|one| (self.since..=self.action.begin + NEAR).contains(&one.begin))
+    }
+
+    /// "Not running" is a failure of a recurring monitor.
+    fn follows_a_failure(&self) -> bool {
+        self.history.actions.iter().any(|action| {
+            action.guest == *self.guest
                 && (action.outcome != Outcome::Done || action.name == "monitor" && action.says_absent())
-                && (since..=stop.end + NEAR).contains(&action.end)
-                && has_cause(history, action)
-        });
-        // Called in the middle of a move that went well so far: something else was asked for meanwhile, and Pacemaker drops a move whose
-        // target is not the best any more. Nobody had failed.
-        let dropped = history.actions.iter().any(|action| {
-            action.guest == *name
+                && (self.since..=self.action.end + NEAR).contains(&action.end)
+                && has_cause(self.history, action)
+        })
+    }
+
+    /// Called in the middle of a move that went well so far: something else was asked for meanwhile, and Pacemaker drops a move whose target is not
+    /// the best any more. Nobody had failed.
+    fn dropped_a_move(&self) -> bool {
+        let Self { history, guest, action: stop, .. } = *self;
+        let went_on = |action: &Action| {
+            let mut next = history.actions.iter().filter(|next| next.guest == *guest && next.name == "migrate_from");
+            next.any(|next| next.begin >= action.begin && next.begin <= stop.end)
+        };
+        history.actions.iter().any(|action| {
+            action.guest == *guest
                 && action.name == "migrate_to"
                 && action.outcome == Outcome::Done
                 && (stop.begin - NEAR..=stop.begin + NEAR).contains(&action.end)
-                && !history
-                    .actions
-                    .iter()
-                    .any(|next| next.guest == *name && next.name == "migrate_from" && next.begin >= action.begin && next.begin <= stop.end)
-        });
-        let cleaned = |one: &&Operation| one.request == Request::Forget && (one.subject.is_empty() || one.subject == *name);
-        // A move that is long over and of which the target's history was forgotten is one under way for Pacemaker (2.1.5): it restarts the guest,
-        // "because it can no longer migrate".
-        let mut cleanups = history.operations.iter().filter(cleaned);
-        let forgotten = cleanups.clone().any(|one| (one.begin..=one.end + 2.0 * NEAR).contains(&stop.begin));
-        // From a cleanup on a start may look older than an earlier move, by a clock that was wrong.
-        let confused = cleanups.any(|one| (since..=stop.begin).contains(&one.begin))
-            && history.faults.iter().any(|one| one.kind == FaultKind::ClockJump && one.begin <= stop.begin && one.end >= since);
-        // Of a guest that was found by a probe, after a cleanup, Pacemaker may not know which parameters need no restart: "due to resource
-        // definition change" (2.1.5, where the node has not started the agent since it booted).
-        let mut known =
-            history.actions.iter().filter(|action| action.guest == *name && action.node == stop.node && action.end <= stop.begin);
+                && !went_on(action)
+        })
+    }
+
+    fn cleanups(&self) -> impl Iterator<Item = &Operation> {
+        let cleaned = |one: &&Operation| one.request == Request::Forget && (one.subject.is_empty() || one.subject == *self.guest);
+        self.history.operations.iter().filter(cleaned)
+    }
+
+    /// A move that is long over and of which the target's history was forgotten is one under way for Pacemaker (2.1.5): it restarts the guest,
+    /// "because it can no longer migrate".
+    fn follows_a_cleanup(&self) -> bool {
+        self.cleanups().any(|one| (one.begin..=one.end + 2.0 * NEAR).contains(&self.action.begin))
+    }
+
+    /// From a cleanup on a start may look older than an earlier move, by a clock that was wrong.
+    fn is_of_a_wrong_clock(&self) -> bool {
+        let (begin, since) = (self.action.begin, self.since);
+        self.cleanups().any(|one| (since..=begin).contains(&one.begin))
+            && self.history.faults.iter().any(|one| one.kind == FaultKind::ClockJump && one.begin <= begin && one.end >= since)
+    }
+
+    /// Of a guest that was found by a probe, after a cleanup, Pacemaker may not know which parameters need no restart: "due to resource definition
+    /// change" (2.1.5, where the node has not started the agent since it booted).
+    fn is_of_a_change(&self) -> bool {
+        let Self { history, guest, action: stop, .. } = *self;
+        let is_known = |action: &&Action| action.guest == *guest && action.node == stop.node && action.end <= stop.begin;
+        let mut known = history.actions.iter().filter(is_known);
         let probed =
             known.rfind(|action| !["monitor", "reload-agent"].contains(&action.name.as_str())).is_some_and(|last| last.name == "probe");
-        let changed = (probed || other_agents(history, name, stop)) && requested(Request::Change);
-        let quorum = faults_near(history, name, stop.begin, stop.end).any(|fault| match fault.kind {
+        (probed || other_agents(history, guest, stop)) && self.was_requested(Request::Change)
+    }
+
+    fn is_of_a_quorum(&self) -> bool {
+        faults_near(self.history, self.guest, self.action.begin, self.action.end).any(|fault| match fault.kind {
             FaultKind::NoQuorum => true,
             // Alone, a node has no quorum, and stops what it runs.
             FaultKind::NetworkCut | FaultKind::NetworkOneWay | FaultKind::CorosyncFrozen | FaultKind::NodeLost => {
-                fault.subject == stop.node
+                fault.subject == self.action.node
             }
             _ => false,
-        });
-        asked || failed || dropped || forgotten || confused || changed || quorum
-    })
+        })
+    }
 }
 
 /// The time from which on something may explain what happened to a guest, or to a node, at a moment: so long before, but when the cluster had come
