@@ -27,9 +27,11 @@ pub struct Holding {
     pub busy: Option<bool>,
 }
 
-/// Asks libvirt over a connection for all of them, one after the other; `None`: it positively has no such guest. One of that name with
-/// another UUID is another guest.
-pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline) -> Vec<Result<Option<Holding>>> {
+/// What one libvirt says of one guest; `None`: it positively has no such guest. One of that name with another UUID is another guest.
+pub type Answer = Result<Option<Holding>>;
+
+/// Asks libvirt over a connection for all of them, one after the other.
+pub fn all_at(connection: &Connection, guests: &[Identity], deadline: &Deadline) -> Vec<Answer> {
     let mut patient = true;
     guests.iter().map(|identity| one_of(connection, identity, &mut patient, deadline)).collect()
 }
@@ -49,7 +51,7 @@ pub fn stands_for_a_job(identity: &Identity, uri: &Uri, deadline: &Deadline) -> 
 }
 
 /// When libvirt has not told the job of one in time, it is not asked for those of the others: `patient` is false then.
-fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Result<Option<Holding>> {
+fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, deadline: &Deadline) -> Answer {
     let Some(guest) = connection.guest(&identity.name, deadline)? else { return Ok(None) };
     let answer = guest.call("asking for the state of", deadline, |domain| {
         let condition = ffi::state(domain)?;
@@ -90,7 +92,7 @@ fn one_of(connection: &Connection, identity: &Identity, patient: &mut bool, dead
 /// Asks several libvirts side by side, each for its own guests over one connection: per URI either why it cannot be asked, or the answers
 /// in the order of the guests.
 #[must_use]
-pub fn everywhere(questions: Vec<(String, Vec<Identity>)>, deadline: &Deadline) -> Vec<Result<Vec<Result<Option<Holding>>>>> {
+pub fn everywhere(questions: Vec<(String, Vec<Identity>)>, deadline: &Deadline) -> Vec<Result<Vec<Answer>>> {
     let tasks: Vec<_> = questions
         .into_iter()
         .map(|(uri, guests)| {

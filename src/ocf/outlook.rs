@@ -49,6 +49,17 @@ impl Note {
     }
 }
 
+/// What a look at a node has shown.
+#[derive(Debug)]
+enum Look {
+    /// Nothing is in the way of a move there.
+    Free,
+    /// What is in the way.
+    Obstacle(String),
+    /// It cannot be told.
+    Untold,
+}
+
 impl Call {
     /// Looks at the other nodes, if it is time to, and keeps what was found.
     pub(super) fn update_outlook(&self) {
@@ -115,28 +126,32 @@ impl Call {
                 Some((node, look.ok()?))
             });
             let looks: Vec<_> = looks.collect();
-            let seen = looks.into_iter().filter_map(|(node, look)| Some((node.clone(), look.join().ok()??)));
+            let seen = looks.into_iter().filter_map(|(node, look)| match look.join().ok()? {
+                Look::Free => Some((node.clone(), None)),
+                Look::Obstacle(text) => Some((node.clone(), Some(text))),
+                Look::Untold => None,
+            });
             Ok(seen.chain([(here.to_owned(), None)]).collect())
         })
     }
 
-    /// What is in the way of a move to `node`; the outer `None`: it cannot be told.
-    fn obstacle(&self, subject: &Subject, node: &str, deadline: &Deadline) -> Option<Option<String>> {
+    /// What is in the way of a move to `node`.
+    fn obstacle(&self, subject: &Subject, node: &str, deadline: &Deadline) -> Look {
         let plan = match route::plan_for(self, node, deadline) {
             Ok(plan) => plan,
             Err(unfound) => return unplanned(unfound),
         };
         match Connection::open(&plan.remote, deadline) {
-            Err(error) if error.kind == Kind::Unresponsive => None,
-            Err(error) => Some(Some(format!("target: {error}"))),
-            Ok(there) => Some(preflight::of_target(subject, &plan, &there, deadline)),
+            Err(error) if error.kind == Kind::Unresponsive => Look::Untold,
+            Err(error) => Look::Obstacle(format!("target: {error}")),
+            Ok(there) => preflight::of_target(subject, &plan, &there, deadline).map_or(Look::Free, Look::Obstacle),
         }
     }
 }
 
 /// What is in the way where a move cannot be planned. A name server that is slow or fails does so for all nodes, and says nothing of any.
-fn unplanned(unfound: Unfound) -> Option<Option<String>> {
-    (!unfound.is_unresolved).then_some(Some(unfound.text))
+fn unplanned(unfound: Unfound) -> Look {
+    if unfound.is_unresolved { Look::Untold } else { Look::Obstacle(unfound.text) }
 }
 
 #[cfg(test)]
@@ -162,9 +177,9 @@ mod tests {
             crate::simulation::explore(0, world, find, |_, _| Ok(())).into_keys().collect::<Vec<_>>()
         };
         assert_eq!(said(2, true, "10.0.0.0/8"), ["Ok(10.0.0.2)"]);
-        assert_eq!(said(6, true, "10.0.0.0/8"), ["Err(None)"]);
-        assert_eq!(said(2, false, "10.0.0.0/8"), ["Err(None)"]);
-        assert_eq!(said(2, true, "10.1.0.0/16"), ["Err(Some(Some(\"the name node2 has no address in 10.1.0.0/16\")))"]);
+        assert_eq!(said(6, true, "10.0.0.0/8"), ["Err(Untold)"]);
+        assert_eq!(said(2, false, "10.0.0.0/8"), ["Err(Untold)"]);
+        assert_eq!(said(2, true, "10.1.0.0/16"), ["Err(Obstacle(\"the name node2 has no address in 10.1.0.0/16\"))"]);
     }
 
     #[test]
