@@ -162,7 +162,7 @@ impl Converted {
             }
             (_, _) if name.starts_with("pcmk_") => self.set(name, value),
             (Agent::Virt, "debug") => {
-                self.remark("debug is not carried over: it is a level there, and here the name of a file (debug_file)")
+                self.remark("debug is not carried over: it is a level there, and here the name of a file (debug_file)");
             }
             (Agent::External, "hostlist") => {
                 let hosts = value.split([',', ' ', '\t']).filter(|word| !word.is_empty());
