@@ -57,17 +57,18 @@ pub fn off_since(node: &str, since: Since, deadline: &Deadline) -> Result<u64, S
 }
 
 /// How long ago a device fenced `node`, by whatever action, if the cluster knows of one, the last that was tried succeeded, and the node has not
-/// joined it again since. What ran there is not the cluster's any more, even if it lives: a switch or a storage array leaves it alive.
+/// joined it again since. What ran there is not the cluster's any more, even if it lives: a switch or a storage array leaves it alive. `None` too if
+/// the record is from the future: the clock that wrote it was wrong, and how long ago that was cannot be told.
 #[must_use]
 pub fn fenced_ago(node: &str, deadline: &Deadline) -> Option<Duration> {
-    let since = |at: u64| Duration::from_secs(unix_time().saturating_sub(at));
+    let since = |at: u64| (at <= unix_time() + SKEW).then(|| Duration::from_secs(unix_time().saturating_sub(at)));
     #[cfg(test)]
     if crate::simulation::is_on() {
-        return crate::simulation::world(crate::simulation::hosts::World::fenced_at).map(since);
+        return crate::simulation::world(crate::simulation::hosts::World::fenced_at).and_then(since);
     }
     let fenced = history(deadline).ok().and_then(|text| last_fenced(&text, node))?;
     let stayed_away = Cib::query_part(Part::Status, deadline).is_ok_and(|cib| !cib.has_history(node));
-    stayed_away.then(|| since(fenced))
+    since(fenced).filter(|_| stayed_away)
 }
 
 fn history(deadline: &Deadline) -> Result<String, Trouble> {

@@ -136,7 +136,10 @@ fn a_guest_that_moves_out_of_sight() {
             world
         };
         let answers = every_course_of(budget, create, twice);
-        assert_eq!(answers.keys().collect::<Vec<_>>(), ["Changed Already", "State State"], "called off in time, or not");
+        // Called off in time; or what may run out of sight is not off, or a guest that nobody knows.
+        let fails = |answer: &String| answer.split(' ').all(|word| ["State", "NotFound"].contains(&word));
+        let (failed, done): (Vec<_>, Vec<_>) = answers.keys().partition(|answer| fails(answer));
+        assert!(failed.iter().any(|answer| *answer == "State State") && done == ["Changed Already"], "{answers:?}");
     }
 }
 
@@ -215,7 +218,7 @@ fn a_guest_that_leaves_after_a_refusal() {
         world.refuses = 5;
         world
     };
-    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State State"]);
+    assert_eq!(every_course_of(0, create, act).into_keys().collect::<Vec<_>>(), ["State NotFound"]);
 }
 
 /// Asks for its status or starts it, and judges the answer.

@@ -229,6 +229,7 @@ impl Pool {
     {
         let patience = deadline.within(AGAIN);
         let mut answers: BTreeMap<usize, Result<T>> = BTreeMap::new();
+        let mut limit = *deadline;
         loop {
             let open = |host: &usize| answers.get(host).is_none_or(|answer| answer.as_ref().is_err_and(Error::may_pass));
             let hosts: Vec<usize> = (0..self.hosts.len()).filter(open).collect();
@@ -236,7 +237,9 @@ impl Pool {
                 return answers.into_values().collect();
             }
             let work = work.clone();
-            let said = self.each(hosts, self.question(), deadline, move |host, _, limit| work(host, limit));
+            let said = self.each(hosts, self.question(), &limit, move |host, _, limit| work(host, limit));
+            // A host that is down takes seconds to be called so, each time.
+            limit = patience;
             answers.extend(said.into_iter().map(|(host, answer)| (host, answer.unwrap_or_else(|| Err(self.silent(host))))));
         }
     }

@@ -28,9 +28,9 @@ pub(super) fn stop(call: &Call) -> Result<(), Failure> {
     stopping.end_defined()?;
     stopping.end_configured(&others)?;
     stopping.end_given()?;
-    stopping.end_moved();
     call.end_outage();
     call.take_marks(&call.deadline);
+    stopping.end_moved();
     // Who was here before stays so for the next start that is refused: no probe comes before that.
     let strangers: Option<Vec<Emulator>> = call.shelf().get(Slot::Strangers);
     call.shelf().remove();

@@ -231,8 +231,10 @@ pub(super) fn clocks(patient: &Patient, found: &mut Found) {
     for node in nodes {
         let newest = ran.iter().filter(|ran| ran.node == node).filter_map(|ran| ran.at).max().unwrap_or(0);
         if let Some(ahead) = newest.checked_sub(now).filter(|ahead| *ahead > SKEW) {
-            let not_there =
-                |ran: &&Ran| !patient.view.resource(&ran.resource).is_some_and(|placed| placed.nodes.iter().any(|place| place == node));
+            // The instances of a clone have one name.
+            let not_there = |ran: &&Ran| {
+                !patient.view.resources.iter().any(|placed| placed.id == ran.resource && placed.nodes.iter().any(|place| place == node))
+            };
             let of_this_node = ran.iter().filter(|ran| ran.node == node && ran.at.is_some_and(|at| at > now + SKEW));
             let mut stale: Vec<&str> = of_this_node.filter(not_there).map(|ran| ran.resource.as_str()).collect();
             stale.sort_unstable();

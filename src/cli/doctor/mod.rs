@@ -136,7 +136,7 @@ struct Case {
     asked: Result<Asked, String>,
     definition: Result<Definition, String>,
     /// What is under it, as this node sees it.
-    storage: Vec<Finding>,
+    storage: Option<Vec<Finding>>,
 }
 
 impl Case {
@@ -173,7 +173,7 @@ fn cases(cib: &Cib, reading: Deadline) -> Vec<Case> {
     let cases = cib.resources().into_iter().filter(is_guest).map(|resource| {
         let asked = Asked::new(Some(&resource.id), &resource.parameters, "", reading);
         let definition = asked.as_ref().map_err(Clone::clone).and_then(Asked::definition);
-        Case { resource, asked, definition, storage: Vec::new() }
+        Case { resource, asked, definition, storage: None }
     });
     cases.collect()
 }

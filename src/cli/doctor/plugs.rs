@@ -90,13 +90,14 @@ pub(super) fn configured(patient: &Patient, found: &mut Found) {
         let is_set = |name: &str| parameters.get(name).is_some_and(|value| !value.is_empty());
         let listed = is_set("pcmk_host_list") || is_set("pcmk_host_map");
         let check = parameters.get("pcmk_host_check").map(|check| check.to_ascii_lowercase());
+        let claims_all = check.as_deref().is_some_and(|check| ["status", "none"].contains(&check));
         let blind = parameters.get("missing_as_off").is_some_and(|value| parameter::boolean(&value.to_lowercase()) == Ok(true));
         if let Some((_, plug)) = fixed_plug(&parameters) {
             let count = match purpose(&parameters, &nodes) {
                 For::Nodes(nodes) => nodes.len(),
                 For::Namesakes => nodes.len(),
             };
-            if !listed || count > 1 {
+            if !listed || count > 1 || claims_all {
                 found.problem(
                     format!(
                         "{id} has the plug {plug} for every node, and is not for one node alone: it ends that guest whichever node is to be fenced"
@@ -104,15 +105,16 @@ pub(super) fn configured(patient: &Patient, found: &mut Found) {
                     format!("{}, with the node whose guest it is for NODE", set("pcmk_host_list", "NODE")),
                 );
             }
-        } else if blind && !listed {
-            // Where a list fails at first, the fencer goes by the status (`dynamic_list_search_cb`), for which "off" is "can be fenced".
+        } else if blind && !listed && check.as_deref().is_none_or(|check| check != "dynamic-list") {
+            // Where nothing is set and a list fails at first, the fencer goes by the status (`dynamic_list_search_cb`), for which "off" is "can be
+            // fenced".
             found.problem(
                 format!(
                     "{id} has missing_as_off=1 and neither pcmk_host_map nor pcmk_host_list: it may claim any node, and call it off while it runs"
                 ),
                 map(),
             );
-        } else if blind && check.as_deref().is_some_and(|check| ["status", "none"].contains(&check)) {
+        } else if blind && claims_all {
             found.problem(
                 format!(
                     "{id} has missing_as_off=1 and a pcmk_host_check that has it claim every node: one that is not in its list is \"off\""
@@ -184,8 +186,8 @@ fn judge(patient: &Patient, (id, parameters): (&str, &Parameters), (node, plug):
         Said::On => {}
         Said::Off => found.problem(
             format!(
-                "{node} is online, and its plug {plug} at {id} is off, asked from {here}: it is the wrong one, and {node} would pass for fenced \
-                 while it runs"
+                "{node} is online, and its plug {plug} at {id} is off, asked from {here}: it is the wrong one, or the host of {node} is not among \
+                 those that are asked, and {node} would pass for fenced while it runs"
             ),
             remedy(),
         ),

@@ -127,8 +127,8 @@ pub(super) fn monitor(patient: &Patient, found: &mut Found) {
         let all: Vec<_> = case.resource.operations.iter().filter(|operation| operation.name == "monitor").collect();
         let mut recurring = all.iter().filter(|operation| seconds(&operation.interval).is_some_and(|interval| interval > 0)).peekable();
         let disabled = recurring.peek().copied();
-        // Whatever does not say yes is no (`find_rsc_op_entry_helper` in Pacemaker's `lib/pengine/utils.c`).
-        let enabled = |operation: &&Operation| operation.settings.get("enabled").is_none_or(|value| boolean(value) == Some(true));
+        // A word that is neither leaves it as it is by default (`find_rsc_op_entry_helper` in Pacemaker's `lib/pengine/utils.c`).
+        let enabled = |operation: &&Operation| operation.settings.get("enabled").is_none_or(|value| boolean(value) != Some(false));
         if recurring.any(enabled) {
             continue;
         }
@@ -283,7 +283,7 @@ mod tests {
             resource,
             asked: Err(String::new()),
             definition: Err(String::new()),
-            storage: Vec::new(),
+            storage: None,
         });
         let guests = guests.collect();
         let patient = Patient { here: "n1".to_owned(), view: view::parse(view).unwrap(), cib, guests, hosts: Vec::new() };
@@ -302,8 +302,8 @@ mod tests {
             );
             found(monitor, &patient(2, true, &[], &resource)).len()
         };
-        assert_eq!(["true", "Yes", "y", "On", "1"].map(said), [0; 5]);
-        assert_eq!(["false", "no", "0", "perhaps", "ja"].map(said), [1; 5]);
+        assert_eq!(["true", "Yes", "y", "On", "1", "perhaps"].map(said), [0; 6]);
+        assert_eq!(["false", "no", "0"].map(said), [1; 3]);
     }
 
     #[test]

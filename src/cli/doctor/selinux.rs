@@ -32,7 +32,7 @@ pub(super) fn booleans(patient: &Patient, found: &mut Found) {
         return;
     }
     for case in &patient.guests {
-        kept(root, &patient.here, case.id(), &case.storage, found);
+        kept(root, &patient.here, case.id(), case.storage.as_deref().unwrap_or_default(), found);
     }
 }
 

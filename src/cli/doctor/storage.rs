@@ -15,12 +15,16 @@ use std::time::Duration;
 const DISKS: Duration = Duration::from_secs(15);
 /// For what other nodes have instead of them.
 const OTHERS: Duration = Duration::from_secs(15);
+/// How much later the answers about disks may come.
+const GRACE: Duration = Duration::from_secs(1);
 /// So many guests are looked at side by side.
 const AT_ONCE: usize = 8;
 
 /// Looks at everything under all guests here. Storage that hangs costs its own guests their answer, and nobody else.
 pub(super) fn look(guests: &mut [Case]) {
     let deadline = Deadline::after(DISKS);
+    // What a pool of libvirt's does not answer in time is said so there, a moment after that.
+    let late = Deadline::after(DISKS + GRACE);
     for some in guests.chunks_mut(AT_ONCE) {
         let begin = |case: &Case| {
             let (asked, definition) = (case.asked.as_ref().ok()?, case.definition.as_ref().ok()?);
@@ -35,7 +39,7 @@ pub(super) fn look(guests: &mut [Case]) {
         };
         let tasks: Vec<_> = some.iter().map(begin).collect();
         for (case, task) in some.iter_mut().zip(tasks) {
-            case.storage = task.and_then(|task| task.wait(&deadline)).unwrap_or_default();
+            case.storage = task.map_or_else(|| Some(Vec::new()), |task| task.wait(&late));
         }
     }
 }
@@ -67,7 +71,12 @@ impl Sayings {
 pub(super) fn storage(patient: &Patient, found: &mut Found) {
     let (mut sayings, mut known, deadline) = (Sayings::default(), Vec::new(), Deadline::after(OTHERS));
     for case in &patient.guests {
-        for finding in &case.storage {
+        let Some(findings) = &case.storage else {
+            let remedy = "see which of its pools does not answer (virsh pool-list, then virsh pool-info POOL)";
+            sayings.add(Level::Warning, case.id().to_owned(), &format!("its disks were not seen on {} in time", patient.here), remedy);
+            continue;
+        };
+        for finding in findings {
             let whose = format!("{} of {}", finding.item, case.id());
             // What is only read harms nobody, wherever it is.
             if !matches!(finding.item.role, Role::Media | Role::Folder) {
@@ -200,7 +209,7 @@ mod tests {
         let mut patient = patient(2, true, &[], resources);
         let sight = Some(Sight::Facts(Box::new(facts)));
         let finding = Finding { item: item::items(&xml).remove(0), path: Some("/srv/vms/a.img".into()), sight, same: None };
-        patient.guests[0].storage = vec![finding];
+        patient.guests[0].storage = Some(vec![finding]);
         found(storage, &patient)
     }
 
