@@ -1,11 +1,10 @@
 //! The files of the contract, printed by the binary, so that no package can ship stale ones.
 
-use super::{Command, manual};
+use super::{completions, manual};
 use crate::fence;
 use crate::log::plain;
 use crate::ocf::{Version, document, page};
 use anyhow::anyhow;
-use clap::CommandFactory;
 use clap_complete::Shell;
 use std::fs;
 use std::path::Path;
@@ -21,17 +20,13 @@ pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
         ("fence_kvmha.xml", fence::document()),
         ("fence_kvmha.8", manual::fence()?.into_bytes()),
     ];
-    for (name, shell, program, mut command) in [
-        ("kvmha.bash", Shell::Bash, "kvmha", Command::command()),
-        ("_kvmha", Shell::Zsh, "kvmha", Command::command()),
-        ("kvmha.fish", Shell::Fish, "kvmha", Command::command()),
-        ("fence_kvmha.bash", Shell::Bash, "fence_kvmha", fence::completable()),
-        ("_fence_kvmha", Shell::Zsh, "fence_kvmha", fence::completable()),
-        ("fence_kvmha.fish", Shell::Fish, "fence_kvmha", fence::completable()),
+    for (name, fences, shell) in [
+        ("kvmha.bash", "fence_kvmha.bash", Shell::Bash),
+        ("_kvmha", "_fence_kvmha", Shell::Zsh),
+        ("kvmha.fish", "fence_kvmha.fish", Shell::Fish),
     ] {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command, program, &mut text);
-        files.push((name, text));
+        files.push((name, completions::named(shell)?.into_bytes()));
+        files.push((fences, completions::plain(shell, &mut fence::completable(), "fence_kvmha")?.into_bytes()));
     }
     for (name, bytes) in files {
         let path = directory.join(name);

@@ -92,7 +92,9 @@ fn head(command: &clap::Command) -> anyhow::Result<String> {
 
 /// All words that do something, those of words too.
 fn words(command: &clap::Command) -> Vec<&clap::Command> {
-    command.get_subcommands().flat_map(|word| [vec![word], words(word)].concat()).collect()
+    // What prints help is no subject of its own.
+    let real = command.get_subcommands().filter(|word| word.get_name() != "help");
+    real.flat_map(|word| [vec![word], words(word)].concat()).collect()
 }
 
 /// As it is called: `kvmha fence convert`.

@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     resource: String,
     /// The node it is to be moved to
     node: String,
-    /// Print lines instead of a bar
+    /// Print lines instead of a bar, as is done without a terminal
     #[arg(long)]
     plain: bool,
     /// Seconds after which it is taken back

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod check;
+mod completions;
 mod convert;
 mod doctor;
 mod find;
@@ -40,7 +41,7 @@ use std::sync::OnceLock;
 
 /// High availability for KVM guests on Pacemaker.
 #[derive(Parser)]
-#[command(name = "kvmha", version, about, disable_help_subcommand = true, disable_version_flag = true, arg_required_else_help = true)]
+#[command(name = "kvmha", version, about, disable_version_flag = true, arg_required_else_help = true)]
 #[command(
     after_help = "The code is 0 if all is well or was done, 1 if it is not, or could not be done or asked, 2 if the command line is wrong; \
 where also has 2 if a guest has several copies, or a node could not be asked. agent and fence have the codes of their protocols.\n\n\
@@ -62,12 +63,15 @@ enum What {
             OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent status\n  \
 OCF_CHECK_LEVEL=10 OCF_RESKEY_config=/srv/vms/web1.xml kvmha agent validate-all")]
     Agent {
-        /// start, stop, monitor, status, migrate_to, migrate_from, reload-agent, validate-all or meta-data
+        /// The action
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(crate::ocf::action_words()))]
         action: String,
     },
     /// Run the fence agent fence_kvmha, or print devices of other agents as devices of it (fence convert)
     #[command(after_help = "The code is the fence agent's, see man fence_kvmha, which has its options too.\n\nExamples:\n  \
 kvmha fence --uri=qemu+tls://hosta/system,qemu+tls://hostb/system --plug=node1 --action=status\n  kvmha fence convert")]
+    // What is no word of this command is the fence agent's.
+    #[command(disable_help_subcommand = true)]
     Fence {
         #[command(subcommand)]
         what: Option<OfFence>,

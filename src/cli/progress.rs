@@ -5,6 +5,7 @@ use crate::deadline::now;
 use crate::domain::ffi::Job;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 /// How often a line is printed without a terminal.
@@ -19,6 +20,10 @@ pub(super) struct Show {
 impl Show {
     /// A bar where there is a terminal, or lines.
     pub(super) fn new(plain: bool, id: &str, node: &str) -> Self {
+        Self::with(plain || !io::stderr().is_terminal(), id, node)
+    }
+
+    fn with(plain: bool, id: &str, node: &str) -> Self {
         let bar = (!plain).then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes} {msg}") {
@@ -81,6 +86,14 @@ mod tests {
         assert_eq!(describe(&job), "100 MiB/s sent, 0 MiB/s dirtied, pass 2, 5 s to go");
         let busy = Job { memory_dirty_rate: Some(51200), memory_page_size: Some(4096), ..job };
         assert_eq!(describe(&busy), "100 MiB/s sent, 200 MiB/s dirtied, pass 2, no end in sight");
+    }
+
+    #[test]
+    fn where_there_is_no_terminal_there_are_lines() {
+        if !io::stderr().is_terminal() {
+            assert!(Show::new(false, "web1", "node2").bar.is_none());
+        }
+        assert!(Show::with(true, "web1", "node2").bar.is_none() && Show::with(false, "web1", "node2").bar.is_some());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     /// Print JSON; with --watch an object a line
     #[arg(long)]
     json: bool,
-    /// Look again every so many seconds, until it is interrupted
+    /// Look again every so many seconds (every 2 if no number is given), until it is interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
     watch: Option<u64>,
 }

@@ -180,6 +180,11 @@ impl Call {
     }
 }
 
+/// What the agent can be asked for.
+pub(crate) fn action_words() -> impl Iterator<Item = &'static str> {
+    ACTIONS.iter().map(|row| row.word)
+}
+
 /// The least timeout that is advised for an action, in seconds.
 #[must_use]
 pub(crate) fn advised_timeout(action: &str) -> Option<u32> {
@@ -221,7 +226,7 @@ pub(crate) fn run(words: &[OsString]) -> u8 {
 
 /// `usage`, no word at all, or one that is no action.
 fn unknown(word: &str, prefix: &str) -> Code {
-    let known: Vec<&str> = ACTIONS.iter().map(|row| row.word).collect();
+    let known: Vec<&str> = action_words().collect();
     log::complain(&format!("usage: VirtualDomain {{{}}}", known.join("|")));
     if !matches!(word, "" | "usage" | "help" | "methods") {
         log::exit_reason(prefix, &format!("{word:?}: action not supported"));

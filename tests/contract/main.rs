@@ -33,6 +33,7 @@
 mod advice;
 mod call;
 mod case;
+mod completions;
 mod output;
 mod pages;
 mod reasons;

@@ -100,7 +100,7 @@ fn every_word_has_examples_and_a_section_of_the_manual() {
     let manual = fs::read_to_string(project().join("metadata/kvmha.8")).unwrap();
     let top = help(&[]).unwrap();
     let list = top.split_once("Commands:\n").and_then(|(_, rest)| rest.split_once("\n\n")).unwrap().0;
-    let words: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let words: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| *word != "help").collect();
     assert!(words.len() > 10, "{top}");
     let mut all: Vec<Vec<&str>> = vec![vec![]];
     all.extend(words.iter().map(|word| vec![*word]));

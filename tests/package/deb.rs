@@ -300,6 +300,7 @@ pub fn completed(lab: &Lab) -> Result<()> {
         type_in(r"kvmha mi\t\t\t", both)?;
         type_in(r"kvmha status --wa\t", &["kvmha status --watch"])?;
         type_in(r"kvmha fence c\t", &["kvmha fence convert"])?;
+        type_in(r"kvmha agent rel\t", &["kvmha agent reload-agent"])?;
         type_in(r"fence_kvmha --missing\t", &["fence_kvmha --missing-as-off"])?;
         type_in(r"fence_kvmha --action val\t", &["fence_kvmha --action validate-all"])?;
     }
