@@ -2,11 +2,11 @@
 
 use super::super::{adopt, migrate, probe};
 use super::{Found, Patient, resources};
+use crate::cluster::boolean;
 use crate::cluster::cib::{Cib, Ran};
 use crate::cluster::fencing::has_watchdog;
 use crate::cluster::tool;
 use crate::deadline::{Deadline, Task, unix_time};
-use crate::parameter;
 use roxmltree::Document;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
@@ -156,9 +156,9 @@ pub(super) fn maintenance(patient: &Patient, found: &mut Found) {
     }
     for case in &patient.guests {
         let (id, meta) = (case.id(), &case.resource.meta);
-        let own = [("maintenance", Ok(true)), ("is-managed", Ok(false))]
+        let own = [("maintenance", Some(true)), ("is-managed", Some(false))]
             .into_iter()
-            .find_map(|(name, unmanaged)| meta.get(name).filter(|value| parameter::boolean(value) == unmanaged).map(|value| (name, value)));
+            .find_map(|(name, unmanaged)| meta.get(name).filter(|value| boolean(value) == unmanaged).map(|value| (name, value)));
         if let Some((what, remedy)) = left_by_us(&patient.cib, id) {
             found.warning(format!("{id} {what}"), remedy);
         } else if let Some((name, value)) = own {
@@ -289,6 +289,21 @@ pub(super) fn failures(patient: &Patient, found: &mut Found) {
 mod tests {
     use super::super::tests::{found, patient};
     use super::*;
+
+    #[test]
+    fn a_guest_is_left_alone_where_pacemaker_says_so() {
+        let said = |name: &str, value: &str| {
+            let resource = format!(
+                "<primitive id='web1' class='ocf' provider='kvmha' type='VirtualDomain'><meta_attributes id='m'>\
+                 <nvpair id='n' name='{name}' value='{value}'/></meta_attributes></primitive>"
+            );
+            found(maintenance, &patient(2, true, &[], &resource)).len()
+        };
+        assert_eq!(["true", "Yes", "y", "On", "1"].map(|value| said("maintenance", value)), [1; 5]);
+        assert_eq!(["false", "no", "ja", "perhaps"].map(|value| said("maintenance", value)), [0; 4]);
+        assert_eq!(["false", "No", "n", "Off", "0"].map(|value| said("is-managed", value)), [1; 5]);
+        assert_eq!(["true", "nein", "f"].map(|value| said("is-managed", value)), [0; 3]);
+    }
 
     #[test]
     fn a_policy_that_stops_all_guests_is_not_set_without_quorum() {
