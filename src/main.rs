@@ -1,5 +1,5 @@
 //! The program; see the library for what it is.
 
 fn main() -> std::process::ExitCode {
-    kvmha::run()
+    kvmha::end(kvmha::run())
 }

@@ -1,4 +1,5 @@
-//! The only unsafe code of the program: libvirt's functions that the crate `virt` 0.5.0 lacks or gets wrong, behind safe ones; and a signal.
+//! The only unsafe code of the program: libvirt's functions that the crate `virt` 0.5.0 lacks or gets wrong, behind safe ones; a signal; and the end of
+//! the process.
 //!
 //! [`load`] comes first: before it no function of libvirt may be called, through `virt` or here (nothing breaks, but every call
 //! fails). What a failed call says comes from the error libvirt keeps for the calling thread, as text libvirt wrote.
@@ -47,6 +48,12 @@ pub fn load() -> Result<()> {
 pub fn keep_children() {
     // SAFETY: no handler is installed; the default action for this signal is to do nothing.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
+/// Ends the process without any function that a library has left for its end (`_exit(2)`).
+pub fn exit(code: u8) -> ! {
+    // SAFETY: it takes a number, and nothing runs after it.
+    unsafe { nix::libc::_exit(code.into()) }
 }
 
 /// Keeps libvirt from printing errors to stderr, where Pacemaker reads exit reasons: its default handler does

@@ -15,6 +15,22 @@ fn kvmha(words: &[&str], out: Stdio) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
+/// A library that ends the process when it is told of its end: so does libvirt's, now and then, under a call that was given up on.
+#[test]
+fn the_end_is_nothing_that_a_library_hears_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("end.c"), folder.path().join("end.so"));
+    std::fs::write(&source, "#include <stdlib.h>\n__attribute__((destructor)) static void end(void) { abort(); }\n").unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap();
+    assert!(compiled.success());
+    for (words, begin) in [(&["--version"][..], "kvmha "), (&["agent", "meta-data"], "<?xml ")] {
+        let mut call = Command::new(env!("CARGO_BIN_EXE_kvmha"));
+        let output = call.args(words).env_clear().env("LD_PRELOAD", &library).output().unwrap();
+        assert!(output.status.code() == Some(0) && output.stdout.starts_with(begin.as_bytes()), "{words:?}: {output:?}");
+        assert!(output.stdout.ends_with(b"\n"), "{words:?}: {output:?}");
+    }
+}
+
 #[test]
 fn a_disk_that_is_full() {
     let folder = tempfile::tempdir().unwrap();
