@@ -1,7 +1,8 @@
 //! A node's PID 1: builds the node's file system around itself, starts the daemons, and then reaps what dies.
 //!
 //! It is started by `unshare` in new namespaces and still sees the host's files. Its root becomes a tmpfs with overlays over the host's
-//! `/etc`, `/var` and `/usr`, or another system's; what the node changes there stays in the state folder over a power cycle, as on a disk.
+//! `/etc`, `/var` and `/usr`, or another system's; what the node changes there, or in its own `/root`, stays in the state folder over a
+//! power cycle, as on a disk.
 
 use crate::clock;
 use crate::cluster::Lab;
@@ -146,6 +147,11 @@ fn build_root(layout: &Layout, node: u32, base: &Path) -> Result<()> {
             "the state folder must be on a file system that can be an overlay's upper layer: not itself an overlay (see --state)",
         )?;
     }
+    // Empty at first: what the machine's root has there (keys, above all) is none of a node's business.
+    let home = folder.join("upper/root");
+    fs::create_dir_all(&home)?;
+    fs::set_permissions(&home, Permissions::from_mode(0o700))?;
+    bind(&home, &root.join("root"))?;
     bind(&layout.shared(), &root.join(SHARED.trim_start_matches('/')))?;
     bind(&layout.boot(), &root.join(BOOT.trim_start_matches('/')))?;
     if let Some(folder) = coverage::folder() {

@@ -16,12 +16,14 @@ pub const DEBIAN_13: &str = "debian13";
 /// Debian 12: libvirt 9.0, QEMU 7.2, Pacemaker 2.1.5; with nothing in it but what a node needs.
 pub const DEBIAN_12: &str = "debian12";
 
-/// What a node needs of its release; in the last line for what the suites fence and dropin do in it.
+/// What a node needs of its release; in the last line for what the suites fence, dropin and operator do in it.
 const PACKAGES: &str = "corosync,pacemaker,pacemaker-cli-utils,resource-agents,pcs,crmsh,libvirt-daemon-system,libvirt-clients,\
                         qemu-system-x86,qemu-utils,qemu-block-extra,iproute2,iptables,busybox-static,procps,util-linux,python3,strace,\
-                        openssh-client,openssh-server,openssl,dbus-daemon,polkitd,sasl2-bin,libsasl2-modules,fence-virt,fence-virtd,csync2,libsqlite3-0";
-/// The package of `fence_virsh`: since Debian 13 one of its own, and the old one has the needs of all fence agents.
-const RIVAL: [(&str, &str); 2] = [("bookworm", "fence-agents"), ("trixie", "fence-agents-virsh")];
+                        openssh-client,openssh-server,openssl,dbus-daemon,polkitd,sasl2-bin,libsasl2-modules,fence-virt,fence-virtd,csync2,libsqlite3-0,dnsmasq-base";
+/// The packages of `fence_virsh`, and of the fence agents that the manual names: since Debian 13 each has one of its own, and the old one has the
+/// needs of all.
+const FENCE_AGENTS: [(&str, &str); 2] =
+    [("bookworm", "fence-agents"), ("trixie", "fence-agents-virsh,fence-agents-apc-snmp,fence-agents-ipmilan")];
 /// In a root, of what packages it was made.
 const MARK: &str = "etc/lab-packages";
 /// Seen: 59 s from a near mirror.
@@ -52,8 +54,8 @@ pub fn root(platform: Option<&str>) -> Result<Option<PathBuf>> {
 fn debian(suite: &str, name: &str) -> Result<PathBuf> {
     let (cache, _lock) = cache()?;
     let root = cache.join(name);
-    let rival = RIVAL.iter().find(|(release, _)| *release == suite).map_or("", |(_, package)| package);
-    let packages = format!("{PACKAGES},{rival}");
+    let agents = FENCE_AGENTS.iter().find(|(release, _)| *release == suite).map_or("", |(_, packages)| packages);
+    let packages = format!("{PACKAGES},{agents}");
     if fs::read_to_string(root.join(MARK)).is_ok_and(|made_of| made_of == packages) {
         return Ok(root);
     }

@@ -17,17 +17,24 @@ impl Lab {
         let make = format!("mkdir -p -m 700 /root/.ssh; [ -e {key} ] || ssh-keygen -q -t ed25519 -N '' -f {key}; cat {key}.pub");
         let public = self.shell(from, &make)?;
         for host in hosts {
-            // OpenSSH 9.8 and newer turns away for a while whoever was refused, with the next scenario too; older ones do not know the word.
-            let serve = format!(
-                "mkdir -p -m 700 /root/.ssh; mkdir -p -m 755 /run/sshd; printf '%s' '{limits} {public}' >/root/.ssh/authorized_keys\n\
-                 [ -e /run/sshd.pid ] && kill -0 $(cat /run/sshd.pid) && exit 0\n\
-                 usermod -p '*' -s /bin/bash root; ssh-keygen -q -A\n\
-                 calm='-o PerSourcePenalties=no'; /usr/sbin/sshd -t $calm 2>/dev/null || calm=\n\
-                 exec /usr/sbin/sshd $calm -o UsePAM=no -o PermitRootLogin=prohibit-password"
-            );
-            self.shell(host, &serve)?;
+            let admit = format!("mkdir -p -m 700 /root/.ssh; printf '%s' '{limits} {public}' >/root/.ssh/authorized_keys");
+            self.shell(host, &admit)?;
+            self.start_sshd(host)?;
         }
         Ok(())
+    }
+
+    /// Has sshd run in a node, as its boot would. With the keys that the node has, and whoever its root lets in.
+    ///
+    /// # Errors
+    /// The shell's, with its words.
+    pub fn start_sshd(&self, node: &str) -> Result<()> {
+        // OpenSSH 9.8 and newer turns away for a while whoever was refused, with the next scenario too; older ones do not know the word.
+        let serve = "[ -e /run/sshd.pid ] && kill -0 $(cat /run/sshd.pid) && exit 0\n\
+                     mkdir -p -m 755 /run/sshd; usermod -p '*' -s /bin/bash root; ssh-keygen -q -A\n\
+                     calm='-o PerSourcePenalties=no'; /usr/sbin/sshd -t $calm 2>/dev/null || calm=\n\
+                     exec /usr/sbin/sshd $calm -o UsePAM=no -o PermitRootLogin=prohibit-password";
+        self.shell(node, serve).map(drop)
     }
 
     /// Has root of `from` know the keys of all `hosts`.

@@ -92,28 +92,40 @@ impl Words {
 impl Suite {
     /// Runs what the command line asks for: words are parts of names. The lab goes down at the end, whatever happens.
     #[must_use]
-    pub fn main(mut self) -> ExitCode {
+    pub fn main(self) -> ExitCode {
+        self.main_with(&[])
+    }
+
+    /// As [`Suite::main`], and then `others`, whose labs are otherwise and get the name of this one's, one after the other.
+    #[must_use]
+    pub fn main_with(self, others: &[Self]) -> ExitCode {
         let words = Words::of_process();
-        let (wanted, others): (Vec<Scenario>, Vec<Scenario>) = self.scenarios.iter().partition(|scenario| words.wants(scenario.name));
+        let Options { name, state, .. } = &self.options;
+        let (name, state) = (words.lab.as_ref().unwrap_or(name), state.as_deref());
+        let suites: Vec<&Self> = std::iter::once(&self).chain(others).collect();
+        let wanted =
+            |suite: &Self| -> Vec<Scenario> { suite.scenarios.iter().filter(|scenario| words.wants(scenario.name)).copied().collect() };
+        let wanted: Vec<Vec<Scenario>> = suites.iter().map(|suite| wanted(suite)).collect();
         if words.list {
-            wanted.iter().for_each(|scenario| println!("{}: test", scenario.name));
+            wanted.iter().flatten().for_each(|scenario| println!("{}: test", scenario.name));
             return ExitCode::SUCCESS;
         }
-        if let Some(name) = words.lab {
-            self.options.name = name;
-        }
-        let Options { name, state, .. } = &self.options;
-        in_lab(name, state.as_deref(), || {
-            println!("\nrunning {} tests", wanted.len());
+        let (all, count) = (suites.iter().map(|suite| suite.scenarios.len()).sum::<usize>(), wanted.iter().map(Vec::len).sum());
+        in_lab(name, state, || {
+            println!("\nrunning {count} tests");
             let begin = Instant::now();
-            let failed = if wanted.is_empty() { Vec::new() } else { self.run(&wanted) };
-            Ok(close(wanted.len(), &failed, others.len(), begin))
+            let mut failed = Vec::new();
+            for (suite, wanted) in suites.iter().zip(&wanted).filter(|(_, wanted)| !wanted.is_empty()) {
+                let options = Options { name: name.clone(), state: state.map(Path::to_owned), ..suite.options.clone() };
+                failed.extend(suite.run(&options, wanted));
+            }
+            Ok(close(count, &failed, all - count, begin))
         })
     }
 
     /// The names of those that failed; all, when there is no lab.
-    fn run(&self, wanted: &[Scenario]) -> Vec<&'static str> {
-        let lab = match self.up() {
+    fn run(&self, options: &Options, wanted: &[Scenario]) -> Vec<&'static str> {
+        let lab = match up(options) {
             Ok(lab) => lab,
             Err(error) => {
                 println!("the lab does not come up: {error:#}");
@@ -146,13 +158,12 @@ impl Suite {
         }
         failed
     }
+}
 
-    /// A new lab; an old one of this name, of a suite that was killed, is taken away.
-    fn up(&self) -> Result<Guard> {
-        let Options { name, state, .. } = &self.options;
-        Lab::down(name, state.as_deref())?;
-        Lab::up_guarded(&self.options)
-    }
+/// A new lab; an old one of this name, of a suite that was killed, is taken away.
+fn up(options: &Options) -> Result<Guard> {
+    Lab::down(&options.name, options.state.as_deref())?;
+    Lab::up_guarded(options)
 }
 
 /// Does the work of a program that uses this lab, in a child of this process; see [`supervised`]. The lab goes down at the end, whatever happens.
