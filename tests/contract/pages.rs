@@ -1,5 +1,9 @@
 //! The pages of the manual: links lead somewhere, pictures are current, and the commands and options that they name exist.
 
+#[path = "../operator/commands.rs"]
+mod manual;
+
+use manual::{OTHERS, UNTRIED, WITH_THE_GUIDE};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +41,31 @@ fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
     let plain = |heading: String| heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter)).collect::<String>();
     headings.map(|heading| plain(heading).replace(' ', "-")).collect()
+}
+
+/// Each line that a page has a reader type is run by the suite `operator`, as it stands, or has a reason not to be.
+#[test]
+fn commands_are_tried() {
+    let folder = fs::read_dir(project().join("docs")).unwrap().flatten().map(|entry| format!("docs/{}", entry.file_name().display()));
+    let pages: Vec<String> = folder.filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]).collect();
+    let (mut followed, mut typed) = (Vec::new(), Vec::new());
+    for name in pages {
+        let text = fs::read_to_string(project().join(&name)).unwrap();
+        let known = WITH_THE_GUIDE.iter().chain(&OTHERS).any(|(page, _)| *page == name);
+        let (all, marks) = (manual::commands(&text), text.matches("\n```sh").count());
+        assert!(known || all.is_empty(), "tests/operator follows {name} nowhere: {all:?}");
+        assert_eq!(marks, text.matches("\n```sh\n").count(), "{name}: a block of shell is called otherwise");
+        // The README has the same lines for two tools, of which a reader has one.
+        let indented = text.split("\n\n").find(|part| part.starts_with("    ") && known && name != "README.md");
+        assert_eq!(indented, None, "{name}: commands stand in a block of shell, anything else in one without a name");
+        typed.extend(all);
+        followed.extend(known.then_some(name));
+    }
+    assert_eq!(followed.len(), WITH_THE_GUIDE.len() + OTHERS.len(), "a page is gone, and these are there: {followed:?}");
+    for (line, why) in UNTRIED {
+        assert!(typed.iter().any(|typed| typed == line), "no page says any more: {line}");
+        assert!(!why.is_empty(), "{line}: why not?");
+    }
 }
 
 /// What `--help` says of these words.
