@@ -11,7 +11,6 @@ use anyhow::{Context, Result, ensure};
 use lab::guest::on_hanging;
 use lab::placed::{Guest, until};
 use lab::scene::{LIMIT, Stage};
-use lab::stage::inside;
 use lab::{Lab, promised};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -102,16 +101,16 @@ impl Guide<'_> {
         let mut consoles = String::new();
         for node in &nodes {
             self.lab().start_sshd(node)?;
-            fs::write(inside(self.lab(), node, "/root/.ssh/authorized_keys")?, &keys)?;
+            fs::write(self.lab().path_in(node, "/root/.ssh/authorized_keys")?, &keys)?;
             ensure!(self.text.contains(CONSOLE), "the guide does not say what to compare a fingerprint with");
             consoles += types(self.lab(), node, CONSOLE)?.split_whitespace().nth(1).context("no fingerprint")?;
             consoles += "\n";
         }
         for node in &nodes {
-            let reader = inside(self.lab(), node, "/root/reader")?;
+            let reader = self.lab().path_in(node, "/root/reader")?;
             fs::write(&reader, READER)?;
             fs::set_permissions(&reader, fs::Permissions::from_mode(0o700))?;
-            fs::write(inside(self.lab(), node, "/root/consoles")?, &consoles)?;
+            fs::write(self.lab().path_in(node, "/root/consoles")?, &consoles)?;
         }
         let logins = lines[at..until].iter().map(|line| format!("SSH_ASKPASS=/root/reader SSH_ASKPASS_REQUIRE=force {line}"));
         self.on_both(&logins.collect::<Vec<_>>())?;
@@ -235,7 +234,7 @@ impl Guide<'_> {
         while let Some((before, after)) = metrics.split_once("\n```ini\n") {
             let (unit, rest) = after.split_once("```").context("a block without an end")?;
             let path = before.rsplit('`').nth(1).context("a unit without a path")?;
-            fs::write(inside(self.lab(), &node, path)?, unit)?;
+            fs::write(self.lab().path_in(&node, path)?, unit)?;
             units.push((path, unit));
             metrics = rest;
         }
