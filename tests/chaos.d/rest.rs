@@ -121,24 +121,25 @@ impl Play<'_> {
     /// so at each change anew: what a clock that was ahead has recorded is forgotten first, as `kvmha doctor` advises.
     pub fn settle(&self) -> Result<()> {
         let again = |number: u32| {
-            self.forget_the_future()?;
+            self.forget_the_future(|_, is_there| !is_there)?;
             let _ = self.stage.run(&format!("crm_attribute --name chaos-look --update {number}"));
             self.stage.settle()
         };
         self.stage.settle().or_else(|_| again(1)).or_else(|_| again(2))
     }
 
-    /// What a node whose clock was ahead has run with a guest that is not there now is forgotten.
-    fn forget_the_future(&self) -> Result<()> {
+    /// What a node whose clock was ahead has run is forgotten, of the guests for which that is wanted; whether there was any. `wanted`: by the guest, and
+    /// whether Pacemaker has it there.
+    pub fn forget_the_future(&self, wanted: impl Fn(&str, bool) -> bool) -> Result<bool> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let seen = self.stage.wait(|seen| seen.dc.is_some())?;
-        for (guest, node) in cib::from_the_future(&self.stage.check("cibadmin --query")?, now + SKEW)? {
-            if place_of(&seen, &guest).is_none_or(|place| place != node) {
-                let line = format!("crm_resource --refresh --force --resource {guest} --node {node}");
-                self.ask(Request::Forget, &guest, &format!("refresh of {guest} on {node}, whose clock was ahead"), &line);
-            }
+        let mut found = cib::from_the_future(&self.stage.check("cibadmin --query")?, now + SKEW)?;
+        found.retain(|(guest, node)| wanted(guest, place_of(&seen, guest) == Some(node)));
+        for (guest, node) in &found {
+            let line = format!("crm_resource --refresh --force --resource {guest} --node {node}");
+            self.ask(Request::Forget, guest, &format!("refresh of {guest} on {node}, whose clock was ahead"), &line);
         }
-        Ok(())
+        Ok(!found.is_empty())
     }
 
     /// As after a round; and all failures are forgotten.

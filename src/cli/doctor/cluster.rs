@@ -3,7 +3,7 @@
 use super::super::{adopt, migrate, probe};
 use super::{Found, Patient, resources};
 use crate::cluster::boolean;
-use crate::cluster::cib::{Cib, Ran};
+use crate::cluster::cib::Cib;
 use crate::cluster::fencing::has_watchdog;
 use crate::cluster::tool;
 use crate::deadline::{Deadline, Task, unix_time};
@@ -231,21 +231,33 @@ pub(super) fn clocks(patient: &Patient, found: &mut Found) {
     for node in nodes {
         let newest = ran.iter().filter(|ran| ran.node == node).filter_map(|ran| ran.at).max().unwrap_or(0);
         if let Some(ahead) = newest.checked_sub(now).filter(|ahead| *ahead > SKEW) {
-            // The instances of a clone have one name.
-            let not_there = |ran: &&Ran| {
-                !patient.view.resources.iter().any(|placed| placed.id == ran.resource && placed.nodes.iter().any(|place| place == node))
-            };
             let of_this_node = ran.iter().filter(|ran| ran.node == node && ran.at.is_some_and(|at| at > now + SKEW));
-            let mut stale: Vec<&str> = of_this_node.filter(not_there).map(|ran| ran.resource.as_str()).collect();
+            let mut stale: Vec<&str> = of_this_node.map(|ran| ran.resource.as_str()).collect();
             stale.sort_unstable();
             stale.dedup();
-            let forget = |id: &&str| format!("; then crm_resource --refresh --force --resource {id} --node {node}");
             found.warning(
-                format!("the clock of {node} is, or was, at least {ahead} s ahead of that of {}", patient.here),
-                // Until that time has come it takes an earlier move from there for the last that was done, and has the guest restarted.
-                format!("have chrony or another time service run on all nodes{}", stale.iter().map(forget).collect::<String>()),
+                format!(
+                    "the clock of {node} is, or was, at least {ahead} s ahead of that of {}: until that time Pacemaker may restart a guest that has left \
+                     {node}, and not notice one that ends there",
+                    patient.here
+                ),
+                format!("have chrony or another time service run on all nodes{}", stale.iter().map(|id| forgotten(patient, id, node)).collect::<String>()),
             );
         }
+    }
+}
+
+/// How what a node has run with a resource is forgotten. A guest that is there is found anew by that, which Pacemaker takes for a failure.
+fn forgotten(patient: &Patient, id: &str, node: &str) -> String {
+    // The instances of a clone have one name.
+    let mut placed = patient.view.resources.iter().filter(|placed| placed.id == id);
+    let is_there = placed.any(|placed| placed.nodes.iter().any(|place| place == node));
+    match patient.guests.iter().any(|case| case.id() == id) {
+        true if is_there => {
+            format!("; then crm_resource --refresh --force --resource {id} --node {node}, and on {node} kvmha repair {id} --yes")
+        }
+        false if is_there => String::new(),
+        _ => format!("; then crm_resource --refresh --force --resource {id} --node {node}"),
     }
 }
 
