@@ -46,9 +46,9 @@ pub fn known_to_the_tools(lab: &Lab) -> Result<()> {
 
 /// The first command of the manual that begins with these words, as one line for a shell.
 fn example(begin: &str) -> Result<String> {
-    let from = MANUAL.find(&format!("    {begin}")).with_context(|| format!("docs/fencing.md has no example: {begin}"))?;
+    let (before, _) = MANUAL.split_once(&format!("\n{begin}")).with_context(|| format!("docs/fencing.md has no example: {begin}"))?;
     let mut line = String::new();
-    for part in MANUAL[from..].lines() {
+    for part in MANUAL[before.len() + 1..].lines() {
         match part.trim().strip_suffix('\\') {
             Some(part) => line.push_str(part),
             None => {
