@@ -172,6 +172,8 @@ enum Event {
     Asks(usize, Instant),
     /// A host that was lost is there again.
     Heals(usize),
+    /// A host cannot be reached any more.
+    Falls(usize),
     /// The move has come to its end, in whatever way it does by itself.
     MoveEnds,
     /// The move makes the step after this one.

@@ -67,11 +67,15 @@ impl Others {
         let (hosts, lost) = other_nodes(call);
         let patience = call.deadline.share(ENDING, 2);
         let mut hosts: Vec<Asked> = hosts.into_iter().map(Asked::from).collect();
+        let mut before: Vec<Found> = Vec::new();
         let (mut asked, silent) = loop {
             let Answers { found, answered: mut asked, silent } = elsewhere::find(identity, hosts, &call.deadline.within(ASKING));
-            let found = in_the_way(call, identity, found, &lost, &mut asked);
-            let Some(first) = found.first() else { break (asked, silent) };
-            if !found.iter().all(|found| found.coming) || !patience.pause(AGAIN_FOR_AN_END) {
+            if let Some(silent) = gone_silent(before, &asked) {
+                return Err(silent.text);
+            }
+            before = in_the_way(call, identity, found, &lost, &mut asked);
+            let Some(first) = before.first() else { break (asked, silent) };
+            if !before.iter().all(|found| found.coming) || !patience.pause(AGAIN_FOR_AN_END) {
                 return Err(first.text.clone());
             }
             log::info(format_args!("{}; waiting for its end", first.text));
@@ -98,8 +102,7 @@ impl Others {
         }
         loop {
             let Answers { found, mut answered, silent } = elsewhere::find(identity, asked, &call.deadline.within(ASKING));
-            // The silence of one that had it says nothing.
-            if let Some(silent) = before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host)) {
+            if let Some(silent) = gone_silent(before, &answered) {
                 return Err(Unfit::IsElsewhere(silent.text));
             }
             before = in_the_way(call, identity, found, &lost, &mut answered);
@@ -136,14 +139,19 @@ fn other_nodes(call: &Call) -> (Vec<Host>, Vec<String>) {
     (others.filter(|host| !is_here(host)).collect(), lost)
 }
 
+/// One that had it and has not answered now, which says nothing of its end.
+fn gone_silent(before: Vec<Found>, answered: &[Asked]) -> Option<Found> {
+    before.into_iter().find(|before| !answered.iter().any(|asked| asked.name() == before.host))
+}
+
 /// What a fenced node has is not the cluster's any more: a switch or a storage array leaves it alive, and its libvirt too. One that was turned off and
 /// on again has what was started there since, by hand or by libvirt, on storage that it has again. This host, asked under another name or address,
 /// does not count either. Whoever does not count is taken from `asked`: the cluster may answer too late the next time.
 fn in_the_way(call: &Call, identity: &Identity, found: Vec<Found>, lost: &[String], asked: &mut Vec<Asked>) -> Vec<Found> {
     let is_fenced = |Found { host, text, .. }: &Found| {
-        let limit = call.deadline.within(ASKING);
-        let Some(ago) = lost.contains(host).then(|| fencing::fenced_ago(host, &limit)).flatten() else { return false };
-        let stayed_up = asked.iter().any(|asked| asked.name() == host && asked.was_up(ago, &limit));
+        let limit = || call.deadline.within(ASKING);
+        let Some(ago) = lost.contains(host).then(|| fencing::fenced_ago(host, &limit())).flatten() else { return false };
+        let stayed_up = asked.iter().any(|asked| asked.name() == host && asked.was_up(ago, &limit()));
         let since = if stayed_up { "" } else { ", and may have been started again since" };
         log::warning(format_args!("{text}, but {host} was fenced{since}"));
         stayed_up

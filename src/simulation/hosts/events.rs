@@ -42,6 +42,7 @@ impl World {
                 Event::Starts(host) => self.run_on(host),
                 Event::Asks(host, since) => self.ask_again(host, since),
                 Event::Heals(host) => self.heal(host),
+                Event::Falls(host) => self.hosts[host].reach = Reach::Down,
                 Event::Halves(comes) => self.come(comes),
                 Event::MoveEnds => {
                     if let Some(Move { step, to, orphan: Some(_), .. }) = self.transfer {
@@ -186,6 +187,11 @@ impl World {
     pub(crate) fn lose_for(&mut self, host: usize, time: Duration) {
         self.hosts[host].reach = Reach::Down;
         self.events.push((now() + time, Event::Heals(host)));
+    }
+
+    /// From then on a host cannot be reached.
+    pub(crate) fn lose_after(&mut self, host: usize, time: Duration) {
+        self.events.push((now() + time, Event::Falls(host)));
     }
 
     /// A program that asks again and again while nothing changes: something may happen at the first few of these questions and the first of each

@@ -282,3 +282,16 @@ fn a_copy_that_its_libvirt_ends() {
         world.pause(1, MIGRATION);
     }));
 }
+
+/// The node that has a copy which its libvirt may end falls silent before it says that it has none.
+///
+/// Fails if its silence is taken for the end of the copy.
+#[test]
+fn a_copy_on_a_node_that_falls_silent() {
+    let answers = answers(&[], |world| {
+        world.run_on(1);
+        world.pause(1, 2);
+        world.lose_after(1, seconds(2));
+    });
+    all_refused(&answers);
+}
